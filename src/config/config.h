@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * config.h - struct vm_config: plain data, the only way into a machine.
+ *
+ * The command line is one door to it; configuration files, libvirt XML and the daemon are to be
+ * others. vm_config_validate() is a pure function: it looks at nothing but the struct.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define VM_MAX_CPUS	 64u
+#define VM_MAX_DISKS	 16u
+#define VM_MAX_NETS	 8u
+#define VM_MAX_FORWARDS	 32u
+#define VM_MIN_MEMORY	 (1ull << 20)
+#define VM_MAX_MEMORY	 (1ull << 40)
+#define VM_CMDLINE_BYTES 2048u /* Linux COMMAND_LINE_SIZE on x86 */
+
+struct vm_disk {
+	char *path;
+	char *format; /* "raw", or NULL: found by content */
+	bool readonly;
+};
+
+struct vm_forward {
+	bool udp;
+	char *host_addr; /* NULL: 127.0.0.1 */
+	uint16_t host_port;
+	uint16_t guest_port;
+};
+
+enum vm_net_kind { VM_NET_USER, VM_NET_TAP };
+
+struct vm_net {
+	enum vm_net_kind kind;
+	char *tap; /* interface name of a tap */
+	uint8_t mac[6];
+	bool has_mac;
+	struct vm_forward forwards[VM_MAX_FORWARDS];
+	unsigned forward_count;
+};
+
+enum vm_serial_kind { VM_SERIAL_STDIO, VM_SERIAL_FILE, VM_SERIAL_UNIX, VM_SERIAL_NONE };
+
+struct vm_config {
+	char *name;	    /* never NULL after validation */
+	char *engine;	    /* "auto", "kvm", "bt" */
+	uint64_t memory;    /* bytes */
+	unsigned cpus;
+	int pins[VM_MAX_CPUS]; /* host CPU of each vCPU, -1: free */
+	struct {
+		bool hugepages, prealloc, merge, lock;
+		int node; /* -1: any */
+	} mem_backing;
+	char *kernel, *initrd, *append;
+	struct vm_disk disks[VM_MAX_DISKS];
+	unsigned disk_count;
+	struct vm_net nets[VM_MAX_NETS];
+	unsigned net_count;
+	enum vm_serial_kind serial;
+	char *serial_path;
+	bool debug_exit;
+	bool no_reboot;
+};
+
+/* All defaults set: 1 GiB, one vCPU, engine auto, no disk, user network, serial on stdio. */
+struct vm_config *vm_config_new(void);
+void vm_config_free(struct vm_config *config);
+
+/* Parse the options of `sika run` (argv without program and verb). False: one sentence in @err
+ * that names the option and what was given. */
+bool vm_config_parse(struct vm_config *config, int argc, char **argv, GError **err);
+bool vm_config_validate(struct vm_config *config, GError **err);

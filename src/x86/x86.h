@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * x86.h - the x86 core: decode, execute, translate addresses, deliver exceptions.
+ *
+ * Freestanding: no libc beyond memcpy/memset/memcmp, no allocation, no globals, no threads of its
+ * own. Memory, ports and the clock are reached through struct x86_cpu_ops. The bt engine runs
+ * blocks of decoded instructions with it, the kvm engine finishes single instructions with it, and
+ * the kernel module links it.
+ *
+ * One struct x86_cpu is used by one thread at a time. Atomicity of LOCK against other vCPUs comes
+ * from the host's own locked instructions on host pointers to guest RAM.
+ */
+#pragma once
+
+#include "insn.h"
+#include "state.h"
+
+#include <stddef.h>
+
+struct x86_cpu;
+
+enum x86_vector {
+	X86_DE = 0, X86_DB = 1, X86_NMI = 2, X86_BP = 3, X86_OF = 4, X86_BR = 5, X86_UD = 6,
+	X86_NM = 7, X86_DF = 8, X86_TS = 10, X86_NP = 11, X86_SS_FAULT = 12, X86_GP = 13,
+	X86_PF = 14, X86_MF = 16, X86_AC = 17, X86_MC = 18, X86_XM = 19,
+};
+
+/* Page-fault error code and kind of access, SDM vol. 3 figure "Page-Fault Error Code". */
+#define X86_PF_P     (1u << 0)
+#define X86_PF_W     (1u << 1)
+#define X86_PF_U     (1u << 2)
+#define X86_PF_RSVD  (1u << 3)
+#define X86_PF_FETCH (1u << 4)
+
+struct x86_fault {
+	uint8_t vector;
+	bool has_error;
+	bool trap;	/* #DB traps, INT3, INTO: RIP already points behind the instruction */
+	bool software;	/* INT n, INT3, INTO: gate DPL is checked, error code's EXT is clear */
+	uint32_t error;
+	uint64_t payload; /* #PF: linear address for CR2; #DB: bits for DR6 */
+};
+
+/* What the core asks of whoever holds it. Called in the thread that runs the CPU. */
+struct x86_cpu_ops {
+	/*
+	 * Host address of the 4 KiB page of guest RAM at @gpa, or NULL when it is not RAM.
+	 * With @write the page is about to be made writable in the TLB; *ret_direct is set false
+	 * when stores to it must be reported one by one through ram_written() (translated code, dirty
+	 * log), in which case the TLB must not let them by.
+	 */
+	uint8_t *(*ram_page)(struct x86_cpu *cpu, uint64_t gpa, bool write, bool *ret_direct);
+	/* After a store to a page that is not direct. Returns true when the block being executed may
+	 * be stale and must end behind this instruction. */
+	bool (*ram_written)(struct x86_cpu *cpu, uint64_t gpa, unsigned len);
+	/* @size 1, 2, 4, 8. */
+	uint64_t (*mmio_read)(struct x86_cpu *cpu, uint64_t gpa, unsigned size);
+	void (*mmio_write)(struct x86_cpu *cpu, uint64_t gpa, unsigned size, uint64_t value);
+	uint64_t (*pio_read)(struct x86_cpu *cpu, uint16_t port, unsigned size);
+	void (*pio_write)(struct x86_cpu *cpu, uint16_t port, unsigned size, uint64_t value);
+	/* Guest TSC, offset applied. set_tsc: WRMSR 0x10 and IA32_TSC_ADJUST. */
+	uint64_t (*rdtsc)(struct x86_cpu *cpu);
+	void (*set_tsc)(struct x86_cpu *cpu, uint64_t value);
+	/* MSRs that the core does not hold itself (local APIC, paravirtual). False: #GP(0). */
+	bool (*rdmsr)(struct x86_cpu *cpu, uint32_t msr, uint64_t *ret_value);
+	bool (*wrmsr)(struct x86_cpu *cpu, uint32_t msr, uint64_t value);
+	uint8_t (*get_cr8)(struct x86_cpu *cpu);
+	void (*set_cr8)(struct x86_cpu *cpu, uint8_t cr8);
+	/* A look at a CPUID leaf after the model has filled it (eax, ebx, ecx, edx): APIC id,
+	 * topology, paravirtual leaves. */
+	void (*cpuid)(struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
+	/* True when a REP instruction should give way (an interrupt or kick waits). */
+	bool (*should_stop)(struct x86_cpu *cpu);
+	/* The linear address space changed under the fetch path (CR3, INVLPG, mode...). */
+	void (*tlb_flushed)(struct x86_cpu *cpu);
+};
+
+/* Softmmu TLB: one table per kind of access rights, see x86/mem.c. Tags carry the linear page; a tag of
+ * ~0 never matches. host = addend + linear address. */
+#define X86_TLB_BITS  10
+#define X86_TLB_SIZE  (1u << X86_TLB_BITS)
+#define X86_TLB_MODES 3 /* supervisor, supervisor with EFLAGS.AC (SMAP lifted), user */
+
+struct x86_tlb_entry {
+	uint64_t read_tag;
+	uint64_t write_tag;
+	uint64_t addend;
+	uint64_t gpa; /* of the page; low bits are private to mem.c */
+};
+
+struct x86_tlb {
+	struct x86_tlb_entry entry[X86_TLB_MODES][X86_TLB_SIZE];
+};
+
+struct x86_cpu {
+	struct x86_state s; /* first: a translator addresses it from here */
+
+	/* Derived from s; recomputed by x86_cpu_sync() and by every instruction that changes them. */
+	uint8_t code_bytes;  /* 2, 4 or 8: default operand size, 8 in 64-bit mode */
+	uint8_t stack_bytes; /* 2, 4 or 8 */
+	uint8_t cpl;
+	uint8_t tlb_mode; /* index into tlb->entry for explicit data accesses */
+	bool long_mode;	  /* EFER.LMA */
+	bool flat;	  /* DS, ES, SS have base 0 and need no limit check */
+
+	struct x86_fault fault; /* valid after X86_FAULT */
+	bool stop_requested;	/* ram_written() asked for the end of the block */
+
+	/* MONITOR: armed address, or ~0. */
+	uint64_t monitor_gpa;
+
+	const struct x86_cpu_ops *ops; /* borrowed */
+	struct x86_tlb *tlb;	       /* borrowed, given by the holder */
+	const struct x86_cpuid_model *model; /* borrowed */
+};
+
+/* Reset state, empty TLB, derived fields set. ops, tlb and model are the caller's, set before. */
+void x86_cpu_reset(struct x86_cpu *cpu);
+/* After cpu->s was written from outside: derived fields, TLB. */
+void x86_cpu_sync(struct x86_cpu *cpu);
+
+/*
+ * Decode one instruction from @bytes (@avail of them, more than 15 never needed) for a CPU whose code
+ * size is @code_bytes (2, 4, 8). Returns its length, 0 when @avail is too short, or a negative
+ * enum x86_vector: -X86_UD, or -X86_GP when longer than 15 bytes.
+ */
+int x86_decode(const uint8_t *bytes, size_t avail, unsigned code_bytes, struct x86_insn *ret);
+
+/* Fetch, decode and execute one instruction, deliver what it raises. Returns X86_NEXT, X86_JUMP or
+ * X86_STOP; X86_REPEAT when a REP gave way; activity X86_SHUTDOWN after a triple fault. */
+int x86_step(struct x86_cpu *cpu);
+
+/* Deliver cpu->fault through the IDT, double and triple faults included. Always leaves the CPU at an
+ * instruction boundary or in X86_SHUTDOWN. RIP must be that of the faulting instruction (of the next
+ * one for traps). */
+void x86_deliver_fault(struct x86_cpu *cpu);
+/* Deliver an external interrupt or NMI. The caller has checked IF, shadow and masks. */
+void x86_deliver_interrupt(struct x86_cpu *cpu, uint8_t vector);
+void x86_deliver_nmi(struct x86_cpu *cpu);
+
+/* Linear to physical with the rights of @access (X86_PF_W, X86_PF_U, X86_PF_FETCH). X86_NEXT, or
+ * X86_FAULT with cpu->fault set. Sets accessed and dirty bits. */
+int x86_translate(struct x86_cpu *cpu, uint64_t linear, unsigned access, uint64_t *ret_gpa);
+
+/*
+ * Where the next instruction lies: linear address, and GPA of it through the TLB. X86_FAULT for a
+ * fetch fault (#PF, #GP for a non-canonical or out-of-limit RIP).
+ */
+int x86_fetch_address(struct x86_cpu *cpu, uint64_t *ret_linear, uint64_t *ret_gpa);
+/* Copy up to @max (<= 15) code bytes at RIP, as far as they can be fetched without fault. Returns
+ * how many; 0 with cpu->fault set when not even the first can. */
+int x86_fetch_bytes(struct x86_cpu *cpu, uint8_t *buf, unsigned max);
+
+/* Must follow each change of translation from outside. */
+void x86_tlb_flush(struct x86_cpu *cpu);
+void x86_tlb_flush_page(struct x86_cpu *cpu, uint64_t linear);
+/* Drop write rights to one guest-physical page: its stores have to be reported from now on. */
+void x86_tlb_protect(struct x86_cpu *cpu, uint64_t gpa);
+
+/* CPUID: which processor the guest sees. Bits are those the core implements. */
+struct x86_cpuid_model;
+/* The fullest model the core implements (its AVX2 etc. are dropped when the host lacks them, because
+ * arithmetic runs on the host's own units). Static storage. */
+const struct x86_cpuid_model *x86_cpuid_model_max(void);
+void x86_cpuid(struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t ret_regs[4]);
+/* RDMSR/WRMSR without the privilege check. False: #GP(0). */
+bool x86_rdmsr(struct x86_cpu *cpu, uint32_t msr, uint64_t *ret_value);
+bool x86_wrmsr(struct x86_cpu *cpu, uint32_t msr, uint64_t value);

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/* x86_int.h - what the files of the x86 core share among themselves. */
+#pragma once
+
+#include "x86.h"
+
+/* ---- raising: each fills cpu->fault and returns X86_FAULT ---- (fault.c) */
+int x86_raise(struct x86_cpu *cpu, uint8_t vector);			  /* no error code */
+int x86_raise_error(struct x86_cpu *cpu, uint8_t vector, uint32_t error); /* with one */
+int x86_raise_pf(struct x86_cpu *cpu, uint64_t linear, uint32_t error);
+#define x86_ud(cpu)	 x86_raise(cpu, X86_UD)
+#define x86_gp(cpu, err) x86_raise_error(cpu, X86_GP, err)
+
+/* ---- memory operands ---- (mem.c)
+ * Offsets are within segment @seg: limits, canonical form, paging and rights of the current CPL are
+ * checked; page crossings and MMIO handled. All return X86_NEXT or X86_FAULT. @len 1..64. */
+uint64_t x86_ea(const struct x86_cpu *cpu, const struct x86_insn *insn);
+int x86_read(struct x86_cpu *cpu, unsigned seg, uint64_t off, void *buf, unsigned len);
+int x86_write(struct x86_cpu *cpu, unsigned seg, uint64_t off, const void *buf, unsigned len);
+/* Check that all of it could be written, without writing (read-modify-write, FXSAVE...). */
+int x86_probe_write(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len);
+/* Segment base and checks applied: the linear address. */
+int x86_linear(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len, bool write,
+	       uint64_t *ret_linear);
+/* The r/m memory operand of @insn. */
+static inline int x86_load_rm(struct x86_cpu *cpu, const struct x86_insn *insn, void *buf,
+			      unsigned len)
+{
+	return x86_read(cpu, insn->seg, x86_ea(cpu, insn), buf, len);
+}
+
+static inline int x86_store_rm(struct x86_cpu *cpu, const struct x86_insn *insn, const void *buf,
+			       unsigned len)
+{
+	return x86_write(cpu, insn->seg, x86_ea(cpu, insn), buf, len);
+}
+
+/* Implicit supervisor accesses to linear addresses: descriptor tables, TSS, IDT, gates' stacks when
+ * @user is false. */
+int x86_read_sys(struct x86_cpu *cpu, uint64_t linear, void *buf, unsigned len);
+int x86_write_sys(struct x86_cpu *cpu, uint64_t linear, const void *buf, unsigned len);
+
+/* ---- paging ---- (mmu.c) */
+struct x86_walk {
+	uint64_t gpa;	    /* of the byte asked for */
+	unsigned page_bits; /* 12, 21, 22 or 30 */
+	bool writable;	    /* a store with the same privilege may pass without another walk
+			     * (permission granted and dirty bit set) */
+	bool user, executable, global;
+};
+/* @access: X86_PF_W, X86_PF_U, X86_PF_FETCH. Without paging: identity. A SMAP check applies to
+ * supervisor data accesses unless @smap_lifted. */
+int x86_walk(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted,
+	     struct x86_walk *ret);
+/* Guest-physical access by the walker; false when it is not RAM (reads give all ones). */
+bool x86_phys_read(struct x86_cpu *cpu, uint64_t gpa, void *buf, unsigned len);
+
+/* ---- derived state ---- (state.c) */
+void x86_update_mode(struct x86_cpu *cpu); /* after CS, SS, CR0, CR4, EFER, RFLAGS.AC/VM, CPL */
+
+/* ---- privileged bits shared by several files ---- */
+int x86_load_segment(struct x86_cpu *cpu, unsigned seg, uint16_t selector); /* seg.c: MOV/POP Sreg */
+int x86_far_jump(struct x86_cpu *cpu, uint16_t selector, uint64_t offset, unsigned opsize);
+int x86_far_call(struct x86_cpu *cpu, uint16_t selector, uint64_t offset, unsigned opsize);
+int x86_far_return(struct x86_cpu *cpu, unsigned opsize, unsigned pop_bytes);
+int x86_iret(struct x86_cpu *cpu, unsigned opsize);
+/* INT n, INT3 (vector 3), INTO: software interrupts with their checks (gate.c). */
+int x86_software_interrupt(struct x86_cpu *cpu, uint8_t vector);
+/* RFLAGS by POPF/IRET rules: only the bits the CPL and IOPL allow. */
+int x86_io_check(struct x86_cpu *cpu, uint16_t port, unsigned size); /* IOPL, TSS I/O bitmap */
+/* #NM, #UD, #MF rules before x87/MMX/SSE/AVX instructions (fpu.c). */
+int x86_check_x87(struct x86_cpu *cpu);
+int x86_check_mmx(struct x86_cpu *cpu);
+int x86_check_sse(struct x86_cpu *cpu);
+int x86_check_avx(struct x86_cpu *cpu);
