@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * virtio.h - virtio 1.2 devices on the PCI bus.
+ *
+ * A device is made by its constructor, which puts it into a PCI slot, and ends with virtio_free().
+ * Its queues are worked in the thread of env.loop, which also must own the backend; its registers
+ * are reached from vCPU threads. virtio_free() is called while no vCPU runs and, when the loop has
+ * a thread, from that thread or after it has ended.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct chardev;
+struct disk;
+struct loop;
+struct mem;
+struct net;
+struct pci_bus;
+struct virtio_dev;
+
+struct virtio_env {
+	struct pci_bus *pci; /* all borrowed */
+	struct mem *mem;
+	struct loop *loop;
+	unsigned slot; /* PCI_SLOT_ANY or 1..31 */
+};
+
+/* Each returns NULL with a sentence in @err when the bus is full or the host refuses a descriptor.
+ * Backends are borrowed: they are closed after virtio_free(). */
+
+/* @serial: at most 20 bytes, what the guest finds in /sys/block/vdX/serial; may be NULL. */
+struct virtio_dev *virtio_blk_new(const struct virtio_env *env, struct disk *disk,
+				  const char *serial, GError **err);
+struct virtio_dev *virtio_net_new(const struct virtio_env *env, struct net *net,
+				  const uint8_t mac[6], GError **err);
+/* hvc0. */
+struct virtio_dev *virtio_console_new(const struct virtio_env *env, struct chardev *chr,
+				      GError **err);
+struct virtio_dev *virtio_rng_new(const struct virtio_env *env, GError **err);
+
+void virtio_free(struct virtio_dev *dev);
+
+/* Stop working the queues and wait until no request is under way, so that guest memory rests;
+ * resume. For pausing, and before virtio_free(). Any thread but a vCPU's. */
+void virtio_pause(struct virtio_dev *dev);
+void virtio_resume(struct virtio_dev *dev);
