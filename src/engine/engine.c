@@ -5,10 +5,12 @@
 #include <gio/gio.h>
 #include <string.h>
 
+#include "engine/bt/bt.h"
 #include "engine/kvm/kvm.h"
 
 const struct engine_ops *const engine_list[] = {
 	&engine_kvm,
+	&engine_bt,
 	NULL,
 };
 

@@ -103,6 +103,10 @@ struct engine_ops {
 	 * vector << 12. Only without ENGINE_CAP_IRQCHIP. Any thread. */
 	void (*vcpu_init)(struct engine_vcpu *vcpu);
 	void (*vcpu_sipi)(struct engine_vcpu *vcpu, uint8_t vector);
+	/* The guest's time stamp counter, for a local APIC outside the engine (TSC-deadline): its
+	 * frequency in Hz, and its value in @vcpu now. Only without ENGINE_CAP_IRQCHIP. Any thread. */
+	uint64_t (*tsc_hz)(const struct engine *engine);
+	uint64_t (*vcpu_tsc)(const struct engine_vcpu *vcpu);
 	/* Whole architectural state, engine-neutral (x86/state.h). 0 or -errno. */
 	int (*vcpu_get_state)(struct engine_vcpu *vcpu, struct x86_state *state);
 	int (*vcpu_set_state)(struct engine_vcpu *vcpu, const struct x86_state *state);
