@@ -41,7 +41,10 @@ void loop_post(struct loop *loop, loop_fn fn, void *arg);
 void loop_call(struct loop *loop, loop_fn fn, void *arg);
 
 /* Timers count CLOCK_MONOTONIC nanoseconds. A timer fires once per arming. */
+/* NULL only without memory. */
 struct loop_timer *loop_timer_new(struct loop *loop, loop_fn fn, void *arg);
+/* From another thread than the owner it waits for a callback under way: hold no lock that the
+ * callback takes. */
 void loop_timer_free(struct loop_timer *timer);
 void loop_timer_arm(struct loop_timer *timer, uint64_t deadline_ns);
 void loop_timer_disarm(struct loop_timer *timer);

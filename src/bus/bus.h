@@ -55,6 +55,12 @@ int bus_add(struct bus *bus, struct bus_region *region);
 /* On return no new handler call starts; one under way in another thread may still finish. */
 void bus_remove(struct bus *bus, struct bus_region *region);
 
+/* To another base, in one step for readers; base is updated. Errors as bus_add(), nothing moved. */
+int bus_move(struct bus *bus, struct bus_region *region, uint64_t base);
+/* Wait until every handler call under way when it was called has ended: after bus_remove(), before
+ * the region's memory is freed. Never from a handler, nor holding a lock that a handler takes. */
+void bus_quiesce(struct bus *bus);
+
 /* @size 1..8. */
 uint64_t bus_read(struct bus *bus, enum bus_space space, uint64_t addr, unsigned size);
 void bus_write(struct bus *bus, enum bus_space space, uint64_t addr, unsigned size, uint64_t value);

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -35,7 +36,7 @@ struct irq_chip {
 	const struct irq_chip_ops *ops;
 };
 
-/* A line several devices may drive: the OR of its holders is kept by irq_line. */
+/* A GSI that one device drives; see irq_line for shared ones. */
 static inline void irq_set_line(struct irq_chip *chip, unsigned gsi, bool level)
 {
 	chip->ops->set_line(chip, gsi, level);
@@ -45,3 +46,23 @@ static inline void irq_send_msi(struct irq_chip *chip, uint64_t address, uint32_
 {
 	chip->ops->send_msi(chip, address, data);
 }
+
+/*
+ * A level-triggered GSI several devices may drive (PCI INTx): it is high while any holder holds it.
+ * Each device keeps a struct irq_holder; setting it twice to the same level does nothing.
+ */
+struct irq_line {
+	struct irq_chip *chip; /* borrowed */
+	unsigned gsi;
+	pthread_mutex_t lock; /* holders; taken before any lock of the chip */
+	unsigned holders;
+};
+
+struct irq_holder {
+	struct irq_line *line; /* borrowed */
+	bool level;	       /* line->lock */
+};
+
+void irq_line_init(struct irq_line *line, struct irq_chip *chip, unsigned gsi);
+void irq_line_fini(struct irq_line *line);
+void irq_holder_set(struct irq_holder *holder, bool level);
