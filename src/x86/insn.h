@@ -35,9 +35,13 @@ enum x86_insn_flag {
 	X86_INSN_MODRM = 1u << 8,
 	X86_INSN_ENDS = 1u << 9,   /* a block must end behind it: branches, mode changes... */
 	X86_INSN_OPSIZE = 1u << 10, /* 66 prefix seen */
+	X86_INSN_A64 = 1u << 11,    /* 64-bit addressing: no limits, bases only of FS and GS */
 };
 
-#define X86_NO_REG 0xffu
+/* Base and index count in the words at the start of struct x86_state: the general registers, then
+ * RIP and a word that is always zero. An address is a sum without a branch. */
+#define X86_REG_RIP 16u
+#define X86_NO_REG  17u
 
 struct x86_insn {
 	x86_exec_fn exec;
@@ -50,14 +54,19 @@ struct x86_insn {
 	uint8_t adsize; /* address size in bytes: 2, 4, 8 */
 	uint8_t reg;	/* ModRM.reg with REX.R or VEX.R */
 	uint8_t rm;	/* ModRM.rm with REX.B, when a register */
-	uint8_t base;	/* X86_NO_REG: none */
+	uint8_t base;	/* X86_NO_REG: none; X86_REG_RIP with X86_INSN_RIPREL */
 	uint8_t index;	/* X86_NO_REG: none */
 	uint8_t scale;	/* shift, 0..3 */
-	uint8_t seg;	/* enum x86_seg_reg of the memory operand, override applied */
+	uint8_t seg;	/* enum x86_seg_reg of the memory operand, override applied; DS or the
+			 * override where there is no ModRM (strings, moffs, XLAT) */
 	uint8_t vvvv;	/* VEX.vvvv, not inverted any more */
 	uint8_t vl;	/* vector length in bytes: 16 or 32 */
-	uint8_t imm2;	/* second immediate: ENTER's level, far pointer's selector uses sel */
-	uint16_t sel;
+	uint8_t imm2;	/* ENTER's nesting level */
+	uint16_t sel;	/* selector of a far pointer */
 	uint8_t opcode; /* last opcode byte: condition codes, register in opcode, x87 */
 	uint8_t modrm;	/* raw */
+	uint8_t reg8;	/* reg as a byte register: its offset in bytes from gpr[0] (AH is 1) */
+	uint8_t rm8;	/* likewise rm */
+	uint8_t feature; /* enum x86_feature the instruction belongs to */
+	uint8_t map;	/* 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A */
 };

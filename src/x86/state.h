@@ -125,6 +125,7 @@ enum x86_activity {
 struct x86_state {
 	uint64_t gpr[16]; /* enum x86_gpr */
 	uint64_t rip;
+	uint64_t zero; /* always 0: what an absent base or index register reads as, see insn.h */
 	uint64_t rflags;
 	struct x86_segment seg[X86_SEG_COUNT]; /* enum x86_seg_reg; CPL is SS.DPL */
 	struct x86_segment ldtr, tr;

@@ -79,7 +79,15 @@ struct x86_cpu_ops {
  * ~0 never matches. host = addend + linear address. */
 #define X86_TLB_BITS  10
 #define X86_TLB_SIZE  (1u << X86_TLB_BITS)
-#define X86_TLB_MODES 3 /* supervisor, supervisor with EFLAGS.AC (SMAP lifted), user */
+
+enum x86_tlb_mode {
+	X86_TLB_KERNEL,
+	X86_TLB_KERNEL_AC,   /* EFLAGS.AC set: SMAP is lifted */
+	X86_TLB_USER,
+	X86_TLB_USER_ALIGN, /* CR0.AM, EFLAGS.AC and CPL 3: stays empty, so that each access takes
+			     * the slow path with its alignment check */
+	X86_TLB_MODES
+};
 
 struct x86_tlb_entry {
 	uint64_t read_tag;
@@ -99,12 +107,16 @@ struct x86_cpu {
 	uint8_t code_bytes;  /* 2, 4 or 8: default operand size, 8 in 64-bit mode */
 	uint8_t stack_bytes; /* 2, 4 or 8 */
 	uint8_t cpl;
-	uint8_t tlb_mode; /* index into tlb->entry for explicit data accesses */
+	uint8_t tlb_mode; /* enum x86_tlb_mode of explicit data accesses */
 	bool long_mode;	  /* EFER.LMA */
 	bool flat;	  /* DS, ES, SS have base 0 and need no limit check */
 
 	struct x86_fault fault; /* valid after X86_FAULT */
-	bool stop_requested;	/* ram_written() asked for the end of the block */
+	/* ram_written() asked for the end of the block. Run loops look at it behind each instruction
+	 * and clear it. */
+	bool stop_requested;
+
+	uint64_t features; /* bit per enum x86_feature that the model offers: x86_features() */
 
 	/* MONITOR: armed address, or ~0. */
 	uint64_t monitor_gpa;
@@ -125,6 +137,9 @@ void x86_cpu_sync(struct x86_cpu *cpu);
  * enum x86_vector: -X86_UD, or -X86_GP when longer than 15 bytes.
  */
 int x86_decode(const uint8_t *bytes, size_t avail, unsigned code_bytes, struct x86_insn *ret);
+
+/* Let @insn raise #UD where the model lacks its feature. After each x86_decode(). */
+void x86_insn_restrict(const struct x86_cpu *cpu, struct x86_insn *insn);
 
 /* Fetch, decode and execute one instruction, deliver what it raises. Returns X86_NEXT, X86_JUMP or
  * X86_STOP; X86_REPEAT when a REP gave way; activity X86_SHUTDOWN after a triple fault. */

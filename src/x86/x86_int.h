@@ -56,6 +56,7 @@ int x86_walk(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_li
 bool x86_phys_read(struct x86_cpu *cpu, uint64_t gpa, void *buf, unsigned len);
 
 /* ---- derived state ---- (state.c) */
+uint64_t x86_features(struct x86_cpu *cpu); /* features.c; for cpu->features, on reset and sync */
 void x86_update_mode(struct x86_cpu *cpu); /* after CS, SS, CR0, CR4, EFER, RFLAGS.AC/VM, CPL */
 
 /* ---- privileged bits shared by several files ---- */
