@@ -28,10 +28,10 @@ struct irq_chip;
 struct pci_bus;
 struct pci_dev;
 
-/* The machine's address map for PCI; boot/ puts the same figures into ACPI (MCFG, _CRS). One bus:
- * 1 MiB of ECAM. */
+/* The machine's address map for PCI; boot/ puts the same figures into ACPI (MCFG, _CRS). ECAM
+ * has room for 256 buses; only bus 0 is populated. */
 #define PCI_ECAM_BASE	0xe0000000u
-#define PCI_ECAM_SIZE	0x00100000u
+#define PCI_ECAM_SIZE	0x10000000u
 #define PCI_MMIO32_BASE 0xc0000000u
 #define PCI_MMIO32_SIZE 0x20000000u
 #define PCI_PIO_BASE	0xc000u
@@ -136,6 +136,9 @@ void pci_bus_free(struct pci_bus *pci);
  * the slot is taken, -ENOSPC without a free slot or address range. */
 int pci_bus_add(struct pci_bus *pci, struct pci_dev *dev, unsigned slot);
 void pci_bus_remove(struct pci_bus *pci, struct pci_dev *dev);
+/* Called in a vCPU's thread when the guest asks for a reset through port 0xcf9 (bit 2), which lies
+ * inside the address register's range. Set before vCPUs run. */
+void pci_bus_set_reset(struct pci_bus *pci, void (*reset)(void *arg), void *arg);
 /* The memory bus on which BARs live, for ioeventfds. */
 struct bus *pci_bus_memory(struct pci_bus *pci);
 /* The GSI that INTA of @slot reaches: 16..19, swizzled by slot. The ACPI _PRT says the same. */
