@@ -118,6 +118,12 @@ struct x86_cpu {
 
 	uint64_t features; /* bit per enum x86_feature that the model offers: x86_features() */
 
+	/* Debug registers, see debug.c. Run loops test debug_armed once a block: while it is set they go
+	 * by x86_step(), which finds breakpoints and TF. */
+	bool debug_armed;
+	bool debug_data;	/* DR7 watches data or ports: mem.c calls x86_debug_data() */
+	uint32_t debug_pending; /* DR6 bits of traps that wait for the end of the instruction */
+
 	/* MONITOR: armed address, or ~0. */
 	uint64_t monitor_gpa;
 

@@ -59,14 +59,27 @@ bool x86_phys_read(struct x86_cpu *cpu, uint64_t gpa, void *buf, unsigned len);
 uint64_t x86_features(struct x86_cpu *cpu); /* features.c; for cpu->features, on reset and sync */
 void x86_update_mode(struct x86_cpu *cpu); /* after CS, SS, CR0, CR4, EFER, RFLAGS.AC/VM, CPL */
 
+/* ---- debug registers, single step ---- (debug.c) */
+void x86_debug_update(struct x86_cpu *cpu); /* after DR7 or RFLAGS.TF */
+/* Instruction breakpoint at RIP: X86_NEXT, or X86_FAULT with a #DB. */
+int x86_debug_fetch(struct x86_cpu *cpu, uint64_t linear);
+/* A data access went through; notes what it hit. Only needed while cpu->debug_data. */
+void x86_debug_data(struct x86_cpu *cpu, uint64_t linear, unsigned len, bool write);
+void x86_debug_port(struct x86_cpu *cpu, uint16_t port, unsigned len);
+/* Behind an instruction that has completed: deliver its traps (data breakpoints, TF as it was
+ * before the instruction). True when one was delivered. */
+bool x86_debug_trap(struct x86_cpu *cpu, bool single_step);
+
 /* ---- privileged bits shared by several files ---- */
 int x86_load_segment(struct x86_cpu *cpu, unsigned seg, uint16_t selector); /* seg.c: MOV/POP Sreg */
 int x86_far_jump(struct x86_cpu *cpu, uint16_t selector, uint64_t offset, unsigned opsize);
 int x86_far_call(struct x86_cpu *cpu, uint16_t selector, uint64_t offset, unsigned opsize);
 int x86_far_return(struct x86_cpu *cpu, unsigned opsize, unsigned pop_bytes);
 int x86_iret(struct x86_cpu *cpu, unsigned opsize);
-/* INT n, INT3 (vector 3), INTO: software interrupts with their checks (gate.c). */
+/* INT3 and INTO: vectors 3 and 4 through the IDT, with the check of the gate's DPL (gate.c). */
 int x86_software_interrupt(struct x86_cpu *cpu, uint8_t vector);
+/* INT n: the same, with the rules of virtual-8086 mode before. */
+int x86_int_n(struct x86_cpu *cpu, uint8_t vector);
 /* RFLAGS by POPF/IRET rules: only the bits the CPL and IOPL allow. */
 int x86_io_check(struct x86_cpu *cpu, uint16_t port, unsigned size); /* IOPL, TSS I/O bitmap */
 /* #NM, #UD, #MF rules before x87/MMX/SSE/AVX instructions (fpu.c). */
