@@ -9,6 +9,7 @@
 
 #include <glib.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define VM_MAX_CPUS	 64u
@@ -46,9 +47,9 @@ struct vm_net {
 enum vm_serial_kind { VM_SERIAL_STDIO, VM_SERIAL_FILE, VM_SERIAL_UNIX, VM_SERIAL_NONE };
 
 struct vm_config {
-	char *name;	    /* never NULL after validation */
-	char *engine;	    /* "auto", "kvm", "bt" */
-	uint64_t memory;    /* bytes */
+	char *name; /* never NULL after validation */
+	char *engine; /* "auto", "kvm", "bt" */
+	uint64_t memory; /* bytes */
 	unsigned cpus;
 	int pins[VM_MAX_CPUS]; /* host CPU of each vCPU, -1: free */
 	struct {
@@ -70,7 +71,20 @@ struct vm_config {
 struct vm_config *vm_config_new(void);
 void vm_config_free(struct vm_config *config);
 
-/* Parse the options of `sika run` (argv without program and verb). False: one sentence in @err
- * that names the option and what was given. */
+/* One row of the option table: what --help, the manual check and shell completion are made of. */
+struct vm_option {
+	const char *name; /* without dashes */
+	const char *value; /* what stands for the value in --help; NULL for a switch */
+	const char *help; /* a few words */
+};
+/* Row @i, or NULL behind the last. */
+const struct vm_option *vm_config_option(size_t i);
+
+#define VM_CONFIG_ERROR vm_config_error_quark()
+GQuark vm_config_error_quark(void);
+
+/* Parse the options of `sika run` (argv without program and verb), as `--opt VALUE` or
+ * `--opt=VALUE`. False: one sentence in @err that names the option and what was given. */
 bool vm_config_parse(struct vm_config *config, int argc, char **argv, GError **err);
+/* Does what was given make a machine? Fills in a missing name. False: one sentence in @err. */
 bool vm_config_validate(struct vm_config *config, GError **err);
