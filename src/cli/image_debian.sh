@@ -48,8 +48,11 @@ sources() {
 kernel_hook() {
 	cat <<-'EOF'
 	set -e
-	k=$(chroot "$1" apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-/ { print $2; exit }')
-	chroot "$1" sh -c 'cd /tmp && apt-get -qq -o APT::Sandbox::User=root download '"$k"' busybox-static'
+	# The host's apt with the image's package lists: it knows how to reach the network.
+	export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+	k=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-/ { print $2; exit }')
+	(cd "$1/tmp" && apt-get -qq -o APT::Sandbox::User=root download "$k" busybox-static)
+	unset APT_CONFIG
 	for p in "$1"/tmp/*.deb; do dpkg-deb --fsys-tarfile "$p" | tar -x -C "$1/tmp" --one-top-level=unpacked; done
 	cp -a "$1"/tmp/unpacked/boot/. "$1/boot/"
 	mkdir -p "$1/usr/lib/modules" "$1/usr/lib/sika"
