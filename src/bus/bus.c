@@ -47,6 +47,7 @@ struct ranges {
 
 struct table {
 	struct ranges regions[SPACES];
+	struct ranges overlays[SPACES];
 	struct ranges eventfds[SPACES];
 	struct table *next_retired;
 	bool seen_idle[2]; /* since it was retired */
@@ -133,6 +134,7 @@ static void table_free(struct table *t)
 		return;
 	for (unsigned s = 0; s < SPACES; s++) {
 		g_free(t->regions[s].v);
+		g_free(t->overlays[s].v);
 		g_free(t->eventfds[s].v);
 	}
 	g_free(t);
@@ -154,6 +156,7 @@ static struct table *table_copy(struct bus *bus)
 
 	for (unsigned s = 0; s < SPACES; s++) {
 		ranges_copy(&t->regions[s], &from->regions[s], 1);
+		ranges_copy(&t->overlays[s], &from->overlays[s], 1);
 		ranges_copy(&t->eventfds[s], &from->eventfds[s], 1);
 	}
 	return t;
@@ -259,7 +262,7 @@ void bus_free(struct bus *bus)
 	free(bus);
 }
 
-int bus_add(struct bus *bus, struct bus_region *region)
+static int region_add(struct bus *bus, struct bus_region *region, bool overlay)
 {
 	struct range range = {
 		.base = region->base,
@@ -268,13 +271,15 @@ int bus_add(struct bus *bus, struct bus_region *region)
 		.fd = -1,
 	};
 	struct table *t;
+	struct ranges *ranges;
 	int r = 0;
 
 	if (!range_is_valid(region->space, region->base, region->size))
 		return -EINVAL;
 	pthread_mutex_lock(&bus->lock);
 	t = table_copy(bus);
-	if (ranges_insert(&t->regions[region->space], range)) {
+	ranges = overlay ? &t->overlays[region->space] : &t->regions[region->space];
+	if (ranges_insert(ranges, range)) {
 		table_publish(bus, t);
 	} else {
 		table_free(t);
@@ -284,13 +289,24 @@ int bus_add(struct bus *bus, struct bus_region *region)
 	return r;
 }
 
+int bus_add(struct bus *bus, struct bus_region *region)
+{
+	return region_add(bus, region, false);
+}
+
+int bus_add_overlay(struct bus *bus, struct bus_region *region)
+{
+	return region_add(bus, region, true);
+}
+
 void bus_remove(struct bus *bus, struct bus_region *region)
 {
 	struct table *t;
 
 	pthread_mutex_lock(&bus->lock);
 	t = table_copy(bus);
-	if (ranges_remove_region(&t->regions[region->space], region))
+	if (ranges_remove_region(&t->regions[region->space], region) ||
+	    ranges_remove_region(&t->overlays[region->space], region))
 		table_publish(bus, t);
 	else
 		table_free(t);
@@ -350,14 +366,26 @@ static bool access_fits(const struct range *range, uint64_t addr, unsigned size)
 	return size - 1 <= range->last - addr && (size & (size - 1)) == 0;
 }
 
-static uint64_t read_bytes(const struct ranges *ranges, enum bus_space space, uint64_t addr,
+/* The region that takes the whole access, or NULL. */
+static const struct range *access_find(const struct table *t, enum bus_space space, uint64_t addr,
+				       unsigned size)
+{
+	const struct range *range = ranges_find(&t->overlays[space], addr);
+
+	if (range && access_fits(range, addr, size))
+		return range;
+	range = ranges_find(&t->regions[space], addr);
+	return range && access_fits(range, addr, size) ? range : NULL;
+}
+
+static uint64_t read_bytes(const struct table *t, enum bus_space space, uint64_t addr,
 			   unsigned size)
 {
 	uint64_t top = space == BUS_PIO ? 0xffff : UINT64_MAX;
 	uint64_t value = size_mask(size);
 
 	for (unsigned i = 0; i < size; i++) {
-		const struct range *range = ranges_find(ranges, (addr + i) & top);
+		const struct range *range = access_find(t, space, (addr + i) & top, 1);
 		uint64_t byte;
 
 		if (!range)
@@ -372,30 +400,30 @@ static uint64_t read_bytes(const struct ranges *ranges, enum bus_space space, ui
 uint64_t bus_read(struct bus *bus, enum bus_space space, uint64_t addr, unsigned size)
 {
 	struct reader reader;
-	const struct ranges *ranges;
+	const struct table *t;
 	const struct range *range;
 	uint64_t value;
 
 	if (size == 0 || size > 8)
 		return ~0ull;
 	reader = reader_enter(bus);
-	ranges = &atomic_load(&bus->table)->regions[space];
-	range = ranges_find(ranges, addr);
-	if (range && access_fits(range, addr, size))
+	t = atomic_load(&bus->table);
+	range = access_find(t, space, addr, size);
+	if (range)
 		value = range->region->ops->read(range->region, addr - range->base, size);
 	else
-		value = read_bytes(ranges, space, addr, size);
+		value = read_bytes(t, space, addr, size);
 	reader_leave(reader);
 	return value & size_mask(size);
 }
 
-static void write_bytes(const struct ranges *ranges, enum bus_space space, uint64_t addr,
+static void write_bytes(const struct table *t, enum bus_space space, uint64_t addr,
 			unsigned size, uint64_t value)
 {
 	uint64_t top = space == BUS_PIO ? 0xffff : UINT64_MAX;
 
 	for (unsigned i = 0; i < size; i++) {
-		const struct range *range = ranges_find(ranges, (addr + i) & top);
+		const struct range *range = access_find(t, space, (addr + i) & top, 1);
 
 		if (!range)
 			continue;
@@ -430,11 +458,11 @@ void bus_write(struct bus *bus, enum bus_space space, uint64_t addr, unsigned si
 	reader = reader_enter(bus);
 	t = atomic_load(&bus->table);
 	if (!eventfd_signal(t, space, addr)) {
-		range = ranges_find(&t->regions[space], addr);
-		if (range && access_fits(range, addr, size))
+		range = access_find(t, space, addr, size);
+		if (range)
 			range->region->ops->write(range->region, addr - range->base, size, value);
 		else
-			write_bytes(&t->regions[space], space, addr, size, value);
+			write_bytes(t, space, addr, size, value);
 	}
 	reader_leave(reader);
 }

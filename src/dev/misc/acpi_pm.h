@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * acpi_pm.h - ACPI fixed hardware: PM1 event and control blocks, PM timer, power button; and the
+ * reset port 0xcf9.
+ *
+ * Callbacks run in a vCPU's thread, under no lock of ours, and only note what to do.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct acpi_pm;
+struct bus;
+struct irq_chip;
+struct vclock;
+
+struct acpi_pm_config {
+	struct bus *bus; /* borrowed, as the next two */
+	struct irq_chip *irq;
+	struct vclock *clock;
+	uint16_t base;	   /* PM1_EVT at +0, PM1_CNT at +4, PM timer at +8; 16 ports */
+	unsigned sci_gsi;
+	unsigned s5_type;  /* SLP_TYP that means power off */
+	uint16_t reset_port; /* 0: none. Bit 2 of what is written there resets. */
+	void (*power_off)(void *arg);
+	void (*reset)(void *arg);
+	void *arg;
+};
+
+/* NULL when the ports are taken. */
+struct acpi_pm *acpi_pm_new(const struct acpi_pm_config *config);
+void acpi_pm_free(struct acpi_pm *pm);
+void acpi_pm_reset(struct acpi_pm *pm);
+/* Any thread. */
+void acpi_pm_press_power_button(struct acpi_pm *pm);
