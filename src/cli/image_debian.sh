@@ -112,7 +112,8 @@ configure_hook() {
 	RULES
 	ln -sf /dev/null "$r/etc/systemd/system/serial-getty@hvc0.service"
 	chroot "$r" systemctl -q enable systemd-networkd.service systemd-resolved.service ssh.service
-	chroot "$r" systemctl -q disable systemd-networkd-wait-online.service
+	chroot "$r" systemctl -q disable systemd-networkd-wait-online.service \
+		apt-daily.timer apt-daily-upgrade.timer
 	chroot "$r" systemctl -q mask systemd-firstboot.service
 	ln -sf /run/systemd/resolve/stub-resolv.conf "$r/etc/resolv.conf"
 	rm -f "$r/etc/apt/apt.conf.d/99mmdebstrap"

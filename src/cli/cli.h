@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+/* cli.h - what the verbs of `sika` share. Each verb gets the arguments behind its name and returns
+ * the exit status: 0, 1 failure, 2 usage. */
+#pragma once
+
+#include <glib.h>
+
+#define CLI_FAILURE 1
+#define CLI_USAGE   2
+
+int cli_run(int argc, char **argv);
+int cli_image(int argc, char **argv);
+int cli_engines(int argc, char **argv);
+
+/* One line on standard error, "sika VERB: sentence"; returns @status. */
+int cli_complain(int status, const char *verb, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
+/* True for --help and -h. */
+gboolean cli_wants_help(const char *arg);
+/* A program of ours that is not on the PATH: beside this one, in libexec, or in the build tree.
+ * Caller frees; NULL when it is nowhere. */
+char *cli_find_program(const char *name);
+/* Become sika-vmm. Returns, with a status, only when that fails. */
+int cli_exec_vmm(const char *verb, int argc, char **argv);
+
+/* ---- image_build.c ---- */
+struct image_options {
+	char *suite;
+	char *ssh_key; /* path; NULL: none */
+	char *include; /* NULL: none */
+	char *out;
+	guint64 size_bytes;
+};
+
+/* Build out, out.vmlinuz and out.initrd, all or nothing. Returns the exit status. */
+int image_build(const struct image_options *options);
