@@ -452,9 +452,3 @@ int x86_decode(const uint8_t *bytes, size_t avail, unsigned code_bytes, struct x
 	ret->len = d.pos;
 	return d.pos;
 }
-
-void x86_insn_restrict(const struct x86_cpu *cpu, struct x86_insn *insn)
-{
-	if (!(cpu->features >> insn->feature & 1))
-		insn->exec = x86_op_ud;
-}

@@ -71,6 +71,15 @@ struct x86_map_entry {
 	uint8_t modrm;
 };
 
+/* Where CPUID tells of a feature. */
+struct x86_feature_bit {
+	uint32_t leaf, subleaf;
+	uint8_t reg; /* 0..3: EAX, EBX, ECX, EDX */
+	uint8_t bit;
+};
+
+/* By enum x86_feature; entry 0 unused. */
+extern const struct x86_feature_bit x86_feature_bits[];
 extern const struct x86_form x86_forms[];
 /* [VEX][map][opcode]; map 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A. */
 extern const struct x86_map_entry x86_maps[2][4][256];

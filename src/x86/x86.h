@@ -75,8 +75,9 @@ struct x86_cpu_ops {
 	void (*tlb_flushed)(struct x86_cpu *cpu);
 };
 
-/* Softmmu TLB: one table per kind of access rights, see x86/mem.c. Tags carry the linear page; a tag of
- * ~0 never matches. host = addend + linear address. */
+/* Softmmu TLB: one table per kind of access rights, see x86/softmmu.h. A tag is the linear page with
+ * cpu->tlb_gen in its low 12 bits, so that a flush need not touch the table; a tag of ~0 never
+ * matches. host = addend + linear address. */
 #define X86_TLB_BITS  10
 #define X86_TLB_SIZE  (1u << X86_TLB_BITS)
 
@@ -115,6 +116,12 @@ struct x86_cpu {
 	/* ram_written() asked for the end of the block. Run loops look at it behind each instruction
 	 * and clear it. */
 	bool stop_requested;
+
+	uint16_t tlb_gen; /* 0..0xffe: what the low bits of valid tags hold */
+	/* Linear ranges that hold every large page in the TLB, lower and upper half: mem.c. */
+	struct {
+		uint64_t first, last; /* first > last: none */
+	} tlb_large[2];
 
 	uint64_t features; /* bit per enum x86_feature that the model offers: x86_features() */
 

@@ -40,6 +40,10 @@ static inline int x86_store_rm(struct x86_cpu *cpu, const struct x86_insn *insn,
 int x86_read_sys(struct x86_cpu *cpu, uint64_t linear, void *buf, unsigned len);
 int x86_write_sys(struct x86_cpu *cpu, uint64_t linear, const void *buf, unsigned len);
 
+/* Fetch and decode the instruction at RIP, features of the model regarded (x86_insn_restrict()). Its
+ * length, or 0 with cpu->fault set. */
+int x86_fetch_insn(struct x86_cpu *cpu, struct x86_insn *insn);
+
 /* ---- paging ---- (mmu.c) */
 struct x86_walk {
 	uint64_t gpa;	    /* of the byte asked for */

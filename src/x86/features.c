@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/* features.c - which rows of the instruction tables the CPUID model offers. */
+#include "decode_int.h"
+#include "insns.h"
+#include "x86_int.h"
+
+_Static_assert(X86_FEATURE_COUNT <= 64, "cpu->features is one word");
+
+uint64_t x86_features(struct x86_cpu *cpu)
+{
+	uint64_t features = 1u << X86_FEATURE_NONE;
+	uint32_t leaf = ~0u, subleaf = ~0u, regs[4] = { 0 };
+
+	for (unsigned i = X86_FEATURE_NONE + 1; i < X86_FEATURE_COUNT; i++) {
+		const struct x86_feature_bit *f = &x86_feature_bits[i];
+
+		if (f->leaf != leaf || f->subleaf != subleaf) {
+			leaf = f->leaf;
+			subleaf = f->subleaf;
+			x86_cpuid(cpu, leaf, subleaf, regs);
+		}
+		features |= (uint64_t)(regs[f->reg] >> f->bit & 1) << i;
+	}
+	return features;
+}
+
+void x86_insn_restrict(const struct x86_cpu *cpu, struct x86_insn *insn)
+{
+	if (!(cpu->features >> insn->feature & 1))
+		insn->exec = x86_op_ud;
+}
