@@ -100,6 +100,7 @@ class Row:
         while len(tok) > 1:
             if tok[0].startswith('VEX.'):
                 self.parse_vex(tok.pop(0))
+                break
             elif tok[0] == 'NFx':
                 self.only_pp(['NP', '66'])
                 tok.pop(0)
