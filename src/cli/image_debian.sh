@@ -121,10 +121,13 @@ configure_hook() {
 	EOF
 }
 
+# The key travels in the environment: in a user namespace the hook may not read the user's files.
 ssh_hook() {
-	[[ -n $ssh_key ]] || { echo true; return; }
-	printf 'mkdir -m 700 -p "$1/root/.ssh" && printf "%%s\\n" %q >"$1/root/.ssh/authorized_keys"\n' \
-		"$(cat "$ssh_key")"
+	cat <<-'EOF'
+	[ -z "$SIKA_SSH_KEY" ] || {
+		mkdir -m 700 -p "$1/root/.ssh" && printf '%s\n' "$SIKA_SSH_KEY" >"$1/root/.ssh/authorized_keys"
+	}
+	EOF
 }
 
 bootstrap() {
@@ -133,6 +136,9 @@ bootstrap() {
 	for path in '/usr/share/doc/*' '/usr/share/man/*' '/usr/share/locale/*' '/usr/share/info/*'; do
 		opts+=(--dpkgopt="path-exclude=$path")
 	done
+	SIKA_SSH_KEY=
+	[[ -z $ssh_key ]] || SIKA_SSH_KEY=$(cat "$ssh_key")
+	export SIKA_SSH_KEY
 	opts+=(--dpkgopt='path-include=/usr/share/doc/*/copyright' --dpkgopt='path-include=/usr/share/locale/locale.alias')
 	proxy=$(apt-config shell p Acquire::http::Proxy)
 	[[ -z $proxy ]] || { eval "$proxy"; opts+=(--aptopt="Acquire::http::Proxy \"$p\""); }
@@ -149,7 +155,7 @@ module_files() {
 	for name; do
 		while IFS=: read -r file rest; do
 			[[ $file == */$name.ko || $file == */$name.ko.* ]] || continue
-			for m in $(printf '%s\n' $rest | tac) "$file"; do echo "$m"; done
+			for m in $(tr ' ' '\n' <<<"$rest" | tac) "$file"; do echo "$m"; done
 		done <"$dep"
 	done | awk '!seen[$0]++'
 }

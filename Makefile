@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+# A thin front on meson and ninja: `make help` lists what there is.
+BUILD ?= build
+PREFIX ?= /usr/local
+DESTDIR ?=
+# For `make run`: options of sika run, as ARGS='--engine kvm --memory 2G'.
+ARGS ?=
+
+all: $(BUILD)/build.ninja
+	@ninja -C $(BUILD)
+
+help:
+	@echo 'make           build into $(BUILD)/'
+	@echo 'make run       boot Debian to a login here; without a terminal: check itself (ARGS=...)'
+	@echo 'make test      all tests, closing with a line of totals'
+	@echo 'make test-kvm  the kvm engine on the hardware ABI, inside an emulated machine'
+	@echo 'make fuzz      the long forms of the fuzzers and of the oracle (SECONDS_EACH=600)'
+	@echo 'make bench     measure against QEMU'
+	@echo 'make install   to DESTDIR, below PREFIX ($(PREFIX))'
+	@echo 'make clean     remove build directories; images in out/ stay'
+
+$(BUILD)/build.ninja:
+	@tools/deps.sh build
+	@meson setup $(BUILD) --prefix=$(PREFIX) >/dev/null
+
+run: $(BUILD)/build.ninja
+	@tools/deps.sh build image
+	@ninja -C $(BUILD) --quiet
+	@tools/run.sh $(BUILD) $(ARGS)
+
+test:
+	@tools/deps.sh build image test
+	@tools/run-tests.sh
+
+test-kvm: $(BUILD)/build.ninja
+	@tools/deps.sh build image test
+	@ninja -C $(BUILD) --quiet
+	@tests/guest/kvm_nested.sh $(BUILD)
+
+fuzz:
+	@tools/deps.sh build test
+	@tools/fuzz.sh
+
+bench: all
+	@tools/deps.sh build image test
+	@bench/bench.py
+
+install: $(BUILD)/build.ninja
+	@meson configure $(BUILD) -Dprefix=$(PREFIX)
+	@ninja -C $(BUILD)
+	@DESTDIR='$(DESTDIR)' meson install -C $(BUILD) --no-rebuild
+
+clean:
+	rm -rf build build-*
+
+.PHONY: all help run test test-kvm fuzz bench install clean

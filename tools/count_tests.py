@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""count_tests.py - add up the cases of meson's test logs; the last line is the total.
+
+A program may report many cases: Check's "N%: Checks: C, Failures: F, Errors: E", or a line of its own,
+"P passed, F failed, S skipped" (the last one counts). Any other program is one case by its status.
+"""
+import json
+import re
+import sys
+
+CHECK = re.compile(r"^\d+%: Checks: (\d+), Failures: (\d+), Errors: (\d+)", re.M)
+TOTAL = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped", re.M)
+
+
+def cases(test):
+    text = (test.get("stdout") or "") + "\n" + (test.get("stderr") or "")
+    failed_as_whole = test["result"] not in ("OK", "EXPECTEDFAIL", "SKIP")
+    checks, totals = CHECK.findall(text), TOTAL.findall(text)
+    if test["result"] == "SKIP":
+        return 0, 0, 1
+    if totals:
+        passed, failed, skipped = map(int, totals[-1])
+    elif checks:
+        ran = sum(int(c[0]) for c in checks)
+        failed = sum(int(c[1]) + int(c[2]) for c in checks)
+        passed, skipped = ran - failed, 0
+    else:
+        passed, failed, skipped = (0, 1, 0) if failed_as_whole else (1, 0, 0)
+    if failed_as_whole and not failed:
+        failed = 1  # it crashed, or ran out of time, behind what it had reported
+    return passed, failed, skipped
+
+
+def main():
+    total = [0, 0, 0]
+    for path in sys.argv[1:]:
+        with open(path) as f:
+            for line in f:
+                test = json.loads(line)
+                counts = cases(test)
+                total = [a + b for a, b in zip(total, counts)]
+                if counts[1]:
+                    print(f"failed: {test['name']} ({path.split('/')[0]})")
+                if test["result"] == "SKIP":
+                    print(f"skipped: {test['name']}: {(test.get('stdout') or '').strip()}")
+    print(f"{total[0]} passed, {total[1]} failed, {total[2]} skipped")
+    return 1 if total[1] or not total[0] else 0
+
+
+sys.exit(main())

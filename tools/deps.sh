@@ -1,0 +1,57 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# deps.sh - install what is missing from Debian's packages; nothing happens when all is there.
+# usage: tools/deps.sh [build] [image] [test]
+set -eu
+
+build="gcc libc6-dev meson ninja-build pkgconf python3 libglib2.0-dev liburing-dev libslirp-dev"
+image="mmdebstrap e2fsprogs cpio gzip fakeroot uidmap debian-archive-keyring"
+test="check clang libzydis-dev qemu-system-x86 qemu-utils socat busybox-static"
+
+want=
+for set in "${@:-build}"; do
+	case $set in
+	build) want="$want $build" ;;
+	image) want="$want $image" ;;
+	test) want="$want $test" ;;
+	*)
+		echo "deps.sh: unknown set '$set', known are: build, image, test" >&2
+		exit 2
+		;;
+	esac
+done
+
+missing() {
+	for p in $want; do
+		dpkg-query -W -f='${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || echo "$p"
+	done
+}
+
+if ! command -v dpkg-query >/dev/null; then
+	echo "deps.sh: this is not Debian; install by hand what serves as:$want" >&2
+	exit 0
+fi
+# pkg-config may come from either of two packages.
+command -v pkg-config >/dev/null && want=$(echo " $want " | sed 's/ pkgconf / /')
+todo=$(missing | tr '\n' ' ')
+[ -n "$todo" ] || exit 0
+
+as_root=
+if [ "$(id -u)" != 0 ]; then
+	as_root="sudo"
+	[ -t 0 ] || as_root="sudo -n"
+	if ! command -v sudo >/dev/null || { [ ! -t 0 ] && ! sudo -n true 2>/dev/null; }; then
+		echo "deps.sh: packages are missing; as root type: apt-get install $todo" >&2
+		exit 1
+	fi
+fi
+echo "installing: $todo"
+apt() {
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends "$@" </dev/null
+}
+# Package lists may be missing or stale: fetch them when the first try fails.
+# shellcheck disable=SC2086
+apt install $todo >/dev/null 2>&1 || { apt update >/dev/null && apt install $todo >/dev/null; } || {
+	echo "deps.sh: apt-get could not install: $todo" >&2
+	exit 1
+}

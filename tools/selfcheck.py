@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""selfcheck.py - boot the Debian image twice without a terminal and look whether all of it holds.
+
+usage: selfcheck.py SIKA IMAGE [OPTION of sika run]...
+
+Boot 1: log in, show the machine, fetch a page from an HTTP server on the host's loopback, reach the
+guest's ssh through a forwarded port, write a file, power off. Boot 2: the file is there.
+Exit status 0 when every check held.
+"""
+import http.server
+import os
+import re
+import secrets
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+TIMEOUT = float(os.environ.get("SIKA_TIMEOUT", "600"))
+FILE = "/root/sika-selfcheck"
+
+
+class Failure(Exception):
+    pass
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    text = b""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.text)))
+        self.end_headers()
+        self.wfile.write(self.text)
+
+    def log_message(self, *args):
+        pass
+
+
+class Guest:
+    """One run of the machine; its console on pipes, copied to our standard output."""
+
+    def __init__(self, command):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.process.stdout, selectors.EVENT_READ)
+        self.seen = ""
+        self.mark = 0
+
+    def send(self, line):
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def expect(self, pattern, what, timeout=TIMEOUT):
+        end = time.monotonic() + timeout
+        while True:
+            m = re.search(pattern, self.seen)
+            if m:
+                self.seen = self.seen[m.end():]
+                return m
+            left = end - time.monotonic()
+            if left <= 0:
+                raise Failure(f"{what}: nothing like it within {timeout:.0f} s")
+            if not self.selector.select(min(left, 1)):
+                continue
+            data = self.process.stdout.read(65536)
+            if data == b"":
+                raise Failure(f"{what}: the machine ended before, status {self.process.wait()}")
+            if data:
+                text = data.decode(errors="replace")
+                sys.stdout.write(text)
+                sys.stdout.flush()
+                self.seen += text
+
+    def login(self):
+        self.expect(r"login: ", "a login")
+        self.send("root")
+        self.expect(r"Password: ", "a password prompt")
+        self.send("sika")
+        self.expect(r"# ", "a shell")
+        # Plain output from here on, and no kernel messages amid it.
+        self.send("export TERM=dumb PS1= PS2=; bind 'set enable-bracketed-paste off' 2>/dev/null; "
+                  "stty -echo; dmesg -n 1")
+        self.run("true")
+
+    def run(self, command):
+        """Output of a command; Failure when its status is not 0."""
+        self.mark += 1
+        # Typed with quotes inside, so that only the output matches.
+        self.send(f"echo \"<\"{self.mark}\"[\"; {command}; echo \"]\"{self.mark}\":$?>\"")
+        m = self.expect(rf"<{self.mark}\[\r?\n((?s:.*?))\]{self.mark}:(\d+)>", command)
+        if m[2] != "0":
+            raise Failure(f"'{command}' in the guest: status {m[2]}")
+        return m[1].replace("\r", "")
+
+    def power_off(self):
+        self.send("poweroff")
+        end = time.monotonic() + TIMEOUT
+        while self.process.poll() is None:
+            if time.monotonic() > end:
+                raise Failure("the machine does not power off")
+            if self.selector.select(1):
+                data = self.process.stdout.read(65536)
+                if data:
+                    sys.stdout.write(data.decode(errors="replace"))
+        sys.stdout.flush()
+        if self.process.returncode != 0:
+            raise Failure(f"power off: status {self.process.returncode} instead of 0")
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(30)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def ssh_banner(port):
+    """What a server behind the forwarded port says first; sshd may still be starting."""
+    end = time.monotonic() + TIMEOUT
+    while time.monotonic() < end:
+        try:
+            with socket.create_connection(("127.0.0.1", port), 10) as s:
+                banner = s.recv(64)
+                if banner:
+                    return banner.decode(errors="replace").strip()
+        except OSError:
+            pass
+        time.sleep(1)
+    return ""
+
+
+def command(sika, image, port, extra):
+    return [sika, "run", "--name", "selfcheck", "--memory", "1G", "--cpus", "2",
+            "--kernel", image + ".vmlinuz", "--initrd", image + ".initrd", "--disk", image,
+            "--append", "console=ttyS0 root=/dev/vda", "--net", f"user,forward=tcp:{port}:22",
+            *extra]
+
+
+def first_boot(guest, page_port, ssh_port, token, say):
+    guest.login()
+    say("boots to a login and logs in", True)
+    guest.run("uname -a")
+    cpus = guest.run("nproc; grep -m1 'model name' /proc/cpuinfo")
+    say("CPUs: " + " ".join(cpus.split()), True)
+    guest.run("free -m")
+    guest.run("lsblk")
+    fetched = guest.run(f"wget -T 60 -qO- http://10.0.2.2:{page_port}/")
+    say("fetched over its network what the host serves", token in fetched)
+    banner = ssh_banner(ssh_port)
+    say(f"forwarded port reaches ssh: {banner}", banner.startswith("SSH-2.0"))
+    guest.run(f"echo {token} >{FILE} && sync")
+    guest.power_off()
+    say("powers off", True)
+
+
+def second_boot(guest, token, say):
+    guest.login()
+    found = guest.run(f"cat {FILE}")
+    say("the second boot finds the file of the first", token in found)
+    guest.run(f"rm {FILE}")
+    guest.power_off()
+
+
+def main():
+    sika, image, extra = sys.argv[1], sys.argv[2], sys.argv[3:]
+    token = secrets.token_hex(16)
+    results = []
+
+    def say(what, held):
+        results.append((what, held))
+
+    Page.text = f"sika says {token}\n".encode()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    guest = None
+    try:
+        port = free_port()
+        guest = Guest(command(sika, image, port, extra))
+        first_boot(guest, server.server_port, port, token, say)
+        guest = Guest(command(sika, image, free_port(), extra))
+        second_boot(guest, token, say)
+    except (Failure, OSError, subprocess.TimeoutExpired) as e:
+        say(str(e), False)
+    except KeyboardInterrupt:
+        say("interrupted", False)
+    finally:
+        if guest:
+            guest.kill()
+    print("\n---- self-check")
+    for what, held in results:
+        print(("ok      " if held else "FAILED  ") + what)
+    return 0 if all(held for _, held in results) else 1
+
+
+sys.exit(main())
