@@ -2,9 +2,9 @@
 /*
  * disk.h - what stands behind a block device: asynchronous requests on an image.
  *
- * A disk belongs to one loop. disk_submit() and disk_kick() are called in the loop's thread, and
- * requests complete there, never from within disk_submit(). Requests run in parallel
- * and in any order; DISK_FLUSH makes durable every write that completed before it was submitted.
+ * A disk belongs to one loop. Everything but opening is called in the loop's thread, and
+ * requests complete there, possibly inside disk_submit(), disk_kick() or disk_drain(). Requests
+ * run in parallel and in any order; DISK_FLUSH makes durable every write that completed before it was submitted.
  *
  * The size is a multiple of DISK_SECTOR_SIZE: the tail of an odd image reads as zeros, and a
  * write there makes the image whole.
@@ -43,14 +43,15 @@ struct disk_req {
 
 	/* Private to the disk. */
 	struct disk_req *next;
-	struct disk *disk;
-	uint64_t progress;
+	uint64_t progress; /* bytes done */
 	int result;
+	bool by_hand; /* writing zeros as data, for want of a better way */
 };
 
 struct disk_ops {
 	void (*submit)(struct disk *disk, struct disk_req *req);
 	void (*kick)(struct disk *disk); /* optional */
+	void (*drain)(struct disk *disk);
 	void (*close)(struct disk *disk);
 };
 
@@ -67,8 +68,7 @@ struct disk {
  * disk_open - open and lock an image or a block device.
  * @format: "raw", or NULL to look: whatever carries another format's magic is refused.
  *
- * A writer excludes everyone else, readers share. Closed with disk_close(), which waits for
- * requests under way; their done() calls run inside it.
+ * A writer excludes everyone else, readers share. Closed with disk_close(), which drains.
  */
 struct disk *disk_open(const char *path, const char *format, bool readonly, struct loop *loop,
 		       GError **err);
@@ -79,3 +79,5 @@ void disk_close(struct disk *disk);
 void disk_submit(struct disk *disk, struct disk_req *req);
 /* Hand all requests submitted so far to the host. Call once behind a batch. */
 void disk_kick(struct disk *disk);
+/* Wait for all requests under way. */
+void disk_drain(struct disk *disk);

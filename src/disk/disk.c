@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+/* disk.c - opening raw images and block devices, and the checks before a request runs. */
+#include "disk/disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <gio/gio.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "disk/disk_int.h"
+
+static bool fail(GError **err, int error, const char *path, const char *what)
+{
+	g_set_error(err, G_IO_ERROR, g_io_error_from_errno(error), "disk '%s': %s", path, what);
+	return false;
+}
+
+static bool fail_errno(GError **err, int error, const char *path, const char *what)
+{
+	g_set_error(err, G_IO_ERROR, g_io_error_from_errno(error), "disk '%s': %s: %s", path, what,
+		    g_strerror(error));
+	return false;
+}
+
+/* O_EXCL on a block device asks the kernel whether the host itself uses it (a mount, RAID...).
+ * O_NONBLOCK so that a FIFO does not hang us; it goes once we know that it is none. */
+static int open_image(const char *path, bool readonly, GError **err)
+{
+	int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (readonly ? O_RDONLY : O_RDWR);
+	struct stat st;
+	auto_fd int fd = -1;
+
+	if (stat(path, &st) == 0 && S_ISBLK(st.st_mode) && !readonly)
+		flags |= O_EXCL;
+	fd = open(path, flags);
+	if (fd < 0 && errno == EBUSY)
+		fail(err, EBUSY, path, "in use by this host (mounted, or part of another device)");
+	else if (fd < 0 && (errno == EISDIR || (!stat(path, &st) && S_ISDIR(st.st_mode))))
+		fail(err, EISDIR, path, "is a directory");
+	else if (fd < 0 && (errno == EROFS || errno == EACCES) && !readonly &&
+		 access(path, R_OK) == 0)
+		fail(err, errno, path, "cannot be written (add 'readonly' to use it as it is)");
+	else if (fd < 0)
+		fail_errno(err, errno, path, "cannot open");
+	if (fd < 0)
+		return -1;
+	if (fstat(fd, &st) < 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))) {
+		fail(err, EINVAL, path, "is neither a file nor a block device");
+		return -1;
+	}
+	(void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+	return fd_steal(&fd);
+}
+
+static bool lock_image(int fd, const char *path, bool readonly, GError **err)
+{
+	int r = disk_lock(fd, readonly);
+	int pid;
+
+	if (r == 0)
+		return true;
+	if (r != -EAGAIN) {
+		log_warn("disk '%s': cannot be locked (%s): nothing keeps another machine from it",
+			 path, g_strerror(-r));
+		return true;
+	}
+	pid = disk_lock_holder(fd);
+	if (pid == getpid())
+		return fail(err, EBUSY, path, "given twice to this machine");
+	if (pid > 0)
+		g_set_error(err, G_IO_ERROR, G_IO_ERROR_BUSY,
+			    "disk '%s': in use by another process (pid %d)", path, pid);
+	else
+		fail(err, EBUSY, path, "in use by another process");
+	return false;
+}
+
+static bool measure(int fd, const char *path, struct disk *disk, GError **err)
+{
+	uint64_t bytes = 0;
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return fail_errno(err, errno, path, "cannot be measured");
+	if (!S_ISBLK(st.st_mode))
+		bytes = (uint64_t)st.st_size;
+	else if (ioctl(fd, BLKGETSIZE64, &bytes) < 0)
+		return fail_errno(err, errno, path, "cannot be measured");
+	if (bytes == 0)
+		return fail(err, EINVAL, path, "is empty (make it with: truncate -s 4G FILE)");
+	disk->size_bytes = align_up(bytes, DISK_SECTOR_SIZE);
+	disk->block_bytes = st.st_blksize >= 4096 ? 4096 : 512;
+	return true;
+}
+
+static bool check_format(int fd, const char *path, const char *format, GError **err)
+{
+	const char *found;
+
+	if (format && strcmp(format, "raw") == 0)
+		return true;
+	if (format) {
+		g_set_error(err, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+			    "disk '%s': format '%s' is not supported; only raw is supported", path,
+			    format);
+		return false;
+	}
+	found = disk_probe(fd);
+	if (!found)
+		return true;
+	g_set_error(err, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+		    "disk '%s': is a %s image; only raw is supported (format=raw takes it as it is)",
+		    path, found);
+	return false;
+}
+
+static int start_runner(struct disk_image *image, enum disk_runner runner, struct disk **ret_disk)
+{
+	int r = -ENOSYS;
+
+	image->zeros = mmap(NULL, DISK_ZEROS_BYTES, PROT_READ,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (image->zeros == MAP_FAILED) {
+		image->zeros = NULL;
+		return -errno;
+	}
+	if (runner != DISK_RUNNER_POOL)
+		r = disk_uring_new(image, ret_disk);
+	if (r < 0 && runner != DISK_RUNNER_URING)
+		r = disk_pool_new(image, ret_disk);
+	return r;
+}
+
+struct disk *disk_open_with(const char *path, const char *format, bool readonly,
+			    struct loop *loop, enum disk_runner runner, GError **err)
+{
+	struct disk_image image = {
+		.loop = loop,
+		.disk = { .readonly = readonly, .can_discard = !readonly },
+	};
+	struct disk *disk = NULL;
+	int r;
+
+	image.fd = open_image(path, readonly, err);
+	if (image.fd < 0)
+		return NULL;
+	if (!lock_image(image.fd, path, readonly, err) ||
+	    !check_format(image.fd, path, format, err) ||
+	    !measure(image.fd, path, &image.disk, err))
+		goto out;
+	r = start_runner(&image, runner, &disk);
+	if (r < 0)
+		fail_errno(err, -r, path, "cannot start I/O");
+out:
+	if (!disk)
+		disk_image_fini(&image);
+	return disk;
+}
+
+struct disk *disk_open(const char *path, const char *format, bool readonly, struct loop *loop,
+		       GError **err)
+{
+	return disk_open_with(path, format, readonly, loop, DISK_RUNNER_ANY, err);
+}
+
+void disk_image_fini(struct disk_image *image)
+{
+	if (image->fd >= 0)
+		close(image->fd);
+	if (image->zeros)
+		munmap((void *)image->zeros, DISK_ZEROS_BYTES);
+}
+
+void disk_close(struct disk *disk)
+{
+	if (!disk)
+		return;
+	disk_drain(disk);
+	disk->ops->close(disk);
+}
+
+static int check(const struct disk *disk, const struct disk_req *req)
+{
+	if (req->op != DISK_READ && req->op != DISK_FLUSH && disk->readonly)
+		return -EROFS;
+	if (req->op == DISK_FLUSH)
+		return 0;
+	if (req->len == 0 || req->offset > disk->size_bytes ||
+	    req->len > disk->size_bytes - req->offset)
+		return -EINVAL;
+	if ((req->op == DISK_READ || req->op == DISK_WRITE) &&
+	    (req->iov_count == 0 || req->iov_count > DISK_MAX_IOV))
+		return -EINVAL;
+	return 0;
+}
+
+void disk_submit(struct disk *disk, struct disk_req *req)
+{
+	int r = check(disk, req);
+
+	req->progress = 0;
+	req->result = 0;
+	req->by_hand = false;
+	if (r < 0)
+		req->done(req, r);
+	else
+		disk->ops->submit(disk, req);
+}
+
+void disk_kick(struct disk *disk)
+{
+	if (disk->ops->kick)
+		disk->ops->kick(disk);
+}
+
+void disk_drain(struct disk *disk)
+{
+	disk->ops->drain(disk);
+}

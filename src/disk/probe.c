@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+/* probe.c - the marks by which image formats other than raw are known. */
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "disk/disk_int.h"
+
+struct mark {
+	const char *format;
+	unsigned offset;
+	unsigned len;
+	const char *bytes;
+};
+
+static const struct mark marks[] = {
+	{ "qcow2", 0, 4, "QFI\xfb" },
+	{ "VMDK", 0, 4, "KDMV" },
+	{ "VMDK", 0, 4, "COWD" },
+	{ "VMDK", 0, 21, "# Disk DescriptorFile" },
+	{ "VDI", 0x40, 4, "\x7f\x10\xda\xbe" },
+	{ "VHDX", 0, 8, "vhdxfile" },
+	{ "VHD", 0, 8, "conectix" },
+	{ "QED", 0, 4, "QED\0" },
+	{ "Parallels", 0, 16, "WithoutFreeSpace" },
+	{ "Parallels", 0, 16, "WithouFreSpacExt" },
+};
+
+const char *disk_probe(int fd)
+{
+	char head[512];
+	ssize_t n = pread(fd, head, sizeof(head), 0);
+
+	for (size_t i = 0; i < ARRAY_SIZE(marks); i++) {
+		const struct mark *m = &marks[i];
+
+		if (n >= (ssize_t)(m->offset + m->len) &&
+		    memcmp(head + m->offset, m->bytes, m->len) == 0)
+			return m->format;
+	}
+	return NULL;
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * request.c - a request as a series of system calls.
+ *
+ * One call may do only part of a request: a read ends at the end of the file, a write is
+ * cut short by a full disk, zeroing may have to be done by hand. Both runners issue a call, give
+ * its result to disk_req_step() and go on until that is satisfied.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "disk/disk_int.h"
+
+void disk_req_advance(struct disk_req *req, uint64_t bytes)
+{
+	while (bytes > 0 && req->iov_count > 0) {
+		struct iovec *iov = req->iov;
+
+		if (bytes < iov->iov_len) {
+			iov->iov_base = (char *)iov->iov_base + bytes;
+			iov->iov_len -= bytes;
+			return;
+		}
+		bytes -= iov->iov_len;
+		req->iov++;
+		req->iov_count--;
+	}
+}
+
+void disk_req_zero_rest(struct disk_req *req)
+{
+	for (unsigned i = 0; i < req->iov_count; i++)
+		memset(req->iov[i].iov_base, 0, req->iov[i].iov_len);
+}
+
+int disk_req_fallocate_mode(const struct disk_req *req)
+{
+	if (req->op == DISK_DISCARD || req->unmap)
+		return FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+	return FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+}
+
+static bool finish(struct disk_req *req, int result)
+{
+	req->result = result;
+	return true;
+}
+
+static bool step_data(struct disk_req *req, int64_t n)
+{
+	if (n == 0 && req->op == DISK_READ) {
+		disk_req_zero_rest(req);
+		return finish(req, 0);
+	}
+	if (n == 0)
+		return finish(req, -ENOSPC);
+	req->progress += (uint64_t)n;
+	if (req->progress >= req->len)
+		return finish(req, 0);
+	if (!req->by_hand)
+		disk_req_advance(req, (uint64_t)n);
+	return false;
+}
+
+/* What file systems and devices answer when they cannot do it their way. */
+static bool is_unsupported(int error)
+{
+	return error == EOPNOTSUPP || error == EINVAL || error == ENOSYS || error == ENODEV;
+}
+
+bool disk_req_step(struct disk_req *req, int64_t n)
+{
+	if (n == -EINTR || n == -EAGAIN)
+		return false;
+	switch (req->op) {
+	case DISK_READ:
+	case DISK_WRITE:
+		return n < 0 ? finish(req, (int)n) : step_data(req, n);
+	case DISK_FLUSH:
+		return finish(req, n < 0 ? (int)n : 0);
+	case DISK_DISCARD:
+		/* A hint: where it cannot be followed, nothing is lost. */
+		return finish(req, n < 0 && !is_unsupported((int)-n) ? (int)n : 0);
+	case DISK_WRITE_ZEROES:
+		if (req->by_hand)
+			return n < 0 ? finish(req, (int)n) : step_data(req, n);
+		if (n < 0 && is_unsupported((int)-n)) {
+			req->by_hand = true;
+			return false;
+		}
+		return finish(req, n < 0 ? (int)n : 0);
+	}
+	return finish(req, -EINVAL);
+}
+
+static int64_t call(struct disk_image *image, struct disk_req *req)
+{
+	off_t off = (off_t)(req->offset + req->progress);
+	uint64_t left = req->len - req->progress;
+	ssize_t n = -1;
+
+	switch (req->op) {
+	case DISK_READ:
+		n = preadv(image->fd, req->iov, (int)req->iov_count, off);
+		break;
+	case DISK_WRITE:
+		n = pwritev(image->fd, req->iov, (int)req->iov_count, off);
+		break;
+	case DISK_FLUSH:
+		n = fdatasync(image->fd);
+		break;
+	case DISK_DISCARD:
+	case DISK_WRITE_ZEROES:
+		if (req->by_hand)
+			n = pwrite(image->fd, image->zeros,
+				   left < DISK_ZEROS_BYTES ? left : DISK_ZEROS_BYTES, off);
+		else
+			n = fallocate(image->fd, disk_req_fallocate_mode(req), off, (off_t)left);
+		break;
+	}
+	return n < 0 ? -errno : n;
+}
+
+int disk_req_run(struct disk_image *image, struct disk_req *req)
+{
+	while (!disk_req_step(req, call(image, req)))
+		;
+	return req->result;
+}

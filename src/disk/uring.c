@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * uring.c - requests through io_uring.
+ *
+ * Requests are queued by submit() and reach the kernel together at kick(). Completions ring an
+ * eventfd in the loop. At most DEPTH requests are with the kernel, so that neither ring overflows;
+ * others wait in a list. The ring is touched by the loop's thread only.
+ */
+#include <errno.h>
+#include <liburing.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/loop.h"
+#include "disk/disk_int.h"
+
+#define DEPTH 128u
+
+struct uring {
+	struct disk_image image;
+	struct io_uring ring;
+	int event_fd;
+	struct loop_fd *watch;
+	unsigned in_kernel; /* queued or running */
+	struct disk_req *wait_head, **wait_tail;
+};
+
+/* There is room: in_kernel < DEPTH, and the submission ring has DEPTH entries. */
+static void queue_call(struct uring *u, struct disk_req *req)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+	uint64_t off = req->offset + req->progress;
+	uint64_t left = req->len - req->progress;
+	int fd = u->image.fd;
+
+	if (!sqe) {
+		(void)io_uring_submit(&u->ring);
+		sqe = io_uring_get_sqe(&u->ring);
+	}
+	u->in_kernel++;
+	switch (req->op) {
+	case DISK_READ:
+		io_uring_prep_readv(sqe, fd, req->iov, req->iov_count, off);
+		break;
+	case DISK_WRITE:
+		io_uring_prep_writev(sqe, fd, req->iov, req->iov_count, off);
+		break;
+	case DISK_FLUSH:
+		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+		break;
+	case DISK_DISCARD:
+	case DISK_WRITE_ZEROES:
+		if (req->by_hand)
+			io_uring_prep_write(
+				sqe, fd, u->image.zeros,
+				(unsigned)(left < DISK_ZEROS_BYTES ? left : DISK_ZEROS_BYTES), off);
+		else
+			io_uring_prep_fallocate(sqe, fd, disk_req_fallocate_mode(req), (off_t)off,
+						(off_t)left);
+		break;
+	}
+	io_uring_sqe_set_data(sqe, req);
+}
+
+static void put_waiting(struct uring *u, struct disk_req *req)
+{
+	req->next = NULL;
+	*u->wait_tail = req;
+	u->wait_tail = &req->next;
+}
+
+static void uring_submit(struct disk *disk, struct disk_req *req)
+{
+	struct uring *u = (struct uring *)disk;
+
+	if (u->in_kernel < DEPTH && !u->wait_head)
+		queue_call(u, req);
+	else
+		put_waiting(u, req);
+}
+
+static void uring_kick(struct disk *disk)
+{
+	struct uring *u = (struct uring *)disk;
+
+	while (u->wait_head && u->in_kernel < DEPTH) {
+		struct disk_req *req = u->wait_head;
+
+		u->wait_head = req->next;
+		if (!u->wait_head)
+			u->wait_tail = &u->wait_head;
+		queue_call(u, req);
+	}
+	/* EAGAIN, EBUSY: the kernel is short of something; what is queued goes with the next
+	 * completion or drain. */
+	(void)io_uring_submit(&u->ring);
+}
+
+static void reap(struct uring *u)
+{
+	struct io_uring_cqe *cqe;
+
+	while (io_uring_peek_cqe(&u->ring, &cqe) == 0) {
+		struct disk_req *req = io_uring_cqe_get_data(cqe);
+		int n = cqe->res;
+
+		io_uring_cqe_seen(&u->ring, cqe);
+		u->in_kernel--;
+		if (disk_req_step(req, n))
+			req->done(req, req->result);
+		else
+			put_waiting(u, req);
+	}
+	uring_kick(&u->image.disk);
+}
+
+static void completed(void *arg, uint32_t events)
+{
+	struct uring *u = arg;
+	uint64_t count;
+	/* Only lowers the eventfd. */
+	ssize_t n = read(u->event_fd, &count, sizeof(count));
+
+	(void)n;
+	reap(u);
+}
+
+static void uring_drain(struct disk *disk)
+{
+	struct uring *u = (struct uring *)disk;
+
+	uring_kick(disk);
+	while (u->in_kernel > 0) {
+		struct io_uring_cqe *cqe;
+		int r = io_uring_submit_and_wait(&u->ring, 1);
+
+		if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY &&
+		    io_uring_peek_cqe(&u->ring, &cqe) < 0)
+			return; /* the ring itself is broken */
+		reap(u);
+	}
+}
+
+static void uring_close(struct disk *disk)
+{
+	struct uring *u = (struct uring *)disk;
+
+	loop_fd_remove(u->watch);
+	io_uring_queue_exit(&u->ring);
+	close(u->event_fd);
+	disk_image_fini(&u->image);
+	free(u);
+}
+
+static const struct disk_ops uring_ops = {
+	.submit = uring_submit,
+	.kick = uring_kick,
+	.drain = uring_drain,
+	.close = uring_close,
+};
+
+int disk_uring_new(const struct disk_image *image, struct disk **ret_disk)
+{
+	struct uring *u = calloc(1, sizeof(*u));
+	int r;
+
+	if (!u)
+		return -ENOMEM;
+	u->wait_tail = &u->wait_head;
+	r = io_uring_queue_init(DEPTH, &u->ring, 0);
+	if (r < 0)
+		goto err_free;
+	u->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	r = u->event_fd < 0 ? -errno : io_uring_register_eventfd(&u->ring, u->event_fd);
+	if (r < 0)
+		goto err_ring;
+	u->watch = loop_fd_add(image->loop, u->event_fd, EPOLLIN, completed, u);
+	r = -ENOMEM;
+	if (!u->watch)
+		goto err_ring;
+	u->image = *image;
+	u->image.disk.ops = &uring_ops;
+	*ret_disk = &u->image.disk;
+	return 0;
+
+err_ring:
+	if (u->event_fd >= 0)
+		close(u->event_fd);
+	io_uring_queue_exit(&u->ring);
+err_free:
+	free(u);
+	return r;
+}
