@@ -93,15 +93,13 @@ void virtio_fail(struct virtio_dev *dev, const char *why)
 
 struct virtq *virtio_vq(struct virtio_dev *dev, unsigned index)
 {
-	return dev->running && !dev->paused && dev->queues[index].running ?
-		       &dev->queues[index].vq :
-		       NULL;
+	return dev->running && dev->queues[index].running ? &dev->queues[index].vq : NULL;
 }
 
 bool virtio_pop(struct virtio_dev *dev, unsigned index, struct virtq_elem *elem)
 {
 	struct virtq *vq = virtio_vq(dev, index);
-	int r = vq ? virtq_pop(vq, elem) : 0;
+	int r = vq && !dev->paused ? virtq_pop(vq, elem) : 0;
 
 	if (r < 0)
 		virtio_fail(dev, vq->why);
@@ -125,7 +123,7 @@ static void kicked(void *arg, uint32_t events)
 	uint64_t count;
 	ssize_t n = read(q->kick_fd, &count, sizeof(count));
 
-	if (n != sizeof(count) || !virtio_vq(dev, index))
+	if (n != sizeof(count) || dev->paused || !virtio_vq(dev, index))
 		return;
 	if (dev->class->work(dev, index))
 		virtio_kick(dev, index);

@@ -115,13 +115,13 @@ static inline bool virtio_has(const struct virtio_dev *dev, uint64_t feature)
 	return dev->driver_features & feature;
 }
 
-/* Loop's thread. The queue, or NULL while it is not to be worked. */
+/* Loop's thread. The queue, or NULL when the driver expects nothing more in it. */
 struct virtq *virtio_vq(struct virtio_dev *dev, unsigned index);
 /* Interrupt for queue @index if the driver wants one. */
 void virtio_signal(struct virtio_dev *dev, unsigned index);
 /* The driver broke the rules. */
 void virtio_fail(struct virtio_dev *dev, const char *why);
-/* Pop; a broken queue fails the device and looks empty. */
+/* Pop; a broken queue fails the device and looks empty, as does any queue while paused. */
 bool virtio_pop(struct virtio_dev *dev, unsigned index, struct virtq_elem *elem);
 /* Around each request that outlives its work() call. */
 void virtio_hold(struct virtio_dev *dev);
