@@ -203,7 +203,3 @@ FPU_ALWAYS_INLINE int fpu_end(struct x86_cpu *cpu, struct fpu_op *op)
 	cpu->s.fpu.mxcsr = now;
 	return X86_NEXT;
 }
-
-/* ---- MMX ---- (mmx.c) MM(i) is physical x87 register i; every MMX instruction but EMMS makes TOP 0
- * and all registers valid (SDM vol. 1, 9.5.2 and vol. 3, 12.2). */
-void mmx_enter(struct x86_cpu *cpu);
