@@ -110,13 +110,6 @@ void x86_update_mode(struct x86_cpu *cpu)
 	x86_debug_update(cpu);
 }
 
-void x86_flush_all(struct x86_cpu *cpu)
-{
-	x86_tlb_flush(cpu);
-	if (cpu->ops && cpu->ops->tlb_flushed)
-		cpu->ops->tlb_flushed(cpu);
-}
-
 void x86_cpu_sync(struct x86_cpu *cpu)
 {
 	cpu->stop_requested = false;
@@ -126,7 +119,7 @@ void x86_cpu_sync(struct x86_cpu *cpu)
 	if (cpu->model)
 		cpu->features = x86_features(cpu);
 	x86_update_mode(cpu);
-	x86_flush_all(cpu);
+	x86_tlb_flush(cpu);
 }
 
 void x86_cpu_reset(struct x86_cpu *cpu)

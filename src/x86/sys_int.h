@@ -163,6 +163,16 @@ int x86_tss_stack(struct x86_cpu *cpu, unsigned cpl, unsigned ext, uint16_t *ret
 /* RFLAGS from a stack image by the rules of IRET and POPF. */
 uint64_t x86_flags_from_image(const struct x86_cpu *cpu, uint64_t image, unsigned opsize);
 
+/* Where a far return or IRET goes in protected mode, as popped and not yet checked. */
+struct x86_return_to {
+	uint64_t rip, rsp;
+	uint16_t cs, ss;
+	bool pops_stack;      /* rsp and ss are valid */
+	unsigned drop_bytes;  /* off the old stack, when it stays */
+	unsigned extra_bytes; /* off the new one: RET n */
+};
+int x86_return_protected(struct x86_cpu *cpu, const struct x86_return_to *to);
+
 /* What a transfer of control changes, so that it can be taken back when a push faults. */
 struct x86_frame_save {
 	struct x86_segment cs, ss;
@@ -187,8 +197,11 @@ int x86_task_switch(struct x86_cpu *cpu, uint16_t selector, const struct x86_des
 int x86_task_transfer(struct x86_cpu *cpu, uint16_t selector, const struct x86_desc *desc,
 		      enum x86_task_source source);
 
-/* ---- state.c ---- */
-void x86_flush_all(struct x86_cpu *cpu);
+/* ---- cpuid.c ---- */
+/* What the model says, without the state of a CPU and the holder's hook. */
+void x86_cpuid_plain(const struct x86_cpuid_model *model, uint32_t leaf, uint32_t subleaf,
+		     uint32_t r[4]);
+bool x86_model_is_amd(const struct x86_cpuid_model *model);
 
 /* ---- mmu.c ---- */
 /* MAXPHYADDR, as CPUID 8000_0008 tells it. */

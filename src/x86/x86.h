@@ -73,6 +73,8 @@ struct x86_cpu_ops {
 	bool (*should_stop)(struct x86_cpu *cpu);
 	/* The linear address space changed under the fetch path (CR3, INVLPG, mode...). */
 	void (*tlb_flushed)(struct x86_cpu *cpu);
+	/* VMCALL or VMMCALL: registers in the state. May be NULL; false: #UD. */
+	bool (*hypercall)(struct x86_cpu *cpu);
 };
 
 /* Softmmu TLB: one table per kind of access rights, see x86/softmmu.h. A tag is the linear page with
@@ -191,6 +193,10 @@ struct x86_cpuid_model;
  * arithmetic runs on the host's own units). Static storage. */
 const struct x86_cpuid_model *x86_cpuid_model_max(void);
 void x86_cpuid(struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t ret_regs[4]);
+/* For a holder's cpuid hook: APIC id and topology of one package of @cpus single-threaded cores into
+ * what the model filled (leaves 1, 4, 0xb, 8000_0001, 8000_0008, 8000_001D, 8000_001E). */
+void x86_cpuid_topology(uint32_t leaf, uint32_t subleaf, uint32_t apic_id, uint32_t cpus,
+			uint32_t regs[4]);
 /* RDMSR/WRMSR without the privilege check. False: #GP(0). */
 bool x86_rdmsr(struct x86_cpu *cpu, uint32_t msr, uint64_t *ret_value);
 bool x86_wrmsr(struct x86_cpu *cpu, uint32_t msr, uint64_t value);

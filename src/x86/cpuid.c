@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * cpuid.c - which processor the guest sees: the host's vendor, family and name with just the features
+ * that the core implements.
+ *
+ * The arithmetic runs on the host's units, so that features of it are dropped where the host
+ * lacks them. What the core does by itself (system instructions) is offered everywhere.
+ *
+ * Speculation: the guest's indirect branches are no branches of the host, so the immunity bits a
+ * kernel looks for before it turns mitigations on are set.
+ */
+#include "sys_int.h"
+#include "x86_int.h"
+
+#include <string.h>
+
+#define BIT(n) (1u << (n))
+enum { EAX, EBX, ECX, EDX };
+
+struct x86_cpuid_model {
+	uint32_t vendor[3]; /* EBX, EDX, ECX of leaf 0 */
+	bool amd;
+	uint32_t signature;
+	uint32_t f1_ecx, f1_edx;
+	uint32_t f7_ebx, f7_ecx, f7_edx;
+	uint32_t xcr0;
+	uint32_t ext1_ecx, ext1_edx;
+	uint32_t brand[12];
+};
+
+/* Leaf 1 EDX: FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX FXSR
+ * SSE SSE2. */
+#define F1_EDX                                                                                     \
+	(BIT(0) | BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | BIT(9) | \
+	 BIT(11) | BIT(12) | BIT(13) | BIT(14) | BIT(15) | BIT(16) | BIT(17) | BIT(19) | BIT(23) | \
+	 BIT(24) | BIT(25) | BIT(26))
+/* Leaf 1 ECX, from the host: SSE3 PCLMULQDQ SSSE3 FMA CX16 SSE4.1 SSE4.2 MOVBE POPCNT AES AVX F16C
+ * RDRAND. By ourselves: PCID x2APIC TSC-deadline XSAVE hypervisor. */
+#define F1_ECX_HOST                                                                                \
+	(BIT(0) | BIT(1) | BIT(9) | BIT(12) | BIT(13) | BIT(19) | BIT(20) | BIT(22) | BIT(23) |    \
+	 BIT(25) | BIT(28) | BIT(29) | BIT(30))
+#define F1_ECX_OWN (BIT(17) | BIT(21) | BIT(24) | BIT(26) | BIT(31))
+#define F1_ECX_AVX (BIT(12) | BIT(28) | BIT(29))
+#define F1_XSAVE   BIT(26)
+#define F1_OSXSAVE BIT(27)
+/* Leaf 7 EBX, from the host: BMI1 AVX2 BMI2 RDSEED ADX SHA. By ourselves: FSGSBASE SMEP ERMS INVPCID
+ * SMAP CLFLUSHOPT. ECX: UMIP, RDPID. */
+#define F7_EBX_HOST (BIT(3) | BIT(5) | BIT(8) | BIT(18) | BIT(19) | BIT(29))
+#define F7_EBX_OWN  (BIT(0) | BIT(7) | BIT(9) | BIT(10) | BIT(20) | BIT(23))
+#define F7_EBX_AVX  BIT(5)
+#define F7_ECX_OWN  (BIT(2) | BIT(22))
+/* Intel's speculation controls: IBRS and IBPB, STIBP, ARCH_CAPABILITIES, SSBD. */
+#define F7_EDX_INTEL (BIT(26) | BIT(27) | BIT(29) | BIT(31))
+/* Leaf 8000_0001: LAHF, LZCNT, 3DNow! prefetch; AMD's topology extensions. */
+#define EXT1_ECX_OWN  (BIT(0) | BIT(8))
+#define EXT1_ECX_HOST BIT(5)
+#define EXT1_ECX_AMD  BIT(22)
+/* SYSCALL NX 1GB RDTSCP LM; AMD repeats leaf 1 and has the MMX extensions. */
+#define EXT1_EDX      (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
+#define EXT1_EDX_AMD  (BIT(22) | (F1_EDX & 0x0183f3ffu))
+/* Leaf 0xd subleaf 1: XSAVEOPT, XSAVEC, XGETBV(1). */
+#define FD1_EAX (BIT(0) | BIT(1) | BIT(2))
+
+#define XSTATE_LEGACY 576u /* x87, SSE and the header */
+#define XSTATE_AVX    256u
+
+#define MAX_BASIC	0x16u
+#define MAX_EXT_INTEL	0x80000008u
+#define MAX_EXT_AMD	0x80000021u
+#define CACHE_LINE	64u
+
+static void host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	__asm__ volatile("cpuid"
+			 : "=a"(r[EAX]), "=b"(r[EBX]), "=c"(r[ECX]), "=d"(r[EDX])
+			 : "a"(leaf), "c"(subleaf));
+}
+
+/* AVX counts when the host's system keeps its registers. */
+static bool host_has_avx(uint32_t f1_ecx)
+{
+	uint32_t lo, hi;
+
+	if (!(f1_ecx & F1_OSXSAVE) || !(f1_ecx & BIT(28)))
+		return false;
+	__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+	return (lo & 6) == 6;
+}
+
+static void build_model(struct x86_cpuid_model *m)
+{
+	uint32_t r[4], max, max_ext;
+
+	memset(m, 0, sizeof(*m));
+	host_cpuid(0, 0, r);
+	max = r[EAX];
+	m->vendor[0] = r[EBX];
+	m->vendor[1] = r[EDX];
+	m->vendor[2] = r[ECX];
+	m->amd = !memcmp(m->vendor, "AuthenticAMD", 12) || !memcmp(m->vendor, "HygonGenuine", 12);
+
+	host_cpuid(1, 0, r);
+	m->signature = r[EAX];
+	bool avx = host_has_avx(r[ECX]);
+
+	m->f1_edx = F1_EDX;
+	m->f1_ecx = (r[ECX] & F1_ECX_HOST) | F1_ECX_OWN;
+	if (!avx)
+		m->f1_ecx &= ~F1_ECX_AVX;
+	m->xcr0 = avx ? 7 : 3;
+
+	memset(r, 0, sizeof(r));
+	if (max >= 7)
+		host_cpuid(7, 0, r);
+	m->f7_ebx = (r[EBX] & F7_EBX_HOST & (avx ? ~0u : ~F7_EBX_AVX)) | F7_EBX_OWN;
+	m->f7_ecx = F7_ECX_OWN;
+	m->f7_edx = m->amd ? 0 : F7_EDX_INTEL;
+
+	host_cpuid(0x80000000u, 0, r);
+	max_ext = r[EAX];
+	memset(r, 0, sizeof(r));
+	if (max_ext >= 0x80000001u)
+		host_cpuid(0x80000001u, 0, r);
+	m->ext1_ecx = (r[ECX] & EXT1_ECX_HOST) | EXT1_ECX_OWN | (m->amd ? EXT1_ECX_AMD : 0);
+	m->ext1_edx = EXT1_EDX | (m->amd ? EXT1_EDX_AMD : 0);
+	if (max_ext >= 0x80000004u) {
+		for (unsigned i = 0; i < 3; i++)
+			host_cpuid(0x80000002u + i, 0, &m->brand[i * 4]);
+	}
+}
+
+const struct x86_cpuid_model *x86_cpuid_model_max(void)
+{
+	/* Written once; 0: not yet, 1: being built, 2: ready. The release store pairs with the
+	 * acquire loads. */
+	static struct x86_cpuid_model model;
+	static int state;
+	int expected = 0;
+
+	if (__atomic_load_n(&state, __ATOMIC_ACQUIRE) == 2)
+		return &model;
+	if (__atomic_compare_exchange_n(&state, &expected, 1, false, __ATOMIC_ACQUIRE,
+					__ATOMIC_ACQUIRE)) {
+		build_model(&model);
+		__atomic_store_n(&state, 2, __ATOMIC_RELEASE);
+	}
+	while (__atomic_load_n(&state, __ATOMIC_ACQUIRE) != 2)
+		__builtin_ia32_pause();
+	return &model;
+}
+
+bool x86_model_is_amd(const struct x86_cpuid_model *model)
+{
+	return model && model->amd;
+}
+
+/* A cache in the form of leaf 4 and 8000_001D. */
+static bool cache_leaf(uint32_t index, uint32_t r[4])
+{
+	static const struct {
+		uint8_t type, level, ways;
+		uint32_t sets;
+	} cache[] = {
+		{ 1, 1, 8, 64 },     /* 32 KiB data */
+		{ 2, 1, 8, 64 },     /* 32 KiB code */
+		{ 3, 2, 8, 1024 },   /* 512 KiB */
+		{ 3, 3, 16, 16384 }, /* 16 MiB */
+	};
+
+	if (index >= sizeof(cache) / sizeof(cache[0]))
+		return false;
+	r[EAX] = cache[index].type | (uint32_t)cache[index].level << 5 | BIT(8);
+	r[EBX] = (CACHE_LINE - 1) | (uint32_t)(cache[index].ways - 1) << 22;
+	r[ECX] = cache[index].sets - 1;
+	return true;
+}
+
+static void xsave_leaf(uint32_t subleaf, uint32_t xcr0, uint32_t r[4])
+{
+	switch (subleaf) {
+	case 0:
+		r[EAX] = xcr0;
+		r[EBX] = r[ECX] = XSTATE_LEGACY + ((xcr0 & 4) ? XSTATE_AVX : 0);
+		break;
+	case 1:
+		r[EAX] = FD1_EAX;
+		r[EBX] = XSTATE_LEGACY + ((xcr0 & 4) ? XSTATE_AVX : 0);
+		break;
+	case 2:
+		if (xcr0 & 4) {
+			r[EAX] = XSTATE_AVX;
+			r[EBX] = XSTATE_LEGACY;
+		}
+		break;
+	}
+}
+
+static void basic_leaf(const struct x86_cpuid_model *m, uint32_t leaf, uint32_t subleaf,
+		       uint32_t r[4])
+{
+	switch (leaf) {
+	case 0:
+		r[EAX] = MAX_BASIC;
+		r[EBX] = m->vendor[0];
+		r[EDX] = m->vendor[1];
+		r[ECX] = m->vendor[2];
+		break;
+	case 1:
+		r[EAX] = m->signature;
+		r[EBX] = (CACHE_LINE / 8) << 8 | BIT(16);
+		r[ECX] = m->f1_ecx;
+		r[EDX] = m->f1_edx;
+		break;
+	case 2:
+		if (!m->amd)
+			r[EAX] = 0x00feff01; /* ask leaf 4; 64-byte prefetch */
+		break;
+	case 4:
+		if (!m->amd)
+			(void)cache_leaf(subleaf, r); /* all zero: no more caches */
+		break;
+	case 6:
+		r[EAX] = BIT(2); /* the APIC timer always runs */
+		break;
+	case 7:
+		if (subleaf == 0) {
+			r[EBX] = m->f7_ebx;
+			r[ECX] = m->f7_ecx;
+			r[EDX] = m->f7_edx;
+		}
+		break;
+	case 0xd:
+		xsave_leaf(subleaf, m->xcr0, r);
+		break;
+	}
+}
+
+static void extended_leaf(const struct x86_cpuid_model *m, uint32_t leaf, uint32_t subleaf,
+			  uint32_t r[4])
+{
+	switch (leaf) {
+	case 0x80000000u:
+		r[EAX] = m->amd ? MAX_EXT_AMD : MAX_EXT_INTEL;
+		if (m->amd) {
+			r[EBX] = m->vendor[0];
+			r[EDX] = m->vendor[1];
+			r[ECX] = m->vendor[2];
+		}
+		break;
+	case 0x80000001u:
+		r[EAX] = m->amd ? m->signature : 0;
+		r[ECX] = m->ext1_ecx;
+		r[EDX] = m->ext1_edx;
+		break;
+	case 0x80000002u:
+	case 0x80000003u:
+	case 0x80000004u:
+		memcpy(r, &m->brand[(leaf - 0x80000002u) * 4], 16);
+		break;
+	case 0x80000005u:
+		if (m->amd) { /* TLBs, and both L1 caches: 32 KiB, 8 ways, 64-byte lines */
+			r[EAX] = r[EBX] = 0xff40ff40;
+			r[ECX] = r[EDX] = 32u << 24 | 8u << 16 | 1u << 8 | CACHE_LINE;
+		}
+		break;
+	case 0x80000006u:
+		r[ECX] = 512u << 16 | 6u << 12 | 1u << 8 | CACHE_LINE;
+		if (m->amd) {
+			r[EAX] = r[EBX] = 0x48002200;
+			r[EDX] = (16384u / 512) << 18 | 8u << 12 | 1u << 8 | CACHE_LINE;
+		}
+		break;
+	case 0x80000007u:
+		r[EDX] = BIT(8); /* the TSC never changes its pace */
+		break;
+	case 0x80000008u:
+		r[EAX] = X86_PHYS_BITS | 48u << 8;
+		if (m->amd) /* immune to speculative store bypass and branch type confusion */
+			r[EBX] = BIT(26) | BIT(29);
+		break;
+	case 0x8000001du:
+		if (m->amd)
+			(void)cache_leaf(subleaf, r);
+		break;
+	case 0x80000021u:
+		if (m->amd) {
+			/* LFENCE serializes, null selectors clear the base, automatic IBRS,
+			 * immune to speculative return stack overflow; transient scheduler
+			 * attacks. */
+			r[EAX] = BIT(2) | BIT(6) | BIT(8) | BIT(29);
+			r[ECX] = BIT(1) | BIT(2);
+		}
+		break;
+	}
+}
+
+void x86_cpuid_plain(const struct x86_cpuid_model *model, uint32_t leaf, uint32_t subleaf,
+		     uint32_t r[4])
+{
+	memset(r, 0, 16);
+	if (!model)
+		return;
+	if (leaf <= MAX_BASIC)
+		basic_leaf(model, leaf, subleaf, r);
+	else if (leaf >= 0x80000000u)
+		extended_leaf(model, leaf, subleaf, r);
+}
+
+void x86_cpuid(struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t ret_regs[4])
+{
+	uint32_t *r = ret_regs;
+
+	x86_cpuid_plain(cpu->model, leaf, subleaf, r);
+	if (leaf == 1 && (cpu->s.cr4 & X86_CR4_OSXSAVE))
+		r[ECX] |= F1_OSXSAVE;
+	/* The size for what is enabled just now. */
+	if (leaf == 0xd && subleaf <= 1)
+		r[EBX] = XSTATE_LEGACY + ((cpu->s.xcr0 & 4) ? XSTATE_AVX : 0);
+	if (cpu->ops && cpu->ops->cpuid)
+		cpu->ops->cpuid(cpu, leaf, subleaf, r);
+}
+
+static unsigned bits_for(uint32_t count)
+{
+	unsigned bits = 0;
+
+	while (bits < 31 && (1u << bits) < count)
+		bits++;
+	return bits;
+}
+
+void x86_cpuid_topology(uint32_t leaf, uint32_t subleaf, uint32_t apic_id, uint32_t cpus,
+			uint32_t r[4])
+{
+	unsigned bits = bits_for(cpus);
+	uint32_t count = cpus < 255 ? cpus : 255;
+
+	switch (leaf) {
+	case 1:
+		r[EBX] = (r[EBX] & 0xff00u) | count << 16 | (apic_id & 0xff) << 24;
+		if (cpus > 1)
+			r[EDX] |= BIT(28);
+		break;
+	case 4:
+		/* The last level is shared by all, the others belong to a core. */
+		if (r[EAX])
+			r[EAX] |= ((1u << (bits < 6 ? bits : 6)) - 1) << 26;
+		/* fallthrough */
+	case 0x8000001du:
+		if ((r[EAX] >> 5 & 7) == 3)
+			r[EAX] |= (cpus - 1) << 14;
+		break;
+	case 0xb:
+		r[ECX] = subleaf & 0xff;
+		r[EDX] = apic_id;
+		r[EAX] = r[EBX] = 0;
+		if (subleaf == 0) { /* one thread a core */
+			r[EBX] = 1;
+			r[ECX] |= 1u << 8;
+		} else if (subleaf == 1) {
+			r[EAX] = bits;
+			r[EBX] = cpus;
+			r[ECX] |= 2u << 8;
+		}
+		break;
+	case 0x80000001u:
+		if (cpus > 1 && (r[ECX] & EXT1_ECX_AMD))
+			r[ECX] |= BIT(1);
+		break;
+	case 0x80000008u:
+		if (r[EBX]) /* AMD: cores, and bits of the APIC id */
+			r[ECX] = (count - 1) | bits << 12;
+		break;
+	case 0x8000001eu:
+		r[EAX] = apic_id;
+		r[EBX] = apic_id & 0xff; /* one thread of this core */
+		break;
+	}
+}
