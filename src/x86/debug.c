@@ -105,6 +105,8 @@ bool x86_debug_trap(struct x86_cpu *cpu, bool single_step)
 	if (!bits || (cpu->s.interrupt_shadow & 2))
 		return false;
 	cpu->debug_pending = 0;
+	if (cpu->s.activity == X86_HALTED)
+		cpu->s.activity = X86_RUNNING;
 	x86_raise(cpu, X86_DB);
 	cpu->fault.trap = true;
 	cpu->fault.payload = bits;
