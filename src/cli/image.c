@@ -12,8 +12,8 @@
 static int help(void)
 {
 	puts("Usage: sika image build debian [OPTION]... OUT\n"
-	     "Build a disk image with a Debian system, for sika run. Mounts nothing and needs no\n"
-	     "root. Writes OUT, and beside it OUT.vmlinuz and OUT.initrd to boot it with.\n\n"
+	     "Build a disk image with a Debian system, for sika run. Mounts nothing and needs\n"
+	     "no root. Writes OUT, and beside it OUT.vmlinuz and OUT.initrd to boot it with.\n\n"
 	     "  --suite NAME          release of Debian (default bookworm)\n"
 	     "  --size SIZE           of the disk, sparse (default 4G)\n"
 	     "  --ssh-key FILE        public key that may log in as root by ssh\n"

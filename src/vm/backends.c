@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+/* backends.c - open and close what stands behind the devices. */
+#include "base/log.h"
+#include "char/char.h"
+#include "disk/disk.h"
+#include "net/net.h"
+#include "vm/vm.h"
+#include "vm/vm_int.h"
+
+static void on_quit(void *arg)
+{
+	vm_wish(arg, WISH_END, VM_STATUS_OFF);
+}
+
+static void on_hangup(void *arg)
+{
+	log_error("the terminal is gone");
+	vm_wish(arg, WISH_END, VM_STATUS_FAIL);
+}
+
+static struct chardev *open_serial(struct vm *vm, GError **err)
+{
+	const struct vm_config *c = vm->config;
+	const struct char_stdio_config stdio = {
+		.loop = vm->loop, .quit = on_quit, .hangup = on_hangup, .arg = vm
+	};
+
+	switch (c->serial) {
+	case VM_SERIAL_STDIO:
+		return char_stdio_open(&stdio, err);
+	case VM_SERIAL_FILE:
+		return char_file_open(c->serial_path, vm->loop, err);
+	case VM_SERIAL_UNIX:
+		return char_unix_open(c->serial_path, vm->loop, err);
+	case VM_SERIAL_NONE:
+		break;
+	}
+	return char_null_open(vm->loop);
+}
+
+static struct net *open_net(struct vm *vm, const struct vm_net *n, GError **err)
+{
+	struct net_forward forwards[VM_MAX_FORWARDS];
+
+	if (n->kind == VM_NET_TAP)
+		return net_tap_open(n->tap, vm->loop, err);
+	for (unsigned i = 0; i < n->forward_count; i++)
+		forwards[i] = (struct net_forward){
+			.udp = n->forwards[i].udp,
+			.host_addr = n->forwards[i].host_addr,
+			.host_port = n->forwards[i].host_port,
+			.guest_port = n->forwards[i].guest_port,
+		};
+	return net_user_open(forwards, n->forward_count, vm->loop, err);
+}
+
+bool backends_open(struct vm *vm, GError **err)
+{
+	const struct vm_config *c = vm->config;
+	struct backends *b = &vm->back;
+
+	for (unsigned i = 0; i < c->disk_count; i++) {
+		const struct vm_disk *d = &c->disks[i];
+
+		b->disks[i] = disk_open(d->path, d->format, d->readonly, vm->loop, err);
+		if (!b->disks[i])
+			return false;
+	}
+	for (unsigned i = 0; i < c->net_count; i++)
+		if (!(b->nets[i] = open_net(vm, &c->nets[i], err)))
+			return false;
+	b->console = char_null_open(vm->loop);
+	if (!b->console) {
+		g_set_error(err, VM_CONFIG_ERROR, 0, "cannot make the console");
+		return false;
+	}
+	/* Last of all, when nothing of the user's can be wrong any more: from here on the terminal
+	 * is the guest's. */
+	return (b->serial = open_serial(vm, err)) != NULL;
+}
+
+void backends_close(struct backends *b)
+{
+	/* The terminal first, so that it is usable again whatever the others take. */
+	if (b->serial)
+		char_close(b->serial);
+	if (b->console)
+		char_close(b->console);
+	for (unsigned i = 0; i < VM_MAX_NETS; i++)
+		if (b->nets[i])
+			net_close(b->nets[i]);
+	for (unsigned i = 0; i < VM_MAX_DISKS; i++)
+		if (b->disks[i])
+			disk_close(b->disks[i]);
+	*b = (struct backends){ 0 };
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * vm.c - the life of a machine: start, wishes, reset, end.
+ *
+ * Theory of operation. The main thread builds everything, starts the I/O thread and the vCPUs, and
+ * waits in GLib's main loop. Whoever wants the machine to reset or to end, in whatever thread,
+ * states a wish: the vCPUs are stopped at once and the main thread is woken, which joins them,
+ * ends the I/O thread, and builds the board again or leaves. So nothing is ever torn down under
+ * a running thread, and device callbacks never wait.
+ */
+#include "vm/vm.h"
+
+#include <glib-unix.h>
+#include <signal.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "base/loop.h"
+#include "dev/virtio/virtio.h"
+#include "vm/vm_int.h"
+
+static gboolean on_wake(gpointer arg)
+{
+	struct vm *vm = arg;
+
+	g_main_loop_quit(vm->main);
+	return G_SOURCE_REMOVE;
+}
+
+void vm_wish(struct vm *vm, enum vm_wish wish, int status)
+{
+	bool first;
+
+	pthread_mutex_lock(&vm->lock);
+	first = vm->wish == WISH_NONE;
+	if (first) {
+		if (wish == WISH_RESET && vm->config->no_reboot)
+			wish = WISH_END;
+		vm->wish = wish;
+		vm->status = status;
+	}
+	pthread_mutex_unlock(&vm->lock);
+	if (!first)
+		return;
+	atomic_store(&vm->stop, true);
+	vcpus_kick(vm);
+	g_idle_add_full(G_PRIORITY_HIGH, on_wake, vm, NULL);
+}
+
+void vm_stop(struct vm *vm, int status)
+{
+	vm_wish(vm, WISH_END, status);
+}
+
+static void *io_main(void *arg)
+{
+	struct vm *vm = arg;
+
+	pthread_setname_np(pthread_self(), "io");
+	loop_run(vm->loop);
+	return NULL;
+}
+
+/* Everything that runs beside the main thread. */
+static bool threads_start(struct vm *vm, GError **err)
+{
+	int r = pthread_create(&vm->io_thread, NULL, io_main, vm);
+
+	if (r) {
+		g_set_error(err, VM_CONFIG_ERROR, 0, "cannot start the I/O thread: %s",
+			    g_strerror(r));
+		return false;
+	}
+	vm->io_started = true;
+	return vcpus_start(vm, err);
+}
+
+static void threads_stop(struct vm *vm)
+{
+	atomic_store(&vm->stop, true);
+	vcpus_kick(vm);
+	vcpus_join(vm);
+	/* Requests under way still need the I/O thread. */
+	for (unsigned i = 0; i < vm->board.virtio_count; i++)
+		virtio_pause(vm->board.virtio[i]);
+	if (vm->io_started) {
+		loop_stop(vm->loop);
+		pthread_join(vm->io_thread, NULL);
+	}
+	vm->io_started = false;
+}
+
+struct vm *vm_new(const struct vm_config *config, GError **err)
+{
+	struct vm *vm = g_new0(struct vm, 1);
+	g_autofree char *why = NULL;
+
+	vm->config = config;
+	vm->host.ops = &vcpu_host_ops;
+	pthread_mutex_init(&vm->lock, NULL);
+	vm->main = g_main_loop_new(NULL, FALSE);
+	vm->engine_ops = engine_select(config->engine, &why, err);
+	if (!vm->engine_ops || !vcpu_pins_check(config, err))
+		goto fail;
+	vm->loop = loop_new();
+	if (!vm->loop) {
+		g_set_error(err, VM_CONFIG_ERROR, 0, "the host gives no event descriptors");
+		goto fail;
+	}
+	if (!backends_open(vm, err) || !board_build(vm, err))
+		goto fail;
+	log_info("%s", why);
+	return vm;
+fail:
+	vm_free(vm);
+	return NULL;
+}
+
+void vm_free(struct vm *vm)
+{
+	if (!vm)
+		return;
+	board_free(vm);
+	backends_close(&vm->back);
+	if (vm->loop)
+		loop_free(vm->loop);
+	g_main_loop_unref(vm->main);
+	pthread_mutex_destroy(&vm->lock);
+	g_free(vm);
+}
+
+/* Run until a wish; returns it. */
+static enum vm_wish run_until_wish(struct vm *vm)
+{
+	g_autoptr(GError) err = NULL;
+
+	atomic_store(&vm->stop, false);
+	if (threads_start(vm, &err)) {
+		g_main_loop_run(vm->main);
+	} else {
+		log_error("%s", err->message);
+		vm_wish(vm, WISH_END, VM_STATUS_FAIL);
+	}
+	threads_stop(vm);
+	return vm->wish;
+}
+
+static bool rebuild(struct vm *vm)
+{
+	g_autoptr(GError) err = NULL;
+
+	log_info("the guest resets");
+	board_free(vm);
+	vm->wish = WISH_NONE;
+	if (board_build(vm, &err))
+		return true;
+	log_error("cannot reset the machine: %s", err->message);
+	vm->status = VM_STATUS_FAIL;
+	return false;
+}
+
+static gboolean on_signal(struct vm *vm, int signal)
+{
+	/* As a shell would report it. */
+	vm_stop(vm, 128 + signal);
+	return G_SOURCE_CONTINUE;
+}
+
+static gboolean on_sigint(gpointer arg)
+{
+	return on_signal(arg, SIGINT);
+}
+
+static gboolean on_sigterm(gpointer arg)
+{
+	return on_signal(arg, SIGTERM);
+}
+
+static gboolean on_sighup(gpointer arg)
+{
+	return on_signal(arg, SIGHUP);
+}
+
+int vm_run(struct vm *vm)
+{
+	guint sources[] = {
+		g_unix_signal_add(SIGINT, on_sigint, vm),
+		g_unix_signal_add(SIGTERM, on_sigterm, vm),
+		g_unix_signal_add(SIGHUP, on_sighup, vm),
+	};
+
+	while (run_until_wish(vm) == WISH_RESET && rebuild(vm))
+		;
+	for (gsize i = 0; i < G_N_ELEMENTS(sources); i++)
+		g_source_remove(sources[i]);
+	while (g_main_context_iteration(NULL, FALSE))
+		; /* a wake-up that came after the end */
+	return vm->status;
+}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * vm.h - one machine, from its configuration to its exit status.
+ *
+ * Threading: vm_new(), vm_run() and vm_free() belong to the main thread; vm_stop() may be called
+ * from any thread.
+ */
+#pragma once
+
+#include <glib.h>
+
+struct vm;
+struct vm_config;
+
+/* Exit statuses of a machine beside what the guest chooses by --debug-exit. */
+#define VM_STATUS_OFF  0
+#define VM_STATUS_FAIL 1
+
+/* Open what stands behind the devices, build the machine, load the kernel. @config is validated,
+ * and borrowed for the life of the machine. NULL: one sentence in @err. */
+struct vm *vm_new(const struct vm_config *config, GError **err);
+/* Run until the guest or somebody else ends it; returns the exit status. Once. */
+int vm_run(struct vm *vm);
+/* End the machine with that status, whatever the guest is doing. */
+void vm_stop(struct vm *vm, int status);
+void vm_free(struct vm *vm);

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * vm_int.h - what the files of vm share.
+ *
+ * A machine is two things of different age. The backends (terminal, images, networks) are opened
+ * once. The board (RAM, engine, vCPUs, devices) is built from scratch at start and again for
+ * every reset, so that a reset leaves nothing behind.
+ */
+#pragma once
+
+#include <glib.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/config.h"
+#include "engine/engine.h"
+
+struct vm;
+
+struct vcpu {
+	struct vm *vm;
+	unsigned index;
+	struct engine_vcpu *ev;
+	pthread_t thread;
+	bool started;
+};
+
+/* Main thread; the I/O thread does not run while it is opened or closed. */
+struct backends {
+	struct chardev *serial; /* behind COM1 */
+	struct chardev *console; /* behind hvc0 */
+	struct disk *disks[VM_MAX_DISKS];
+	struct net *nets[VM_MAX_NETS];
+};
+
+#define BOARD_MAX_VIRTIO (VM_MAX_DISKS + VM_MAX_NETS + 2u)
+
+/* Built and torn down by the main thread while no other thread runs. */
+struct board {
+	struct mem *mem;
+	struct bus *bus;
+	struct engine *engine;
+	struct vcpu vcpus[VM_MAX_CPUS];
+	unsigned vcpu_count;
+
+	struct vclock *clock;
+	struct irqchip *irqchip; /* NULL: the engine has the interrupt chips */
+	struct irq_chip *irq; /* what devices get; owned only without irqchip */
+	struct pit *pit; /* NULL: the engine has it */
+	struct rtc *rtc;
+	struct hpet *hpet; /* NULL: the 8254 is the engine's, which could not be disconnected */
+	struct acpi_pm *pm;
+	struct legacy *legacy;
+	struct debug_exit *debug_exit;
+	struct uart *uart;
+	struct pci_bus *pci;
+	struct virtio_dev *virtio[BOARD_MAX_VIRTIO];
+	unsigned virtio_count;
+};
+
+enum vm_wish { WISH_NONE, WISH_RESET, WISH_END };
+
+struct vm {
+	const struct vm_config *config; /* borrowed */
+	const struct engine_ops *engine_ops; /* static */
+	struct engine_host host;
+	struct loop *loop; /* of the I/O thread */
+	pthread_t io_thread;
+	bool io_started;
+	GMainLoop *main;
+	struct backends back;
+	struct board board;
+
+	/* vCPUs look at it after each return from the engine. Set before they are kicked. */
+	atomic_bool stop;
+	pthread_mutex_t
+		lock; /* guards the next two; taken by vCPU threads inside device callbacks */
+	enum vm_wish wish;
+	int status;
+};
+
+/* ---- vm.c ---- */
+/* Any thread. The first wish since the machine (re)started counts. */
+void vm_wish(struct vm *vm, enum vm_wish wish, int status);
+
+/* ---- backends.c ---- */
+bool backends_open(struct vm *vm, GError **err);
+void backends_close(struct backends *back);
+
+/* ---- board.c ---- */
+bool board_build(struct vm *vm, GError **err);
+/* Half-built boards too. No vCPU runs, the I/O thread has ended. */
+void board_free(struct vm *vm);
+
+/* ---- vcpu.c ---- */
+extern const struct engine_host_ops vcpu_host_ops;
+bool vcpu_pins_check(const struct vm_config *config, GError **err);
+/* False: the host gives no more threads. */
+bool vcpus_start(struct vm *vm, GError **err);
+void vcpus_kick(struct vm *vm);
+void vcpus_join(struct vm *vm);

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+# bash completion of sika; zsh takes it through bashcompinit.
+_sika() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]}
+	local words=
+
+	# "=" may be a word of its own.
+	[[ $cur == "=" ]] && cur=
+	[[ $prev == "=" ]] && prev=${COMP_WORDS[COMP_CWORD - 2]}
+	if ((COMP_CWORD == 1)); then
+		words="run image engines help version --help --version"
+	else
+		case $prev in
+		--kernel | --initrd | --disk | --ssh-key) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
+		--engine) words="auto kvm bt" ;;
+		--mem-backing) words="hugepages prealloc merge lock node=" ;;
+		--net) words="user tap= none" ;;
+		--serial) words="stdio unix: none"; compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")) ;;
+		--memory) words="256M 512M 1G 2G 4G" ;;
+		--size) words="2G 4G 8G 16G" ;;
+		--suite) words="bookworm trixie sid" ;;
+		--cpus) words="1 2 4 8" ;;
+		--append | --pin | --name | --include) return ;;
+		*)
+			case $verb in
+			run)
+				words="--kernel --initrd --append --disk --memory --cpus --pin --mem-backing
+					--net --engine --serial --debug-exit --name --no-reboot --help"
+				;;
+			image)
+				if ((COMP_CWORD == 2)); then
+					words="build"
+				elif ((COMP_CWORD == 3)); then
+					words="debian"
+				else
+					words="--suite --size --ssh-key --include --help"
+					[[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); }
+				fi
+				;;
+			engines) words="--json --help" ;;
+			help) words="run image engines" ;;
+			esac
+			;;
+		esac
+	fi
+	COMPREPLY+=($(compgen -W "$words" -- "$cur"))
+	[[ ${COMPREPLY[0]} == *[=:] ]] && compopt -o nospace
+	return 0
+}
+complete -F _sika sika
