@@ -505,7 +505,7 @@ int x86_fetch_address(struct x86_cpu *cpu, uint64_t *ret_linear, uint64_t *ret_g
 static unsigned fetch_in_page(struct x86_cpu *cpu, uint64_t rip, uint8_t *buf, unsigned max)
 {
 	struct x86_part part;
-	uint64_t linear, room;
+	uint64_t linear = 0, room;
 
 	if (code_linear(cpu, rip, &linear) != X86_NEXT ||
 	    map_fetch(cpu, linear, &part) != X86_NEXT)
