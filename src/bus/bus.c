@@ -360,10 +360,14 @@ static uint64_t size_mask(unsigned size)
 	return size >= 8 ? ~0ull : (1ull << (8 * size)) - 1;
 }
 
-/* Whole within @range and of a size that handlers know. */
+/* Whole within @range and of a size that its handler knows. */
 static bool access_fits(const struct range *range, uint64_t addr, unsigned size)
 {
-	return size - 1 <= range->last - addr && (size & (size - 1)) == 0;
+	unsigned max = range->region->ops->max_size;
+
+	if (size == 1)
+		return true;
+	return size - 1 <= range->last - addr && (size & (size - 1)) == 0 && (!max || size <= max);
 }
 
 /* The region that takes the whole access, or NULL. */

@@ -28,6 +28,8 @@ struct bus_region_ops {
 	/* @off: from the region's base. @size: 1, 2, 4 or 8, naturally within the region. */
 	uint64_t (*read)(struct bus_region *region, uint64_t off, unsigned size);
 	void (*write)(struct bus_region *region, uint64_t off, unsigned size, uint64_t value);
+	/* Wider accesses come byte by byte; 0: none is too wide. */
+	unsigned max_size;
 };
 
 /* Embedded in a device, which recovers itself with container_of. base and size are read-only

@@ -251,8 +251,6 @@ static void command_write(struct bus_region *region, uint64_t off, unsigned size
 		u->imr = byte;
 	pic_update(pic);
 	pthread_mutex_unlock(&pic->lock);
-	if (size > 1 && off == 0)
-		command_write(region, 1, 1, value >> 8);
 }
 
 /* 231468 "poll command": the read is the acknowledge. lock held. */
@@ -287,8 +285,6 @@ static uint64_t command_read(struct bus_region *region, uint64_t off, unsigned s
 	else
 		value = u->imr;
 	pthread_mutex_unlock(&pic->lock);
-	if (size > 1 && off == 0)
-		value |= command_read(region, 1, 1) << 8;
 	return value;
 }
 
@@ -299,8 +295,6 @@ static uint64_t elcr_read(struct bus_region *region, uint64_t off, unsigned size
 
 	pthread_mutex_lock(&pic->lock);
 	value = pic->units[off].elcr;
-	if (size > 1 && off == 0)
-		value |= (uint64_t)pic->units[SLAVE].elcr << 8;
 	pthread_mutex_unlock(&pic->lock);
 	return value;
 }
@@ -309,20 +303,20 @@ static void elcr_write(struct bus_region *region, uint64_t off, unsigned size, u
 {
 	struct pic *pic = container_of(region, struct pic, elcr[0]);
 
-	pthread_mutex_lock(&pic->lock);
-	for (unsigned i = 0; i < size && off + i < 2; i++) {
-		struct pic_unit *u = &pic->units[off + i];
+	struct pic_unit *u = &pic->units[off];
 
-		u->elcr = (uint8_t)(value >> (8 * i)) & u->elcr_mask;
-		/* A level-triggered request is the line itself. */
-		u->irr = (uint8_t)((u->irr & ~u->elcr) | (u->lines & u->elcr));
-	}
+	pthread_mutex_lock(&pic->lock);
+	u->elcr = (uint8_t)value & u->elcr_mask;
+	/* A level-triggered request is the line itself. */
+	u->irr = (uint8_t)((u->irr & ~u->elcr) | (u->lines & u->elcr));
 	pic_update(pic);
 	pthread_mutex_unlock(&pic->lock);
 }
 
-static const struct bus_region_ops command_ops = {.read = command_read, .write = command_write};
-static const struct bus_region_ops elcr_ops = {.read = elcr_read, .write = elcr_write};
+static const struct bus_region_ops command_ops = {
+	.read = command_read, .write = command_write, .max_size = 1};
+static const struct bus_region_ops elcr_ops = {
+	.read = elcr_read, .write = elcr_write, .max_size = 1};
 
 void pic_reset(struct pic *pic)
 {

@@ -11,3 +11,4 @@ struct legacy;
 /* @reset runs in a vCPU's thread. NULL when the ports are taken. */
 struct legacy *legacy_new(struct bus *bus, void (*reset)(void *arg), void *arg);
 void legacy_free(struct legacy *legacy);
+void legacy_reset(struct legacy *legacy);
