@@ -13,6 +13,7 @@
 #include <glib-unix.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/loop.h"
@@ -90,30 +91,40 @@ static void threads_stop(struct vm *vm)
 	vm->io_started = false;
 }
 
-struct vm *vm_new(const struct vm_config *config, GError **err)
+struct vm *vm_new_on(const struct vm_config *config, const struct engine_ops *ops, GError **err)
 {
 	struct vm *vm = g_new0(struct vm, 1);
-	g_autofree char *why = NULL;
 
 	vm->config = config;
+	vm->engine_ops = ops;
 	vm->host.ops = &vcpu_host_ops;
 	pthread_mutex_init(&vm->lock, NULL);
 	vm->main = g_main_loop_new(NULL, FALSE);
-	vm->engine_ops = engine_select(config->engine, &why, err);
-	if (!vm->engine_ops || !vcpu_pins_check(config, err))
+	if (!vcpu_pins_check(config, err))
 		goto fail;
 	vm->loop = loop_new();
 	if (!vm->loop) {
 		g_set_error(err, VM_CONFIG_ERROR, 0, "the host gives no event descriptors");
 		goto fail;
 	}
-	if (!backends_open(vm, err) || !board_build(vm, err))
-		goto fail;
-	log_info("%s", why);
-	return vm;
+	if (backends_open(vm, err) && board_build(vm, err))
+		return vm;
 fail:
 	vm_free(vm);
 	return NULL;
+}
+
+struct vm *vm_new(const struct vm_config *config, GError **err)
+{
+	g_autofree char *why = NULL;
+	const struct engine_ops *ops = engine_select(config->engine, &why, err);
+
+	if (!ops)
+		return NULL;
+	/* The choice is worth a line only where there was one. */
+	if (!strcmp(config->engine, "auto"))
+		fprintf(stderr, "sika: %s\n", why);
+	return vm_new_on(config, ops, err);
 }
 
 void vm_free(struct vm *vm)
@@ -178,6 +189,7 @@ static gboolean on_sigterm(gpointer arg)
 
 static gboolean on_sighup(gpointer arg)
 {
+	log_error("hung up: the terminal is gone");
 	return on_signal(arg, SIGHUP);
 }
 

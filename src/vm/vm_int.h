@@ -82,6 +82,8 @@ struct vm {
 };
 
 /* ---- vm.c ---- */
+/* vm_new() with that engine, whatever the configuration says. */
+struct vm *vm_new_on(const struct vm_config *config, const struct engine_ops *ops, GError **err);
 /* Any thread. The first wish since the machine (re)started counts. */
 void vm_wish(struct vm *vm, enum vm_wish wish, int status);
 
