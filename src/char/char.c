@@ -357,6 +357,8 @@ void char_set_size(struct chardev *chr, unsigned columns, unsigned rows)
 	pthread_mutex_unlock(&chr->lock);
 	if (changed && chr->client && chr->client->resized)
 		chr->client->resized(chr->client_arg, columns, rows);
+	if (chr->follower)
+		char_set_size(chr->follower, columns, rows);
 }
 
 bool char_size(struct chardev *chr, unsigned *ret_columns, unsigned *ret_rows)
@@ -406,6 +408,10 @@ static void out_finish(struct chardev *chr)
 void char_fini(struct chardev *chr)
 {
 	chr->client = NULL;
+	if (chr->follower)
+		chr->follower->followed = NULL;
+	if (chr->followed)
+		chr->followed->follower = NULL;
 	out_finish(chr);
 	char_drop_input(chr);
 	char_drop_output(chr);

@@ -52,6 +52,9 @@ struct chardev *char_file_open(const char *path, struct loop *loop, GError **err
 struct chardev *char_unix_open(const char *path, struct loop *loop, GError **err);
 /* Swallows everything. */
 struct chardev *char_null_open(struct loop *loop);
+/* Swallows everything, and has the size of @of, now and later: a console that is there to tell the
+ * guest the size of the window. @of has one such follower at most; closed in any order. */
+struct chardev *char_size_open(struct chardev *of, struct loop *loop);
 void char_close(struct chardev *chr);
 
 /* @client is borrowed; NULL detaches. A known terminal size is reported at once. */

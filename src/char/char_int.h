@@ -43,6 +43,8 @@ struct chardev {
 	size_t in_len;
 	uint8_t in[CHAR_IN_BYTES];
 	struct loop_fd *out_watch;
+	struct chardev *follower; /* has our size; or NULL */
+	struct chardev *followed; /* whose size we have; or NULL */
 
 	pthread_mutex_t lock; /* guards what follows */
 	int out_fd;	      /* owned, or -1 */

@@ -70,3 +70,17 @@ struct chardev *char_null_open(struct loop *loop)
 	char_close(chr);
 	return NULL;
 }
+
+struct chardev *char_size_open(struct chardev *of, struct loop *loop)
+{
+	struct chardev *chr = char_null_open(loop);
+	unsigned columns, rows;
+
+	if (!chr)
+		return NULL;
+	chr->followed = of;
+	of->follower = chr;
+	if (char_size(of, &columns, &rows))
+		char_set_size(chr, columns, rows);
+	return chr;
+}

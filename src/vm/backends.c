@@ -69,14 +69,15 @@ bool backends_open(struct vm *vm, GError **err)
 	for (unsigned i = 0; i < c->net_count; i++)
 		if (!(b->nets[i] = open_net(vm, &c->nets[i], err)))
 			return false;
-	b->console = char_null_open(vm->loop);
-	if (!b->console) {
-		g_set_error(err, VM_CONFIG_ERROR, 0, "cannot make the console");
+	/* Last, when nothing of the user's can be wrong any more: from here on the terminal is the
+	 * guest's. */
+	b->serial = open_serial(vm, err);
+	if (!b->serial)
 		return false;
-	}
-	/* Last of all, when nothing of the user's can be wrong any more: from here on the terminal
-	 * is the guest's. */
-	return (b->serial = open_serial(vm, err)) != NULL;
+	b->console = char_size_open(b->serial, vm->loop);
+	if (!b->console)
+		g_set_error(err, VM_CONFIG_ERROR, 0, "the host gives no descriptor for a console");
+	return b->console != NULL;
 }
 
 void backends_close(struct backends *b)
