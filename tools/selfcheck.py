@@ -9,22 +9,16 @@ guest's ssh through a forwarded port, write a file, power off. Boot 2: the file 
 Exit status 0 when every check held.
 """
 import http.server
-import os
-import re
 import secrets
-import selectors
 import socket
 import subprocess
 import sys
 import threading
 import time
 
-TIMEOUT = float(os.environ.get("SIKA_TIMEOUT", "600"))
+from guest_console import TIMEOUT, Failure, Guest
+
 FILE = "/root/sika-selfcheck"
-
-
-class Failure(Exception):
-    pass
 
 
 class Page(http.server.BaseHTTPRequestHandler):
@@ -38,83 +32,6 @@ class Page(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *args):
         pass
-
-
-class Guest:
-    """One run of the machine; its console on pipes, copied to our standard output."""
-
-    def __init__(self, command):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        os.set_blocking(self.process.stdout.fileno(), False)
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(self.process.stdout, selectors.EVENT_READ)
-        self.seen = ""
-        self.mark = 0
-
-    def send(self, line):
-        self.process.stdin.write(line.encode() + b"\n")
-        self.process.stdin.flush()
-
-    def expect(self, pattern, what, timeout=TIMEOUT):
-        end = time.monotonic() + timeout
-        while True:
-            m = re.search(pattern, self.seen)
-            if m:
-                self.seen = self.seen[m.end():]
-                return m
-            left = end - time.monotonic()
-            if left <= 0:
-                raise Failure(f"{what}: nothing like it within {timeout:.0f} s")
-            if not self.selector.select(min(left, 1)):
-                continue
-            data = self.process.stdout.read(65536)
-            if data == b"":
-                raise Failure(f"{what}: the machine ended before, status {self.process.wait()}")
-            if data:
-                text = data.decode(errors="replace")
-                sys.stdout.write(text)
-                sys.stdout.flush()
-                self.seen += text
-
-    def login(self):
-        self.expect(r"login: ", "a login")
-        self.send("root")
-        self.expect(r"Password: ", "a password prompt")
-        self.send("sika")
-        self.expect(r"# ", "a shell")
-        # Plain output from here on, and no kernel messages amid it.
-        self.send("export TERM=dumb PS1= PS2=; bind 'set enable-bracketed-paste off' 2>/dev/null; "
-                  "stty -echo; dmesg -n 1")
-        self.run("true")
-
-    def run(self, command):
-        """Output of a command; Failure when its status is not 0."""
-        self.mark += 1
-        # Typed with quotes inside, so that only the output matches.
-        self.send(f"echo \"<\"{self.mark}\"[\"; {command}; echo \"]\"{self.mark}\":$?>\"")
-        m = self.expect(rf"<{self.mark}\[\r?\n((?s:.*?))\]{self.mark}:(\d+)>", command)
-        if m[2] != "0":
-            raise Failure(f"'{command}' in the guest: status {m[2]}")
-        return m[1].replace("\r", "")
-
-    def power_off(self):
-        self.send("poweroff")
-        end = time.monotonic() + TIMEOUT
-        while self.process.poll() is None:
-            if time.monotonic() > end:
-                raise Failure("the machine does not power off")
-            if self.selector.select(1):
-                data = self.process.stdout.read(65536)
-                if data:
-                    sys.stdout.write(data.decode(errors="replace"))
-        sys.stdout.flush()
-        if self.process.returncode != 0:
-            raise Failure(f"power off: status {self.process.returncode} instead of 0")
-
-    def kill(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(30)
 
 
 def free_port():
@@ -201,4 +118,5 @@ def main():
     return 0 if all(held for _, held in results) else 1
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
