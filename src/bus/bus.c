@@ -47,7 +47,6 @@ struct ranges {
 
 struct table {
 	struct ranges regions[SPACES];
-	struct ranges overlays[SPACES];
 	struct ranges eventfds[SPACES];
 	struct table *next_retired;
 	bool seen_idle[2]; /* since it was retired */
@@ -134,7 +133,6 @@ static void table_free(struct table *t)
 		return;
 	for (unsigned s = 0; s < SPACES; s++) {
 		g_free(t->regions[s].v);
-		g_free(t->overlays[s].v);
 		g_free(t->eventfds[s].v);
 	}
 	g_free(t);
@@ -156,7 +154,6 @@ static struct table *table_copy(struct bus *bus)
 
 	for (unsigned s = 0; s < SPACES; s++) {
 		ranges_copy(&t->regions[s], &from->regions[s], 1);
-		ranges_copy(&t->overlays[s], &from->overlays[s], 1);
 		ranges_copy(&t->eventfds[s], &from->eventfds[s], 1);
 	}
 	return t;
@@ -262,7 +259,7 @@ void bus_free(struct bus *bus)
 	free(bus);
 }
 
-static int region_add(struct bus *bus, struct bus_region *region, bool overlay)
+int bus_add(struct bus *bus, struct bus_region *region)
 {
 	struct range range = {
 		.base = region->base,
@@ -271,15 +268,13 @@ static int region_add(struct bus *bus, struct bus_region *region, bool overlay)
 		.fd = -1,
 	};
 	struct table *t;
-	struct ranges *ranges;
 	int r = 0;
 
 	if (!range_is_valid(region->space, region->base, region->size))
 		return -EINVAL;
 	pthread_mutex_lock(&bus->lock);
 	t = table_copy(bus);
-	ranges = overlay ? &t->overlays[region->space] : &t->regions[region->space];
-	if (ranges_insert(ranges, range)) {
+	if (ranges_insert(&t->regions[region->space], range)) {
 		table_publish(bus, t);
 	} else {
 		table_free(t);
@@ -289,24 +284,13 @@ static int region_add(struct bus *bus, struct bus_region *region, bool overlay)
 	return r;
 }
 
-int bus_add(struct bus *bus, struct bus_region *region)
-{
-	return region_add(bus, region, false);
-}
-
-int bus_add_overlay(struct bus *bus, struct bus_region *region)
-{
-	return region_add(bus, region, true);
-}
-
 void bus_remove(struct bus *bus, struct bus_region *region)
 {
 	struct table *t;
 
 	pthread_mutex_lock(&bus->lock);
 	t = table_copy(bus);
-	if (ranges_remove_region(&t->regions[region->space], region) ||
-	    ranges_remove_region(&t->overlays[region->space], region))
+	if (ranges_remove_region(&t->regions[region->space], region))
 		table_publish(bus, t);
 	else
 		table_free(t);
@@ -374,11 +358,8 @@ static bool access_fits(const struct range *range, uint64_t addr, unsigned size)
 static const struct range *access_find(const struct table *t, enum bus_space space, uint64_t addr,
 				       unsigned size)
 {
-	const struct range *range = ranges_find(&t->overlays[space], addr);
+	const struct range *range = ranges_find(&t->regions[space], addr);
 
-	if (range && access_fits(range, addr, size))
-		return range;
-	range = ranges_find(&t->regions[space], addr);
 	return range && access_fits(range, addr, size) ? range : NULL;
 }
 

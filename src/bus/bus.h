@@ -54,13 +54,10 @@ void bus_free(struct bus *bus);
 /* 0; -EEXIST where it would overlap another region; -EINVAL for an empty or wrapping range.
  * The region is borrowed until bus_remove(). */
 int bus_add(struct bus *bus, struct bus_region *region);
-/* Over other regions: an access that lies wholly within it goes to it, any other one to what is below
- * (port 0xcf9 inside the dword at 0xcf8). Overlays do not overlap each other. */
-int bus_add_overlay(struct bus *bus, struct bus_region *region);
 /* On return no new handler call starts; one under way in another thread may still finish. */
 void bus_remove(struct bus *bus, struct bus_region *region);
 
-/* To another base, in one step for readers; base is updated. Not for overlays. Errors as bus_add(), nothing moved. */
+/* To another base, in one step for readers; base is updated. Errors as bus_add(), nothing moved. */
 int bus_move(struct bus *bus, struct bus_region *region, uint64_t base);
 /* Wait until every handler call under way when it was called has ended: after bus_remove(), before
  * the region's memory is freed. Never from a handler, nor holding a lock that a handler takes. */

@@ -232,7 +232,6 @@ static bool build_platform(struct vm *vm, GError **err)
 		.sci_gsi = LAYOUT_GSI_SCI,
 		.s5_type = LAYOUT_S5_SLP_TYP,
 		.power_off = on_power_off,
-		.reset = on_reset,
 		.arg = vm,
 	};
 	const struct uart_config uart = {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * acpi_pm.c - ACPI fixed hardware (ACPI 6.4 section 4.8) and the reset port 0xcf9.
+ * acpi_pm.c - ACPI fixed hardware (ACPI 6.4 section 4.8).
  *
  * The machine is born in ACPI mode: SCI_EN reads as one, there is no SMI command port.
  */
@@ -34,18 +34,15 @@
 #define CNT_SLP_EN   0x2000u
 #define CNT_WRITABLE 0x1c02u
 
-#define RESET_CPU 0x04u
-
 struct acpi_pm {
 	struct acpi_pm_config config;
-	struct bus_region region, reset_region;
-	bool on_bus, reset_on_bus;
+	struct bus_region region;
+	bool on_bus;
 	struct vtimer *timer;
 
 	pthread_mutex_t lock; /* what follows; held while the SCI line is set */
 	uint16_t status, enable, control;
 	uint64_t timer_half; /* which half of the PM timer's range TMR_STS has covered */
-	uint8_t reset_value;
 	bool sci;
 };
 
@@ -152,31 +149,7 @@ static void pm_write(struct bus_region *region, uint64_t off, unsigned size, uin
 		pm->config.power_off(pm->config.arg);
 }
 
-static uint64_t reset_read(struct bus_region *region, uint64_t off, unsigned size)
-{
-	struct acpi_pm *pm = container_of(region, struct acpi_pm, reset_region);
-	uint8_t value;
-
-	pthread_mutex_lock(&pm->lock);
-	value = pm->reset_value;
-	pthread_mutex_unlock(&pm->lock);
-	return value;
-}
-
-static void reset_write(struct bus_region *region, uint64_t off, unsigned size, uint64_t value)
-{
-	struct acpi_pm *pm = container_of(region, struct acpi_pm, reset_region);
-
-	pthread_mutex_lock(&pm->lock);
-	pm->reset_value = (uint8_t)value & (uint8_t)~RESET_CPU;
-	pthread_mutex_unlock(&pm->lock);
-	if ((value & RESET_CPU) && pm->config.reset)
-		pm->config.reset(pm->config.arg);
-}
-
 static const struct bus_region_ops pm_ops = {.read = pm_read, .write = pm_write};
-static const struct bus_region_ops reset_ops = {
-	.read = reset_read, .write = reset_write, .max_size = 1};
 
 void acpi_pm_press_power_button(struct acpi_pm *pm)
 {
@@ -191,7 +164,6 @@ void acpi_pm_reset(struct acpi_pm *pm)
 	pthread_mutex_lock(&pm->lock);
 	pm->enable = 0;
 	pm->control = 0;
-	pm->reset_value = 0;
 	sci_update(pm);
 	pm->status = 0;
 	pthread_mutex_unlock(&pm->lock);
@@ -206,9 +178,6 @@ struct acpi_pm *acpi_pm_new(const struct acpi_pm_config *config)
 	pm->config = *config;
 	pm->region = (struct bus_region){.name = "acpi pm", .space = BUS_PIO, .base = config->base,
 					 .size = BLOCK_SIZE, .ops = &pm_ops};
-	pm->reset_region = (struct bus_region){.name = "reset", .space = BUS_PIO,
-					       .base = config->reset_port, .size = 1,
-					       .ops = &reset_ops};
 	pthread_mutex_init(&pm->lock, NULL);
 	pm->timer = vtimer_new(config->clock, timer_fired, pm);
 	if (!pm->timer)
@@ -216,12 +185,6 @@ struct acpi_pm *acpi_pm_new(const struct acpi_pm_config *config)
 	pm->on_bus = bus_add(config->bus, &pm->region) == 0;
 	if (!pm->on_bus)
 		goto err;
-	/* On a PC it lies inside the dword of the PCI address register. */
-	if (config->reset_port) {
-		pm->reset_on_bus = bus_add_overlay(config->bus, &pm->reset_region) == 0;
-		if (!pm->reset_on_bus)
-			goto err;
-	}
 	return pm;
 err:
 	acpi_pm_free(pm);
@@ -232,8 +195,6 @@ void acpi_pm_free(struct acpi_pm *pm)
 {
 	if (!pm)
 		return;
-	if (pm->reset_on_bus)
-		bus_remove(pm->config.bus, &pm->reset_region);
 	if (pm->on_bus)
 		bus_remove(pm->config.bus, &pm->region);
 	vtimer_free(pm->timer);

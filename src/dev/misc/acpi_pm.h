@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * acpi_pm.h - ACPI fixed hardware: PM1 event and control blocks, PM timer, power button; and the
- * reset port 0xcf9.
+ * acpi_pm.h - ACPI fixed hardware: PM1 event and control blocks, PM timer, power button.
  *
- * Callbacks run in a vCPU's thread, under no lock of ours, and only note what to do.
+ * The callback runs in a vCPU's thread, under no lock of ours, and only notes what to do.
  */
 #pragma once
 
@@ -22,9 +21,7 @@ struct acpi_pm_config {
 	uint16_t base;	   /* PM1_EVT at +0, PM1_CNT at +4, PM timer at +8; 16 ports */
 	unsigned sci_gsi;
 	unsigned s5_type;  /* SLP_TYP that means power off */
-	uint16_t reset_port; /* 0: none. Bit 2 of what is written there resets. */
 	void (*power_off)(void *arg);
-	void (*reset)(void *arg);
 	void *arg;
 };
 
