@@ -1,23 +1,220 @@
 // SPDX-License-Identifier: Apache-2.0
-/* bt.c - the face of the bt engine: probe, open, close. */
+/* bt.c - the face of the bt engine: machines and vCPUs made, their state in and out. */
 #include "engine/bt/bt.h"
 
+#include <errno.h>
 #include <gio/gio.h>
+#include <stdlib.h>
+
+#include "engine/bt/bt_int.h"
 
 static void bt_probe(struct engine_probe *ret)
 {
 	*ret = (struct engine_probe){ .available = true };
-	g_strlcpy(ret->text, "software x86-64 CPU, needs nothing of the host", sizeof(ret->text));
+	g_strlcpy(ret->text, "software CPU (interpreter over decoded blocks), needs nothing of the host",
+		  sizeof(ret->text));
+}
+
+static void bt_close(struct engine *base)
+{
+	struct bt_engine *engine = (struct bt_engine *)base;
+
+	if (!engine)
+		return;
+	bt_pages_fini(engine);
+	free(engine);
 }
 
 static struct engine *bt_open(const struct engine_config *config, GError **err)
 {
-	g_set_error(err, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED, "engine 'bt' is not built in");
-	return NULL;
+	struct bt_engine *engine = calloc(1, sizeof(*engine));
+	int r;
+
+	if (!engine || config->vcpus < 1 || config->vcpus > ENGINE_MAX_VCPUS) {
+		g_set_error(err, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+			    "engine bt: cannot make a machine of %u CPUs", config->vcpus);
+		free(engine);
+		return NULL;
+	}
+	engine->base.ops = &engine_bt;
+	engine->mem = config->mem;
+	engine->host = config->host;
+	engine->vcpu_count = config->vcpus;
+	bt_clock_init(&engine->clock);
+	r = bt_pages_init(engine);
+	if (r < 0) {
+		g_set_error(err, G_IO_ERROR, g_io_error_from_errno(-r),
+			    "engine bt: cannot make the table of code pages: %s", g_strerror(-r));
+		free(engine);
+		return NULL;
+	}
+	return &engine->base;
+}
+
+static uint32_t bt_caps(const struct engine *engine)
+{
+	return 0;
+}
+
+static void bt_vcpu_free(struct engine_vcpu *base)
+{
+	struct bt_vcpu *vcpu = (struct bt_vcpu *)base;
+
+	if (!vcpu)
+		return;
+	atomic_store(&bt_engine_of(vcpu)->vcpu[base->index], NULL);
+	bt_cache_fini(&vcpu->cache);
+	free(vcpu);
+}
+
+static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GError **err)
+{
+	struct bt_engine *engine = (struct bt_engine *)base;
+	struct bt_vcpu *vcpu = NULL;
+
+	if (index >= engine->vcpu_count ||
+	    posix_memalign((void **)&vcpu, 64, sizeof(*vcpu)) != 0) {
+		g_set_error(err, G_IO_ERROR, G_IO_ERROR_FAILED, "engine bt: cannot make CPU %u",
+			    index);
+		return NULL;
+	}
+	memset(vcpu, 0, sizeof(*vcpu));
+	vcpu->base.engine = base;
+	vcpu->base.index = index;
+	vcpu->cpu.ops = &bt_cpu_ops;
+	vcpu->cpu.tlb = &vcpu->tlb;
+	vcpu->cpu.model = x86_cpuid_model_max();
+	if (bt_cache_init(&vcpu->cache, engine->vcpu_count) < 0) {
+		g_set_error(err, G_IO_ERROR, G_IO_ERROR_FAILED,
+			    "engine bt: no memory for the code cache of CPU %u", index);
+		free(vcpu);
+		return NULL;
+	}
+	/* The guest's TSC starts at zero, on all vCPUs alike. */
+	atomic_store(&vcpu->tsc_offset, -engine->clock.tsc_start);
+	x86_cpu_reset(&vcpu->cpu);
+	if (index)
+		vcpu->cpu.s.activity = X86_WAIT_SIPI;
+	bt_context_flush(vcpu);
+	atomic_store(&engine->vcpu[index], vcpu);
+	return &vcpu->base;
+}
+
+static void bt_vcpu_kick(struct engine_vcpu *vcpu)
+{
+	bt_request((struct bt_vcpu *)vcpu, BT_REQ_KICK, true);
+}
+
+static void bt_vcpu_irq(struct engine_vcpu *vcpu)
+{
+	bt_request((struct bt_vcpu *)vcpu, BT_REQ_IRQ, true);
+}
+
+static void bt_vcpu_nmi(struct engine_vcpu *vcpu)
+{
+	bt_request((struct bt_vcpu *)vcpu, BT_REQ_NMI, true);
+}
+
+static void bt_vcpu_init(struct engine_vcpu *vcpu)
+{
+	bt_request((struct bt_vcpu *)vcpu, BT_REQ_INIT, true);
+}
+
+static void bt_vcpu_sipi(struct engine_vcpu *base, uint8_t vector)
+{
+	struct bt_vcpu *vcpu = (struct bt_vcpu *)base;
+
+	atomic_store(&vcpu->sipi_vector, vector);
+	bt_request(vcpu, BT_REQ_SIPI, true);
+}
+
+static uint64_t bt_tsc_hz(const struct engine *engine)
+{
+	return bt_clock_hz(&((struct bt_engine *)engine)->clock);
+}
+
+static uint64_t bt_vcpu_tsc(const struct engine_vcpu *base)
+{
+	const struct bt_vcpu *vcpu = (const struct bt_vcpu *)base;
+
+	return bt_clock_counter(&bt_engine_of(vcpu)->clock) +
+	       atomic_load_explicit(&vcpu->tsc_offset, memory_order_relaxed);
+}
+
+static int bt_vcpu_get_state(struct engine_vcpu *base, struct x86_state *state)
+{
+	const struct bt_vcpu *vcpu = (const struct bt_vcpu *)base;
+
+	*state = vcpu->cpu.s;
+	state->tsc = bt_vcpu_tsc(base);
+	if (atomic_load(&vcpu->request) & BT_REQ_NMI)
+		state->nmi_pending = true;
+	return 0;
+}
+
+/* The TSCs of a machine's vCPUs are read, and set, one after another; what differs by less than a
+ * second is meant to be the same. */
+static void bt_restore_tsc(struct bt_vcpu *vcpu, uint64_t tsc)
+{
+	struct bt_engine *engine = bt_engine_of(vcpu);
+	uint64_t offset = tsc - bt_clock_counter(&engine->clock);
+	uint64_t second = bt_clock_hz(&engine->clock);
+
+	for (unsigned i = 0; i <= engine->vcpu_count; i++) {
+		/* Its own first, so that reading and writing back changes nothing. */
+		struct bt_vcpu *other = i ? atomic_load(&engine->vcpu[i - 1]) : vcpu;
+		uint64_t near;
+
+		if (!other)
+			continue;
+		near = atomic_load(&other->tsc_offset);
+		if (near - offset + second < 2 * second) {
+			offset = near;
+			break;
+		}
+	}
+	atomic_store(&vcpu->tsc_offset, offset);
+}
+
+static int bt_vcpu_set_state(struct engine_vcpu *base, const struct x86_state *state)
+{
+	struct bt_vcpu *vcpu = (struct bt_vcpu *)base;
+
+	vcpu->cpu.s = *state;
+	vcpu->cpu.monitor_gpa = ~0ull;
+	bt_restore_tsc(vcpu, state->tsc);
+	x86_cpu_sync(&vcpu->cpu);
+	bt_context_flush(vcpu);
+	bt_pv_clock_write(vcpu);
+	vcpu->irq_waiting = true;
+	return 0;
+}
+
+static const char *bt_vcpu_error(const struct engine_vcpu *vcpu)
+{
+	return ((const struct bt_vcpu *)vcpu)->error;
 }
 
 const struct engine_ops engine_bt = {
 	.name = "bt",
 	.probe = bt_probe,
 	.open = bt_open,
+	.close = bt_close,
+	.caps = bt_caps,
+	.vcpu_new = bt_vcpu_new,
+	.vcpu_free = bt_vcpu_free,
+	.vcpu_run = bt_vcpu_run,
+	.vcpu_kick = bt_vcpu_kick,
+	.vcpu_irq = bt_vcpu_irq,
+	.vcpu_nmi = bt_vcpu_nmi,
+	.vcpu_init = bt_vcpu_init,
+	.vcpu_sipi = bt_vcpu_sipi,
+	.tsc_hz = bt_tsc_hz,
+	.vcpu_tsc = bt_vcpu_tsc,
+	.vcpu_get_state = bt_vcpu_get_state,
+	.vcpu_set_state = bt_vcpu_set_state,
+	.vcpu_error = bt_vcpu_error,
+	.dirty_start = bt_dirty_start,
+	.dirty_sync = bt_dirty_sync,
+	.dirty_stop = bt_dirty_stop,
 };

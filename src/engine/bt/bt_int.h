@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * bt_int.h - what the files of the bt engine share.
+ *
+ * Theory of operation
+ *
+ * A vCPU is a struct x86_cpu run by one thread. Guest code is decoded once into blocks: up to
+ * BT_BLOCK_INSNS instructions that lie in one page and end at a branch. Blocks are private to
+ * their vCPU (no locks) and named by guest-physical address and code size, so that processes and
+ * mappings share them. The hot loop (run.c) goes from block to block by links, which hold for one
+ * fetch context (see epoch below), and only falls back on a hash table when a link is not there.
+ *
+ *	link  --miss-->  map (rip -> block)  --miss-->  hash (gpa -> block)  --miss-->  decode
+ *
+ * Fetch context: two instruction fetches from the same RIP give the same bytes when privilege (user or
+ * not), code size, CS base and limit, and all translations are the same. The context has a
+ * number, vcpu->epoch; links and map entries carry it. A TLB flush starts a new series of numbers,
+ * a switch between user and kernel only moves between the numbers of a series.
+ *
+ * Code that is overwritten
+ *
+ * One word per page of RAM, shared by all vCPUs (pages.c):
+ *
+ *	bit 0     CODE: some vCPU holds blocks of this page, stores to it must be reported
+ *	bit 1     WRITTEN: a TLB may hold a write entry for it, made since CODE was last set
+ *	bits 2-7  heat: how often it went from CODE to written, lately
+ *	bits 8-31 generation: how often in all
+ *
+ * A block is trusted while its stamp equals its page's word; that is one load at block entry.
+ * A reported store takes CODE away and starts the next generation: every block of the page is
+ * stale then, the page is ordinary data and stores to it are fast. When it is executed again, its
+ * blocks are compared with memory byte by byte and trusted again where they are unchanged. A page
+ * whose heat is high mixes code and data; it stays ordinary and its instructions are compared one by one
+ * as they execute, until it has cooled down.
+ *
+ * Other vCPUs may hold write entries in their TLBs when a page becomes code. They are told (a
+ * request, no waiting), and until each has acknowledged at one of its block boundaries, or is outside the
+ * guest, blocks of that page are compared at every entry. A store that was under way is thus
+ * always seen: it either precedes a comparison or is reported.
+ *
+ * A store into the very block being executed poisons the rest of that block, see bt_block_poison().
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "engine/engine.h"
+#include "x86/x86.h"
+
+#define BT_BLOCK_INSNS 32u
+#define BT_BLOCK_BYTES 192u
+#define BT_MAP_BITS    12
+#define BT_HASH_BITS   14
+#define BT_CROSS_BITS  8
+#define BT_SYNC_RING   16u
+
+#define likely(x)   __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* Bits of struct bt_vcpu.request. */
+enum bt_request {
+	BT_REQ_KICK = 1u << 0,
+	BT_REQ_IRQ = 1u << 1,
+	BT_REQ_NMI = 1u << 2,
+	BT_REQ_INIT = 1u << 3,
+	BT_REQ_SIPI = 1u << 4,
+	BT_REQ_SYNC = 1u << 5,	    /* pages became code, or the dirty log went on: sync_drain */
+	BT_REQ_SLEEPING = 1u << 31, /* the vCPU's thread waits on the word */
+};
+
+#define BT_PAGE_CODE	  (1u << 0)
+#define BT_PAGE_WRITTEN	  (1u << 1)
+#define BT_PAGE_HEAT	  (1u << 2)
+#define BT_PAGE_HEAT_MASK (63u << 2)
+#define BT_PAGE_HOT	  (16u << 2)
+#define BT_PAGE_GEN	  (1u << 8)
+#define BT_PAGE_GEN_MASK  (~0u << 8)
+#define BT_NO_STAMP	  0u /* no page word with CODE set equals it */
+
+/* Where control went from the end of a block: valid while rip and epoch match. */
+struct bt_link {
+	uint64_t rip;
+	uint32_t epoch; /* 0: empty */
+	uint32_t block; /* offset in the arena */
+};
+
+struct bt_block {
+	_Atomic uint32_t *page; /* the page's word; never NULL */
+	uint32_t stamp;		/* the word for which it is trusted, or BT_NO_STAMP */
+	uint8_t code_bytes;
+	uint8_t count; /* instructions, without the end mark */
+	uint16_t len;  /* bytes */
+	struct bt_link link[2];
+	uint64_t gpa;
+	uint64_t trust_seq;  /* trusted once all vCPUs acknowledged this sync */
+	uint32_t trust_word; /* the page's word when trust_seq was taken */
+	uint32_t hash_next;  /* offset in the arena, 0: last */
+	const uint8_t *host; /* of gpa */
+	const uint8_t *bytes; /* what was decoded, behind the instructions */
+	struct x86_insn insn[];
+};
+
+/* An instruction that is not in a block (it crosses a page, or its page is hot) and the bytes it was
+ * decoded from: good as long as a fetch gives the same bytes. */
+struct bt_cross {
+	uint64_t rip;
+	uint8_t code_bytes;
+	uint8_t bytes[15];
+	struct x86_insn insn;
+};
+
+struct bt_cache {
+	uint8_t *arena; /* lazily touched; block at offset 0 does not exist */
+	uint32_t size, used;
+	uint32_t flushes; /* how often it was full, for statistics */
+	uint32_t hash[1u << BT_HASH_BITS];
+	struct bt_link map[1u << BT_MAP_BITS];
+	struct bt_cross cross[1u << BT_CROSS_BITS];
+};
+
+struct bt_vcpu;
+/* Tracing: called before each instruction, which makes the vCPU run one at a time. */
+typedef void (*bt_trace_fn)(struct bt_vcpu *vcpu, void *arg);
+
+struct bt_vcpu {
+	struct engine_vcpu base;
+	/* Everything below belongs to the thread in vcpu_run(), save the atomics. */
+	_Atomic uint32_t request;   /* enum bt_request; any thread sets, the vCPU takes */
+	_Atomic uint32_t sipi_vector;
+	_Atomic uint64_t sync_acked; /* written by the vCPU, read by others */
+	_Atomic bool in_guest;	     /* may touch guest memory; pairs with sync_seq, see pages.c */
+	_Atomic uint64_t tsc_offset; /* guest TSC = host TSC + offset */
+
+	struct bt_block *current; /* being executed, or NULL */
+	uint32_t epoch;
+	uint32_t epoch_series;
+	uint64_t context_base; /* CS base and limit the series holds for */
+	uint32_t context_limit;
+	uint32_t hot_steps;
+	bool irq_waiting; /* the local APIC may have something for us */
+	bool stepping;	  /* one instruction at a time */
+	uint64_t all_acked; /* every vCPU has acknowledged this sync */
+	uint64_t tsc_adjust;
+	bt_trace_fn trace;
+	void *trace_arg;
+	char error[128];
+
+	struct x86_cpu cpu;
+	struct x86_tlb tlb;
+	struct bt_cache cache;
+};
+
+struct bt_ram {
+	gpa_t gpa;
+	uint64_t size;
+	uint8_t *hva;
+};
+
+/* Guest TSC and kvmclock. Fixed after the first bt_clock_hz(). */
+struct bt_clock {
+	bool host_tsc;	   /* the host's counter is invariant; else nanoseconds count */
+	uint64_t tsc_start; /* counter and monotonic time when the machine was opened */
+	uint64_t ns_start;
+	uint64_t wall_start_ns;
+	_Atomic uint64_t hz;
+};
+
+struct bt_engine {
+	struct engine base;
+	struct mem *mem;
+	struct engine_host *host;
+	unsigned vcpu_count; /* configured */
+	_Atomic(struct bt_vcpu *) vcpu[ENGINE_MAX_VCPUS];
+	struct bt_ram ram[2];
+	unsigned ram_count;
+	struct mem_observer observer;
+
+	_Atomic uint32_t *page; /* by guest page number */
+	uint64_t page_count;
+
+	pthread_mutex_t sync_lock; /* guards sync_ring, and sync_seq against other writers */
+	_Atomic uint64_t sync_seq;
+	gpa_t sync_ring[BT_SYNC_RING];
+	_Atomic bool dirty_on;
+
+	struct bt_clock clock;
+};
+
+static inline struct bt_engine *bt_engine_of(const struct bt_vcpu *vcpu)
+{
+	return (struct bt_engine *)vcpu->base.engine;
+}
+
+static inline struct bt_vcpu *bt_vcpu_of(struct x86_cpu *cpu)
+{
+	return (struct bt_vcpu *)((char *)cpu - offsetof(struct bt_vcpu, cpu));
+}
+
+/* Host address of the RAM page that holds @gpa (of the byte itself), or NULL. */
+static inline uint8_t *bt_ram_host(const struct bt_engine *engine, gpa_t gpa)
+{
+	for (unsigned i = 0; i < engine->ram_count; i++) {
+		const struct bt_ram *ram = &engine->ram[i];
+
+		if (gpa - ram->gpa < ram->size)
+			return ram->hva + (gpa - ram->gpa);
+	}
+	return NULL;
+}
+
+/* @gpa is RAM. */
+static inline _Atomic uint32_t *bt_page_word(const struct bt_engine *engine, gpa_t gpa)
+{
+	return &engine->page[gpa >> 12];
+}
+
+/* ---- pages.c: which pages are code, and who was told ---- */
+int bt_pages_init(struct bt_engine *engine);
+void bt_pages_fini(struct bt_engine *engine);
+/* Make the page of @gpa report its stores. Returns its word. */
+uint32_t bt_page_make_code(struct bt_vcpu *vcpu, gpa_t gpa);
+/* Bytes of RAM were stored without a write entry of a TLB, by anyone. */
+void bt_page_stored(struct bt_engine *engine, gpa_t gpa, uint64_t len);
+/* Every other vCPU has acknowledged @seq or is outside the guest. */
+bool bt_sync_all_acked(struct bt_vcpu *vcpu, uint64_t seq);
+/* Do what other threads posted; in the vCPU's thread, between instructions. */
+void bt_sync_drain(struct bt_vcpu *vcpu);
+/* From here on memory may be touched / is not touched until the next enter. */
+void bt_guest_enter(struct bt_vcpu *vcpu);
+void bt_guest_leave(struct bt_vcpu *vcpu);
+int bt_dirty_start(struct engine *engine);
+int bt_dirty_sync(struct engine *engine);
+void bt_dirty_stop(struct engine *engine);
+
+/* ---- cache.c: blocks ---- */
+int bt_cache_init(struct bt_cache *cache, unsigned vcpu_count);
+void bt_cache_fini(struct bt_cache *cache);
+/* Drop every block. */
+void bt_cache_flush(struct bt_vcpu *vcpu);
+/* The block at RIP, decoded and checked; NULL when the instruction there must run alone (bt_step).
+ * May leave a fault delivered, in which case *ret_again is set. */
+struct bt_block *bt_block_find(struct bt_vcpu *vcpu, bool *ret_again);
+/* The rest of the block being executed was overwritten: leave it behind this instruction. */
+void bt_block_poison(struct bt_vcpu *vcpu);
+/* Instruction at RIP from @bytes, through the cache of single instructions. */
+int bt_cross_decode(struct bt_vcpu *vcpu, const uint8_t *bytes, unsigned avail,
+		    const struct x86_insn **ret);
+/* Recompute the fetch context after anything that may have changed it. */
+void bt_context_update(struct bt_vcpu *vcpu);
+void bt_context_flush(struct bt_vcpu *vcpu);
+
+static inline struct bt_block *bt_block_at(const struct bt_vcpu *vcpu, uint32_t offset)
+{
+	return (struct bt_block *)(vcpu->cache.arena + offset);
+}
+
+static inline bool bt_block_is_trusted(const struct bt_block *block)
+{
+	/* Acquire pairs with the locked update in bt_page_stored(): who sees the new generation
+	 * sees the new bytes. */
+	return block->stamp == atomic_load_explicit(block->page, memory_order_acquire);
+}
+
+/* ---- run.c: the loop ---- */
+enum engine_exit bt_vcpu_run(struct engine_vcpu *vcpu);
+/* Set bits of the request word and wake the vCPU where @wake. Any thread. */
+void bt_request(struct bt_vcpu *vcpu, uint32_t bits, bool wake);
+
+/* ---- step.c: one instruction with everything that may surround it ---- */
+void bt_step(struct bt_vcpu *vcpu);
+/* Deliver cpu->fault, raised by the instruction at @rip (or @next for traps). */
+void bt_deliver(struct bt_vcpu *vcpu, uint64_t rip, uint64_t next);
+
+/* ---- host.c: what the x86 core asks for ---- */
+extern const struct x86_cpu_ops bt_cpu_ops;
+
+/* ---- clock.c, pv.c: time, and what the guest is told of its hypervisor ---- */
+void bt_clock_init(struct bt_clock *clock);
+/* Frequency of the counter; measured on first use. */
+uint64_t bt_clock_hz(struct bt_clock *clock);
+uint64_t bt_clock_counter(const struct bt_clock *clock);
+void bt_pv_cpuid(struct bt_vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
+bool bt_pv_rdmsr(struct bt_vcpu *vcpu, uint32_t msr, uint64_t *ret_value);
+bool bt_pv_wrmsr(struct bt_vcpu *vcpu, uint32_t msr, uint64_t value);
+/* Rewrite the vCPU's clock page, if it has one: its TSC was set. */
+void bt_pv_clock_write(struct bt_vcpu *vcpu);

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+/* cache.c - decoded blocks: made, found, checked against memory, dropped. */
+#include "engine/bt/bt_int.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/bits.h"
+
+/* Over all vCPUs. A decoded instruction takes 40 bytes; booting Debian touches some 300 000. */
+#define BT_ARENA_TOTAL (32u << 20)
+#define BT_ARENA_MAX   (16u << 20)
+#define BT_ARENA_MIN   (2u << 20)
+/* An instruction of a hot page cools it by one step in so many executions. */
+#define BT_COOL_STEPS 256u
+
+int bt_cache_init(struct bt_cache *cache, unsigned vcpu_count)
+{
+	uint32_t size = BT_ARENA_TOTAL / vcpu_count;
+
+	if (size > BT_ARENA_MAX)
+		size = BT_ARENA_MAX;
+	if (size < BT_ARENA_MIN)
+		size = BT_ARENA_MIN;
+	cache->arena = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (cache->arena == MAP_FAILED) {
+		cache->arena = NULL;
+		return -errno;
+	}
+	cache->size = size;
+	cache->used = 64; /* offset 0 says "none" */
+	return 0;
+}
+
+void bt_cache_fini(struct bt_cache *cache)
+{
+	if (cache->arena)
+		munmap(cache->arena, cache->size);
+}
+
+/* ---- fetch context ---- */
+
+void bt_context_update(struct bt_vcpu *vcpu)
+{
+	const struct x86_cpu *cpu = &vcpu->cpu;
+	bool flat = cpu->code_bytes == 8;
+	uint64_t base = flat ? 0 : cpu->s.seg[X86_CS].base;
+	uint32_t limit = flat ? UINT32_MAX : cpu->s.seg[X86_CS].limit;
+
+	if (unlikely(base != vcpu->context_base || limit != vcpu->context_limit)) {
+		vcpu->context_base = base;
+		vcpu->context_limit = limit;
+		vcpu->epoch_series++;
+	}
+	/* Bits: user, code size 2, 4, 8 as 0, 1, 2; and one that keeps 0 free. */
+	vcpu->epoch = vcpu->epoch_series << 4 | 8 | (cpu->code_bytes / 4u) << 1 | (cpu->cpl == 3);
+}
+
+void bt_context_flush(struct bt_vcpu *vcpu)
+{
+	vcpu->epoch_series++;
+	if (unlikely(!(vcpu->epoch_series << 4))) /* numbers begin again: nothing old may match */
+		bt_cache_flush(vcpu);
+	bt_context_update(vcpu);
+}
+
+/* ---- blocks ---- */
+
+static uint32_t bt_block_hash(uint64_t gpa)
+{
+	return (uint32_t)((gpa * 0x9e3779b97f4a7c15ull) >> (64 - BT_HASH_BITS));
+}
+
+static struct bt_link *bt_map_slot(struct bt_vcpu *vcpu, uint64_t rip)
+{
+	return &vcpu->cache.map[(rip ^ rip >> BT_MAP_BITS) & ((1u << BT_MAP_BITS) - 1)];
+}
+
+void bt_cache_flush(struct bt_vcpu *vcpu)
+{
+	struct bt_cache *cache = &vcpu->cache;
+
+	memset(cache->hash, 0, sizeof(cache->hash));
+	memset(cache->map, 0, sizeof(cache->map));
+	cache->used = 64;
+	cache->flushes++;
+	vcpu->current = NULL;
+}
+
+/* Behind the last instruction of every block. */
+static int bt_exec_end(struct x86_cpu *cpu, const struct x86_insn *insn)
+{
+	return X86_JUMP;
+}
+
+/* In place of what was overwritten: go back to before it, and fetch again. */
+static int bt_exec_stale(struct x86_cpu *cpu, const struct x86_insn *insn)
+{
+	return X86_REPEAT;
+}
+
+static void bt_block_remove(struct bt_vcpu *vcpu, struct bt_block *block)
+{
+	uint32_t *at = &vcpu->cache.hash[bt_block_hash(block->gpa)];
+	uint32_t offset = (uint32_t)((uint8_t *)block - vcpu->cache.arena);
+
+	while (*at && *at != offset)
+		at = &bt_block_at(vcpu, *at)->hash_next;
+	if (*at)
+		*at = block->hash_next;
+	block->stamp = BT_NO_STAMP;
+	block->count = 0; /* dead: links and map entries may still lead here */
+}
+
+void bt_block_poison(struct bt_vcpu *vcpu)
+{
+	struct bt_block *block = vcpu->current;
+
+	/* The whole block: the running instruction needs its own entry no more than the loop
+	 * needs its length, which stays. */
+	for (unsigned i = 0; i < block->count; i++)
+		block->insn[i].exec = bt_exec_stale;
+	bt_block_remove(vcpu, block);
+}
+
+static struct bt_block *bt_block_lookup(struct bt_vcpu *vcpu, uint64_t gpa)
+{
+	uint32_t offset = vcpu->cache.hash[bt_block_hash(gpa)];
+
+	while (offset) {
+		struct bt_block *block = bt_block_at(vcpu, offset);
+
+		if (block->gpa == gpa && block->code_bytes == vcpu->cpu.code_bytes)
+			return block;
+		offset = block->hash_next;
+	}
+	return NULL;
+}
+
+/* Decode at most @avail bytes into @insn. Returns instructions, *ret_len bytes. */
+static unsigned bt_block_decode(const struct x86_cpu *cpu, const uint8_t *bytes, unsigned avail,
+				struct x86_insn *insn, unsigned *ret_len)
+{
+	unsigned count = 0, len = 0;
+
+	while (count < BT_BLOCK_INSNS) {
+		int r = x86_decode(bytes + len, avail - len, cpu->code_bytes, &insn[count]);
+
+		/* Cut off by the end of the page, or undefined: whoever gets there runs it alone. */
+		if (r <= 0)
+			break;
+		x86_insn_restrict(cpu, &insn[count]);
+		len += (unsigned)r;
+		if (insn[count++].flags & X86_INSN_ENDS)
+			break;
+	}
+	*ret_len = len;
+	return count;
+}
+
+/* NULL when the first instruction does not fit the page or is undefined. */
+static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const uint8_t *host)
+{
+	struct bt_cache *cache = &vcpu->cache;
+	struct x86_insn insn[BT_BLOCK_INSNS];
+	uint8_t bytes[BT_BLOCK_BYTES];
+	unsigned avail = 4096 - (gpa & 4095);
+	unsigned count, len;
+	struct bt_block *block;
+	size_t need;
+
+	/* Copied once: other vCPUs may be writing. */
+	avail = avail < sizeof(bytes) ? avail : sizeof(bytes);
+	memcpy(bytes, host, avail);
+	count = bt_block_decode(&vcpu->cpu, bytes, avail, insn, &len);
+	if (!count)
+		return NULL;
+	need = align_up(sizeof(*block) + (count + 1) * sizeof(insn[0]) + len, 64);
+	if (need > cache->size - cache->used)
+		bt_cache_flush(vcpu);
+	block = bt_block_at(vcpu, cache->used);
+	*block = (struct bt_block){
+		.page = bt_page_word(bt_engine_of(vcpu), gpa),
+		.stamp = BT_NO_STAMP,
+		.code_bytes = vcpu->cpu.code_bytes,
+		.count = (uint8_t)count,
+		.len = (uint16_t)len,
+		.gpa = gpa,
+		.host = host,
+		.bytes = (uint8_t *)&block->insn[count + 1],
+		.hash_next = cache->hash[bt_block_hash(gpa)],
+	};
+	memcpy(block->insn, insn, count * sizeof(insn[0]));
+	block->insn[count] = (struct x86_insn){ .exec = bt_exec_end };
+	memcpy((uint8_t *)&block->insn[count + 1], bytes, len);
+	cache->hash[bt_block_hash(gpa)] = cache->used;
+	cache->used += (uint32_t)need;
+	return block;
+}
+
+/* Mixed code and data; or written so often that its generations are used up. */
+static bool bt_page_is_hot(struct bt_vcpu *vcpu, _Atomic uint32_t *page)
+{
+	uint32_t word = atomic_load(page);
+
+	if ((word & BT_PAGE_GEN_MASK) == BT_PAGE_GEN_MASK)
+		return true;
+	if ((word & BT_PAGE_HEAT_MASK) < BT_PAGE_HOT)
+		return false;
+	if (++vcpu->hot_steps % BT_COOL_STEPS == 0)
+		atomic_fetch_sub(page, BT_PAGE_HEAT);
+	return true;
+}
+
+/* @block, or a new one in its place, compared with memory and trusted where that is allowed. */
+static struct bt_block *bt_block_check(struct bt_vcpu *vcpu, struct bt_block *block, uint64_t gpa,
+				       const uint8_t *host)
+{
+	_Atomic uint32_t *page = bt_page_word(bt_engine_of(vcpu), gpa);
+	uint32_t word = atomic_load(page);
+
+	if (!(word & BT_PAGE_CODE) || word & BT_PAGE_WRITTEN) {
+		if (bt_page_is_hot(vcpu, page))
+			return NULL;
+		word = bt_page_make_code(vcpu, gpa);
+	}
+	/* The page's word was read before its bytes: a store in between changes the word. */
+	if (block && memcmp(block->bytes, host, block->len) != 0) {
+		bt_block_remove(vcpu, block);
+		block = NULL;
+	}
+	if (!block) {
+		block = bt_block_new(vcpu, gpa, host);
+		if (!block)
+			return NULL;
+	}
+	if (block->trust_word != word) {
+		block->trust_word = word;
+		block->trust_seq = atomic_load(&bt_engine_of(vcpu)->sync_seq);
+	}
+	/* Acknowledged, and only then compared once more: a store that was under way is seen. */
+	if (bt_sync_all_acked(vcpu, block->trust_seq) &&
+	    memcmp(block->bytes, host, block->len) == 0)
+		block->stamp = word;
+	else
+		block->stamp = BT_NO_STAMP;
+	return block;
+}
+
+/* The slow way: translate RIP, look up by physical address. */
+static struct bt_block *bt_block_find_gpa(struct bt_vcpu *vcpu, bool *ret_again)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+	uint64_t linear, gpa;
+	struct bt_block *block;
+	struct bt_link *slot;
+	const uint8_t *host;
+
+	if (x86_fetch_address(cpu, &linear, &gpa) == X86_FAULT) {
+		bt_deliver(vcpu, cpu->s.rip, cpu->s.rip);
+		*ret_again = true;
+		return NULL;
+	}
+	host = bt_ram_host(bt_engine_of(vcpu), gpa);
+	if (!host)
+		return NULL;
+	block = bt_block_check(vcpu, bt_block_lookup(vcpu, gpa), gpa, host);
+	if (!block)
+		return NULL;
+	/* All of it must be inside the code segment; the instruction that is not runs alone. */
+	if (cpu->code_bytes != 8 && block->len - 1u > vcpu->context_limit - (uint32_t)cpu->s.rip)
+		return NULL;
+	slot = bt_map_slot(vcpu, cpu->s.rip);
+	*slot = (struct bt_link){
+		.rip = cpu->s.rip,
+		.epoch = vcpu->epoch,
+		.block = (uint32_t)((uint8_t *)block - vcpu->cache.arena),
+	};
+	return block;
+}
+
+struct bt_block *bt_block_find(struct bt_vcpu *vcpu, bool *ret_again)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+	const struct bt_link *slot;
+
+	*ret_again = false;
+	if (unlikely(cpu->code_bytes != 8))
+		cpu->s.rip = (uint32_t)cpu->s.rip; /* EIP wraps */
+	slot = bt_map_slot(vcpu, cpu->s.rip);
+	if (slot->rip == cpu->s.rip && slot->epoch == vcpu->epoch) {
+		struct bt_block *block = bt_block_at(vcpu, slot->block);
+
+		if (likely(bt_block_is_trusted(block)))
+			return block;
+	}
+	return bt_block_find_gpa(vcpu, ret_again);
+}
+
+/* ---- single instructions ---- */
+
+int bt_cross_decode(struct bt_vcpu *vcpu, const uint8_t *bytes, unsigned avail,
+		    const struct x86_insn **ret)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+	uint64_t rip = cpu->s.rip;
+	struct bt_cross *cross =
+		&vcpu->cache.cross[(rip ^ rip >> BT_CROSS_BITS) & ((1u << BT_CROSS_BITS) - 1)];
+	int r;
+
+	if (cross->code_bytes == cpu->code_bytes && cross->rip == rip &&
+	    cross->insn.len <= avail && memcmp(cross->bytes, bytes, cross->insn.len) == 0) {
+		*ret = &cross->insn;
+		return cross->insn.len;
+	}
+	cross->code_bytes = 0;
+	r = x86_decode(bytes, avail, cpu->code_bytes, &cross->insn);
+	if (r > 0) {
+		x86_insn_restrict(cpu, &cross->insn);
+		cross->code_bytes = cpu->code_bytes;
+		cross->rip = rip;
+		memcpy(cross->bytes, bytes, (size_t)r);
+		*ret = &cross->insn;
+	}
+	return r;
+}

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * run.c - the loop of a vCPU: blocks one after another, and between them whatever is asked of it.
+ *
+ * bt_execute() is the hot part. It goes on until the request word is set or an instruction changed
+ * something that bt_vcpu_run() has to look at (bt_must_look()).
+ */
+#include "engine/bt/bt_int.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* MWAIT may end at any time; memory that another vCPU writes is looked at this often. */
+#define BT_MWAIT_NS 1000000
+
+void bt_request(struct bt_vcpu *vcpu, uint32_t bits, bool wake)
+{
+	uint32_t old = atomic_fetch_or(&vcpu->request, bits);
+
+	if (wake && old & BT_REQ_SLEEPING)
+		syscall(SYS_futex, &vcpu->request, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+/* Until a request other than SYNC, whose sender counts a sleeper as having acknowledged. */
+static void bt_sleep(struct bt_vcpu *vcpu)
+{
+	const struct timespec mwait = { .tv_nsec = BT_MWAIT_NS };
+	bool timed = vcpu->cpu.monitor_gpa != ~0ull;
+	uint32_t word = 0;
+
+	bt_guest_leave(vcpu);
+	if (atomic_compare_exchange_strong(&vcpu->request, &word, BT_REQ_SLEEPING)) {
+		long r = 0;
+
+		word = BT_REQ_SLEEPING;
+		while (!(word & ~(BT_REQ_SLEEPING | BT_REQ_SYNC)) && !(timed && r)) {
+			r = syscall(SYS_futex, &vcpu->request, FUTEX_WAIT_PRIVATE, word,
+				    timed ? &mwait : NULL, NULL, 0);
+			word = atomic_load(&vcpu->request);
+		}
+		atomic_fetch_and(&vcpu->request, ~BT_REQ_SLEEPING);
+		if (timed && !(word & ~(BT_REQ_SLEEPING | BT_REQ_SYNC)))
+			vcpu->cpu.s.activity = X86_RUNNING;
+	}
+	bt_guest_enter(vcpu);
+}
+
+/* Something that bt_execute() does not do itself. */
+static bool bt_must_look(const struct bt_vcpu *vcpu)
+{
+	const struct x86_state *s = &vcpu->cpu.s;
+
+	if (s->activity != X86_RUNNING || vcpu->cpu.debug_armed || s->rflags & X86_FL_RF)
+		return true;
+	if (vcpu->irq_waiting && s->rflags & X86_FL_IF)
+		return true;
+	if (s->nmi_pending && !s->nmi_masked)
+		return true;
+	return s->exception_pending || s->interrupt_pending || vcpu->trace;
+}
+
+/*
+ * The block was left other than by a jump: @insn returned @result. False when the loop must end.
+ * The shadow of STI and MOV SS lasts one instruction; with nothing to hold back it may as well
+ * end here.
+ */
+static bool bt_left(struct bt_vcpu *vcpu, const struct x86_insn *insn, uint64_t rip, int result)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+
+	if (result == X86_FAULT)
+		bt_deliver(vcpu, rip - insn->len, rip);
+	else if (result == X86_REPEAT)
+		cpu->s.rip = rip - insn->len;
+	bt_context_update(vcpu);
+	if (bt_must_look(vcpu))
+		return false;
+	if (unlikely(cpu->s.interrupt_shadow)) {
+		if (atomic_load_explicit(&vcpu->request, memory_order_relaxed))
+			return false;
+		cpu->s.interrupt_shadow = 0;
+	}
+	return true;
+}
+
+/* The next block by way of the map, remembered in @link unless the cache was emptied under it. */
+static struct bt_block *bt_follow(struct bt_vcpu *vcpu, struct bt_link *link)
+{
+	uint32_t flushes = vcpu->cache.flushes;
+	struct bt_block *next;
+	bool again;
+
+	next = bt_block_find(vcpu, &again);
+	if (!next) {
+		if (!again)
+			bt_step(vcpu);
+		return NULL;
+	}
+	if (link && flushes == vcpu->cache.flushes)
+		*link = (struct bt_link){
+			.rip = vcpu->cpu.s.rip,
+			.epoch = vcpu->epoch,
+			.block = (uint32_t)((uint8_t *)next - vcpu->cache.arena),
+		};
+	return next;
+}
+
+static void bt_execute(struct bt_vcpu *vcpu)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+	struct bt_block *block = NULL;
+
+	/* Relaxed: whoever sets a request wants to be noticed soon, and what it carries is read
+	 * after the word is taken in bt_take_requests(). */
+	while (likely(!atomic_load_explicit(&vcpu->request, memory_order_relaxed))) {
+		const struct x86_insn *insn;
+		struct bt_link *link;
+		uint64_t rip;
+		int result;
+
+		if (unlikely(!block)) {
+			block = bt_follow(vcpu, NULL);
+			if (!block && bt_must_look(vcpu))
+				return;
+			continue;
+		}
+		vcpu->current = block;
+		insn = block->insn;
+		rip = cpu->s.rip;
+		do {
+			rip += insn->len;
+			cpu->s.rip = rip;
+			result = insn->exec(cpu, insn);
+			insn++;
+		} while (result == X86_NEXT);
+		if (unlikely(result != X86_JUMP)) {
+			block = NULL;
+			if (!bt_left(vcpu, insn - 1, rip, result))
+				return;
+			continue;
+		}
+		link = &block->link[cpu->s.rip == rip];
+		if (likely(link->rip == cpu->s.rip && link->epoch == vcpu->epoch)) {
+			block = bt_block_at(vcpu, link->block);
+			if (likely(bt_block_is_trusted(block)))
+				continue;
+		}
+		block = bt_follow(vcpu, link);
+		if (!block && bt_must_look(vcpu))
+			return;
+	}
+}
+
+static void bt_do_init(struct bt_vcpu *vcpu)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+
+	/* The boot processor starts over, the others wait to be told where. */
+	x86_state_init(&cpu->s);
+	cpu->s.activity = vcpu->base.index == 0 ? X86_RUNNING : X86_WAIT_SIPI;
+	x86_cpu_sync(cpu);
+	bt_context_flush(vcpu);
+}
+
+static void bt_do_sipi(struct bt_vcpu *vcpu, uint8_t vector)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+	struct x86_segment *cs = &cpu->s.seg[X86_CS];
+
+	if (cpu->s.activity != X86_WAIT_SIPI)
+		return;
+	cs->selector = (uint16_t)(vector << 8);
+	cs->base = (uint64_t)vector << 12;
+	cpu->s.rip = 0;
+	cpu->s.activity = X86_RUNNING;
+	x86_cpu_sync(cpu);
+	bt_context_flush(vcpu);
+}
+
+/* False: leave the run, kicked. */
+static bool bt_take_requests(struct bt_vcpu *vcpu)
+{
+	uint32_t request = atomic_exchange(&vcpu->request, 0);
+
+	if (request & BT_REQ_SYNC)
+		bt_sync_drain(vcpu);
+	if (request & BT_REQ_IRQ)
+		vcpu->irq_waiting = true;
+	if (request & BT_REQ_NMI)
+		vcpu->cpu.s.nmi_pending = true;
+	if (request & BT_REQ_INIT)
+		bt_do_init(vcpu);
+	if (request & BT_REQ_SIPI)
+		bt_do_sipi(vcpu, (uint8_t)atomic_load(&vcpu->sipi_vector));
+	return !(request & BT_REQ_KICK);
+}
+
+/* An interrupt could be delivered at this boundary, flags and shadow permitting. */
+static bool bt_irq_is_open(const struct bt_vcpu *vcpu)
+{
+	return vcpu->irq_waiting && vcpu->cpu.s.rflags & X86_FL_IF;
+}
+
+static bool bt_nmi_is_open(const struct bt_vcpu *vcpu)
+{
+	return vcpu->cpu.s.nmi_pending && !vcpu->cpu.s.nmi_masked;
+}
+
+/* What a restored state holds accepted but not delivered. */
+static void bt_deliver_restored(struct bt_vcpu *vcpu)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+
+	if (cpu->s.exception_pending) {
+		cpu->s.exception_pending = false;
+		cpu->fault = (struct x86_fault){
+			.vector = cpu->s.exception_vector,
+			.has_error = cpu->s.exception_has_error,
+			.error = cpu->s.exception_error,
+			.payload = cpu->s.exception_payload,
+		};
+		bt_deliver(vcpu, cpu->s.rip, cpu->s.rip);
+	} else {
+		cpu->s.interrupt_pending = false;
+		x86_deliver_interrupt(cpu, cpu->s.interrupt_vector);
+		bt_context_update(vcpu);
+	}
+}
+
+/* Deliver what is open. False when nothing was. */
+static bool bt_deliver_open(struct bt_vcpu *vcpu)
+{
+	struct engine_host *host = bt_engine_of(vcpu)->host;
+	struct x86_cpu *cpu = &vcpu->cpu;
+	int vector;
+
+	if (bt_nmi_is_open(vcpu)) {
+		cpu->s.nmi_pending = false;
+		cpu->s.activity = X86_RUNNING;
+		x86_deliver_nmi(cpu);
+		bt_context_update(vcpu);
+		return true;
+	}
+	if (!bt_irq_is_open(vcpu))
+		return false;
+	/* Asked again after each delivery: when the handler returns, the next may be due. */
+	vector = host->ops->apic_ack(host, vcpu->base.index);
+	if (vector < 0) {
+		vcpu->irq_waiting = false;
+		return false;
+	}
+	cpu->s.activity = X86_RUNNING;
+	x86_deliver_interrupt(cpu, (uint8_t)vector);
+	bt_context_update(vcpu);
+	return true;
+}
+
+enum engine_exit bt_vcpu_run(struct engine_vcpu *base)
+{
+	struct bt_vcpu *vcpu = (struct bt_vcpu *)base;
+	struct x86_cpu *cpu = &vcpu->cpu;
+	struct x86_state *s = &cpu->s;
+	enum engine_exit leave = ENGINE_EXIT_KICK;
+
+	bt_guest_enter(vcpu);
+	for (;;) {
+		if (atomic_load_explicit(&vcpu->request, memory_order_relaxed) &&
+		    !bt_take_requests(vcpu))
+			break;
+		if (s->activity == X86_SHUTDOWN) {
+			leave = ENGINE_EXIT_SHUTDOWN;
+			break;
+		}
+		if (s->activity == X86_WAIT_SIPI) {
+			bt_sleep(vcpu);
+			continue;
+		}
+		if (s->exception_pending || s->interrupt_pending) {
+			bt_deliver_restored(vcpu);
+			continue;
+		}
+		if (!s->interrupt_shadow && bt_deliver_open(vcpu))
+			continue;
+		if (s->activity == X86_HALTED) {
+			s->interrupt_shadow = 0;
+			if (!bt_irq_is_open(vcpu) && !bt_nmi_is_open(vcpu))
+				bt_sleep(vcpu);
+			continue;
+		}
+		vcpu->stepping = cpu->debug_armed || s->rflags & X86_FL_RF || vcpu->trace;
+		if (vcpu->stepping ||
+		    (s->interrupt_shadow && (bt_irq_is_open(vcpu) || bt_nmi_is_open(vcpu)))) {
+			bt_step(vcpu);
+			continue;
+		}
+		s->interrupt_shadow = 0;
+		bt_execute(vcpu);
+	}
+	bt_guest_leave(vcpu);
+	return leave;
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+/* step.c - one instruction outside a block. */
+#include "engine/bt/bt_int.h"
+
+void bt_deliver(struct bt_vcpu *vcpu, uint64_t rip, uint64_t next)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+
+	cpu->s.rip = cpu->fault.trap ? next : rip;
+	x86_deliver_fault(cpu);
+	bt_context_update(vcpu);
+}
+
+/* It crosses a page, or its page mixes code and data: fetched each time, decoded when it changed. */
+static void bt_step_plain(struct bt_vcpu *vcpu)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+	const struct x86_insn *insn;
+	uint64_t rip = cpu->s.rip;
+	uint8_t bytes[15];
+	int avail, result;
+
+	avail = x86_fetch_bytes(cpu, bytes, sizeof(bytes));
+	if (avail <= 0 || bt_cross_decode(vcpu, bytes, (unsigned)avail, &insn) <= 0) {
+		(void)x86_step(cpu); /* finds out which fault it is, and delivers it */
+		return;
+	}
+	cpu->s.interrupt_shadow = 0;
+	cpu->s.rip = rip + insn->len;
+	result = insn->exec(cpu, insn);
+	if (result == X86_FAULT)
+		bt_deliver(vcpu, rip, rip + insn->len);
+	else if (result == X86_REPEAT)
+		cpu->s.rip = rip;
+}
+
+void bt_step(struct bt_vcpu *vcpu)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+
+	if (vcpu->trace)
+		vcpu->trace(vcpu, vcpu->trace_arg);
+	vcpu->current = NULL;
+	if (cpu->debug_armed || cpu->s.rflags & X86_FL_RF)
+		(void)x86_step(cpu);
+	else
+		bt_step_plain(vcpu);
+	cpu->stop_requested = false;
+	bt_context_update(vcpu);
+}
