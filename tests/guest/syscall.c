@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+/* syscall.c - SYSCALL, SYSENTER, SWAPGS, FSGSBASE, and the way between 64-bit and compatibility mode. */
+#include "guest.h"
+
+#define STAR	       0xc0000081u
+#define LSTAR	       0xc0000082u
+#define CSTAR	       0xc0000083u
+#define SFMASK	       0xc0000084u
+#define FS_BASE	       0xc0000100u
+#define GS_BASE	       0xc0000101u
+#define KERNEL_GS_BASE 0xc0000102u
+
+word syscall_seen[8];
+extern char syscall_entry[], sysenter_entry[], sysenter_back[];
+
+/* Noted: RCX, R11, RFLAGS, CS, SS. Goes back with SYSRETQ. */
+asm(".globl syscall_entry\n"
+    "syscall_entry:\n"
+    "	mov %rcx, syscall_seen(%rip)\n"
+    "	mov %r11, syscall_seen+8(%rip)\n"
+    "	mov %rsp, %rdx\n"
+    "	mov tss_stack0(%rip), %rsp\n"
+    "	pushf\n"
+    "	pop %rax\n"
+    "	mov %rax, syscall_seen+16(%rip)\n"
+    "	mov %cs, %eax\n"
+    "	mov %rax, syscall_seen+24(%rip)\n"
+    "	mov %ss, %eax\n"
+    "	mov %rax, syscall_seen+32(%rip)\n"
+    "	mov %rdx, %rsp\n"
+    "	mov $0x77, %eax\n"
+    "	sysretq\n"
+    ".globl sysenter_entry\n"
+    "sysenter_entry:\n"
+    "	mov %rsp, syscall_seen(%rip)\n"
+    "	mov %cs, %eax\n"
+    "	mov %rax, syscall_seen+24(%rip)\n"
+    "	pushf\n"
+    "	pop %rax\n"
+    "	mov %rax, syscall_seen+16(%rip)\n"
+    "	mov $0x66, %eax\n"
+    "	rex.w sysexit\n");
+
+static word do_syscall(word arg)
+{
+	word r;
+
+	asm volatile("stc; syscall; 1: lea 1b(%%rip), %%rdx; mov %%rdx, syscall_seen+40(%%rip);"
+		     "mov %%cs, %%edx; mov %%rdx, syscall_seen+48(%%rip);"
+		     "mov %%ss, %%edx; mov %%rdx, syscall_seen+56(%%rip);"
+		     : "=a"(r)
+		     : "a"(arg)
+		     : "rcx", "rdx", "r11", "memory", "cc");
+	return r;
+}
+
+static void syscalls(void)
+{
+	wrmsr(EFER, rdmsr(EFER) | EFER_SCE);
+	wrmsr(STAR, 0x18ull << 32 | 0x23ull << 48);
+	wrmsr(LSTAR, (word)syscall_entry);
+	wrmsr(SFMASK, FL_IF | FL_CF);
+	check_equal(user_call(do_syscall, 0x11), 0x77);
+	check_equal(syscall_seen[0], syscall_seen[5]);
+	check((syscall_seen[1] & (FL_IF | FL_CF)) == (FL_IF | FL_CF));
+	check_equal(syscall_seen[2] & (FL_IF | FL_CF), 0);
+	check_equal(syscall_seen[3], 0x18);
+	check_equal(syscall_seen[4], 0x20);
+	check_equal(syscall_seen[6], SEL_USER64);
+	check_equal(syscall_seen[7], SEL_USERDATA);
+	wrmsr(EFER, rdmsr(EFER) & ~(uint64_t)EFER_SCE);
+	TRY("syscall;", : : : "rcx", "r11");
+	check_fault(6, 0);
+	wrmsr(EFER, rdmsr(EFER) | EFER_SCE);
+}
+
+static word do_sysenter(word arg)
+{
+	word r;
+
+	asm volatile("mov %%rsp, %%rcx; lea 1f(%%rip), %%rdx; sysenter; 1:"
+		     "mov %%cs, %%edx; mov %%rdx, syscall_seen+48(%%rip);"
+		     : "=a"(r)
+		     : "a"(arg)
+		     : "rcx", "rdx", "r11", "memory", "cc");
+	return r;
+}
+
+static void sysenter(void)
+{
+	static char stack[512] __attribute__((aligned(16)));
+	/* AMD processors have no SYSENTER in long mode. */
+	bool amd = cpuid(0, 0).b == 0x68747541;
+
+	/* Its user segments lie at fixed distances from the kernel's code segment. */
+	gdt[SEL_FREE / 8] = 0x00af9b000000ffff;
+	gdt[SEL_FREE / 8 + 1] = 0x00cf93000000ffff;
+	gdt[SEL_FREE / 8 + 2] = 0x00cffb000000ffff;
+	gdt[SEL_FREE / 8 + 3] = 0x00cff3000000ffff;
+	gdt[SEL_FREE / 8 + 4] = 0x00affb000000ffff;
+	gdt[SEL_FREE / 8 + 5] = 0x00cff3000000ffff;
+	wrmsr(0x174, SEL_FREE);
+	wrmsr(0x175, (word)stack + sizeof(stack));
+	wrmsr(0x176, (word)sysenter_entry);
+	if (amd)
+		return;
+	check_equal(user_call(do_sysenter, 1), 0x66);
+	check_equal(syscall_seen[0], (word)stack + sizeof(stack));
+	check_equal(syscall_seen[3], SEL_FREE);
+	check_equal(syscall_seen[2] & FL_IF, 0);
+	check_equal(syscall_seen[6], (SEL_FREE + 32) | 3);
+	wrmsr(0x174, 0);
+	TRY("sysenter;", : : : "rcx", "rdx");
+	check_fault(13, 0);
+}
+
+static void bases(void)
+{
+	uint64_t v;
+
+	wrmsr(GS_BASE, 0x1111222233334444ull & 0x7fffffffffffull);
+	wrmsr(KERNEL_GS_BASE, 0xffff888800001111ull);
+	asm volatile("swapgs" : : : "memory");
+	check_equal(rdmsr(GS_BASE), 0xffff888800001111ull);
+	check_equal(rdmsr(KERNEL_GS_BASE), 0x222233334444ull);
+	TRY("wrmsr;", : : "c"(GS_BASE), "a"(0), "d"(0x8000) : "memory"); /* not canonical */
+	check_fault(13, 0);
+	static uint32_t cell[4] = { 5, 6, 7, 8 };
+
+	wrmsr(FS_BASE, (word)cell);
+	asm volatile("mov %%fs:8, %%eax" : "=a"(v) : : "memory");
+	check_equal((uint32_t)v, 7);
+	if (cpuid(7, 0).b & 1) {
+		TRY("rdfsbase %0;", : "=r"(v) : :);
+		check_fault(6, 0);
+		write_cr4(read_cr4() | CR4_FSGSBASE);
+		asm volatile("rdfsbase %0" : "=r"(v));
+		check_equal(v, (word)cell);
+		asm volatile("wrgsbase %0; rdgsbase %1" : "=r"(v) : "r"((word)cell + 4));
+		asm volatile("mov %%gs:0, %%eax" : "=a"(v) : : "memory");
+		check_equal((uint32_t)v, 6);
+		write_cr4(read_cr4() & ~(word)CR4_FSGSBASE);
+	}
+	asm volatile("mov %0, %%fs; mov %0, %%gs" : : "r"(0));
+}
+
+/* 32-bit code in ring 3: registers, INT, addresses that wrap at 4 GiB. */
+extern char compat_code[];
+asm(".code32\n"
+    "compat_code:\n"
+    "	mov $0x12345678, %ecx\n"
+    "	inc %ecx\n" /* 0x41 is a REX prefix in 64-bit mode */
+    "	mov %cs, %edx\n"
+    "	pushl $0x55\n"
+    "	pop %esi\n"
+    "	lcall $0x33, $compat_64\n"
+    "	int $0x81\n"
+    ".code64\n"
+    "compat_64:\n"
+    "	mov %cs, %edi\n"
+    "	lretl\n");
+
+static struct frame compat_frame;
+
+static void compat_done(struct frame *f)
+{
+	extern void user_leave(word) __attribute__((noreturn));
+	extern word compat_sp;
+
+	compat_frame = *f;
+	user_leave(compat_sp);
+}
+
+word compat_sp;
+
+static void compat(void)
+{
+	static char stack[1024] __attribute__((aligned(16)));
+
+	trap_set(0x81, compat_done);
+	trap_allow_user(0x81);
+	asm volatile("push %%rbp; push %%rbx; push %%r12; push %%r13; push %%r14; push %%r15;"
+		     "lea 1f(%%rip), %%rax; sub $8, %%rsp; jmp 2f; 1: jmp 3f;"
+		     "2: add $8, %%rsp; lea -56(%%rsp), %%rax; "
+		     /* user_leave() pops six registers and returns. */
+		     "lea 3f(%%rip), %%rcx; pop %%r15; pop %%r14; pop %%r13; pop %%r12; pop %%rbx;"
+		     "pop %%rbp; push %%rcx; push %%rbp; push %%rbx; push %%r12; push %%r13; push %%r14;"
+		     "push %%r15; mov %%rsp, compat_sp(%%rip); mov %%rsp, tss_stack0(%%rip);"
+		     "push $0x2b; push %0; push $0x202; push $0x23; push %1; iretq; 3:"
+		     :
+		     : "r"((word)stack + sizeof(stack)), "r"((word)compat_code)
+		     : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "memory", "cc");
+	check_equal(compat_frame.cs, SEL_USER32);
+	check_equal(compat_frame.cx & 0xffffffff, 0x12345679);
+	check_equal(compat_frame.dx & 0xffff, SEL_USER32);
+	check_equal(compat_frame.si, 0x55);
+	check_equal(compat_frame.di & 0xffff, SEL_USER64);
+	check_equal(compat_frame.sp, (word)stack + sizeof(stack));
+}
+
+int main(void)
+{
+	user_open();
+	syscalls();
+	sysenter();
+	bases();
+	compat();
+	return 0;
+}
