@@ -113,6 +113,14 @@ FPU_ALWAYS_INLINE void vec_clear_upper(struct x86_cpu *cpu, const struct x86_ins
 	lane[3] = (v2u64){ 0, 0 };
 }
 
+/* The same for scalar operations, which ignore VEX.L (LIG): all above 128 bits is cleared. */
+FPU_ALWAYS_INLINE void vec_clear_upper_scalar(struct x86_cpu *cpu, const struct x86_insn *insn,
+					      unsigned i)
+{
+	if (insn->flags & X86_INSN_VEX)
+		memset(cpu->s.fpu.vec[i] + 16, 0, 48);
+}
+
 /* Offset of the memory operand; #GP(0) when its linear address is not a multiple of @align. */
 int vec_ea_aligned(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned align,
 		   uint64_t *ret_off);

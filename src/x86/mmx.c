@@ -290,20 +290,21 @@ static int from_mmx(struct x86_cpu *cpu, const struct x86_insn *insn, bool enter
 		return X86_FAULT;
 	fpu_begin(cpu, &state);
 	vec_stub(insn, 0)(&out, dst, &v, 0);
-	if (fpu_end(cpu, &state))
-		return X86_FAULT;
 	if (enter)
 		mmx_enter(cpu);
+	if (fpu_end(cpu, &state))
+		return X86_FAULT;
 	dst->lane[0] = out.lane[0];
 	return X86_NEXT;
 }
 
+/* With a memory operand they do not touch the x87 state: AMD APM vol. 5, and for CVTPI2PD also
+ * SDM vol. 2. */
 int x86_op_mmx_cvtpi2ps(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return from_mmx(cpu, insn, true);
+	return from_mmx(cpu, insn, !vec_is_mem(insn));
 }
 
-/* With a memory operand it does not touch the x87 state: SDM vol. 2, CVTPI2PD. */
 int x86_op_mmx_cvtpi2pd(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	return from_mmx(cpu, insn, !vec_is_mem(insn));
@@ -320,9 +321,9 @@ static int to_mmx(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned siz
 		return X86_FAULT;
 	fpu_begin(cpu, &state);
 	vec_stub(insn, 0)(&v, NULL, src, 0);
+	mmx_enter(cpu); /* also when an unmasked exception follows, as AMD family 25 does */
 	if (fpu_end(cpu, &state))
 		return X86_FAULT;
-	mmx_enter(cpu);
 	mm_set(cpu, insn->reg, v);
 	return X86_NEXT;
 }

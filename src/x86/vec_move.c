@@ -84,7 +84,7 @@ FPU_ALWAYS_INLINE int load_low(struct x86_cpu *cpu, const struct x86_insn *insn,
 	if (vec_check(cpu, insn) || x86_load_rm(cpu, insn, &v, len))
 		return X86_FAULT;
 	vec_reg(cpu, insn->reg)->lane[0] = v;
-	vec_clear_upper(cpu, insn, insn->reg);
+	vec_clear_upper_scalar(cpu, insn, insn->reg);
 	return X86_NEXT;
 }
 
@@ -123,7 +123,7 @@ FPU_ALWAYS_INLINE int merge_low(struct x86_cpu *cpu, const struct x86_insn *insn
 	v = vec_reg(cpu, insn->flags & X86_INSN_VEX ? insn->vvvv : dst)->lane[0];
 	memcpy(&v, vec_reg(cpu, low), len);
 	vec_reg(cpu, dst)->lane[0] = v;
-	vec_clear_upper(cpu, insn, dst);
+	vec_clear_upper_scalar(cpu, insn, dst);
 	return X86_NEXT;
 }
 

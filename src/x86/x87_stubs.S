@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * x87_stubs.S - one x87 instruction each, run with the guest's operands and control word.
+ *
+ * void x87_NAME(struct x87_io *io), see x87_int.h. The unit is initialised, ST(1) and ST(0) are
+ * loaded (which raises nothing), and empty or full registers are made as io->tags asks, so that stack
+ * faults are the host's own. TOP is 6 when the instruction runs. Whatever it raises is read with
+ * FNSTSW and cleared with FNCLEX, neither of which waits: an unmasked exception is left pending for
+ * a moment and never signalled. A result register that is empty is stored as the default NaN.
+ */
+#define A	 0(%rdi)
+#define B	 16(%rdi)
+#define R	 32(%rdi)
+#define R2	 48(%rdi)
+#define MEM	 64(%rdi)
+#define CW	 80(%rdi)
+#define SW	 82(%rdi)
+#define HOST_CW	 84(%rdi)
+#define TAGS	 86(%rdi)
+#define EFLAGS	 88(%rdi)
+
+	.text
+x87_default_cw:
+	.short	0x37f
+
+x87_begin:
+	fnstcw	HOST_CW
+	fninit
+	fldt	B
+	fldt	A
+	movzwl	TAGS, %eax
+	test	%eax, %eax
+	jnz	1f
+0:	fldcw	CW
+	ret
+1:	test	$4, %eax	/* X87_FULL: the register that a push would take */
+	jz	2f
+	fldz
+	fincstp
+2:	test	$1, %eax	/* X87_A_EMPTY */
+	jz	3f
+	ffree	%st(0)
+3:	test	$2, %eax	/* X87_B_EMPTY */
+	jz	0b
+	ffree	%st(1)
+	jmp	0b
+
+x87_end:
+	fnstsw	SW
+	fnclex
+	fldcw	x87_default_cw(%rip)
+	fstpt	R
+	fstpt	R2
+	fninit
+	fldcw	HOST_CW
+	ret
+
+	.macro	stub name:req, op:vararg
+	.globl	x87_\name
+	.hidden	x87_\name
+	.type	x87_\name, @function
+	.balign	16
+x87_\name:
+	call	x87_begin
+	\op
+	jmp	x87_end
+	.endm
+
+	.macro	arith name:req, int:req, regs:vararg
+	stub	\name\()_st, \name \regs
+	stub	\name\()_m32, \name\()s MEM
+	stub	\name\()_m64, \name\()l MEM
+	stub	\name\()_i16, \int\()s MEM
+	stub	\name\()_i32, \int\()l MEM
+	.endm
+
+	arith	fadd, fiadd, %st(1), %st
+	arith	fmul, fimul, %st(1), %st
+	arith	fcom, ficom, %st(1)
+	arith	fsub, fisub, %st(1), %st
+	arith	fsubr, fisubr, %st(1), %st
+	arith	fdiv, fidiv, %st(1), %st
+	arith	fdivr, fidivr, %st(1), %st
+
+	stub	fucom_st, fucom %st(1)
+	stub	ftst, ftst
+	stub	fxam, fxam
+	stub	fcomi, fcomi %st(1), %st; pushf; pop EFLAGS
+	stub	fucomi, fucomi %st(1), %st; pushf; pop EFLAGS
+
+	stub	fchs, fchs
+	stub	fabs, fabs
+	stub	fsqrt, fsqrt
+	stub	fsin, fsin
+	stub	fcos, fcos
+	stub	f2xm1, f2xm1
+	stub	frndint, frndint
+	stub	fprem, fprem
+	stub	fprem1, fprem1
+	stub	fscale, fscale
+	stub	fyl2x, fyl2x
+	stub	fyl2xp1, fyl2xp1
+	stub	fpatan, fpatan
+	stub	fptan, fptan
+	stub	fsincos, fsincos
+	stub	fxtract, fxtract
+
+	stub	fld_st, fld %st(0)
+	stub	fld_m32, flds MEM
+	stub	fld_m64, fldl MEM
+	stub	fld_m80, fldt MEM
+	stub	fild_i16, filds MEM
+	stub	fild_i32, fildl MEM
+	stub	fild_i64, fildll MEM
+	stub	fbld, fbld MEM
+	stub	fld1, fld1
+	stub	fldl2t, fldl2t
+	stub	fldl2e, fldl2e
+	stub	fldpi, fldpi
+	stub	fldlg2, fldlg2
+	stub	fldln2, fldln2
+	stub	fldz, fldz
+
+	stub	fst_m32, fsts MEM
+	stub	fst_m64, fstl MEM
+	stub	fstp_m80, fstpt MEM
+	stub	fist_i16, fists MEM
+	stub	fist_i32, fistl MEM
+	stub	fistp_i64, fistpll MEM
+	stub	fisttp_i16, fisttps MEM
+	stub	fisttp_i32, fisttpl MEM
+	stub	fisttp_i64, fisttpll MEM
+	stub	fbstp, fbstp MEM
+
+	.section .note.GNU-stack, "", @progbits
