@@ -28,6 +28,7 @@ static int deliver(struct x86_cpu *cpu, uint64_t rip)
 {
 	if (!cpu->fault.trap)
 		cpu->s.rip = rip;
+	cpu->debug_pending = 0; /* what did not complete does not trap */
 	x86_deliver_fault(cpu);
 	return X86_STOP;
 }

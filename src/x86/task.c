@@ -22,6 +22,7 @@
 #define TSS32_SEG   72u
 #define TSS32_LDT   96u
 #define TSS32_TRAP  100u
+#define TSS32_IO_MAP 102u
 #define TSS16_IP    14u
 #define TSS16_FLAGS 16u
 #define TSS16_GPR   18u
@@ -290,4 +291,31 @@ int x86_task_transfer(struct x86_cpu *cpu, uint16_t selector, const struct x86_d
 		return X86_STOP;
 	}
 	return r;
+}
+
+int x86_io_check(struct x86_cpu *cpu, uint16_t port, unsigned size)
+{
+	const struct x86_segment *tr = &cpu->s.tr;
+	unsigned mask = ((1u << size) - 1) << (port & 7), off;
+	uint16_t map, bits;
+	int r;
+
+	if (cpu->debug_data)
+		x86_debug_port(cpu, port, size);
+	if (x86_is_real(cpu) || (!x86_is_v86(cpu) && cpu->cpl <= x86_iopl(cpu)))
+		return X86_NEXT;
+	/* Only a 32-bit TSS has a map. */
+	if ((tr->attr & X86_SEG_UNUSABLE) || !(tr->attr & 8) || tr->limit < TSS32_BYTES - 1)
+		return x86_gp(cpu, 0);
+	r = x86_read_sys(cpu, tr->base + TSS32_IO_MAP, &map, 2);
+	if (r != X86_NEXT)
+		return r;
+	/* Two bytes are always read, hence the byte of ones that has to end a map. */
+	off = map + port / 8u;
+	if (off + 1 > tr->limit)
+		return x86_gp(cpu, 0);
+	r = x86_read_sys(cpu, tr->base + off, &bits, 2);
+	if (r != X86_NEXT)
+		return r;
+	return bits & mask ? x86_gp(cpu, 0) : X86_NEXT;
 }
