@@ -166,11 +166,3 @@ int x86_op_mov_dr_r(struct x86_cpu *cpu, const struct x86_insn *insn)
 	x86_debug_update(cpu);
 	return X86_STOP;
 }
-
-/* INT1: an exception that software asks for, without the check of the gate's privilege. */
-int x86_op_int1(struct x86_cpu *cpu, const struct x86_insn *insn)
-{
-	struct x86_event event = { .vector = X86_DB };
-
-	return x86_deliver_event(cpu, &event);
-}

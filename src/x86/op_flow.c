@@ -138,7 +138,7 @@ X86_EACH_WIDE(FLOW_SIZE, )
 
 X86_HANDLER(int)
 {
-	return x86_software_interrupt(cpu, (uint8_t)insn->imm);
+	return x86_int_n(cpu, (uint8_t)insn->imm);
 }
 
 X86_HANDLER(int3)
