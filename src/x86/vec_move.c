@@ -260,12 +260,6 @@ int x86_op_vec_movhp_store(struct x86_cpu *cpu, const struct x86_insn *insn)
 	return x86_store_rm(cpu, insn, &vec_reg(cpu, insn->reg)->u64[1], 8);
 }
 
-/* MOVNTI is an integer move: no x87 or SSE check (SDM vol. 2, MOVNTI). */
-int x86_op_movnti(struct x86_cpu *cpu, const struct x86_insn *insn)
-{
-	return x86_store_rm(cpu, insn, &cpu->s.gpr[insn->reg], insn->flags & X86_INSN_W ? 8 : 4);
-}
-
 int x86_op_vec_movddup(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	union vec buf, out = { 0 };

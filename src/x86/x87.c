@@ -134,7 +134,8 @@ static unsigned pops_of(const struct x86_insn *insn)
 
 int x86_op_x87_com_st0(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return compare(cpu, insn, x87_fcom_st, 0, pops_of(insn));
+	/* DE D0+i is an undocumented FCOMP. */
+	return compare(cpu, insn, x87_fcom_st, 0, insn->opcode == 0xde ? 1 : pops_of(insn));
 }
 
 int x86_op_x87_com_m32(struct x86_cpu *cpu, const struct x86_insn *insn)
@@ -180,20 +181,23 @@ int x86_op_x87_fxam(struct x86_cpu *cpu, const struct x86_insn *insn)
 	return compare(cpu, insn, x87_fxam, 0, 0);
 }
 
-/* DB and DF (which pops); E8+i unordered, F0+i ordered. */
+/*
+ * DB and DF (which pops); E8+i unordered, F0+i ordered. The stub begins with all status flags set,
+ * which no comparison gives: so it tells whether the host wrote them, as AMD's do even when an
+ * unmasked denormal operand stops the rest.
+ */
 int x86_op_x87_comi(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	const uint64_t flags = X86_FL_ZF | X86_FL_PF | X86_FL_CF;
 	struct x86_fpu *f = &cpu->s.fpu;
 	struct x87_io io;
 
 	if (begin(cpu, insn, &io, 0))
 		return X86_FAULT;
 	x87_run(f, insn->modrm & 0x10 ? x87_fcomi : x87_fucomi, &io, insn->modrm & 7);
-	if (x87_flags(f, io.sw, 0, X87_BEFORE))
-		return X86_NEXT;
-	cpu->s.rflags = (cpu->s.rflags & ~(uint64_t)X86_FL_STATUS) | (io.eflags & flags);
-	if (insn->opcode == 0xdf)
+	io.eflags &= X86_FL_STATUS;
+	if (io.eflags != X86_FL_STATUS)
+		cpu->s.rflags = (cpu->s.rflags & ~(uint64_t)X86_FL_STATUS) | io.eflags;
+	if (!x87_flags(f, io.sw, 0, X87_BEFORE) && insn->opcode == 0xdf)
 		x87_pop(f);
 	return X86_NEXT;
 }

@@ -29,6 +29,7 @@ void x87_run(const struct x86_fpu *f, x87_stub *fn, struct x87_io *io, unsigned 
 	memcpy(io->a, f->st[0], 16);
 	memcpy(io->b, f->st[i], 16);
 	io->cw = f->fcw;
+	io->sw = f->fsw;
 	io->tags = (x87_is_empty(f, 0) ? X87_A_EMPTY : 0) | (x87_is_empty(f, i) ? X87_B_EMPTY : 0) |
 		   (x87_is_empty(f, 7) ? 0 : X87_FULL);
 	fn(io);
@@ -98,6 +99,11 @@ FPU_ALWAYS_INLINE int store_register(struct x86_cpu *cpu, const struct x86_insn 
 		return X86_FAULT;
 	x87_note(cpu, insn);
 	f->fsw &= ~X87_C1;
+	if (x87_is_empty(f, 0) && insn->opcode == 0xd9) {
+		/* D9 D8+i, undocumented, does not look for stack underflow. */
+		x87_pop(f);
+		return X86_NEXT;
+	}
 	if (x87_is_empty(f, 0)) {
 		if (!x87_underflow(f))
 			return X86_NEXT;
@@ -131,7 +137,6 @@ int x86_op_x87_fcmov(struct x86_cpu *cpu, const struct x86_insn *insn)
 	if (x86_check_x87(cpu))
 		return X86_FAULT;
 	x87_note(cpu, insn);
-	f->fsw &= ~X87_C1;
 	if (x87_is_empty(f, 0) || x87_is_empty(f, i)) {
 		if (x87_underflow(f))
 			x87_set(f, 0, x87_indefinite);
@@ -149,6 +154,7 @@ int x86_op_x87_ffree(struct x86_cpu *cpu, const struct x86_insn *insn)
 		return X86_FAULT;
 	x87_note(cpu, insn);
 	f->ftw &= ~x87_tag_bit(f, insn->modrm & 7);
+	f->fsw &= ~X87_C1; /* undefined by the manuals */
 	return X86_NEXT;
 }
 

@@ -66,6 +66,45 @@ x87_\name:
 	jmp	x87_end
 	.endm
 
+/* For what leaves condition codes alone in some cases: begin with the guest's, found in SW. */
+x87_begin_cc:
+	call	x87_begin
+	sub	$32, %rsp
+	fnstenv	(%rsp)
+	movzwl	SW, %eax
+	and	$0x4700, %eax
+	or	%ax, 4(%rsp)
+	fldenv	(%rsp)
+	add	$32, %rsp
+	ret
+
+	.macro	stub_cc name:req, op:vararg
+	.globl	x87_\name
+	.hidden	x87_\name
+	.type	x87_\name, @function
+	.balign	16
+x87_\name:
+	call	x87_begin_cc
+	\op
+	jmp	x87_end
+	.endm
+
+	.macro	stub_flags name:req, op:vararg
+	.globl	x87_\name
+	.hidden	x87_\name
+	.type	x87_\name, @function
+	.balign	16
+x87_\name:
+	call	x87_begin_cc
+	pushf
+	orl	$0x8d5, (%rsp)
+	popf
+	\op
+	pushf
+	pop	EFLAGS
+	jmp	x87_end
+	.endm
+
 	.macro	arith name:req, int:req, regs:vararg
 	stub	\name\()_st, \name \regs
 	stub	\name\()_m32, \name\()s MEM
@@ -85,8 +124,8 @@ x87_\name:
 	stub	fucom_st, fucom %st(1)
 	stub	ftst, ftst
 	stub	fxam, fxam
-	stub	fcomi, fcomi %st(1), %st; pushf; pop EFLAGS
-	stub	fucomi, fucomi %st(1), %st; pushf; pop EFLAGS
+	stub_flags fcomi, fcomi %st(1), %st
+	stub_flags fucomi, fucomi %st(1), %st
 
 	stub	fchs, fchs
 	stub	fabs, fabs
@@ -95,8 +134,8 @@ x87_\name:
 	stub	fcos, fcos
 	stub	f2xm1, f2xm1
 	stub	frndint, frndint
-	stub	fprem, fprem
-	stub	fprem1, fprem1
+	stub_cc	fprem, fprem
+	stub_cc	fprem1, fprem1
 	stub	fscale, fscale
 	stub	fyl2x, fyl2x
 	stub	fyl2xp1, fyl2xp1
