@@ -163,6 +163,6 @@ int x86_op_mov_dr_r(struct x86_cpu *cpu, const struct x86_insn *insn)
 	else if (n == 7)
 		value = (value & 0xffff2bffull) | X86_DR7_FIXED;
 	s->dr[n] = value;
-	x86_debug_update(cpu);
+	x86_update_mode(cpu);
 	return X86_STOP;
 }

@@ -188,8 +188,6 @@ static int map_part(struct x86_cpu *cpu, unsigned mode, uint64_t linear, bool wr
 	struct x86_walk walk;
 	int r;
 
-	if (mode == X86_TLB_USER_ALIGN)
-		mode = X86_TLB_USER;
 	if (lookup(cpu, mode, linear, write, part))
 		return X86_NEXT;
 	r = x86_walk(cpu, linear, access, mode == X86_TLB_KERNEL_AC, &walk);
@@ -310,7 +308,7 @@ static int check_alignment(struct x86_cpu *cpu, uint64_t linear, unsigned len)
 {
 	unsigned align = len == 10 ? 8 : len;
 
-	if (cpu->tlb_mode != X86_TLB_USER_ALIGN || align > 8 || align & (align - 1))
+	if (!x86_checks_alignment(cpu) || align > 8 || align & (align - 1))
 		return X86_NEXT;
 	return linear & (align - 1) ? x86_raise_error(cpu, X86_AC, 0) : X86_NEXT;
 }
@@ -322,8 +320,12 @@ static int map_operand(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned
 	int r = x86_linear(cpu, seg, off, len, write, &linear);
 
 	if (r == X86_NEXT)
-		r = map_parts(cpu, cpu->tlb_mode, linear, len, write, part);
-	return r == X86_NEXT ? check_alignment(cpu, linear, len) : r;
+		r = map_parts(cpu, x86_rights_mode(cpu), linear, len, write, part);
+	if (r == X86_NEXT)
+		r = check_alignment(cpu, linear, len);
+	if (r == X86_NEXT && unlikely(cpu->debug_data))
+		x86_debug_data(cpu, linear, len, write);
+	return r;
 }
 
 /* The usual case of code that is not 64-bit: flat segments and a page that the TLB knows. */

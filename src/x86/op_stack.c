@@ -243,7 +243,7 @@ static int popf(struct x86_cpu *cpu, unsigned size, uint64_t v)
 	x86_flags_set(cpu, mask, value);
 	x86_move_sp(cpu, (int)size);
 	changed = old ^ cpu->s.rflags;
-	if (changed & X86_FL_AC)
+	if (changed & (X86_FL_AC | X86_FL_TF))
 		x86_update_mode(cpu);
 	return changed & (X86_FL_IF | X86_FL_TF | X86_FL_AC | X86_FL_VIF | X86_FL_RF) ? X86_STOP :
 											X86_NEXT;

@@ -59,7 +59,7 @@ static inline int repeat(struct x86_cpu *cpu, const struct x86_insn *insn, strin
 		if (!count)
 			break;
 		/* A single step traps behind each element: SDM vol. 3, 17.3.1.4. */
-		if (cpu->s.rflags & X86_FL_TF || cpu->stop_requested ||
+		if (cpu->debug_armed || cpu->stop_requested ||
 		    (n % POLL_ELEMENTS == 0 && cpu->ops->should_stop(cpu)))
 			return X86_REPEAT;
 	}
@@ -98,7 +98,7 @@ static uint64_t movs_run(struct x86_cpu *cpu, const struct x86_insn *insn, unsig
 	uint64_t from, to, n, bytes;
 	uint8_t *src, *dst;
 
-	if (cpu->s.rflags & (X86_FL_DF | X86_FL_TF) ||
+	if (cpu->s.rflags & X86_FL_DF || cpu->debug_armed ||
 	    !plain_linear(cpu, insn, insn->seg, index_of(cpu, insn, X86_RSI), &from) ||
 	    !plain_linear(cpu, insn, X86_ES, index_of(cpu, insn, X86_RDI), &to))
 		return 0;
@@ -124,7 +124,7 @@ static uint64_t stos_run(struct x86_cpu *cpu, const struct x86_insn *insn, unsig
 	uint64_t to, n, left;
 	uint8_t *dst;
 
-	if (cpu->s.rflags & (X86_FL_DF | X86_FL_TF) ||
+	if (cpu->s.rflags & X86_FL_DF || cpu->debug_armed ||
 	    !plain_linear(cpu, insn, X86_ES, index_of(cpu, insn, X86_RDI), &to))
 		return 0;
 	left = n = min_u64(count, room_in_page(to) / size);
@@ -172,7 +172,7 @@ static inline int repeat_runs(struct x86_cpu *cpu, const struct x86_insn *insn, 
 		}
 		count -= n;
 		x86_set_sized(cpu, X86_RCX, insn->adsize, count);
-		if (count && (cpu->s.rflags & X86_FL_TF || cpu->stop_requested ||
+		if (count && (cpu->debug_armed || cpu->stop_requested ||
 			      cpu->ops->should_stop(cpu)))
 			return X86_REPEAT;
 	}

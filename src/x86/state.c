@@ -102,12 +102,11 @@ void x86_update_mode(struct x86_cpu *cpu)
 			    segment_is_flat(&s->seg[X86_SS]);
 	}
 
-	if (cpu->cpl == 3)
-		cpu->tlb_mode = (s->cr0 & X86_CR0_AM) && (s->rflags & X86_FL_AC) ? X86_TLB_USER_ALIGN
-										 : X86_TLB_USER;
-	else
-		cpu->tlb_mode = (s->rflags & X86_FL_AC) ? X86_TLB_KERNEL_AC : X86_TLB_KERNEL;
 	x86_debug_update(cpu);
+	if (cpu->debug_data || x86_checks_alignment(cpu))
+		cpu->tlb_mode = X86_TLB_SLOW;
+	else
+		cpu->tlb_mode = x86_rights_mode(cpu);
 }
 
 void x86_cpu_sync(struct x86_cpu *cpu)

@@ -14,11 +14,12 @@ int x86_op_hlt(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	if (cpu->cpl)
 		return x86_gp(cpu, 0);
+	cpu->monitor_gpa = ~0ull;
 	cpu->s.activity = X86_HALTED;
 	return X86_STOP;
 }
 
-/* MONITOR checks its address as a load would; WAIT-like sleeping is MWAIT's. */
+/* MONITOR checks its address as a load would. */
 int x86_op_monitor(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	uint64_t addr = cpu->s.gpr[X86_RAX] & x86_size_mask(insn->adsize);
@@ -38,15 +39,16 @@ int x86_op_monitor(struct x86_cpu *cpu, const struct x86_insn *insn)
 	return r;
 }
 
-/* Stores of other CPUs are not watched, so waiting would miss them. Going on at once is one of the
- * "implementation-dependent events" that may end the wait (SDM vol. 2, MWAIT). */
+/* Halts with an armed monitor. Stores of other CPUs are not watched: the holder ends the wait early and
+ * now and then, which is one of the "implementation-dependent events" of SDM vol. 2, MWAIT. */
 int x86_op_mwait(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	if (cpu->cpl)
 		return x86_ud(cpu);
 	if ((uint32_t)cpu->s.gpr[X86_RCX] > 1)
 		return x86_gp(cpu, 0);
-	cpu->monitor_gpa = ~0ull;
+	if (cpu->monitor_gpa != ~0ull)
+		cpu->s.activity = X86_HALTED;
 	return X86_STOP;
 }
 

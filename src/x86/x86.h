@@ -87,8 +87,8 @@ enum x86_tlb_mode {
 	X86_TLB_KERNEL,
 	X86_TLB_KERNEL_AC,   /* EFLAGS.AC set: SMAP is lifted */
 	X86_TLB_USER,
-	X86_TLB_USER_ALIGN, /* CR0.AM, EFLAGS.AC and CPL 3: stays empty, so that each access takes
-			     * the slow path with its alignment check */
+	X86_TLB_SLOW, /* alignment is checked, or DR7 watches data: stays empty, so that each
+		       * access takes the slow path with its checks */
 	X86_TLB_MODES
 };
 

@@ -63,6 +63,20 @@ bool x86_phys_read(struct x86_cpu *cpu, uint64_t gpa, void *buf, unsigned len);
 uint64_t x86_features(struct x86_cpu *cpu); /* features.c; for cpu->features, on reset and sync */
 void x86_update_mode(struct x86_cpu *cpu); /* after CS, SS, CR0, CR4, EFER, RFLAGS.AC/VM, CPL */
 
+/* CR0.AM, EFLAGS.AC and privilege 3 together make unaligned accesses raise #AC. */
+static inline bool x86_checks_alignment(const struct x86_cpu *cpu)
+{
+	return cpu->cpl == 3 && (cpu->s.cr0 & X86_CR0_AM) && (cpu->s.rflags & X86_FL_AC);
+}
+
+/* The rights of an explicit data access, where cpu->tlb_mode may say X86_TLB_SLOW. */
+static inline unsigned x86_rights_mode(const struct x86_cpu *cpu)
+{
+	if (cpu->cpl == 3)
+		return X86_TLB_USER;
+	return (cpu->s.rflags & X86_FL_AC) ? X86_TLB_KERNEL_AC : X86_TLB_KERNEL;
+}
+
 /* ---- debug registers, single step ---- (debug.c) */
 void x86_debug_update(struct x86_cpu *cpu); /* after DR7 or RFLAGS.TF */
 /* Instruction breakpoint at RIP: X86_NEXT, or X86_FAULT with a #DB. */
