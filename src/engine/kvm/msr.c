@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+/* msr.c - the MSRs of struct x86_state, read and written in one call each. */
+#include "engine/kvm/kvm_int.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "base/bits.h"
+
+#define MSR_TSC 0x10u
+
+#define FIELD(name)    offsetof(struct x86_state, name)
+#define AT(name, i)    (offsetof(struct x86_state, name) + (i) * sizeof(uint64_t))
+
+/* Written in this order: EFER comes with the special registers, the paravirtual clock last. */
+static const struct {
+	uint32_t msr;
+	size_t field;
+} msr_table[] = {
+	{ MSR_TSC, FIELD(tsc) },
+	{ 0x00000174, FIELD(sysenter_cs) },
+	{ 0x00000175, FIELD(sysenter_esp) },
+	{ 0x00000176, FIELD(sysenter_eip) },
+	{ 0xc0000081, FIELD(star) },
+	{ 0xc0000082, FIELD(lstar) },
+	{ 0xc0000083, FIELD(cstar) },
+	{ 0xc0000084, FIELD(sfmask) },
+	{ 0xc0000102, FIELD(kernel_gs_base) },
+	{ 0xc0000103, FIELD(tsc_aux) },
+	{ 0x00000277, FIELD(pat) },
+	{ 0x000001a0, FIELD(misc_enable) },
+	{ 0x00000048, FIELD(spec_ctrl) },
+	{ 0x000001d9, FIELD(debugctl) },
+	{ 0x0000017a, FIELD(mcg_status) },
+	{ 0x00000da0, FIELD(xss) },
+	{ 0x00000250, AT(mtrr_fixed, 0) },
+	{ 0x00000258, AT(mtrr_fixed, 1) },
+	{ 0x00000259, AT(mtrr_fixed, 2) },
+	{ 0x00000268, AT(mtrr_fixed, 3) },
+	{ 0x00000269, AT(mtrr_fixed, 4) },
+	{ 0x0000026a, AT(mtrr_fixed, 5) },
+	{ 0x0000026b, AT(mtrr_fixed, 6) },
+	{ 0x0000026c, AT(mtrr_fixed, 7) },
+	{ 0x0000026d, AT(mtrr_fixed, 8) },
+	{ 0x0000026e, AT(mtrr_fixed, 9) },
+	{ 0x0000026f, AT(mtrr_fixed, 10) },
+	{ 0x00000200, AT(mtrr_var, 0) },
+	{ 0x00000201, AT(mtrr_var, 1) },
+	{ 0x00000202, AT(mtrr_var, 2) },
+	{ 0x00000203, AT(mtrr_var, 3) },
+	{ 0x00000204, AT(mtrr_var, 4) },
+	{ 0x00000205, AT(mtrr_var, 5) },
+	{ 0x00000206, AT(mtrr_var, 6) },
+	{ 0x00000207, AT(mtrr_var, 7) },
+	{ 0x00000208, AT(mtrr_var, 8) },
+	{ 0x00000209, AT(mtrr_var, 9) },
+	{ 0x0000020a, AT(mtrr_var, 10) },
+	{ 0x0000020b, AT(mtrr_var, 11) },
+	{ 0x0000020c, AT(mtrr_var, 12) },
+	{ 0x0000020d, AT(mtrr_var, 13) },
+	{ 0x0000020e, AT(mtrr_var, 14) },
+	{ 0x0000020f, AT(mtrr_var, 15) },
+	{ 0x000002ff, FIELD(mtrr_def_type) },
+	{ 0x4b564d00, FIELD(pv_wall_clock) },
+	{ 0x4b564d01, FIELD(pv_system_time) },
+	{ 0x4b564d02, FIELD(pv_async_pf) },
+	{ 0x4b564d03, FIELD(pv_steal_time) },
+	{ 0x4b564d04, FIELD(pv_eoi) },
+	{ 0x4b564d05, FIELD(pv_poll_control) },
+};
+
+_Static_assert(ARRAY_SIZE(msr_table) <= KVM_MSR_MAX, "struct kvm has too little room for MSRs");
+
+struct msr_buffer {
+	struct kvm_msrs head;
+	struct kvm_msr_entry entries[KVM_MSR_MAX];
+};
+
+static int transfer(int fd, unsigned long request, uint32_t msr, uint64_t *value)
+{
+	struct msr_buffer buf = { .head.nmsrs = 1, .entries[0] = { .index = msr, .data = *value } };
+	int r = kvm_ioctl(fd, request, &buf);
+
+	if (r < 0)
+		return r;
+	*value = buf.entries[0].data;
+	return r == 1 ? 0 : -EINVAL;
+}
+
+int kvm_msr_get(const struct kvm_vcpu *vcpu, uint32_t msr, uint64_t *ret)
+{
+	*ret = 0;
+	return transfer(vcpu->fd, KVM_GET_MSRS, msr, ret);
+}
+
+int kvm_msr_set(const struct kvm_vcpu *vcpu, uint32_t msr, uint64_t value)
+{
+	return transfer(vcpu->fd, KVM_SET_MSRS, msr, &value);
+}
+
+/* KVM's list of MSRs leaves out many that it has; asking is the only way to know. */
+void kvm_msr_setup(struct kvm *kvm, int vcpu_fd)
+{
+	kvm->msr_count = 0;
+	for (unsigned i = 0; i < ARRAY_SIZE(msr_table); i++) {
+		uint64_t value = 0;
+
+		if (transfer(vcpu_fd, KVM_GET_MSRS, msr_table[i].msr, &value) == 0)
+			kvm->msrs[kvm->msr_count++] = (uint8_t)i;
+	}
+}
+
+int kvm_msrs_load(const struct kvm_vcpu *vcpu, struct x86_state *state)
+{
+	const struct kvm *kvm = kvm_of(&vcpu->vcpu);
+	struct msr_buffer buf = { .head.nmsrs = kvm->msr_count };
+	int r;
+
+	for (unsigned i = 0; i < kvm->msr_count; i++)
+		buf.entries[i].index = msr_table[kvm->msrs[i]].msr;
+	r = kvm_ioctl(vcpu->fd, KVM_GET_MSRS, &buf);
+	if (r < 0)
+		return r;
+	if ((unsigned)r != kvm->msr_count)
+		return -EIO;
+	for (unsigned i = 0; i < kvm->msr_count; i++)
+		memcpy((uint8_t *)state + msr_table[kvm->msrs[i]].field, &buf.entries[i].data,
+		       sizeof(uint64_t));
+	return 0;
+}
+
+/* An MSR that is refused ends KVM_SET_MSRS: where the guest could not have set it here, its value
+ * is the power-up one and nothing is lost by going on behind it. */
+int kvm_msrs_store(const struct kvm_vcpu *vcpu, const struct x86_state *state, bool with_tsc)
+{
+	const struct kvm *kvm = kvm_of(&vcpu->vcpu);
+	unsigned next = 0;
+
+	/* The first row is the time stamp counter. */
+	if (!with_tsc && kvm->msr_count && msr_table[kvm->msrs[0]].msr == MSR_TSC)
+		next = 1;
+	while (next < kvm->msr_count) {
+		struct msr_buffer buf = { .head.nmsrs = kvm->msr_count - next };
+		int r;
+
+		for (unsigned i = next; i < kvm->msr_count; i++) {
+			struct kvm_msr_entry *e = &buf.entries[i - next];
+
+			e->index = msr_table[kvm->msrs[i]].msr;
+			memcpy(&e->data, (const uint8_t *)state + msr_table[kvm->msrs[i]].field,
+			       sizeof(e->data));
+		}
+		r = kvm_ioctl(vcpu->fd, KVM_SET_MSRS, &buf);
+		if (r < 0)
+			return r;
+		next += (unsigned)r;
+		if (next < kvm->msr_count)
+			next++;
+	}
+	return 0;
+}
