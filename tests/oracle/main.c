@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * main.c - the host CPU is the oracle: run random instructions natively and in the x86 core, compare.
+ *
+ * usage: oracle [--cases N] [--seed S] [--row MNEMONIC] [--only CASE] [--bits 32|64] [--strict] [--from CASE]
+ *
+ * A mismatch prints the seed and the case's number, which bring it back: --seed S --only CASE.
+ */
+#include "oracle.h"
+
+#include "x86/x86.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define BATCH	       500u
+#define SHOWN_PER_ROW  2u
+#define FLAGS_COMPARED (X86_FL_STATUS | X86_FL_DF | X86_FL_AC | X86_FL_ID | X86_FL_NT)
+
+struct run {
+	struct oracle_options options;
+	uint16_t rows[X86_ROW_COUNT];
+	unsigned n_rows;
+	struct oracle_case *cases;
+	struct oracle_result *native; /* shared with the child */
+	volatile unsigned *progress;  /* likewise */
+	struct oracle_result *core;
+	struct oracle_guest *guest;
+	uint64_t n_run, n_bad, n_faults, n_lost;
+	unsigned shown[X86_ROW_COUNT];
+	uint64_t bad[X86_ROW_COUNT], ran[X86_ROW_COUNT];
+};
+
+/* ---- comparison: what differs goes to @why ---- */
+
+static void differ(char *why, size_t size, const char *what, uint64_t native, uint64_t core)
+{
+	size_t n = strlen(why);
+
+	snprintf(why + n, size - n, "  %-8s cpu %016lx  core %016lx\n", what, native, core);
+}
+
+static uint64_t undefined_flags(const struct run *run, const struct oracle_case *c)
+{
+	struct x86_insn insn;
+
+	if (run->options.strict)
+		return 0;
+	/* Prefixes may have made another instruction of it. */
+	if (x86_decode(c->code, 15, c->bits / 8, &insn) > 0)
+		return x86_rows[insn.row].undef;
+	return x86_rows[c->row].undef;
+}
+
+static bool compare_regs(const struct run *run, const struct oracle_case *c,
+			 const struct oracle_regs *a, const struct oracle_regs *b, char *why,
+			 size_t size)
+{
+	static const char *const names[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp",
+					       "rsi", "rdi", "r8",  "r9",  "r10", "r11",
+					       "r12", "r13", "r14", "r15" };
+	uint64_t mask = c->bits == 64 ? ~0ull : 0xffffffff;
+	uint64_t flags = FLAGS_COMPARED & ~undefined_flags(run, c);
+	char name[16];
+
+	for (unsigned i = 0; i < (c->bits == 64 ? 16u : 8u); i++)
+		if ((a->gpr[i] ^ b->gpr[i]) & mask)
+			differ(why, size, names[i], a->gpr[i], b->gpr[i]);
+	if (a->rip != b->rip)
+		differ(why, size, "rip", a->rip, b->rip);
+	if ((a->rflags ^ b->rflags) & flags)
+		differ(why, size, "flags", a->rflags & flags, b->rflags & flags);
+	for (unsigned i = 0; i < 16; i++) {
+		for (unsigned j = 0; j < 32; j += 8) {
+			uint64_t x, y;
+
+			memcpy(&x, a->vec[i] + j, 8);
+			memcpy(&y, b->vec[i] + j, 8);
+			snprintf(name, sizeof(name), "ymm%u[%u]", i, j / 8);
+			if (x != y)
+				differ(why, size, name, x, y);
+		}
+	}
+	for (unsigned i = 0; i < 8; i++) {
+		uint64_t x, y;
+
+		snprintf(name, sizeof(name), "st%u", i);
+		memcpy(&x, a->st[i], 8);
+		memcpy(&y, b->st[i], 8);
+		if (x != y)
+			differ(why, size, name, x, y);
+		memcpy(&x, a->st[i] + 8, 8);
+		memcpy(&y, b->st[i] + 8, 8);
+		if (x != y)
+			differ(why, size, name, x, y);
+	}
+	if (a->fcw != b->fcw)
+		differ(why, size, "fcw", a->fcw, b->fcw);
+	if (a->fsw != b->fsw)
+		differ(why, size, "fsw", a->fsw, b->fsw);
+	if (a->ftw != b->ftw)
+		differ(why, size, "ftw", a->ftw, b->ftw);
+	if (a->mxcsr != b->mxcsr)
+		differ(why, size, "mxcsr", a->mxcsr, b->mxcsr);
+	return *why == 0;
+}
+
+static void compare_data(const struct oracle_result *a, const struct oracle_result *b, char *why,
+			 size_t size)
+{
+	char name[16];
+	unsigned shown = 0;
+
+	if (memcmp(a->data, b->data, DATA_SIZE) == 0)
+		return;
+	for (unsigned i = 0; i < DATA_SIZE && shown < 4; i += 8) {
+		uint64_t x, y;
+
+		memcpy(&x, a->data + i, 8);
+		memcpy(&y, b->data + i, 8);
+		snprintf(name, sizeof(name), "[+%x]", i);
+		if (x != y) {
+			differ(why, size, name, x, y);
+			shown++;
+		}
+	}
+}
+
+static bool compare(const struct run *run, const struct oracle_case *c,
+		    const struct oracle_result *a, const struct oracle_result *b, char *why,
+		    size_t size)
+{
+	/* Whether a kernel address is mapped is the host kernel's business. */
+	uint32_t error_mask = a->cr2 >> 47 ? ~X86_PF_P : ~0u;
+
+	*why = 0;
+	if (a->vector != b->vector)
+		differ(why, size, "vector", (uint64_t)a->vector, (uint64_t)b->vector);
+	else if (a->vector == X86_PF && a->cr2 != b->cr2)
+		differ(why, size, "cr2", a->cr2, b->cr2);
+	else if ((a->vector == X86_PF || a->vector == X86_GP) && (a->error ^ b->error) & error_mask)
+		differ(why, size, "error", a->error, b->error);
+	compare_regs(run, c, &a->out, &b->out, why, size);
+	compare_data(a, b, why, size);
+	return *why == 0;
+}
+
+/* ---- report ---- */
+
+static void show_case(const struct run *run, const struct oracle_case *c)
+{
+	const struct x86_row_info *row = &x86_rows[c->row];
+
+	printf("%s | %s: --seed %lu --only %lu (%u bits)%s%s\n ", row->name, row->opcode_text,
+	       run->options.seed, c->number, c->bits, run->options.row ? " --row " : "",
+	       run->options.row ? run->options.row : "");
+	for (unsigned i = 0; i < 15; i++)
+		printf(" %02x", c->code[i]);
+	printf("\n");
+}
+
+static void show_input(const struct oracle_case *c)
+{
+	static const char *const names[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp",
+					       "rsi", "rdi", "r8",  "r9",  "r10", "r11",
+					       "r12", "r13", "r14", "r15" };
+
+	for (unsigned i = 0; i < 16; i++)
+		printf("  %3s %016lx%s", names[i], c->in.gpr[i], i % 4 == 3 ? "\n" : "");
+	printf("  rip %lx flags %lx mxcsr %x fcw %x fsw %x ftw %x\n", c->in.rip, c->in.rflags,
+	       c->in.mxcsr, c->in.fcw, c->in.fsw, c->in.ftw);
+	for (unsigned i = 0; i < 16; i++) {
+		uint64_t v[4];
+
+		memcpy(v, c->in.vec[i], 32);
+		printf("  ymm%-2u %016lx %016lx %016lx %016lx\n", i, v[3], v[2], v[1], v[0]);
+	}
+	for (unsigned i = 0; i < 8; i++) {
+		uint64_t m;
+		uint16_t e;
+
+		memcpy(&m, c->in.st[i], 8);
+		memcpy(&e, c->in.st[i] + 8, 2);
+		printf("  st%u %04x %016lx\n", i, e, m);
+	}
+	printf("  window at +%x:", c->window_at);
+	for (unsigned i = 0; i < WINDOW; i++)
+		printf("%s%02x", i % 32 ? " " : "\n    ", c->window[i]);
+	printf("\n");
+}
+
+static void judge(struct run *run, unsigned i, bool verbose)
+{
+	const struct oracle_case *c = &run->cases[i];
+	char why[8192];
+
+	run->n_run++;
+	run->ran[c->row]++;
+	if (run->native[i].vector >= 0)
+		run->n_faults++;
+	if (!compare(run, c, &run->native[i], &run->core[i], why, sizeof(why))) {
+		run->n_bad++;
+		run->bad[c->row]++;
+		if (run->shown[c->row]++ < SHOWN_PER_ROW || verbose) {
+			show_case(run, c);
+			fputs(why, stdout);
+		}
+	}
+	if (verbose) {
+		show_case(run, c);
+		show_input(c);
+		printf("  ended: cpu %d, core %d (-1: no fault)\n", run->native[i].vector,
+		       run->core[i].vector);
+	}
+}
+
+/* ---- running ---- */
+
+/* How many of @n the child got through. */
+static unsigned run_native(struct run *run, unsigned first, unsigned n)
+{
+	int status;
+	pid_t pid;
+
+	fflush(stdout);
+	*run->progress = 0;
+	pid = fork();
+	if (pid == 0)
+		oracle_native_run(run->cases + first, run->native + first, n, run->progress);
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return 0;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return n;
+	return *run->progress;
+}
+
+static void run_batch(struct run *run, uint64_t number, unsigned n, bool verbose)
+{
+	for (unsigned i = 0; i < n; i++) {
+		oracle_generate(&run->cases[i], number + i, &run->options, run->rows, run->n_rows);
+		run->native[i].valid = false;
+	}
+	for (unsigned done = 0; done < n;) {
+		done += run_native(run, done, n - done);
+		if (done < n) { /* this case killed the child */
+			run->n_lost++;
+			printf("lost ");
+			show_case(run, &run->cases[done]);
+			done++;
+		}
+	}
+	for (unsigned i = 0; i < n; i++) {
+		if (!run->native[i].valid)
+			continue;
+		oracle_guest_run(run->guest, &run->cases[i], &run->core[i]);
+		judge(run, i, verbose);
+	}
+}
+
+static int summary(const struct run *run)
+{
+	unsigned never = 0;
+
+	for (unsigned i = 0; i < X86_ROW_COUNT; i++)
+		if (run->bad[i])
+			printf("%-12s %-28s %lu of %lu differ\n", x86_rows[i].name,
+			       x86_rows[i].opcode_text, run->bad[i], run->ran[i]);
+	for (unsigned i = 0; i < run->n_rows; i++)
+		never += !run->ran[run->rows[i]];
+	printf("oracle: seed %lu: %lu cases of %u rows (%u not reached), %lu faulted, %lu differ, "
+	       "%lu lost\n", run->options.seed, run->n_run, run->n_rows, never, run->n_faults,
+	       run->n_bad, run->n_lost);
+	return run->n_bad || run->n_lost ? 1 : 0;
+}
+
+static bool set_up(struct run *run)
+{
+	size_t size = sizeof(*run->native) * BATCH;
+
+	for (unsigned i = 0; i < X86_ROW_COUNT; i++)
+		if (oracle_row_is_wanted(i, &run->options))
+			run->rows[run->n_rows++] = (uint16_t)i;
+	run->cases = calloc(BATCH, sizeof(*run->cases));
+	run->core = calloc(BATCH, sizeof(*run->core));
+	run->native = mmap(NULL, size + 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+			   0);
+	run->guest = oracle_guest_new();
+	if (!run->n_rows)
+		fprintf(stderr, "oracle: no such row\n");
+	if (!run->n_rows || !run->cases || !run->core || run->native == MAP_FAILED || !run->guest)
+		return false;
+	run->progress = (volatile unsigned *)((uint8_t *)run->native + size);
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option longopts[] = {
+		{ "cases", required_argument, NULL, 'c' }, { "seed", required_argument, NULL, 's' },
+		{ "row", required_argument, NULL, 'r' },   { "only", required_argument, NULL, 'o' },
+		{ "bits", required_argument, NULL, 'b' },  { "strict", no_argument, NULL, 'S' },
+		{ "from", required_argument, NULL, 'f' },  { 0 },
+	};
+	static struct run run;
+	uint64_t cases = 100000, from = 0;
+	bool verbose = false;
+	int opt;
+
+	run.options.seed = 1;
+	while ((opt = getopt_long(argc, argv, "", longopts, NULL)) != -1) {
+		switch (opt) {
+		case 'c':
+			cases = strtoull(optarg, NULL, 0);
+			break;
+		case 's':
+			run.options.seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'r':
+			run.options.row = optarg;
+			break;
+		case 'o':
+			from = strtoull(optarg, NULL, 0);
+			cases = 1;
+			verbose = true;
+			break;
+		case 'f':
+			from = strtoull(optarg, NULL, 0);
+			break;
+		case 'b':
+			run.options.bits = (unsigned)strtoul(optarg, NULL, 0);
+			break;
+		case 'S':
+			run.options.strict = true;
+			break;
+		default:
+			return 2;
+		}
+	}
+	if (!set_up(&run))
+		return 2;
+	for (uint64_t done = 0; done < cases; done += BATCH)
+		run_batch(&run, from + done, cases - done < BATCH ? (unsigned)(cases - done) : BATCH,
+			  verbose);
+	return summary(&run);
+}

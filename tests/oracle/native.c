@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * native.c - runs the cases on the host CPU.
+ *
+ * The signal handler is the whole machine: it stores what the last case left behind from the signal
+ * frame, puts the next case's state into the frame, with the trap flag set, and returns into it. The
+ * instruction ends in SIGTRAP, or in the signal of its fault. 32-bit cases are entered the same way,
+ * through the code segment selector of compatibility mode.
+ */
+#include "oracle.h"
+
+#include <asm/prctl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#define CS_64	 0x33u
+#define CS_32	 0x23u
+#define DS_FLAT	 0x2bu
+#define REP_LIMIT 100000u
+
+#define XSTATE_BV  512 /* offsets in the signal frame's XSAVE area */
+#define XSTATE_YMM 576
+
+static const struct oracle_case *cases;
+static struct oracle_result *results;
+static unsigned n_cases, current, rep_count;
+static bool started;
+static volatile unsigned *progress_out;
+static uint8_t pristine[DATA_SIZE], constants[CONST_SIZE];
+
+static const int greg_of[16] = {
+	REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+	REG_R8,	 REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15,
+};
+
+static void load_fpu(uint8_t *fp, const struct oracle_regs *in)
+{
+	uint64_t bv;
+
+	memcpy(fp + 0, &in->fcw, 2);
+	memcpy(fp + 2, &in->fsw, 2);
+	fp[4] = in->ftw;
+	memcpy(fp + 24, &in->mxcsr, 4);
+	memcpy(fp + 32, in->st, sizeof(in->st));
+	for (unsigned i = 0; i < 16; i++) {
+		memcpy(fp + 160 + i * 16, in->vec[i], 16);
+		memcpy(fp + XSTATE_YMM + i * 16, in->vec[i] + 16, 16);
+	}
+	memcpy(&bv, fp + XSTATE_BV, 8);
+	bv |= 7;
+	memcpy(fp + XSTATE_BV, &bv, 8);
+}
+
+static void save_fpu(const uint8_t *fp, struct oracle_regs *out)
+{
+	uint64_t bv;
+
+	memcpy(&bv, fp + XSTATE_BV, 8);
+	memset(out->st, 0, sizeof(out->st));
+	memset(out->vec, 0, sizeof(out->vec));
+	out->fcw = 0x37f;
+	out->fsw = 0;
+	out->ftw = 0;
+	memcpy(&out->mxcsr, fp + 24, 4);
+	if (bv & 1) {
+		memcpy(&out->fcw, fp + 0, 2);
+		memcpy(&out->fsw, fp + 2, 2);
+		out->ftw = fp[4];
+		memcpy(out->st, fp + 32, sizeof(out->st));
+	}
+	for (unsigned i = 0; i < 16; i++) {
+		if (bv & 2)
+			memcpy(out->vec[i], fp + 160 + i * 16, 16);
+		if (bv & 4)
+			memcpy(out->vec[i] + 16, fp + XSTATE_YMM + i * 16, 16);
+	}
+	for (unsigned i = 0; i < 8; i++)
+		memset(out->st[i] + 10, 0, 6);
+}
+
+static void load_case(ucontext_t *uc)
+{
+	const struct oracle_case *c = &cases[current];
+	greg_t *g = uc->uc_mcontext.gregs;
+
+	memcpy((void *)DATA_BASE, pristine, DATA_SIZE);
+	memcpy((void *)(DATA_BASE + c->window_at), c->window, WINDOW);
+	memcpy((void *)c->in.rip, c->code, sizeof(c->code));
+	for (unsigned i = 0; i < 16; i++)
+		g[greg_of[i]] = (greg_t)c->in.gpr[i];
+	g[REG_RIP] = (greg_t)c->in.rip;
+	g[REG_EFL] = (greg_t)(c->in.rflags | X86_FL_TF);
+	g[REG_CSGSFS] = (greg_t)((uint64_t)DS_FLAT << 48 | (c->bits == 64 ? CS_64 : CS_32));
+	load_fpu((uint8_t *)uc->uc_mcontext.fpregs, &c->in);
+	rep_count = 0;
+	*progress_out = current;
+}
+
+static void save_case(const ucontext_t *uc, int sig)
+{
+	struct oracle_result *r = &results[current];
+	const greg_t *g = uc->uc_mcontext.gregs;
+
+	for (unsigned i = 0; i < 16; i++)
+		r->out.gpr[i] = (uint64_t)g[greg_of[i]];
+	r->out.rip = (uint64_t)g[REG_RIP];
+	r->out.rflags = (uint64_t)g[REG_EFL];
+	r->vector = sig == SIGTRAP ? -1 : (int)g[REG_TRAPNO];
+	r->error = (uint32_t)g[REG_ERR];
+	r->cr2 = (uint64_t)g[REG_CR2];
+	save_fpu((const uint8_t *)uc->uc_mcontext.fpregs, &r->out);
+	memcpy(r->data, (const void *)DATA_BASE, DATA_SIZE);
+	r->valid = true;
+}
+
+static void on_signal(int sig, siginfo_t *si, void *context)
+{
+	ucontext_t *uc = context;
+
+	(void)si;
+	if (started) {
+		const struct oracle_case *c = &cases[current];
+
+		if (sig == SIGTRAP && c->string && rep_count++ < REP_LIMIT &&
+		    (uint64_t)uc->uc_mcontext.gregs[REG_RIP] == c->in.rip)
+			return;
+		save_case(uc, sig);
+		current++;
+	}
+	started = true;
+	if (current == n_cases)
+		_exit(0);
+	load_case(uc);
+}
+
+static void *map_fixed(uint64_t addr, size_t size)
+{
+	void *p = mmap((void *)addr, size, PROT_READ | PROT_WRITE | PROT_EXEC,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+
+	if (p == MAP_FAILED) {
+		perror("mmap");
+		_exit(2);
+	}
+	return p;
+}
+
+void oracle_native_run(const struct oracle_case *list, struct oracle_result *out, unsigned n,
+		       volatile unsigned *progress)
+{
+	static const int signals[] = { SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS, SIGUSR1 };
+	struct sigaction act = { .sa_sigaction = on_signal,
+				 .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
+	stack_t stack = { .ss_size = 1 << 16 };
+
+	cases = list;
+	results = out;
+	n_cases = n;
+	progress_out = progress;
+	map_fixed(CODE_BASE, CODE_SIZE);
+	map_fixed(DATA_BASE, DATA_SIZE);
+	map_fixed(CONST_BASE, CONST_SIZE);
+	oracle_pristine(pristine, constants);
+	memcpy((void *)CONST_BASE, constants, CONST_SIZE);
+	mprotect((void *)CONST_BASE, CONST_SIZE, PROT_READ);
+	mprotect((void *)DATA_BASE, DATA_SIZE, PROT_READ | PROT_WRITE);
+	stack.ss_sp = malloc(stack.ss_size);
+	if (!stack.ss_sp || sigaltstack(&stack, NULL) < 0)
+		_exit(2);
+	for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		sigaction(signals[i], &act, NULL);
+	syscall(SYS_arch_prctl, ARCH_SET_GS, GS_BASE);
+	/* Data segments for the 32-bit cases; a 64-bit process has null ones. */
+	__asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"((uint16_t)DS_FLAT));
+	alarm(60);
+	raise(SIGUSR1);
+	_exit(3);
+}
