@@ -248,7 +248,8 @@ def collect(rows):
     for i, r in enumerate(rows):
         for opcode, allowed, name in r.forms():
             forbid = ~allowed & 0xffffffff
-            weight = bin(forbid).count('1') + bin(r.modrm_mask).count('1')
+            # By what the row asks for; what {s} and {f} add says nothing about the row.
+            weight = bin(~r.allowed & 0xffffffff).count('1') + bin(r.modrm_mask).count('1')
             table.setdefault((r.vex, r.map, opcode), []).append((-weight, i, forbid, name, r))
     for key, forms in table.items():
         forms.sort(key=lambda f: f[:2])

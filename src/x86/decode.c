@@ -421,6 +421,12 @@ static void take_form(struct decoder *d, const struct x86_form *form, const uint
 	take_immediate(d, form->imm);
 }
 
+/* What was concluded from bytes that are missing does not count. */
+static int failure(const struct decoder *d)
+{
+	return d->short_of ? 0 : d->error;
+}
+
 int x86_decode(const uint8_t *bytes, size_t avail, unsigned code_bytes, struct x86_insn *ret)
 {
 	struct decoder d = { .bytes = bytes, .avail = avail, .code_bytes = code_bytes,
@@ -433,21 +439,21 @@ int x86_decode(const uint8_t *bytes, size_t avail, unsigned code_bytes, struct x
 	take_opcode(&d);
 	ret->adsize = d.p67 ? (code_bytes == 4 ? 2 : 4) : code_bytes;
 	if (d.error || d.short_of)
-		return d.error;
+		return failure(&d);
 	entry = &x86_maps[d.vex][d.map][d.opcode];
 	if (!entry->count)
 		return -X86_UD;
 	if (entry->modrm)
 		take_modrm(&d);
 	if (d.error || d.short_of)
-		return d.error;
+		return failure(&d);
 	operand_sizes(&d, size);
 	form = find_form(entry, selector(&d, size), ret->modrm);
 	if (!form)
 		return -X86_UD;
 	take_form(&d, form, size);
 	if (d.error || d.short_of)
-		return d.error;
+		return failure(&d);
 	set_flags(&d);
 	ret->len = d.pos;
 	return d.pos;

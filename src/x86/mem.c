@@ -303,12 +303,13 @@ static void part_write(struct x86_cpu *cpu, const struct x86_part *part, const u
 
 /* ---- accesses of instructions ---- */
 
-/* #AC comes behind every other fault of the access: SDM vol. 3, table 6-2. */
+/* Before paging, as processors have it (SDM vol. 3, table "Priority Among Concurrent Events", puts #AC
+ * behind #PF): an access that is not aligned is one that may cross pages. */
 static int check_alignment(struct x86_cpu *cpu, uint64_t linear, unsigned len)
 {
 	unsigned align = len == 10 ? 8 : len;
 
-	if (!x86_checks_alignment(cpu) || align > 8 || align & (align - 1))
+	if (!x86_checks_alignment(cpu) || align & (align - 1))
 		return X86_NEXT;
 	return linear & (align - 1) ? x86_raise_error(cpu, X86_AC, 0) : X86_NEXT;
 }
@@ -320,9 +321,9 @@ static int map_operand(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned
 	int r = x86_linear(cpu, seg, off, len, write, &linear);
 
 	if (r == X86_NEXT)
-		r = map_parts(cpu, x86_rights_mode(cpu), linear, len, write, part);
-	if (r == X86_NEXT)
 		r = check_alignment(cpu, linear, len);
+	if (r == X86_NEXT)
+		r = map_parts(cpu, x86_rights_mode(cpu), linear, len, write, part);
 	if (r == X86_NEXT && unlikely(cpu->debug_data))
 		x86_debug_data(cpu, linear, len, write);
 	return r;

@@ -240,8 +240,9 @@ static inline int cmps_step(struct x86_cpu *cpu, const struct x86_insn *insn, un
 {
 	uint64_t a = 0, b = 0;
 
-	if (x86_read(cpu, insn->seg, index_of(cpu, insn, X86_RSI), &a, size) != X86_NEXT ||
-	    x86_read(cpu, X86_ES, index_of(cpu, insn, X86_RDI), &b, size) != X86_NEXT)
+	/* Where both fault it is the one at RDI that is told, as processors do. */
+	if (x86_read(cpu, X86_ES, index_of(cpu, insn, X86_RDI), &b, size) != X86_NEXT ||
+	    x86_read(cpu, insn->seg, index_of(cpu, insn, X86_RSI), &a, size) != X86_NEXT)
 		return X86_FAULT;
 	compare(cpu, a, b, size);
 	advance(cpu, insn, X86_RSI, size);
