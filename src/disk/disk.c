@@ -53,7 +53,9 @@ static int open_image(const char *path, bool readonly, GError **err)
 	if (fd < 0)
 		return -1;
 	if (fstat(fd, &st) < 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))) {
-		fail(err, EINVAL, path, "is neither a file nor a block device");
+		fail(err, EINVAL, path,
+		     S_ISDIR(st.st_mode) ? "is a directory" :
+					   "is neither a file nor a block device");
 		return -1;
 	}
 	(void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+/* disk.c - tests of raw images: against a model, odd sizes, locks, marks, both ways of I/O. */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <gio/gio.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/loop.h"
+#include "disk/disk_int.h"
+
+static const enum disk_runner runners[] = { DISK_RUNNER_URING, DISK_RUNNER_POOL };
+
+static struct loop *loop;
+static char path[64];
+
+static void setup(void)
+{
+	loop = loop_new();
+	strcpy(path, "/tmp/sika-test-disk-XXXXXX");
+	close(mkstemp(path));
+}
+
+static void teardown(void)
+{
+	unlink(path);
+	loop_free(loop);
+}
+
+static void fill(size_t bytes, uint8_t *model)
+{
+	int fd = open(path, O_WRONLY | O_TRUNC);
+
+	for (size_t i = 0; i < bytes; i++)
+		model[i] = (uint8_t)rand();
+	ck_assert_int_eq(write(fd, model, bytes), (ssize_t)bytes);
+	close(fd);
+}
+
+/* NULL where this host's kernel refuses io_uring: then there is nothing to test. */
+static struct disk *open_with(int runner, bool readonly)
+{
+	g_autoptr(GError) err = NULL;
+	struct disk *disk = disk_open_with(path, "raw", readonly, loop, runners[runner], &err);
+
+	if (!disk)
+		ck_assert_msg(runners[runner] == DISK_RUNNER_URING, "%s", err->message);
+	return disk;
+}
+
+struct pending {
+	struct disk_req req;
+	struct iovec iov[8];
+	unsigned *left;
+	int result;
+};
+
+static void done(struct disk_req *req, int result)
+{
+	struct pending *p = (struct pending *)req;
+
+	p->result = result;
+	if (--*p->left == 0)
+		loop_stop(loop);
+}
+
+static int run(struct disk *disk, enum disk_op op, uint64_t off, uint64_t len, uint8_t *buf,
+	       unsigned parts, bool unmap)
+{
+	unsigned left = 1;
+	struct pending p = { .left = &left };
+	uint64_t at = 0;
+
+	p.req = (struct disk_req){ .op = op, .unmap = unmap, .offset = off, .len = len,
+				   .iov = p.iov, .done = done };
+	if (buf) {
+		for (unsigned i = 0; i < parts; i++) {
+			uint64_t l = i + 1 == parts ? len - at : len / parts;
+
+			p.iov[i] = (struct iovec){ buf + at, l };
+			at += l;
+		}
+		p.req.iov_count = parts;
+	}
+	disk_submit(disk, &p.req);
+	disk_kick(disk);
+	if (left)
+		loop_run(loop);
+	return p.result;
+}
+
+#define BYTES (600u * 1024u)
+
+START_TEST(agrees_with_a_model)
+{
+	static uint8_t model[BYTES], buf[BYTES];
+	struct disk *disk;
+
+	srand(11);
+	fill(BYTES, model);
+	disk = open_with(_i, false);
+	if (!disk)
+		return;
+	ck_assert_uint_eq(disk->size_bytes, BYTES);
+	for (unsigned i = 0; i < 400; i++) {
+		uint64_t len = 512u * (1 + (unsigned)rand() % 200);
+		uint64_t off = 512u * ((uint64_t)rand() % ((BYTES - len) / 512 + 1));
+		unsigned parts = 1 + (unsigned)rand() % 8;
+
+		switch (rand() % 5) {
+		case 0:
+			for (unsigned k = 0; k < len; k++)
+				buf[k] = model[off + k] = (uint8_t)rand();
+			ck_assert_int_eq(run(disk, DISK_WRITE, off, len, buf, parts, false), 0);
+			break;
+		case 1:
+			ck_assert_int_eq(run(disk, DISK_WRITE_ZEROES, off, len, NULL, 0, rand() & 1),
+					 0);
+			memset(model + off, 0, len);
+			break;
+		case 2:
+			ck_assert_int_eq(run(disk, DISK_FLUSH, 0, 0, NULL, 0, false), 0);
+			break;
+		default:
+			memset(buf, 0x55, len);
+			ck_assert_int_eq(run(disk, DISK_READ, off, len, buf, parts, false), 0);
+			ck_assert(memcmp(buf, model + off, len) == 0);
+		}
+	}
+	/* A discarded range may hold anything; what is around it may not. */
+	ck_assert_int_eq(run(disk, DISK_DISCARD, 4096, 8192, NULL, 0, false), 0);
+	ck_assert_int_eq(run(disk, DISK_READ, 0, 4096, buf, 1, false), 0);
+	ck_assert(memcmp(buf, model, 4096) == 0);
+	disk_close(disk);
+}
+END_TEST
+
+START_TEST(many_requests_at_once)
+{
+	enum { COUNT = 500 };
+	static struct pending p[COUNT];
+	static uint8_t model[BYTES], buf[COUNT][1024];
+	unsigned left = COUNT;
+	struct disk *disk;
+
+	fill(BYTES, model);
+	disk = open_with(_i, true);
+	if (!disk)
+		return;
+	for (unsigned i = 0; i < COUNT; i++) {
+		p[i].left = &left;
+		p[i].iov[0] = (struct iovec){ buf[i], 1024 };
+		p[i].req = (struct disk_req){ .op = DISK_READ, .offset = i * 1024u, .len = 1024,
+					      .iov = p[i].iov, .iov_count = 1, .done = done };
+		disk_submit(disk, &p[i].req);
+	}
+	disk_kick(disk);
+	if (_i == 0)
+		loop_run(loop);
+	else
+		disk_drain(disk);
+	ck_assert_uint_eq(left, 0);
+	for (unsigned i = 0; i < COUNT; i++) {
+		ck_assert_int_eq(p[i].result, 0);
+		ck_assert(memcmp(buf[i], model + i * 1024u, 1024) == 0);
+	}
+	disk_close(disk);
+}
+END_TEST
+
+START_TEST(odd_tail_reads_as_zeros_and_grows_whole)
+{
+	uint8_t model[700], buf[1024], zeros[324] = { 0 };
+	struct disk *disk;
+	struct stat st;
+
+	fill(sizeof(model), model);
+	disk = open_with(_i, false);
+	if (!disk)
+		return;
+	ck_assert_uint_eq(disk->size_bytes, 1024);
+	memset(buf, 0xff, sizeof(buf));
+	ck_assert_int_eq(run(disk, DISK_READ, 0, 1024, buf, 3, false), 0);
+	ck_assert(memcmp(buf, model, 700) == 0 && memcmp(buf + 700, zeros, 324) == 0);
+	memset(buf, 7, 512);
+	ck_assert_int_eq(run(disk, DISK_WRITE, 512, 512, buf, 1, false), 0);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_int_eq(st.st_size, 1024);
+	disk_close(disk);
+}
+END_TEST
+
+START_TEST(refuses_requests_outside)
+{
+	static uint8_t model[4096], buf[4096];
+	struct disk *disk;
+
+	fill(sizeof(model), model);
+	disk = open_with(_i, true);
+	if (!disk)
+		return;
+	ck_assert_int_eq(run(disk, DISK_READ, 4096, 512, buf, 1, false), -EINVAL);
+	ck_assert_int_eq(run(disk, DISK_READ, 3584, 1024, buf, 1, false), -EINVAL);
+	ck_assert_int_eq(run(disk, DISK_READ, ~0ull - 511, 512, buf, 1, false), -EINVAL);
+	ck_assert_int_eq(run(disk, DISK_WRITE, 0, 512, buf, 1, false), -EROFS);
+	ck_assert_int_eq(run(disk, DISK_DISCARD, 0, 512, NULL, 0, false), -EROFS);
+	disk_close(disk);
+}
+END_TEST
+
+/* The limit on file sizes stands in for a full host disk: the odd tail cannot grow. */
+START_TEST(full_host_is_an_error_and_no_loss)
+{
+	const struct rlimit limit = { 700, 700 };
+	uint8_t model[700], buf[512];
+	struct disk *disk;
+
+	fill(sizeof(model), model);
+	disk = open_with(_i, false);
+	if (!disk)
+		return;
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	memset(buf, 9, sizeof(buf));
+	ck_assert_int_eq(run(disk, DISK_WRITE, 0, 512, buf, 1, false), 0);
+	ck_assert_int_lt(run(disk, DISK_WRITE, 512, 512, buf, 1, false), 0);
+	ck_assert_int_eq(run(disk, DISK_FLUSH, 0, 0, NULL, 0, false), 0);
+	ck_assert_int_eq(run(disk, DISK_READ, 0, 512, model, 1, false), 0);
+	ck_assert(memcmp(model, buf, 512) == 0);
+	disk_close(disk);
+}
+END_TEST
+
+static void expect_refusal(const char *format, bool readonly, const char *part)
+{
+	g_autoptr(GError) err = NULL;
+
+	ck_assert_ptr_null(disk_open(path, format, readonly, loop, &err));
+	ck_assert_ptr_nonnull(err);
+	ck_assert_msg(strstr(err->message, part), "'%s' is not in: %s", part, err->message);
+	ck_assert_msg(strstr(err->message, path), "no path in: %s", err->message);
+}
+
+START_TEST(one_writer_or_many_readers)
+{
+	uint8_t model[4096];
+	struct disk *a, *b;
+	int ready[2], end[2];
+	g_autofree char *pid_text = NULL;
+	pid_t pid;
+	char c;
+
+	fill(sizeof(model), model);
+	a = disk_open(path, NULL, true, loop, NULL);
+	b = disk_open(path, NULL, true, loop, NULL);
+	ck_assert(a && b);
+	expect_refusal(NULL, false, "given twice to this machine");
+	disk_close(a);
+	disk_close(b);
+
+	ck_assert(pipe(ready) == 0 && pipe(end) == 0);
+	pid = fork();
+	if (pid == 0) {
+		a = disk_open(path, NULL, false, loop_new(), NULL);
+		if (!a || write(ready[1], "r", 1) != 1 || read(end[0], &c, 1) != 1)
+			_exit(1);
+		_exit(0); /* without closing, as a machine that is killed */
+	}
+	ck_assert_int_eq(read(ready[0], &c, 1), 1);
+	pid_text = g_strdup_printf("in use by another process (pid %d)", pid);
+	expect_refusal(NULL, true, pid_text);
+	expect_refusal(NULL, false, pid_text);
+	ck_assert_int_eq(write(end[1], "e", 1), 1);
+	waitpid(pid, NULL, 0);
+	a = disk_open(path, NULL, false, loop, NULL);
+	ck_assert_ptr_nonnull(a);
+	disk_close(a);
+}
+END_TEST
+
+START_TEST(knows_other_formats_by_their_marks)
+{
+	static const struct {
+		unsigned off;
+		const char *bytes, *name;
+	} marks[] = { { 0, "QFI\xfb", "is a qcow2 image; only raw is supported" },
+		      { 0, "KDMV", "VMDK" },
+		      { 64, "\x7f\x10\xda\xbe", "VDI" },
+		      { 0, "vhdxfile", "VHDX" } };
+	uint8_t model[4096];
+	struct disk *disk;
+
+	for (size_t i = 0; i < G_N_ELEMENTS(marks); i++) {
+		int fd;
+
+		fill(sizeof(model), model);
+		fd = open(path, O_WRONLY);
+		ck_assert_int_gt(pwrite(fd, marks[i].bytes, strlen(marks[i].bytes), marks[i].off), 0);
+		close(fd);
+		expect_refusal(NULL, false, marks[i].name);
+		disk = disk_open(path, "raw", false, loop, NULL); /* as told */
+		ck_assert_ptr_nonnull(disk);
+		disk_close(disk);
+	}
+	expect_refusal("qcow2", false, "only raw is supported");
+}
+END_TEST
+
+START_TEST(says_what_is_wrong)
+{
+	expect_refusal(NULL, false, "is empty");
+	unlink(path);
+	expect_refusal(NULL, false, "No such file");
+	ck_assert_int_eq(mkfifo(path, 0600), 0);
+	expect_refusal(NULL, false, "neither a file nor a block device");
+	unlink(path);
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	expect_refusal(NULL, false, "is a directory");
+	expect_refusal(NULL, true, "a directory");
+	rmdir(path);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("disk");
+	TCase *t = tcase_create("disk");
+	SRunner *r = srunner_create(s);
+	int failed;
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 20);
+	tcase_add_loop_test(t, agrees_with_a_model, 0, 2);
+	tcase_add_loop_test(t, many_requests_at_once, 0, 2);
+	tcase_add_loop_test(t, odd_tail_reads_as_zeros_and_grows_whole, 0, 2);
+	tcase_add_loop_test(t, refuses_requests_outside, 0, 2);
+	tcase_add_loop_test(t, full_host_is_an_error_and_no_loss, 0, 2);
+	tcase_add_test(t, one_writer_or_many_readers);
+	tcase_add_test(t, knows_other_formats_by_their_marks);
+	tcase_add_test(t, says_what_is_wrong);
+	suite_add_tcase(s, t);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
