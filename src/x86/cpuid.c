@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
- * cpuid.c - which processor the guest sees: the host's vendor, family and name with just the features
- * that the core implements.
+ * cpuid.c - which processor the guest sees: the host's vendor, family and name with just the
+ * features that the core implements.
  *
- * The arithmetic runs on the host's units, so that features of it are dropped where the host
- * lacks them. What the core does by itself (system instructions) is offered everywhere.
+ * The arithmetic runs on the host's units, so that features of it are dropped where the host lacks
+ * them. What the core does by itself (system instructions) is offered everywhere.
  *
  * Speculation: the guest's indirect branches are no branches of the host, so the immunity bits a
  * kernel looks for before it turns mitigations on are set.
@@ -28,8 +28,8 @@ struct x86_cpuid_model {
 	uint32_t brand[12];
 };
 
-/* Leaf 1 EDX: FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX FXSR
- * SSE SSE2. */
+/* Leaf 1 EDX: FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX
+ * FXSR SSE SSE2. */
 #define F1_EDX                                                                                     \
 	(BIT(0) | BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | BIT(9) | \
 	 BIT(11) | BIT(12) | BIT(13) | BIT(14) | BIT(15) | BIT(16) | BIT(17) | BIT(19) | BIT(23) | \
@@ -43,8 +43,8 @@ struct x86_cpuid_model {
 #define F1_ECX_AVX (BIT(12) | BIT(28) | BIT(29))
 #define F1_XSAVE   BIT(26)
 #define F1_OSXSAVE BIT(27)
-/* Leaf 7 EBX, from the host: BMI1 AVX2 BMI2 RDSEED ADX SHA. By ourselves: FSGSBASE SMEP ERMS INVPCID
- * SMAP CLFLUSHOPT. ECX: UMIP, RDPID. */
+/* Leaf 7 EBX, from the host: BMI1 AVX2 BMI2 RDSEED ADX SHA. By ourselves: FSGSBASE SMEP ERMS
+ * INVPCID SMAP CLFLUSHOPT. ECX: UMIP, RDPID. */
 #define F7_EBX_HOST (BIT(3) | BIT(5) | BIT(8) | BIT(18) | BIT(19) | BIT(29))
 #define F7_EBX_OWN  (BIT(0) | BIT(7) | BIT(9) | BIT(10) | BIT(20) | BIT(23))
 #define F7_EBX_AVX  BIT(5)

@@ -53,7 +53,8 @@ int x86_debug_fetch(struct x86_cpu *cpu, uint64_t linear)
 	if (!(s->dr[7] & 0xff) || (s->rflags & X86_FL_RF))
 		return X86_NEXT;
 	for (unsigned i = 0; i < 4; i++)
-		if (is_enabled(s->dr[7], i) && kind(s->dr[7], i) == RW_EXECUTE && s->dr[i] == linear)
+		if (is_enabled(s->dr[7], i) && kind(s->dr[7], i) == RW_EXECUTE &&
+		    s->dr[i] == linear)
 			hit |= 1u << i;
 	if (!hit)
 		return X86_NEXT;
@@ -115,7 +116,8 @@ bool x86_debug_trap(struct x86_cpu *cpu, bool single_step)
 	return true;
 }
 
-/* MOV to and from debug registers: DR4 and DR5 are DR6 and DR7 unless CR4.DE says they do not exist. */
+/* MOV to and from debug registers: DR4 and DR5 are DR6 and DR7 unless CR4.DE says they do not
+ * exist. */
 static int check_access(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned *ret_n)
 {
 	struct x86_state *s = &cpu->s;

@@ -23,8 +23,8 @@ static int far_jump_8086(struct x86_cpu *cpu, uint16_t selector, uint64_t offset
 	return X86_STOP;
 }
 
-/* A code segment for a direct jump or call (@gate false), or as the target of a call gate. Checks type,
- * privilege, presence and the L and D bits. */
+/* A code segment for a direct jump or call (@gate false), or as the target of a call gate.
+ * Checks type, privilege, presence and the L and D bits. */
 static int check_code_desc(struct x86_cpu *cpu, uint16_t selector, bool gate, bool call,
 			   struct x86_desc *ret)
 {

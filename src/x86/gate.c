@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
- * gate.c - interrupts and exceptions through the IDT: real mode, protected mode, virtual-8086 mode with
- * its redirection, long mode. SDM vol. 3, chapters 7 and 22; vol. 2, INT.
+ * gate.c - interrupts and exceptions through the IDT: real mode, protected mode, virtual-8086 mode
+ * with its redirection, long mode. SDM vol. 3, chapters 7 and 22; vol. 2, INT.
  *
  * Theory of operation: a delivery first works out the new CS, SS and stack pointer, then puts them
  * into the state, so that pushes go through the ordinary store path with the rights of the new
- * privilege level. When a push faults, what was put is taken back, and the caller sees a fault with
- * nothing changed.
+ * privilege level. When a push faults, what was put is taken back, and the caller sees a fault
+ * with nothing changed.
  */
 #include "sys_int.h"
 #include "x86_int.h"

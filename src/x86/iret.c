@@ -143,7 +143,8 @@ static int iret_8086(struct x86_cpu *cpu, unsigned opsize)
 		return r;
 	if (ip > (v86 ? 0xffff : s->seg[X86_CS].limit))
 		return x86_gp(cpu, 0);
-	if (virtual_if && ((flags & X86_FL_TF) || ((flags & X86_FL_IF) && (s->rflags & X86_FL_VIP))))
+	if (virtual_if && ((flags & X86_FL_TF) ||
+			   ((flags & X86_FL_IF) && (s->rflags & X86_FL_VIP))))
 		return x86_gp(cpu, 0);
 
 	change = FLAGS_FREE | (virtual_if ? 0 : X86_FL_IF) | (v86 ? 0 : X86_FL_IOPL);

@@ -2,14 +2,14 @@
 /*
  * mmu.c - the page walk: 32-bit with PSE and PSE-36, PAE, and four levels. SDM vol. 3, chapter 5.
  *
- * Theory of operation: a walk goes down without writing, collecting the entries it used and the rights
- * they combine to. Rights are checked at the leaf. Only a walk that is allowed then sets accessed
- * bits in the entries used, and the dirty bit in the leaf, each with a compare-and-swap
- * against the value that was judged; when one has changed under it the walk starts again. So no bit is
- * ever set in an entry that another vCPU has meanwhile replaced.
+ * Theory of operation: a walk goes down without writing, collecting the entries it used and the
+ * rights they combine to. Rights are checked at the leaf. Only a walk that is allowed then sets
+ * accessed bits in the entries used, and the dirty bit in the leaf, each with a compare-and-swap
+ * against the value that was judged; when one has changed under it the walk starts again. So no
+ * bit is ever set in an entry that another vCPU has meanwhile replaced.
  *
- * PDPTEs are read on every walk rather than kept in registers (AMD APM vol. 2, 5.3.2 does the same under
- * nested paging); loads of CR3 check their reserved bits.
+ * PDPTEs are read on every walk rather than kept in registers (AMD APM vol. 2, 5.3.2 does the same
+ * under nested paging); loads of CR3 check their reserved bits.
  */
 #include "sys_int.h"
 #include "x86_int.h"
@@ -29,8 +29,8 @@
 #define PAGE_MASK 0xfffull
 #define MAX_LEVELS 4
 
-/* Other vCPUs may fight over the same entries; after so many lost races the access faults, the guest
- * retries it, and this thread stays interruptible. */
+/* Other vCPUs may fight over the same entries; after so many lost races the access faults, the
+ * guest retries it, and this thread stays interruptible. */
 #define MAX_RETRIES 1000
 
 struct step {

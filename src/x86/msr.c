@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
- * msr.c - model-specific registers: a table of those that are words of the state, a switch for the few that
- * do something, the holder's hook for what is not the core's, and the ones that read as zero.
+ * msr.c - model-specific registers: a table of those that are words of the state, a switch for the
+ * few that do something, the holder's hook for what is not the core's, and the ones that read as
+ * zero.
  */
 #include "sys_int.h"
 #include "x86_int.h"
@@ -35,8 +36,8 @@ enum {
 #define DE_CFG_LFENCE (1ull << 1)
 #define UCODE_INTEL  (1ull << 32)
 #define UCODE_AMD    0x01000065ull
-/* RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO,
- * BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO. */
+/* RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO,
+ * PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO. */
 #define ARCH_CAPABILITIES 0x400000000d10e17bull
 
 enum msr_kind { KIND_PLAIN, KIND_CANONICAL };
@@ -79,8 +80,8 @@ static const struct msr_word words[] = {
 	WORD(0xc0000103u, tsc_aux, KIND_PLAIN, 0xffffffffull),
 };
 
-/* Read as zero, writes are dropped: what system software touches on CPUs of this vendor without asking
- * CPUID first. */
+/* Read as zero, writes are dropped: what system software touches on CPUs of this vendor without
+ * asking CPUID first. */
 struct msr_range {
 	uint32_t first, last;
 	bool amd, intel;
@@ -303,7 +304,8 @@ bool x86_wrmsr(struct x86_cpu *cpu, uint32_t msr, uint64_t value)
 	bool ok;
 
 	if (w) {
-		if ((value & ~w->writable) || (w->kind == KIND_CANONICAL && !x86_is_canonical(value)))
+		if ((value & ~w->writable) ||
+		    (w->kind == KIND_CANONICAL && !x86_is_canonical(value)))
 			return false;
 		*word_of(&cpu->s, w) = value;
 		return true;

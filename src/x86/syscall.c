@@ -2,9 +2,9 @@
 /*
  * syscall.c - SYSCALL, SYSRET, SYSENTER, SYSEXIT, as the vendor that CPUID names does them.
  *
- * SDM vol. 2 and AMD APM vol. 3 differ: Intel's SYSCALL exists in 64-bit mode only, AMD's SYSENTER outside long
- * mode only; Intel's SYSRET faults on a RIP that is not canonical and reloads all of SS, AMD's leaves
- * SS's attributes alone.
+ * SDM vol. 2 and AMD APM vol. 3 differ: Intel's SYSCALL exists in 64-bit mode only, AMD's SYSENTER
+ * outside long mode only; Intel's SYSRET faults on a RIP that is not canonical and reloads all of
+ * SS, AMD's leaves SS's attributes alone.
  */
 #include "insns.h"
 #include "sys_int.h"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-/* sysinsn.c - system instructions that need no file of their own: HLT, MSRs, clocks, CPUID, bases. */
+/* sysinsn.c - system instructions that need no file of their own: HLT, MSRs, clocks, CPUID,
+ * bases. */
 #include "insns.h"
 #include "sys_int.h"
 #include "x86_int.h"
@@ -39,8 +40,9 @@ int x86_op_monitor(struct x86_cpu *cpu, const struct x86_insn *insn)
 	return r;
 }
 
-/* Halts with an armed monitor. Stores of other CPUs are not watched: the holder ends the wait early and
- * now and then, which is one of the "implementation-dependent events" of SDM vol. 2, MWAIT. */
+/* Halts with an armed monitor. Stores of other CPUs are not watched: the holder ends the wait
+ * early and now and then, which is one of the "implementation-dependent events" of SDM vol. 2,
+ * MWAIT. */
 int x86_op_mwait(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	if (cpu->cpl)

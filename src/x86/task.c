@@ -2,8 +2,9 @@
 /*
  * task.c - hardware task switches between 16- and 32-bit TSSs. SDM vol. 3, chapter 8.
  *
- * Everything that can fault on behalf of the old task (limits, reading both TSSs) comes first. Then the old
- * task is saved and the new one is current: what is wrong with its segments is its own fault.
+ * Everything that can fault on behalf of the old task (limits, reading both TSSs) comes first.
+ * Then the old task is saved and the new one is current: what is wrong with its segments is its
+ * own fault.
  */
 #include "sys_int.h"
 #include "x86_int.h"
@@ -175,7 +176,8 @@ static int load_stack(struct x86_cpu *cpu, uint16_t selector, unsigned cpl)
 	return r;
 }
 
-/* Segments in the order of SDM vol. 3, table "Exception Conditions Checked During a Task Switch". */
+/* Segments in the order of SDM vol. 3, table "Exception Conditions Checked During a Task
+ * Switch". */
 static int load_segments(struct x86_cpu *cpu, const struct task *t)
 {
 	static const uint8_t data[] = { X86_DS, X86_ES, X86_FS, X86_GS };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-/* sys_far.c - segment loads, far transfers, call gates, task switches, questions about descriptors. */
+/* sys_far.c - segment loads, far transfers, call gates, task switches, questions about
+ * descriptors. */
 #include "sys_machine.h"
 
 #include "insns.h"
@@ -23,7 +24,8 @@ START_TEST(data_segment_rules)
 	ck_assert_int_eq(x86_load_segment(&e->cpu, X86_DS, SEL_DATA3), X86_NEXT);
 	ck_assert_int_eq(x86_load_segment(&e->cpu, X86_DS, SEL_CONFORMING | 3), X86_NEXT);
 	ASSERT_FAULT(e, x86_load_segment(&e->cpu, X86_DS, SEL_DATA0 | 3), X86_GP, SEL_DATA0);
-	ASSERT_FAULT(e, x86_load_segment(&e->cpu, X86_DS, SEL_EXEC_ONLY | 3), X86_GP, SEL_EXEC_ONLY);
+	ASSERT_FAULT(e, x86_load_segment(&e->cpu, X86_DS, SEL_EXEC_ONLY | 3), X86_GP,
+		     SEL_EXEC_ONLY);
 	ASSERT_FAULT(e, x86_load_segment(&e->cpu, X86_DS, SEL_TSS), X86_GP, SEL_TSS);
 	ASSERT_FAULT(e, x86_load_segment(&e->cpu, X86_DS, GDT_BYTES), X86_GP, GDT_BYTES);
 	ASSERT_FAULT(e, x86_load_segment(&e->cpu, X86_DS, 0x0c), X86_GP, 0x0c); /* no LDT */
@@ -266,8 +268,8 @@ START_TEST(sixteen_bit_task)
 {
 	struct env *e = machine32(0);
 	struct x86_state *s = &e->cpu.s;
-	static const uint16_t regs[15] = { TARGET, X86_FL_ONE, 1, 2, 3, 4, 0xf000, 6, 7, 8, SEL_DATA0,
-					   SEL_CODE0, SEL_DATA0, SEL_DATA0, 0 };
+	static const uint16_t regs[15] = { TARGET, X86_FL_ONE, 1, 2, 3, 4, 0xf000, 6, 7, 8,
+					   SEL_DATA0, SEL_CODE0, SEL_DATA0, SEL_DATA0, 0 };
 
 	put_desc(e, SEL_TSS16, TSS_B, 0x2b, ATTR(1, 0));
 	memcpy(e->ram + TSS_B + 14, regs, sizeof(regs));

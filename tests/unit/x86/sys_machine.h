@@ -17,7 +17,8 @@
 /* Selectors. Code and data of each privilege, 32-bit, flat, unless said otherwise. */
 enum {
 	SEL_CODE0 = 0x08, SEL_DATA0 = 0x10, SEL_CODE3 = 0x1b, SEL_DATA3 = 0x23,
-	SEL_CODE64 = 0x28, SEL_CODE64_3 = 0x33, SEL_TSS = 0x38, SEL_TSS_HIGH = 0x40, SEL_TSS_B = 0x48,
+	SEL_CODE64 = 0x28, SEL_CODE64_3 = 0x33, SEL_TSS = 0x38, SEL_TSS_HIGH = 0x40,
+	SEL_TSS_B = 0x48,
 	SEL_LDT = 0x50, SEL_CONFORMING = 0x58, SEL_ABSENT = 0x60, SEL_GATE = 0x68,
 	SEL_GATE_HIGH = 0x70, SEL_CODE1 = 0x79, SEL_DATA1 = 0x81, SEL_CODE16 = 0x88,
 	SEL_SMALL = 0x90, SEL_TASKGATE = 0x98, SEL_TSS16 = 0xa0, SEL_EXEC_ONLY = 0xa8,

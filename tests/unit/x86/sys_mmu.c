@@ -2,8 +2,8 @@
 /*
  * sys_mmu.c - page walks of every mode against an independent model.
  *
- * Each case puts random rights and reserved bits into one chain of entries, walks it, and compares the
- * outcome, the error code, the address and the accessed and dirty bits with what a model
+ * Each case puts random rights and reserved bits into one chain of entries, walks it, and compares
+ * the outcome, the error code, the address and the accessed and dirty bits with what a model
  * written from the manual's text says.
  */
 #include "sys_env.h"
@@ -78,7 +78,8 @@ static void build(struct env *e, struct chain *c, uint64_t linear)
 	c->bytes = c->mode == MODE_32 ? 4 : 8;
 	c->levels = depth[c->mode];
 	for (unsigned i = 0; i < depth[c->mode]; i++) {
-		unsigned index_bits = c->mode == MODE_32 ? 10 : (c->mode == MODE_PAE && i == 0) ? 2 : 9;
+		bool pdpte = c->mode == MODE_PAE && i == 0;
+		unsigned index_bits = c->mode == MODE_32 ? 10 : pdpte ? 2 : 9;
 		uint64_t index = linear >> shift[i] & ((1u << index_bits) - 1);
 		bool last = i == depth[c->mode] - 1;
 		uint64_t f = random_flags();
@@ -94,7 +95,7 @@ static void build(struct env *e, struct chain *c, uint64_t linear)
 		c->addr[i] = table + index * c->bytes;
 		c->leaf_shift = shift[i];
 		if (last && shift[i] > 12)
-			f |= (c->mode == MODE_32 ? 0x400000u : shift[i] == 21 ? 0x200000u : 0x40000000u);
+			f |= 1ull << shift[i];
 		else
 			f |= table = TABLE(i + 1);
 		if (one_in(24)) /* anything reserved or not */
