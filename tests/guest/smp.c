@@ -32,7 +32,7 @@ static struct {
 	volatile uint16_t half;
 } __attribute__((aligned(64))) shared;
 
-#define ROUNDS 4000
+#define ROUNDS 500
 
 static void hammer(void *arg)
 {
@@ -94,7 +94,7 @@ static void atomics(void)
 
 static void ipis(void)
 {
-	for (unsigned round = 1; round <= 20; round++) {
+	for (unsigned round = 1; round <= 5; round++) {
 		apic_send(0, 0xc4000 | IPI_VECTOR); /* all but self */
 		for (unsigned i = 1; i < cpus; i++) {
 			for (unsigned n = 0; n < 100000 && ipi_count[i] < round; n++)
@@ -104,9 +104,9 @@ static void ipis(void)
 	}
 	for (unsigned i = 1; i < cpus; i++) {
 		apic_send(i, 0x4000 | IPI_VECTOR);
-		for (unsigned n = 0; n < 100000 && ipi_count[i] < 21; n++)
+		for (unsigned n = 0; n < 100000 && ipi_count[i] < 6; n++)
 			delay_us(10);
-		check_equal(ipi_count[i], 21);
+		check_equal(ipi_count[i], 6);
 	}
 }
 
@@ -125,7 +125,7 @@ static void sleep_until_ipi(void *arg)
 
 static void wake_ups(void)
 {
-	for (unsigned round = 0; round < 20; round++) {
+	for (unsigned round = 0; round < 5; round++) {
 		sleepers_awake = 0;
 		for (unsigned i = 1; i < cpus; i++)
 			smp_call(i, sleep_until_ipi, NULL);
@@ -146,7 +146,7 @@ static volatile unsigned wrong;
 
 static void reader(void *arg)
 {
-	for (uint64_t i = 1; i <= 3000; i++) {
+	for (uint64_t i = 1; i <= 500; i++) {
 		while (flag < i)
 			pause();
 		if (message < i)
@@ -158,7 +158,7 @@ static void ordering(void)
 {
 	message = flag = 0;
 	smp_call(1, reader, NULL);
-	for (uint64_t i = 1; i <= 3000; i++) {
+	for (uint64_t i = 1; i <= 500; i++) {
 		message = i;
 		flag = i;
 	}
@@ -195,7 +195,7 @@ static void shootdown(void)
 	trap_set(0x71, shoot_ack);
 	for (unsigned i = 1; i < cpus; i++)
 		smp_call(i, shoot_watch, NULL);
-	for (unsigned i = 1; i <= 50; i++) {
+	for (unsigned i = 1; i <= 20; i++) {
 		shoot_seen = 0;
 		*pte = (uintptr_t)page[i & 1] | PTE_P | PTE_W;
 		invlpg((void *)shot);
@@ -219,7 +219,7 @@ static void run_code(void *arg)
 {
 	unsigned (*fn)(void) = (unsigned (*)(void))code;
 
-	for (uint32_t i = 1; i <= 2000; i++) {
+	for (uint32_t i = 1; i <= 300; i++) {
 		while (code_turn < i)
 			pause();
 		(void)cpuid(0, 0); /* serialize: SDM vol. 3, "Handling Self- and Cross-Modifying Code" */
@@ -236,7 +236,7 @@ static void cross_modified(void)
 	code[5] = 0xc3;
 	wrong = 0;
 	smp_call(1, run_code, NULL);
-	for (uint32_t i = 1; i <= 2000; i++) {
+	for (uint32_t i = 1; i <= 300; i++) {
 		memcpy(code + 1, &i, 4);
 		code_turn = i;
 		while (code_done < i)
@@ -246,7 +246,7 @@ static void cross_modified(void)
 	check_equal(wrong, 0);
 	/* One byte of a running loop: it ends. */
 	static const uint8_t loop[] = { 0xf3, 0x90, 0xeb, 0xfc, 0xc3 }; /* 1: pause; jmp 1b; ret */
-	for (unsigned i = 0; i < 50; i++) {
+	for (unsigned i = 0; i < 20; i++) {
 		memcpy(code + 64, loop, sizeof(loop));
 		smp_call(1, (void (*)(void *))(void *)(code + 64), NULL);
 		delay_us(i * 10);
@@ -269,11 +269,17 @@ int main(void)
 		smp_call(i, (void (*)(void *))sti, NULL);
 	for (unsigned i = 1; i < cpus; i++)
 		smp_wait(i);
+	print("atomics\n");
 	atomics();
+	print("ipis\n");
 	ipis();
+	print("wake_ups\n");
 	wake_ups();
+	print("ordering\n");
 	ordering();
+	print("shootdown\n");
 	shootdown();
+	print("cross_modified\n");
 	cross_modified();
 	return 0;
 }
