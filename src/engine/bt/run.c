@@ -62,11 +62,7 @@ static bool bt_must_look(const struct bt_vcpu *vcpu)
 	return s->exception_pending || s->interrupt_pending || vcpu->trace;
 }
 
-/*
- * The block was left other than by a jump: @insn returned @result. False when the loop must end.
- * The shadow of STI and MOV SS lasts one instruction; with nothing to hold back it may as well
- * end here.
- */
+/* The block was left other than by a jump: @insn returned @result. False when the loop must end. */
 static bool bt_left(struct bt_vcpu *vcpu, const struct x86_insn *insn, uint64_t rip, int result)
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
@@ -78,12 +74,9 @@ static bool bt_left(struct bt_vcpu *vcpu, const struct x86_insn *insn, uint64_t 
 	bt_context_update(vcpu);
 	if (bt_must_look(vcpu))
 		return false;
-	if (unlikely(cpu->s.interrupt_shadow)) {
-		if (atomic_load_explicit(&vcpu->request, memory_order_relaxed))
-			return false;
-		cpu->s.interrupt_shadow = 0;
-	}
-	return true;
+	/* Something may wait for the one instruction behind STI or MOV SS. */
+	return !cpu->s.interrupt_shadow ||
+	       !atomic_load_explicit(&vcpu->request, memory_order_relaxed);
 }
 
 /* The next block by way of the map, remembered in @link unless the cache was emptied under it. */
@@ -108,26 +101,37 @@ static struct bt_block *bt_follow(struct bt_vcpu *vcpu, struct bt_link *link)
 	return next;
 }
 
+/* Relaxed: whoever sets a request wants to be noticed soon, and what it carries is read after
+ * the word is taken in bt_take_requests(). */
+static bool bt_is_requested(const struct bt_vcpu *vcpu)
+{
+	return unlikely(atomic_load_explicit(&vcpu->request, memory_order_relaxed));
+}
+
+/*
+ * Requests are looked at before each block, save the first one and one in the shadow of STI or
+ * MOV SS: an interrupt must not come between STI and HLT. With nothing known to be held back the
+ * shadow may as well cover that whole block.
+ */
 static void bt_execute(struct bt_vcpu *vcpu)
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
-	struct bt_block *block = NULL;
+	struct bt_block *block = bt_follow(vcpu, NULL);
 
-	/* Relaxed: whoever sets a request wants to be noticed soon, and what it carries is read
-	 * after the word is taken in bt_take_requests(). */
-	while (likely(!atomic_load_explicit(&vcpu->request, memory_order_relaxed))) {
+	for (;;) {
 		const struct x86_insn *insn;
 		struct bt_link *link;
 		uint64_t rip;
 		int result;
 
 		if (unlikely(!block)) {
-			block = bt_follow(vcpu, NULL);
-			if (!block && bt_must_look(vcpu))
+			if (bt_must_look(vcpu) || bt_is_requested(vcpu))
 				return;
+			block = bt_follow(vcpu, NULL);
 			continue;
 		}
 		vcpu->current = block;
+		cpu->s.interrupt_shadow = 0;
 		insn = block->insn;
 		rip = cpu->s.rip;
 		do {
@@ -137,19 +141,22 @@ static void bt_execute(struct bt_vcpu *vcpu)
 			insn++;
 		} while (result == X86_NEXT);
 		if (unlikely(result != X86_JUMP)) {
-			block = NULL;
 			if (!bt_left(vcpu, insn - 1, rip, result))
 				return;
-			continue;
-		}
-		link = &block->link[cpu->s.rip == rip];
-		if (likely(link->rip == cpu->s.rip && link->epoch == vcpu->epoch)) {
-			block = bt_block_at(vcpu, link->block);
-			if (likely(bt_block_is_trusted(block)))
+			block = bt_follow(vcpu, NULL);
+			if (unlikely(cpu->s.interrupt_shadow))
 				continue;
+		} else {
+			link = &block->link[cpu->s.rip == rip];
+			if (likely(link->rip == cpu->s.rip && link->epoch == vcpu->epoch)) {
+				block = bt_block_at(vcpu, link->block);
+				if (unlikely(!bt_block_is_trusted(block)))
+					block = bt_follow(vcpu, link);
+			} else {
+				block = bt_follow(vcpu, link);
+			}
 		}
-		block = bt_follow(vcpu, link);
-		if (!block && bt_must_look(vcpu))
+		if (bt_is_requested(vcpu))
 			return;
 	}
 }
@@ -296,7 +303,6 @@ enum engine_exit bt_vcpu_run(struct engine_vcpu *base)
 			bt_step(vcpu);
 			continue;
 		}
-		s->interrupt_shadow = 0;
 		bt_execute(vcpu);
 	}
 	bt_guest_leave(vcpu);
