@@ -272,6 +272,16 @@ int x86_op_x87_trigonometric(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 /* ---- loads ---- */
 
+/* Whether the host pushed: AMD's does in spite of an unmasked denormal operand. */
+static void push_result(struct x86_fpu *f, const struct x87_io *io)
+{
+	x87_flags(f, io->sw, 0, 0);
+	if ((io->sw >> 11 & 7) != 5)
+		return;
+	x87_set_top(f, x87_top(f) - 1);
+	x87_set(f, 0, io->r);
+}
+
 FPU_ALWAYS_INLINE int load(struct x86_cpu *cpu, const struct x86_insn *insn, x87_stub *stub,
 			   unsigned bytes)
 {
@@ -281,10 +291,7 @@ FPU_ALWAYS_INLINE int load(struct x86_cpu *cpu, const struct x86_insn *insn, x87
 	if (begin(cpu, insn, &io, bytes))
 		return X86_FAULT;
 	x87_run(f, stub, &io, 1);
-	if (x87_flags(f, io.sw, 0, X87_BEFORE))
-		return X86_NEXT;
-	x87_set_top(f, x87_top(f) - 1);
-	x87_set(f, 0, io.r);
+	push_result(f, &io);
 	return X86_NEXT;
 }
 
@@ -345,10 +352,7 @@ int x86_op_x87_fld_sti(struct x86_cpu *cpu, const struct x86_insn *insn)
 	io.cw = f->fcw;
 	io.tags = (x87_is_empty(f, i) ? X87_A_EMPTY : 0) | (x87_is_empty(f, 7) ? 0 : X87_FULL);
 	x87_fld_st(&io);
-	if (x87_flags(f, io.sw, 0, X87_BEFORE))
-		return X86_NEXT;
-	x87_set_top(f, x87_top(f) - 1);
-	x87_set(f, 0, io.r);
+	push_result(f, &io);
 	return X86_NEXT;
 }
 
