@@ -44,9 +44,9 @@ struct x86_cpuid_model {
 #define F1_XSAVE   BIT(26)
 #define F1_OSXSAVE BIT(27)
 /* Leaf 7 EBX, from the host: BMI1 AVX2 BMI2 RDSEED ADX SHA. By ourselves: FSGSBASE SMEP ERMS
- * INVPCID SMAP CLFLUSHOPT. ECX: UMIP, RDPID. */
+ * INVPCID SMAP CLFLUSHOPT, and no FCS and FDS. ECX: UMIP, RDPID. */
 #define F7_EBX_HOST (BIT(3) | BIT(5) | BIT(8) | BIT(18) | BIT(19) | BIT(29))
-#define F7_EBX_OWN  (BIT(0) | BIT(7) | BIT(9) | BIT(10) | BIT(20) | BIT(23))
+#define F7_EBX_OWN  (BIT(0) | BIT(7) | BIT(9) | BIT(10) | BIT(13) | BIT(20) | BIT(23))
 #define F7_EBX_AVX  BIT(5)
 #define F7_ECX_OWN  (BIT(2) | BIT(22))
 /* Intel's speculation controls: IBRS and IBPB, STIBP, ARCH_CAPABILITIES, SSBD. */
