@@ -496,7 +496,7 @@ static void fill_state(struct x86_state *s)
 	s->sfmask = 0x47700;
 	s->kernel_gs_base = 0xffff888000000000ull;
 	s->sysenter_cs = 0x10;
-	s->sysenter_eip = 0xffffffff82000000ull;
+	s->sysenter_eip = 0x82000000; /* AMD keeps 32 bits */
 	s->pat = 0x0407050600070106ull;
 	s->mtrr_def_type = 0xc06;
 	s->mtrr_var[0] = 0x6;
