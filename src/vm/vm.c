@@ -10,11 +10,14 @@
  */
 #include "vm/vm.h"
 
+#include <errno.h>
 #include <glib-unix.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/signalfd.h>
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "dev/virtio/virtio.h"
@@ -170,41 +173,50 @@ static bool rebuild(struct vm *vm)
 	return false;
 }
 
-static gboolean on_signal(struct vm *vm, int signal)
+/* As a shell would report it: 128 and the signal's number. */
+static gboolean on_signal(int fd, GIOCondition condition, gpointer arg)
 {
-	/* As a shell would report it. */
-	vm_stop(vm, 128 + signal);
+	struct signalfd_siginfo info;
+
+	if (read(fd, &info, sizeof(info)) != sizeof(info))
+		return G_SOURCE_CONTINUE;
+	if (info.ssi_signo == SIGHUP)
+		log_error("hung up: the terminal is gone");
+	vm_stop(arg, 128 + (int)info.ssi_signo);
 	return G_SOURCE_CONTINUE;
 }
 
-static gboolean on_sigint(gpointer arg)
+/* A descriptor instead of handlers: no system call is interrupted, and GLib needs no thread for it.
+ * Before other threads are started, which inherit the mask. -errno when the host refuses. */
+static int signals_block(void)
 {
-	return on_signal(arg, SIGINT);
-}
+	sigset_t set;
+	int fd;
 
-static gboolean on_sigterm(gpointer arg)
-{
-	return on_signal(arg, SIGTERM);
-}
-
-static gboolean on_sighup(gpointer arg)
-{
-	log_error("hung up: the terminal is gone");
-	return on_signal(arg, SIGHUP);
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	return fd;
 }
 
 int vm_run(struct vm *vm)
 {
-	guint sources[] = {
-		g_unix_signal_add(SIGINT, on_sigint, vm),
-		g_unix_signal_add(SIGTERM, on_sigterm, vm),
-		g_unix_signal_add(SIGHUP, on_sighup, vm),
-	};
+	auto_fd int fd = signals_block();
+	guint source;
 
+	if (fd < 0) {
+		log_error("the host gives no descriptor for signals: %s", g_strerror(-fd));
+		return VM_STATUS_FAIL;
+	}
+	source = g_unix_fd_add(fd, G_IO_IN, on_signal, vm);
 	while (run_until_wish(vm) == WISH_RESET && rebuild(vm))
 		;
-	for (gsize i = 0; i < G_N_ELEMENTS(sources); i++)
-		g_source_remove(sources[i]);
+	g_source_remove(source);
 	while (g_main_context_iteration(NULL, FALSE))
 		; /* a wake-up that came after the end */
 	return vm->status;
