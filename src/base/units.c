@@ -64,7 +64,7 @@ gboolean size_parse(const char *text, uint64_t plain_unit, uint64_t *ret_bytes, 
 	if (!g_ascii_isdigit(*p))
 		goto not_a_size;
 	for (; g_ascii_isdigit(*p); p++) {
-		overflow |= whole > (SIZE_LIMIT - 10) / 10;
+		overflow |= whole >= UINT64_MAX / 10;
 		whole = whole * 10 + (uint64_t)(*p - '0');
 	}
 	if (*p == '.') {

@@ -7,6 +7,7 @@
 	.long 0x1badb002, 0, -0x1badb002
 	.global _start
 _start:
+	movl $0x200000, %esp
 #if defined(GUEST_first)
 	movb $0x10, %al
 	jmp leave
