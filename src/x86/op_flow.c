@@ -44,12 +44,22 @@ static int loop(struct x86_cpu *cpu, const struct x86_insn *insn, bool condition
 	return taken ? X86_JUMP : X86_NEXT;
 }
 
+/* A stack that cannot be written comes first, but it is not written. */
+static int bad_call(struct x86_cpu *cpu, unsigned size)
+{
+	uint64_t off = (cpu->s.gpr[X86_RSP] - size) & x86_sp_mask(cpu);
+
+	if (x86_probe_write(cpu, X86_SS, off, size) != X86_NEXT)
+		return X86_FAULT;
+	return x86_gp(cpu, 0);
+}
+
 #define CALL_TO(S, target)                                                                         \
 	do {                                                                                       \
 		X86_T(S) to = target;                                                              \
                                                                                                    \
 		if (unlikely(target_is_bad(cpu, to)))                                              \
-			return x86_gp(cpu, 0);                                                     \
+			return bad_call(cpu, S);                                                   \
 		if (unlikely(x86_push_##S(cpu, (X86_T(S))cpu->s.rip) != X86_NEXT))                 \
 			return X86_FAULT;                                                          \
 		cpu->s.rip = to;                                                                   \
@@ -154,11 +164,15 @@ X86_HANDLER(into)
 #define BOUND(S)                                                                                   \
 	X86_HANDLER(bound##S)                                                                      \
 	{                                                                                          \
-		X86_I_##S v = (X86_I_##S)x86_reg_##S(cpu, insn), limit[2];                         \
+		X86_I_##S v = (X86_I_##S)x86_reg_##S(cpu, insn), low, high;                        \
+		uint64_t ea = x86_ea(cpu, insn);                                                   \
                                                                                                    \
-		if (x86_load_rm(cpu, insn, limit, 2 * S) != X86_NEXT)                              \
+		if (x86_read(cpu, insn->seg, ea, &low, S) != X86_NEXT ||                           \
+		    x86_read(cpu, insn->seg, insn->adsize == 2 ? (uint16_t)(ea + S) :              \
+							 (uint32_t)(ea + S),                       \
+			     &high, S) != X86_NEXT)                                                \
 			return X86_FAULT;                                                          \
-		return v < limit[0] || v > limit[1] ? x86_raise(cpu, X86_BR) : X86_NEXT;           \
+		return v < low || v > high ? x86_raise(cpu, X86_BR) : X86_NEXT;                    \
 	}
 #define X86_I_2 int16_t
 #define X86_I_4 int32_t

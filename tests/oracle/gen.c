@@ -236,9 +236,9 @@ static unsigned pick_pp(struct gen *g)
 			chance(g, 4)					   ? 2 + below(g, 2) :
 									     0;
 
-	/* With 66 before a near branch in 64-bit mode AMD has 16-bit operands, and Intel, whom the
-	 * core follows, 64-bit ones. */
-	if (want == 1 && g->row->size == X86_SIZE_F64 && g->c->bits == 64)
+	/* Before a near branch AMD lets 66 mean 16 bits in 64-bit mode, and F2 and F3 choose between
+	 * LOOPE and LOOPNE; Intel, whom the core follows, ignores them. */
+	if (g->row->size == X86_SIZE_F64)
 		want = 0;
 	if (allows(g, X86_SEL_PP_NONE << want))
 		return want;

@@ -144,6 +144,11 @@ struct oracle_guest *oracle_guest_new(void)
 	return g;
 }
 
+bool oracle_guest_has(const struct oracle_guest *g, unsigned feature)
+{
+	return g->cpu.features >> feature & 1;
+}
+
 void oracle_guest_free(struct oracle_guest *g)
 {
 	if (!g)

@@ -75,6 +75,7 @@ void oracle_native_run(const struct oracle_case *cases, struct oracle_result *re
 /* guest.c */
 struct oracle_guest;
 struct oracle_guest *oracle_guest_new(void);
+bool oracle_guest_has(const struct oracle_guest *guest, unsigned feature);
 void oracle_guest_free(struct oracle_guest *guest);
 void oracle_guest_run(struct oracle_guest *guest, const struct oracle_case *c,
 		      struct oracle_result *result);
