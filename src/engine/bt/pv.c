@@ -38,34 +38,6 @@ enum bt_pvclock_layout {
 /* The local APIC timer's input clock: one tick a nanosecond. */
 #define BT_APIC_KHZ 1000000u
 
-/* @width bits hold numbers 0..count-1. */
-static unsigned bt_id_bits(unsigned count)
-{
-	unsigned width = 0;
-
-	while (width < 31 && 1u << width < count)
-		width++;
-	return width;
-}
-
-/* SDM vol. 2 CPUID leaf 0xb: one thread a core, the vCPUs cores of one package. */
-static void bt_cpuid_topology(const struct bt_vcpu *vcpu, uint32_t subleaf, uint32_t regs[4])
-{
-	unsigned count = bt_engine_of(vcpu)->vcpu_count;
-
-	regs[0] = regs[1] = 0;
-	regs[2] = subleaf & 0xff;
-	regs[3] = vcpu->base.index;
-	if (subleaf == 0) {
-		regs[1] = 1;
-		regs[2] |= 1u << 8;
-	} else if (subleaf == 1) {
-		regs[0] = bt_id_bits(count);
-		regs[1] = count;
-		regs[2] |= 2u << 8;
-	}
-}
-
 static void bt_cpuid_hypervisor(struct bt_vcpu *vcpu, uint32_t leaf, uint32_t regs[4])
 {
 	struct bt_engine *engine = bt_engine_of(vcpu);
@@ -85,38 +57,9 @@ static void bt_cpuid_hypervisor(struct bt_vcpu *vcpu, uint32_t leaf, uint32_t re
 
 void bt_pv_cpuid(struct bt_vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t regs[4])
 {
-	unsigned count = bt_engine_of(vcpu)->vcpu_count;
-
-	switch (leaf) {
-	case 0:
-		if (regs[0] < 0xb)
-			regs[0] = 0xb;
-		break;
-	case 1:
-		regs[1] = (regs[1] & 0xffff) | count << 16 | vcpu->base.index << 24;
-		regs[2] |= 1u << 31 | 1u << 24 | 1u << 21; /* hypervisor, TSC deadline, x2APIC */
-		regs[3] |= 1u << 9;			   /* APIC */
-		if (count > 1)
-			regs[3] |= 1u << 28; /* HTT: more than one logical processor */
-		break;
-	case 4: /* caches: cores in the package */
-		if (regs[0] & 0x1f)
-			regs[0] = (regs[0] & 0x03ffffffu) | ((1u << bt_id_bits(count)) - 1) << 26;
-		break;
-	case 0xb:
-		bt_cpuid_topology(vcpu, subleaf, regs);
-		break;
-	case 0x80000008u: /* AMD: number of cores, width of their ids */
-		regs[2] = (regs[2] & ~0xf0ffu) | (count - 1) | bt_id_bits(count) << 12;
-		break;
-	case 0x8000001eu:
-		regs[0] = regs[1] = vcpu->base.index;
-		regs[2] = regs[3] = 0;
-		break;
-	default:
-		if (leaf >= 0x40000000u && leaf <= 0x400000ffu)
-			bt_cpuid_hypervisor(vcpu, leaf, regs);
-	}
+	x86_cpuid_topology(leaf, subleaf, vcpu->base.index, bt_engine_of(vcpu)->vcpu_count, regs);
+	if (leaf >= 0x40000000u && leaf <= 0x400000ffu)
+		bt_cpuid_hypervisor(vcpu, leaf, regs);
 }
 
 /* ns = (ticks << shift) * mul >> 32, with mul as large as fits: the guest's formula. */
