@@ -538,7 +538,7 @@ START_TEST(state_round_trip)
 	ck_assert_uint_eq(out.mtrr_var[0], in.mtrr_var[0]);
 	ck_assert_mem_eq(&out.fpu, &in.fpu, sizeof(in.fpu));
 	ck_assert_uint_eq(out.nmi_masked, in.nmi_masked);
-	ck_assert_uint_eq(out.interrupt_shadow, in.interrupt_shadow);
+	ck_assert(out.interrupt_shadow & 1); /* AMD has one bit for both shadows */
 	ck_assert_uint_eq(out.xcr0, in.xcr0);
 	close_machine();
 }
