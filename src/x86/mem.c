@@ -105,7 +105,9 @@ void x86_tlb_flush_page(struct x86_cpu *cpu, uint64_t linear)
 		if (e->read_tag == x86_tlb_tag(cpu, linear, 1))
 			e->read_tag = e->write_tag = ~(uint64_t)0;
 	}
-	if (cpu->ops->tlb_flushed)
+	if (cpu->ops->tlb_flushed_page)
+		cpu->ops->tlb_flushed_page(cpu, linear);
+	else if (cpu->ops->tlb_flushed)
 		cpu->ops->tlb_flushed(cpu);
 }
 

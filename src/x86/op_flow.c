@@ -161,6 +161,14 @@ X86_HANDLER(into)
 	return cpu->s.rflags & X86_FL_OF ? x86_software_interrupt(cpu, X86_OF) : X86_NEXT;
 }
 
+/* A debug trap that no gate's privilege holds back: SDM vol. 2, INT n/INTO/INT3/INT1. */
+X86_HANDLER(int1)
+{
+	(void)x86_raise(cpu, X86_DB);
+	cpu->fault.trap = true;
+	return X86_FAULT;
+}
+
 #define BOUND(S)                                                                                   \
 	X86_HANDLER(bound##S)                                                                      \
 	{                                                                                          \

@@ -73,6 +73,8 @@ struct x86_cpu_ops {
 	bool (*should_stop)(struct x86_cpu *cpu);
 	/* The linear address space changed under the fetch path (CR3, INVLPG, mode...). */
 	void (*tlb_flushed)(struct x86_cpu *cpu);
+	/* Only the page of @linear. Optional: absent means tlb_flushed(). */
+	void (*tlb_flushed_page)(struct x86_cpu *cpu, uint64_t linear);
 	/* VMCALL or VMMCALL: registers in the state. May be NULL; false: #UD. */
 	bool (*hypercall)(struct x86_cpu *cpu);
 };

@@ -51,9 +51,11 @@
 #define BT_BLOCK_INSNS 32u
 #define BT_BLOCK_BYTES 192u
 #define BT_MAP_BITS    12
-#define BT_HASH_BITS   14
+#define BT_HASH_BITS   13
+#define BT_HASH_WAYS   8u
 #define BT_CROSS_BITS  8
 #define BT_SYNC_RING   16u
+#define BT_FETCHED_WORDS 64u
 
 #define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -95,7 +97,6 @@ struct bt_block {
 	uint64_t gpa;
 	uint64_t trust_seq;  /* trusted once all vCPUs acknowledged this sync */
 	uint32_t trust_word; /* the page's word when trust_seq was taken */
-	uint32_t hash_next;  /* offset in the arena, 0: last */
 	const uint8_t *host; /* of gpa */
 	const uint8_t *bytes; /* what was decoded, behind the instructions */
 	struct x86_insn insn[];
@@ -110,11 +111,20 @@ struct bt_cross {
 	struct x86_insn insn;
 };
 
+/* One line of the host's cache. What falls out is only decoded again. */
+struct bt_hash_set {
+	struct {
+		uint32_t tag;
+		uint32_t block; /* offset in the arena; 0: empty */
+	} way[BT_HASH_WAYS];
+} __attribute__((aligned(64)));
+
 struct bt_cache {
 	uint8_t *arena; /* lazily touched; block at offset 0 does not exist */
 	uint32_t size, used;
 	uint32_t flushes; /* how often it was full, for statistics */
-	uint32_t hash[1u << BT_HASH_BITS];
+	struct bt_hash_set hash[1u << BT_HASH_BITS];
+	uint32_t next_way; /* to be replaced in a full set */
 	struct bt_link map[1u << BT_MAP_BITS];
 	struct bt_cross cross[1u << BT_CROSS_BITS];
 };
@@ -137,6 +147,8 @@ struct bt_vcpu {
 	uint32_t epoch_series;
 	uint64_t context_base; /* CS base and limit the series holds for */
 	uint32_t context_limit;
+	/* Pages that the series was used for: a bit per page number modulo 4096. */
+	uint64_t fetched[BT_FETCHED_WORDS];
 	uint32_t hot_steps;
 	bool irq_waiting; /* the local APIC may have something for us */
 	bool stepping;	  /* one instruction at a time */
@@ -249,6 +261,7 @@ int bt_cross_decode(struct bt_vcpu *vcpu, const uint8_t *bytes, unsigned avail,
 /* Recompute the fetch context after anything that may have changed it. */
 void bt_context_update(struct bt_vcpu *vcpu);
 void bt_context_flush(struct bt_vcpu *vcpu);
+void bt_context_flush_page(struct bt_vcpu *vcpu, uint64_t linear);
 
 static inline struct bt_block *bt_block_at(const struct bt_vcpu *vcpu, uint32_t offset)
 {

@@ -61,16 +61,55 @@ void bt_context_update(struct bt_vcpu *vcpu)
 void bt_context_flush(struct bt_vcpu *vcpu)
 {
 	vcpu->epoch_series++;
+	memset(vcpu->fetched, 0, sizeof(vcpu->fetched));
 	if (unlikely(!(vcpu->epoch_series << 4))) /* numbers begin again: nothing old may match */
 		bt_cache_flush(vcpu);
 	bt_context_update(vcpu);
 }
 
+static uint64_t *bt_fetched_word(struct bt_vcpu *vcpu, uint64_t linear)
+{
+	return &vcpu->fetched[(linear >> 18) % BT_FETCHED_WORDS];
+}
+
+/* Most pages that are unmapped hold data: nothing was fetched from them in this series. */
+void bt_context_flush_page(struct bt_vcpu *vcpu, uint64_t linear)
+{
+	if (*bt_fetched_word(vcpu, linear) >> (linear >> 12 & 63) & 1)
+		bt_context_flush(vcpu);
+}
+
 /* ---- blocks ---- */
 
-static uint32_t bt_block_hash(uint64_t gpa)
+static uint64_t bt_block_key(uint64_t gpa, unsigned code_bytes)
 {
-	return (uint32_t)((gpa * 0x9e3779b97f4a7c15ull) >> (64 - BT_HASH_BITS));
+	return (gpa ^ (uint64_t)code_bytes << 56) * 0x9e3779b97f4a7c15ull;
+}
+
+static struct bt_hash_set *bt_hash_set_of(struct bt_vcpu *vcpu, uint64_t key)
+{
+	return &vcpu->cache.hash[key >> (64 - BT_HASH_BITS)];
+}
+
+static uint32_t bt_block_offset(const struct bt_vcpu *vcpu, const struct bt_block *block)
+{
+	return (uint32_t)((const uint8_t *)block - vcpu->cache.arena);
+}
+
+static void bt_hash_insert(struct bt_vcpu *vcpu, const struct bt_block *block)
+{
+	uint64_t key = bt_block_key(block->gpa, block->code_bytes);
+	struct bt_hash_set *set = bt_hash_set_of(vcpu, key);
+	unsigned way = vcpu->cache.next_way++ % BT_HASH_WAYS;
+
+	for (unsigned i = 0; i < BT_HASH_WAYS; i++) {
+		if (!set->way[i].block || set->way[i].tag == (uint32_t)key) {
+			way = i;
+			break;
+		}
+	}
+	set->way[way].tag = (uint32_t)key;
+	set->way[way].block = bt_block_offset(vcpu, block);
 }
 
 static struct bt_link *bt_map_slot(struct bt_vcpu *vcpu, uint64_t rip)
@@ -101,17 +140,11 @@ static int bt_exec_stale(struct x86_cpu *cpu, const struct x86_insn *insn)
 	return X86_REPEAT;
 }
 
-static void bt_block_remove(struct bt_vcpu *vcpu, struct bt_block *block)
+/* Links and map entries may still lead to it. */
+static void bt_block_kill(struct bt_block *block)
 {
-	uint32_t *at = &vcpu->cache.hash[bt_block_hash(block->gpa)];
-	uint32_t offset = (uint32_t)((uint8_t *)block - vcpu->cache.arena);
-
-	while (*at && *at != offset)
-		at = &bt_block_at(vcpu, *at)->hash_next;
-	if (*at)
-		*at = block->hash_next;
 	block->stamp = BT_NO_STAMP;
-	block->count = 0; /* dead: links and map entries may still lead here */
+	block->code_bytes = 0;
 }
 
 void bt_block_poison(struct bt_vcpu *vcpu)
@@ -122,19 +155,21 @@ void bt_block_poison(struct bt_vcpu *vcpu)
 	 * needs its length, which stays. */
 	for (unsigned i = 0; i < block->count; i++)
 		block->insn[i].exec = bt_exec_stale;
-	bt_block_remove(vcpu, block);
+	bt_block_kill(block);
 }
 
 static struct bt_block *bt_block_lookup(struct bt_vcpu *vcpu, uint64_t gpa)
 {
-	uint32_t offset = vcpu->cache.hash[bt_block_hash(gpa)];
+	unsigned code_bytes = vcpu->cpu.code_bytes;
+	uint64_t key = bt_block_key(gpa, code_bytes);
+	const struct bt_hash_set *set = bt_hash_set_of(vcpu, key);
 
-	while (offset) {
-		struct bt_block *block = bt_block_at(vcpu, offset);
+	for (unsigned i = 0; i < BT_HASH_WAYS && set->way[i].block; i++) {
+		struct bt_block *block = bt_block_at(vcpu, set->way[i].block);
 
-		if (block->gpa == gpa && block->code_bytes == vcpu->cpu.code_bytes)
+		if (set->way[i].tag == (uint32_t)key && block->gpa == gpa &&
+		    block->code_bytes == code_bytes)
 			return block;
-		offset = block->hash_next;
 	}
 	return NULL;
 }
@@ -190,12 +225,11 @@ static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const u
 		.gpa = gpa,
 		.host = host,
 		.bytes = (uint8_t *)&block->insn[count + 1],
-		.hash_next = cache->hash[bt_block_hash(gpa)],
 	};
 	memcpy(block->insn, insn, count * sizeof(insn[0]));
 	block->insn[count] = (struct x86_insn){ .exec = bt_exec_end };
 	memcpy((uint8_t *)&block->insn[count + 1], bytes, len);
-	cache->hash[bt_block_hash(gpa)] = cache->used;
+	bt_hash_insert(vcpu, block);
 	cache->used += (uint32_t)need;
 	return block;
 }
@@ -228,7 +262,7 @@ static struct bt_block *bt_block_check(struct bt_vcpu *vcpu, struct bt_block *bl
 	}
 	/* The page's word was read before its bytes: a store in between changes the word. */
 	if (block && memcmp(block->bytes, host, block->len) != 0) {
-		bt_block_remove(vcpu, block);
+		bt_block_kill(block);
 		block = NULL;
 	}
 	if (!block) {
@@ -266,17 +300,22 @@ static struct bt_block *bt_block_find_gpa(struct bt_vcpu *vcpu, bool *ret_again)
 	host = bt_ram_host(bt_engine_of(vcpu), gpa);
 	if (!host)
 		return NULL;
-	block = bt_block_check(vcpu, bt_block_lookup(vcpu, gpa), gpa, host);
+	*bt_fetched_word(vcpu, linear) |= 1ull << (linear >> 12 & 63);
+	/* What was there before the context changed is mostly there still. */
+	slot = bt_map_slot(vcpu, cpu->s.rip);
+	block = slot->rip == cpu->s.rip ? bt_block_at(vcpu, slot->block) : NULL;
+	if (!block || block->gpa != gpa || block->code_bytes != cpu->code_bytes ||
+	    !bt_block_is_trusted(block))
+		block = bt_block_check(vcpu, bt_block_lookup(vcpu, gpa), gpa, host);
 	if (!block)
 		return NULL;
 	/* All of it must be inside the code segment; the instruction that is not runs alone. */
 	if (cpu->code_bytes != 8 && block->len - 1u > vcpu->context_limit - (uint32_t)cpu->s.rip)
 		return NULL;
-	slot = bt_map_slot(vcpu, cpu->s.rip);
 	*slot = (struct bt_link){
 		.rip = cpu->s.rip,
 		.epoch = vcpu->epoch,
-		.block = (uint32_t)((uint8_t *)block - vcpu->cache.arena),
+		.block = bt_block_offset(vcpu, block),
 	};
 	return block;
 }

@@ -179,6 +179,11 @@ static void bt_op_tlb_flushed(struct x86_cpu *cpu)
 	bt_context_flush(bt_vcpu_of(cpu));
 }
 
+static void bt_op_tlb_flushed_page(struct x86_cpu *cpu, uint64_t linear)
+{
+	bt_context_flush_page(bt_vcpu_of(cpu), linear);
+}
+
 const struct x86_cpu_ops bt_cpu_ops = {
 	.ram_page = bt_op_ram_page,
 	.ram_written = bt_op_ram_written,
@@ -195,4 +200,5 @@ const struct x86_cpu_ops bt_cpu_ops = {
 	.cpuid = bt_op_cpuid,
 	.should_stop = bt_op_should_stop,
 	.tlb_flushed = bt_op_tlb_flushed,
+	.tlb_flushed_page = bt_op_tlb_flushed_page,
 };
