@@ -124,16 +124,23 @@ size_t char_write(struct chardev *chr, const void *buf, size_t len)
 		out_keep_newest(chr, buf, len);
 		goto out;
 	}
-	if (taken > CHAR_OUT_BYTES - chr->out_len)
-		taken = CHAR_OUT_BYTES - chr->out_len;
-	out_append(chr, buf, taken);
-	if (!chr->out_pending) {
-		out_flush(chr);
-		if (chr->out_len > 0 || chr->out_dead) {
-			chr->out_pending = true;
-			wake(chr);
-		}
+	taken = 0;
+	do {
+		size_t room = CHAR_OUT_BYTES - chr->out_len;
+		size_t part = len - taken < room ? len - taken : room;
+
+		out_append(chr, (const uint8_t *)buf + taken, part);
+		taken += part;
+		if (!chr->out_pending)
+			out_flush(chr);
+	} while (taken < len && !chr->out_pending && !chr->out_dead && chr->out_len == 0);
+	/* Whatever is left, and whoever waits, is the loop's from here on. */
+	if (!chr->out_pending && (chr->out_len > 0 || chr->out_dead)) {
+		chr->out_pending = true;
+		wake(chr);
 	}
+	if (chr->out_dead)
+		taken = len;
 	if (taken < len)
 		chr->client_waits = true;
 out:
@@ -326,7 +333,7 @@ void char_set_output(struct chardev *chr, int fd)
 	chr->out_fd = fd;
 	chr->out_dead = false;
 	chr->out_is_socket = fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
-	chr->out_pending = true;
+	chr->out_pending = chr->out_len > 0;
 	pthread_mutex_unlock(&chr->lock);
 	wake(chr);
 }
