@@ -250,6 +250,7 @@ static void child_main(int how_to_end)
 	g_autofree char *text = NULL;
 
 	signal(SIGTERM, SIG_DFL); /* Check has its own */
+	loop_free(loop);
 	loop = loop_new();
 	config.loop = loop;
 	chr = char_stdio_open(&config, NULL);
@@ -260,6 +261,7 @@ static void child_main(int how_to_end)
 	loop_run(loop);
 	text = g_strdup_printf("<%s %ux%u>", seen.input, seen.columns, seen.rows);
 	char_write(chr, text, strlen(text));
+	g_clear_pointer(&text, g_free);
 	if (how_to_end == 1)
 		abort();
 	if (how_to_end == 2)
