@@ -83,6 +83,9 @@ void virtio_fail(struct virtio_dev *dev, const char *why)
 	if (!dev->running)
 		return;
 	dev->running = false;
+	/* Whoever is working a queue further up the stack finds nothing more in it. */
+	for (unsigned i = 0; i < dev->class->queue_count; i++)
+		dev->queues[i].vq.broken = true;
 	pthread_mutex_lock(&dev->lock);
 	dev->status |= VIRTIO_STATUS_NEEDS_RESET;
 	pthread_mutex_unlock(&dev->lock);
