@@ -70,15 +70,24 @@ int vec_ea_aligned(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned al
 	return X86_NEXT;
 }
 
-int vec_load_mem(struct x86_cpu *cpu, const struct x86_insn *insn, void *buf, unsigned len)
+int vec_read_slow(struct x86_cpu *cpu, const struct x86_insn *insn, void *buf, unsigned len,
+		  unsigned align)
 {
 	uint64_t off;
 
-	if (len != 16 || (insn->flags & X86_INSN_VEX))
-		return x86_load_rm(cpu, insn, buf, len);
-	if (vec_ea_aligned(cpu, insn, 16, &off))
+	if (vec_ea_aligned(cpu, insn, align, &off))
 		return X86_FAULT;
 	return x86_read(cpu, insn->seg, off, buf, len);
+}
+
+int vec_write_slow(struct x86_cpu *cpu, const struct x86_insn *insn, const void *buf, unsigned len,
+		   unsigned align)
+{
+	uint64_t off;
+
+	if (vec_ea_aligned(cpu, insn, align, &off))
+		return X86_FAULT;
+	return x86_write(cpu, insn->seg, off, buf, len);
 }
 
 /*

@@ -9,12 +9,13 @@
  * calls of the 16-byte stub: by definition of these instructions the result is the same, and the
  * status flags are sticky.
  *
- * The host's MXCSR and x87 control word hold the guest's value only inside fpu_call() and the x87
- * stubs. The host never runs with an exception unmasked in MXCSR; x87 stubs may, but clear the
+ * The host's MXCSR and x87 control word hold the guest's value only between fpu_begin() and fpu_end()
+ * and inside the x87 stubs. The host never runs with an exception unmasked in MXCSR; x87 stubs may, but clear the
  * status word with FNCLEX before the next waiting instruction, so no signal can arise.
  */
 #pragma once
 
+#include "softmmu.h"
 #include "vec_stubs.h"
 #include "x86_int.h"
 
@@ -124,12 +125,45 @@ FPU_ALWAYS_INLINE void vec_clear_upper_scalar(struct x86_cpu *cpu, const struct 
 /* Offset of the memory operand; #GP(0) when its linear address is not a multiple of @align. */
 int vec_ea_aligned(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned align,
 		   uint64_t *ret_off);
+/* By the book, for what the inlined paths below leave over. */
+int vec_read_slow(struct x86_cpu *cpu, const struct x86_insn *insn, void *buf, unsigned len,
+		  unsigned align);
+int vec_write_slow(struct x86_cpu *cpu, const struct x86_insn *insn, const void *buf, unsigned len,
+		   unsigned align);
 
-/* Legacy SSE operands of 16 bytes must be aligned, VEX ones need not (SDM vol. 2, table "Exceptions
- * Type 4"). */
-int vec_load_mem(struct x86_cpu *cpu, const struct x86_insn *insn, void *buf, unsigned len);
+/* The memory operand, @len bytes; #GP(0) when it is not aligned to @align. */
+FPU_ALWAYS_INLINE int vec_read(struct x86_cpu *cpu, const struct x86_insn *insn, void *buf,
+			       unsigned len, unsigned align)
+{
+	if (likely(insn->flags & X86_INSN_A64)) {
+		uint64_t linear = x86_linear64(cpu, insn);
+		const uint8_t *p = x86_host_read(cpu, linear, len);
 
-/* The r/m operand, @len bytes: where it lies is returned. @buf is used for memory only. */
+		if (likely(p && !(linear & (align - 1)))) {
+			memcpy(buf, p, len);
+			return X86_NEXT;
+		}
+	}
+	return vec_read_slow(cpu, insn, buf, len, align);
+}
+
+FPU_ALWAYS_INLINE int vec_write(struct x86_cpu *cpu, const struct x86_insn *insn, const void *buf,
+				unsigned len, unsigned align)
+{
+	if (likely(insn->flags & X86_INSN_A64)) {
+		uint64_t linear = x86_linear64(cpu, insn);
+		uint8_t *p = x86_host_write(cpu, linear, len);
+
+		if (likely(p && !(linear & (align - 1)))) {
+			memcpy(p, buf, len);
+			return X86_NEXT;
+		}
+	}
+	return vec_write_slow(cpu, insn, buf, len, align);
+}
+
+/* The r/m operand, @len bytes: where it lies is returned. @buf is used for memory only. Legacy SSE
+ * operands of 16 bytes must be aligned, VEX ones need not (SDM vol. 2, table "Exceptions Type 4"). */
 FPU_ALWAYS_INLINE int vec_load(struct x86_cpu *cpu, const struct x86_insn *insn, union vec *buf,
 			       unsigned len, const union vec **ret)
 {
@@ -138,7 +172,11 @@ FPU_ALWAYS_INLINE int vec_load(struct x86_cpu *cpu, const struct x86_insn *insn,
 		return X86_NEXT;
 	}
 	*ret = buf;
-	return vec_load_mem(cpu, insn, buf, len);
+	if (len == 32)
+		return vec_read(cpu, insn, buf, 32, 1);
+	if (len == 16)
+		return vec_read(cpu, insn, buf, 16, insn->flags & X86_INSN_VEX ? 1 : 16);
+	return vec_read(cpu, insn, buf, len, 1);
 }
 
 /* ---- host stubs ---- */
@@ -175,13 +213,17 @@ FPU_ALWAYS_INLINE uint32_t mxcsr_store(void)
 }
 
 /*
- * A floating-point operation in progress: between fpu_begin() and fpu_end() the host's MXCSR is the
+ * A floating-point operation in progress: between fpu_begin() and fpu_end() the host's MXCSR is as the
  * guest's, with all exceptions masked. fpu_end() returns X86_FAULT when an exception that the guest
  * has not masked was raised; the caller then leaves the destination alone.
+ *
+ * Loading MXCSR is dear. It is left out where both have the same controls and the host has no
+ * flag that the guest does not have: flags are sticky, so that what the guest finds is the same.
  */
 struct fpu_op {
 	uint32_t host;
-	bool tiny; /* set by the caller when a result is denormal: see fpu_end() */
+	bool loaded; /* the host's own value must come back */
+	bool tiny;   /* set by the caller when a result is denormal: see fpu_end_unmasked() */
 };
 
 FPU_ALWAYS_INLINE void fpu_begin(struct x86_cpu *cpu, struct fpu_op *op)
@@ -190,12 +232,17 @@ FPU_ALWAYS_INLINE void fpu_begin(struct x86_cpu *cpu, struct fpu_op *op)
 
 	op->host = mxcsr_store();
 	op->tiny = false;
+	op->loaded = false;
+	if (likely(!((op->host ^ guest) & ~MXCSR_FLAGS) && !(op->host & ~guest & MXCSR_FLAGS) &&
+		   (guest & MXCSR_MASKS) == MXCSR_MASKS))
+		return;
 	if ((guest & MXCSR_MASKS) != MXCSR_MASKS) {
 		/* Flush-to-zero works only while underflow is masked (SDM vol. 1, 10.2.3.3). */
 		if (!(guest & (MXCSR_UE << 7)))
 			guest &= ~MXCSR_FTZ;
 		guest = (guest | MXCSR_MASKS) & ~MXCSR_FLAGS;
 	}
+	op->loaded = true;
 	mxcsr_load(guest);
 }
 
@@ -205,9 +252,11 @@ FPU_ALWAYS_INLINE int fpu_end(struct x86_cpu *cpu, struct fpu_op *op)
 {
 	uint32_t now = mxcsr_store();
 
-	mxcsr_load(op->host);
-	if ((cpu->s.fpu.mxcsr & MXCSR_MASKS) != MXCSR_MASKS)
-		return fpu_end_unmasked(cpu, op, now & MXCSR_FLAGS);
-	cpu->s.fpu.mxcsr = now;
+	if (op->loaded) {
+		mxcsr_load(op->host & ~MXCSR_FLAGS);
+		if ((cpu->s.fpu.mxcsr & MXCSR_MASKS) != MXCSR_MASKS)
+			return fpu_end_unmasked(cpu, op, now & MXCSR_FLAGS);
+	}
+	cpu->s.fpu.mxcsr |= now & MXCSR_FLAGS;
 	return X86_NEXT;
 }

@@ -122,28 +122,27 @@ int x86_op_vec_permq(struct x86_cpu *cpu, const struct x86_insn *insn)
 	return finish(cpu, insn, &out);
 }
 
-static void clear_from(struct x86_cpu *cpu, unsigned first)
+FPU_ALWAYS_INLINE int clear_from(struct x86_cpu *cpu, const struct x86_insn *insn,
+				 unsigned first_lane)
 {
-	unsigned i;
+	unsigned count = cpu->code_bytes == 8 ? 16 : 8, i, lane;
 
-	for (i = 0; i < (cpu->code_bytes == 8 ? 16u : 8u); i++)
-		memset(cpu->s.fpu.vec[i] + first, 0, 64 - first);
+	if (vec_check(cpu, insn))
+		return X86_FAULT;
+	for (i = 0; i < count; i++)
+		for (lane = first_lane; lane < 4; lane++)
+			((v2u64 *)cpu->s.fpu.vec[i])[lane] = (v2u64){ 0, 0 };
+	return X86_NEXT;
 }
 
 int x86_op_vec_vzeroupper(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	if (vec_check(cpu, insn))
-		return X86_FAULT;
-	clear_from(cpu, 16);
-	return X86_NEXT;
+	return clear_from(cpu, insn, 1);
 }
 
 int x86_op_vec_vzeroall(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	if (vec_check(cpu, insn))
-		return X86_FAULT;
-	clear_from(cpu, 0);
-	return X86_NEXT;
+	return clear_from(cpu, insn, 0);
 }
 
 /* ---- masked moves: elements whose mask has a clear sign are neither accessed nor checked ---- */

@@ -99,7 +99,7 @@ FPU_ALWAYS_INLINE int load_scalar(struct x86_cpu *cpu, const struct x86_insn *in
 {
 	b->lane[0] = (v2u64){ 0, 0 };
 	if (vec_is_mem(insn))
-		return x86_load_rm(cpu, insn, b, size);
+		return vec_read(cpu, insn, b, size, 1);
 	b->lane[0] = vec_reg(cpu, insn->rm)->lane[0];
 	return X86_NEXT;
 }
@@ -240,7 +240,7 @@ int x86_op_fp_from_gpr(struct x86_cpu *cpu, const struct x86_insn *insn)
 	union vec out = { 0 };
 
 	if (vec_check(cpu, insn) ||
-	    (vec_is_mem(insn) && x86_load_rm(cpu, insn, &v, wide ? 8 : 4)))
+	    (vec_is_mem(insn) && vec_read(cpu, insn, &v, wide ? 8 : 4, 1)))
 		return X86_FAULT;
 	fpu_begin(cpu, &op);
 	vec_stub_variant(insn, wide)(&out, a, NULL, v);
@@ -285,7 +285,7 @@ int x86_op_fp_widen(struct x86_cpu *cpu, const struct x86_insn *insn)
 		return X86_FAULT;
 	if (!vec_is_mem(insn))
 		memcpy(&in, vec_reg(cpu, insn->rm), len);
-	else if (x86_load_rm(cpu, insn, &in, len))
+	else if (vec_read(cpu, insn, &in, len, 1))
 		return X86_FAULT;
 	fpu_begin(cpu, &op);
 	fn(&out.lane[0], &in, &in, 0);

@@ -19,19 +19,14 @@ FPU_ALWAYS_INLINE int load(struct x86_cpu *cpu, const struct x86_insn *insn, boo
 {
 	union vec buf;
 	const union vec *src = &buf;
-	uint64_t off;
 
 	if (vec_check(cpu, insn))
 		return X86_FAULT;
-	if (!vec_is_mem(insn)) {
+	if (!vec_is_mem(insn))
 		src = vec_reg(cpu, insn->rm);
-	} else if (aligned) {
-		if (vec_ea_aligned(cpu, insn, insn->vl, &off) ||
-		    x86_read(cpu, insn->seg, off, &buf, insn->vl))
-			return X86_FAULT;
-	} else if (x86_load_rm(cpu, insn, &buf, insn->vl)) {
+	else if (insn->vl == 32 ? vec_read(cpu, insn, &buf, 32, aligned ? 32 : 1) :
+				  vec_read(cpu, insn, &buf, 16, aligned ? 16 : 1))
 		return X86_FAULT;
-	}
 	copy(vec_reg(cpu, insn->reg), src, insn->vl);
 	vec_clear_upper(cpu, insn, insn->reg);
 	return X86_NEXT;
@@ -50,7 +45,6 @@ int x86_op_vec_load_a(struct x86_cpu *cpu, const struct x86_insn *insn)
 FPU_ALWAYS_INLINE int store(struct x86_cpu *cpu, const struct x86_insn *insn, bool aligned)
 {
 	const union vec *src = vec_reg(cpu, insn->reg);
-	uint64_t off;
 
 	if (vec_check(cpu, insn))
 		return X86_FAULT;
@@ -59,11 +53,9 @@ FPU_ALWAYS_INLINE int store(struct x86_cpu *cpu, const struct x86_insn *insn, bo
 		vec_clear_upper(cpu, insn, insn->rm);
 		return X86_NEXT;
 	}
-	if (!aligned)
-		return x86_store_rm(cpu, insn, src, insn->vl);
-	if (vec_ea_aligned(cpu, insn, insn->vl, &off))
-		return X86_FAULT;
-	return x86_write(cpu, insn->seg, off, src, insn->vl);
+	if (insn->vl == 32)
+		return vec_write(cpu, insn, src, 32, aligned ? 32 : 1);
+	return vec_write(cpu, insn, src, 16, aligned ? 16 : 1);
 }
 
 int x86_op_vec_store(struct x86_cpu *cpu, const struct x86_insn *insn)
@@ -81,7 +73,7 @@ FPU_ALWAYS_INLINE int load_low(struct x86_cpu *cpu, const struct x86_insn *insn,
 {
 	v2u64 v = { 0, 0 };
 
-	if (vec_check(cpu, insn) || x86_load_rm(cpu, insn, &v, len))
+	if (vec_check(cpu, insn) || vec_read(cpu, insn, &v, len, 1))
 		return X86_FAULT;
 	vec_reg(cpu, insn->reg)->lane[0] = v;
 	vec_clear_upper_scalar(cpu, insn, insn->reg);
@@ -102,14 +94,14 @@ int x86_op_vec_store4_m(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	if (vec_check(cpu, insn))
 		return X86_FAULT;
-	return x86_store_rm(cpu, insn, vec_reg(cpu, insn->reg), 4);
+	return vec_write(cpu, insn, vec_reg(cpu, insn->reg), 4, 1);
 }
 
 int x86_op_vec_store8_m(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	if (vec_check(cpu, insn))
 		return X86_FAULT;
-	return x86_store_rm(cpu, insn, vec_reg(cpu, insn->reg), 8);
+	return vec_write(cpu, insn, vec_reg(cpu, insn->reg), 8, 1);
 }
 
 /* MOVSS and MOVSD between registers merge the low element into the first source. */
@@ -181,15 +173,14 @@ int x86_op_vec_movq_store_m(struct x86_cpu *cpu, const struct x86_insn *insn)
 /* MOVD/MOVQ xmm, r/m32 or r/m64: the size is REX.W's, the 66 prefix is part of the opcode. */
 int x86_op_vec_movd_load(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	unsigned len = insn->flags & X86_INSN_W ? 8 : 4;
-	v2u64 v = { 0, 0 };
+	bool wide = insn->flags & X86_INSN_W;
+	uint64_t v = cpu->s.gpr[insn->rm];
 
 	if (vec_is_mem(insn))
-		return load_low(cpu, insn, len);
+		return wide ? load_low(cpu, insn, 8) : load_low(cpu, insn, 4);
 	if (vec_check(cpu, insn))
 		return X86_FAULT;
-	memcpy(&v, &cpu->s.gpr[insn->rm], len);
-	vec_reg(cpu, insn->reg)->lane[0] = v;
+	vec_reg(cpu, insn->reg)->lane[0] = (v2u64){ wide ? v : (uint32_t)v, 0 };
 	vec_clear_upper(cpu, insn, insn->reg);
 	return X86_NEXT;
 }
@@ -202,7 +193,7 @@ int x86_op_vec_movd_store(struct x86_cpu *cpu, const struct x86_insn *insn)
 	if (vec_check(cpu, insn))
 		return X86_FAULT;
 	if (vec_is_mem(insn))
-		return x86_store_rm(cpu, insn, src, len);
+		return vec_write(cpu, insn, src, len, 1);
 	cpu->s.gpr[insn->rm] = len == 8 ? src->u64[0] : src->u32[0];
 	return X86_NEXT;
 }
@@ -225,7 +216,7 @@ int x86_op_vec_movlp_m(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	uint64_t v;
 
-	if (vec_check(cpu, insn) || x86_load_rm(cpu, insn, &v, 8))
+	if (vec_check(cpu, insn) || vec_read(cpu, insn, &v, 8, 1))
 		return X86_FAULT;
 	return set_half(cpu, insn, 0, v);
 }
@@ -241,7 +232,7 @@ int x86_op_vec_movhp_m(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	uint64_t v;
 
-	if (vec_check(cpu, insn) || x86_load_rm(cpu, insn, &v, 8))
+	if (vec_check(cpu, insn) || vec_read(cpu, insn, &v, 8, 1))
 		return X86_FAULT;
 	return set_half(cpu, insn, 1, v);
 }
@@ -257,7 +248,7 @@ int x86_op_vec_movhp_store(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	if (vec_check(cpu, insn))
 		return X86_FAULT;
-	return x86_store_rm(cpu, insn, &vec_reg(cpu, insn->reg)->u64[1], 8);
+	return vec_write(cpu, insn, &vec_reg(cpu, insn->reg)->u64[1], 8, 1);
 }
 
 int x86_op_vec_movddup(struct x86_cpu *cpu, const struct x86_insn *insn)

@@ -17,18 +17,25 @@ static int finish(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned reg
 	return X86_NEXT;
 }
 
+FPU_ALWAYS_INLINE v2u64 choose(const uint32_t *src, unsigned imm)
+{
+	return (v2u64)(v4u32){ src[imm & 3], src[imm >> 2 & 3], src[imm >> 4 & 3],
+			       src[imm >> 6 & 3] };
+}
+
 /* PSHUFD; VPERMILPS by immediate is the same choice. */
 int x86_op_vec_pshufd(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	union vec buf, out = { 0 };
+	union vec buf, *dst = vec_reg(cpu, insn->reg);
 	const union vec *src;
-	unsigned i;
 
 	if (vec_check(cpu, insn) || vec_load(cpu, insn, &buf, insn->vl, &src))
 		return X86_FAULT;
-	for (i = 0; i < insn->vl / 4u; i++)
-		out.u32[i] = src->u32[(i & ~3u) | (insn->imm >> (i & 3) * 2 & 3)];
-	return finish(cpu, insn, insn->reg, &out);
+	dst->lane[0] = choose(&src->u32[0], insn->imm);
+	if (insn->vl == 32)
+		dst->lane[1] = choose(&src->u32[4], insn->imm);
+	vec_clear_upper(cpu, insn, insn->reg);
+	return X86_NEXT;
 }
 
 /* PSHUFLW and PSHUFHW: four words of each lane from @first on are chosen, the others are copied. */

@@ -3,6 +3,8 @@
 #include "x87_int.h"
 #include "insns.h"
 
+#define BOTH (X87_A_EMPTY | X87_B_EMPTY)
+
 enum source { FROM_ST, FROM_M32, FROM_M64, FROM_I16, FROM_I32 };
 
 static unsigned source_bytes(enum source from)
@@ -27,7 +29,7 @@ static x87_stub *arith_stub(unsigned op, enum source from)
 FPU_ALWAYS_INLINE int begin(struct x86_cpu *cpu, const struct x86_insn *insn, struct x87_io *io,
 			    unsigned bytes)
 {
-	if (x86_check_x87(cpu) || (bytes && x86_load_rm(cpu, insn, io->mem, bytes)))
+	if (x86_check_x87(cpu) || (bytes && vec_read(cpu, insn, io->mem, bytes, 1)))
 		return X86_FAULT;
 	x87_note(cpu, insn);
 	return X86_NEXT;
@@ -41,7 +43,9 @@ FPU_ALWAYS_INLINE int arith(struct x86_cpu *cpu, const struct x86_insn *insn, en
 
 	if (begin(cpu, insn, &io, from == FROM_ST ? 0 : source_bytes(from)))
 		return X86_FAULT;
-	x87_run(f, arith_stub(insn->modrm >> 3 & 7, from), &io, from == FROM_ST ? insn->modrm & 7 : 1);
+	x87_run(f, arith_stub(insn->modrm >> 3 & 7, from), &io, 0,
+		from == FROM_ST ? insn->modrm & 7 : 1,
+		from == FROM_ST ? BOTH : X87_A_EMPTY);
 	if (!x87_flags(f, io.sw, 0, X87_BEFORE))
 		x87_set(f, 0, io.r);
 	return X86_NEXT;
@@ -85,11 +89,7 @@ FPU_ALWAYS_INLINE int arith_sti(struct x86_cpu *cpu, const struct x86_insn *insn
 
 	if (begin(cpu, insn, &io, 0))
 		return X86_FAULT;
-	memcpy(io.a, f->st[i], 16);
-	memcpy(io.b, f->st[0], 16);
-	io.cw = f->fcw;
-	io.tags = (x87_is_empty(f, i) ? X87_A_EMPTY : 0) | (x87_is_empty(f, 0) ? X87_B_EMPTY : 0);
-	arith_stub(op >= 4 ? op ^ 1 : op, FROM_ST)(&io);
+	x87_run(f, arith_stub(op >= 4 ? op ^ 1 : op, FROM_ST), &io, i, 0, BOTH);
 	if (x87_flags(f, io.sw, 0, X87_BEFORE))
 		return X86_NEXT;
 	x87_set(f, i, io.r);
@@ -111,14 +111,14 @@ int x86_op_x87_arith_sti_pop(struct x86_cpu *cpu, const struct x86_insn *insn)
 /* ---- compares ---- */
 
 FPU_ALWAYS_INLINE int compare(struct x86_cpu *cpu, const struct x86_insn *insn, x87_stub *stub,
-			      unsigned bytes, unsigned pops)
+			      unsigned bytes, unsigned pops, unsigned uses)
 {
 	struct x86_fpu *f = &cpu->s.fpu;
 	struct x87_io io;
 
 	if (begin(cpu, insn, &io, bytes))
 		return X86_FAULT;
-	x87_run(f, stub, &io, bytes ? 1 : insn->modrm & 7);
+	x87_run(f, stub, &io, 0, bytes ? 1 : insn->modrm & 7, uses);
 	if (x87_flags(f, io.sw, X87_CC, X87_BEFORE))
 		return X86_NEXT;
 	while (pops--)
@@ -135,50 +135,50 @@ static unsigned pops_of(const struct x86_insn *insn)
 int x86_op_x87_com_st0(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	/* DE D0+i is an undocumented FCOMP. */
-	return compare(cpu, insn, x87_fcom_st, 0, insn->opcode == 0xde ? 1 : pops_of(insn));
+	return compare(cpu, insn, x87_fcom_st, 0, insn->opcode == 0xde ? 1 : pops_of(insn), BOTH);
 }
 
 int x86_op_x87_com_m32(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return compare(cpu, insn, x87_fcom_m32, 4, pops_of(insn));
+	return compare(cpu, insn, x87_fcom_m32, 4, pops_of(insn), X87_A_EMPTY);
 }
 
 int x86_op_x87_com_m64(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return compare(cpu, insn, x87_fcom_m64, 8, pops_of(insn));
+	return compare(cpu, insn, x87_fcom_m64, 8, pops_of(insn), X87_A_EMPTY);
 }
 
 int x86_op_x87_com_i16(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return compare(cpu, insn, x87_fcom_i16, 2, pops_of(insn));
+	return compare(cpu, insn, x87_fcom_i16, 2, pops_of(insn), X87_A_EMPTY);
 }
 
 int x86_op_x87_com_i32(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return compare(cpu, insn, x87_fcom_i32, 4, pops_of(insn));
+	return compare(cpu, insn, x87_fcom_i32, 4, pops_of(insn), X87_A_EMPTY);
 }
 
 /* FUCOM DD E0+i, FUCOMP DD E8+i. */
 int x86_op_x87_ucom_st0(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return compare(cpu, insn, x87_fucom_st, 0, pops_of(insn));
+	return compare(cpu, insn, x87_fucom_st, 0, pops_of(insn), BOTH);
 }
 
 /* FCOMPP DE D9, FUCOMPP DA E9: with ST(1). */
 int x86_op_x87_compp(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return compare(cpu, insn, insn->opcode == 0xde ? x87_fcom_st : x87_fucom_st, 0, 2);
+	return compare(cpu, insn, insn->opcode == 0xde ? x87_fcom_st : x87_fucom_st, 0, 2, BOTH);
 }
 
 /* FTST and FXAM. */
 int x86_op_x87_ftst(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return compare(cpu, insn, x87_ftst, 0, 0);
+	return compare(cpu, insn, x87_ftst, 0, 0, X87_A_EMPTY);
 }
 
 int x86_op_x87_fxam(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return compare(cpu, insn, x87_fxam, 0, 0);
+	return compare(cpu, insn, x87_fxam, 0, 0, X87_A_EMPTY);
 }
 
 /*
@@ -193,7 +193,7 @@ int x86_op_x87_comi(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 	if (begin(cpu, insn, &io, 0))
 		return X86_FAULT;
-	x87_run(f, insn->modrm & 0x10 ? x87_fcomi : x87_fucomi, &io, insn->modrm & 7);
+	x87_run(f, insn->modrm & 0x10 ? x87_fcomi : x87_fucomi, &io, 0, insn->modrm & 7, BOTH);
 	io.eflags &= X86_FL_STATUS;
 	if (io.eflags != X86_FL_STATUS)
 		cpu->s.rflags = (cpu->s.rflags & ~(uint64_t)X86_FL_STATUS) | io.eflags;
@@ -230,14 +230,14 @@ static void apply_stack(struct x86_fpu *f, const struct x87_io *io)
 }
 
 FPU_ALWAYS_INLINE int on_stack(struct x86_cpu *cpu, const struct x86_insn *insn, x87_stub *stub,
-			       uint16_t cc)
+			       unsigned uses, uint16_t cc)
 {
 	struct x86_fpu *f = &cpu->s.fpu;
 	struct x87_io io;
 
 	if (begin(cpu, insn, &io, 0))
 		return X86_FAULT;
-	x87_run(f, stub, &io, 1);
+	x87_run(f, stub, &io, 0, 1, uses);
 	if (!x87_flags(f, io.sw, cc, X87_BEFORE))
 		apply_stack(f, &io);
 	return X86_NEXT;
@@ -245,29 +245,38 @@ FPU_ALWAYS_INLINE int on_stack(struct x86_cpu *cpu, const struct x86_insn *insn,
 
 int x86_op_x87_fchs(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return on_stack(cpu, insn, x87_fchs, 0);
+	return on_stack(cpu, insn, x87_fchs, X87_A_EMPTY, 0);
 }
 
 int x86_op_x87_fabs(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return on_stack(cpu, insn, x87_fabs, 0);
+	return on_stack(cpu, insn, x87_fabs, X87_A_EMPTY, 0);
+}
+
+/* F2XM1, FSQRT, FRNDINT */
+static bool is_unary(unsigned modrm)
+{
+	return modrm == 0xf0 || modrm == 0xfa || modrm == 0xfc;
 }
 
 int x86_op_x87_compute(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return on_stack(cpu, insn, transcendental_stub(insn->modrm), 0);
+	return on_stack(cpu, insn, transcendental_stub(insn->modrm),
+			insn->modrm == 0xf4 ? X87_A_EMPTY | X87_FULL : /* FXTRACT pushes */
+			is_unary(insn->modrm) ? X87_A_EMPTY : BOTH, 0);
 }
 
 /* FPREM and FPREM1 give bits of the quotient. */
 int x86_op_x87_remainder(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return on_stack(cpu, insn, transcendental_stub(insn->modrm), X87_CC);
+	return on_stack(cpu, insn, transcendental_stub(insn->modrm), BOTH, X87_CC);
 }
 
 /* C2: operand out of range, nothing done. */
 int x86_op_x87_trigonometric(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return on_stack(cpu, insn, transcendental_stub(insn->modrm), X87_C2);
+	return on_stack(cpu, insn, transcendental_stub(insn->modrm), X87_A_EMPTY | X87_FULL,
+			X87_C2);
 }
 
 /* ---- loads ---- */
@@ -290,7 +299,7 @@ FPU_ALWAYS_INLINE int load(struct x86_cpu *cpu, const struct x86_insn *insn, x87
 
 	if (begin(cpu, insn, &io, bytes))
 		return X86_FAULT;
-	x87_run(f, stub, &io, 1);
+	x87_run(f, stub, &io, 0, 1, X87_FULL);
 	push_result(f, &io);
 	return X86_NEXT;
 }
@@ -347,11 +356,7 @@ int x86_op_x87_fld_sti(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 	if (begin(cpu, insn, &io, 0))
 		return X86_FAULT;
-	memcpy(io.a, f->st[i], 16);
-	memcpy(io.b, f->st[i], 16);
-	io.cw = f->fcw;
-	io.tags = (x87_is_empty(f, i) ? X87_A_EMPTY : 0) | (x87_is_empty(f, 7) ? 0 : X87_FULL);
-	x87_fld_st(&io);
+	x87_run(f, x87_fld_st, &io, i, i, X87_A_EMPTY | X87_FULL);
 	push_result(f, &io);
 	return X86_NEXT;
 }
@@ -367,8 +372,8 @@ FPU_ALWAYS_INLINE int store(struct x86_cpu *cpu, const struct x86_insn *insn, x8
 
 	if (x86_check_x87(cpu))
 		return X86_FAULT;
-	x87_run(f, stub, &io, 1);
-	if (!(io.sw & ~f->fcw & stop) && x86_store_rm(cpu, insn, io.mem, bytes))
+	x87_run(f, stub, &io, 0, 1, X87_A_EMPTY);
+	if (!(io.sw & ~f->fcw & stop) && vec_write(cpu, insn, io.mem, bytes, 1))
 		return X86_FAULT;
 	x87_note(cpu, insn);
 	if (!x87_flags(f, io.sw, 0, stop) && pop)

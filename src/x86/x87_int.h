@@ -30,7 +30,8 @@
 /* Exceptions found before the result exists: the instruction is abandoned when one is unmasked. */
 #define X87_BEFORE (X87_IE | X87_DE | X87_ZE)
 
-enum x87_tags { X87_A_EMPTY = 1, X87_B_EMPTY = 2, X87_FULL = 4 };
+/* What a stub has to imitate, or which operands matter. X87_UNMASKED: not all exceptions are masked. */
+enum x87_tags { X87_A_EMPTY = 1, X87_B_EMPTY = 2, X87_FULL = 4, X87_UNMASKED = 8 };
 
 /* Operands and results of a stub; the offsets are known to x87_stubs.S. */
 struct x87_io {
@@ -40,10 +41,12 @@ struct x87_io {
 	uint16_t cw, sw, host_cw;
 	uint16_t tags; /* enum x87_tags */
 	uint64_t eflags;
+	uint16_t host_sw;
 };
 
 _Static_assert(offsetof(struct x87_io, mem) == 64 && offsetof(struct x87_io, cw) == 80 &&
-		       offsetof(struct x87_io, tags) == 86 && offsetof(struct x87_io, eflags) == 88,
+		       offsetof(struct x87_io, tags) == 86 && offsetof(struct x87_io, eflags) == 88 &&
+		       offsetof(struct x87_io, host_sw) == 96,
 	       "x87_stubs.S has these offsets");
 
 /* The stubs: NAME_{st,m32,m64,i16,i32} by kind of the second operand. */
@@ -89,8 +92,10 @@ void x87_pop(struct x86_fpu *f);
 /* The default NaN, "real indefinite". */
 extern const uint8_t x87_indefinite[16];
 
-/* Run a stub on ST(0) and ST(@i). The status word of the guest is not touched yet. */
-void x87_run(const struct x86_fpu *f, x87_stub *fn, struct x87_io *io, unsigned i);
+/* Run a stub on ST(@a) and ST(@b), of which those in @uses (enum x87_tags) matter to the operation. The
+ * status word of the guest is not touched yet. */
+void x87_run(const struct x86_fpu *f, x87_stub *fn, struct x87_io *io, unsigned a, unsigned b,
+	     unsigned uses);
 /* Take over flags and C1, and the other condition codes in @cc. Returns true when the instruction is
  * to be abandoned because of an unmasked exception among @stop. */
 bool x87_flags(struct x86_fpu *f, uint16_t sw, uint16_t cc, uint16_t stop);

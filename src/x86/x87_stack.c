@@ -24,14 +24,18 @@ void x87_pop(struct x86_fpu *f)
 	x87_set_top(f, x87_top(f) + 1);
 }
 
-void x87_run(const struct x86_fpu *f, x87_stub *fn, struct x87_io *io, unsigned i)
+void x87_run(const struct x86_fpu *f, x87_stub *fn, struct x87_io *io, unsigned a, unsigned b,
+	     unsigned uses)
 {
-	memcpy(io->a, f->st[0], 16);
-	memcpy(io->b, f->st[i], 16);
+	unsigned tags = (x87_is_empty(f, a) ? X87_A_EMPTY : 0) |
+			(x87_is_empty(f, b) ? X87_B_EMPTY : 0) |
+			(x87_is_empty(f, 7) ? 0 : X87_FULL);
+
+	memcpy(io->a, f->st[a], 16);
+	memcpy(io->b, f->st[b], 16);
 	io->cw = f->fcw;
 	io->sw = f->fsw;
-	io->tags = (x87_is_empty(f, 0) ? X87_A_EMPTY : 0) | (x87_is_empty(f, i) ? X87_B_EMPTY : 0) |
-		   (x87_is_empty(f, 7) ? 0 : X87_FULL);
+	io->tags = (tags & uses) | ((f->fcw & 0x3f) == 0x3f ? 0 : X87_UNMASKED);
 	fn(io);
 }
 

@@ -18,36 +18,79 @@
 #define HOST_CW	 84(%rdi)
 #define TAGS	 86(%rdi)
 #define EFLAGS	 88(%rdi)
+#define HOST_SW	 96(%rdi)
 
 	.text
 x87_default_cw:
 	.short	0x37f
 
+/*
+ * Initialising the unit, clearing flags and changing the control word are slow. With all exceptions
+ * masked and no empty or full register in play (TAGS is 0) none is needed: flags are sticky in host
+ * and guest alike, so it is enough that the host begins with none that the guest does not have.
+ */
 x87_begin:
 	fnstcw	HOST_CW
-	fninit
+	cmpw	$0, TAGS
+	jne	1f
+	fnstsw	HOST_SW
+	movzwl	HOST_SW, %eax
+	movzwl	SW, %ecx
+	test	$0x3800, %eax
+	jnz	3f		/* somebody left the stack turned */
+	not	%ecx
+	and	$0x7f, %ecx
+	test	%ecx, %eax
+	jnz	4f
+2:	fldt	B
+	fldt	A
+	movzwl	CW, %eax
+	cmp	%ax, HOST_CW
+	je	5f
+	fldcw	CW
+5:	ret
+3:	fninit
+	jmp	2b
+4:	fnclex
+	jmp	2b
+
+1:	fninit
 	fldt	B
 	fldt	A
 	movzwl	TAGS, %eax
-	test	%eax, %eax
-	jnz	1f
-0:	fldcw	CW
-	ret
-1:	test	$4, %eax	/* X87_FULL: the register that a push would take */
-	jz	2f
+	test	$4, %eax	/* X87_FULL: the register that a push would take */
+	jz	6f
 	fldz
 	fincstp
-2:	test	$1, %eax	/* X87_A_EMPTY */
-	jz	3f
+6:	test	$1, %eax	/* X87_A_EMPTY */
+	jz	7f
 	ffree	%st(0)
-3:	test	$2, %eax	/* X87_B_EMPTY */
-	jz	0b
+7:	test	$2, %eax	/* X87_B_EMPTY */
+	jz	8f
 	ffree	%st(1)
-	jmp	0b
+8:	fldcw	CW
+	ret
 
 x87_end:
 	fnstsw	SW
-	fnclex
+	cmpw	$0, TAGS
+	jne	1f
+	movzwl	SW, %eax
+	and	$0x3800, %eax
+	fstpt	R
+	cmp	$0x3800, %eax	/* one popped: nothing is left */
+	je	3f
+	cmp	$0x3000, %eax
+	je	2f
+	fstpt	R2		/* one pushed */
+2:	fstp	%st(0)
+3:	movzwl	CW, %eax
+	cmp	%ax, HOST_CW
+	je	4f
+	fldcw	HOST_CW
+4:	ret
+
+1:	fnclex
 	fldcw	x87_default_cw(%rip)
 	fstpt	R
 	fstpt	R2
@@ -66,17 +109,22 @@ x87_\name:
 	jmp	x87_end
 	.endm
 
-/* For what leaves condition codes alone in some cases: begin with the guest's, found in SW. */
+/* For what leaves condition codes alone in some cases: begin with the guest's, found in SW. DX: those
+ * that matter. */
 x87_begin_cc:
 	call	x87_begin
-	sub	$32, %rsp
+	cmpw	$0, TAGS
+	jne	1f
+	test	%dx, SW		/* the loads have cleared the host's */
+	jz	2f
+1:	sub	$32, %rsp
 	fnstenv	(%rsp)
 	movzwl	SW, %eax
 	and	$0x4700, %eax
 	or	%ax, 4(%rsp)
 	fldenv	(%rsp)
 	add	$32, %rsp
-	ret
+2:	ret
 
 	.macro	stub_cc name:req, op:vararg
 	.globl	x87_\name
@@ -84,6 +132,7 @@ x87_begin_cc:
 	.type	x87_\name, @function
 	.balign	16
 x87_\name:
+	mov	$0x4700, %edx
 	call	x87_begin_cc
 	\op
 	jmp	x87_end
@@ -95,6 +144,7 @@ x87_\name:
 	.type	x87_\name, @function
 	.balign	16
 x87_\name:
+	mov	$0x200, %edx
 	call	x87_begin_cc
 	pushf
 	orl	$0x8d5, (%rsp)

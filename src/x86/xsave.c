@@ -20,11 +20,25 @@
 #define AVX_BYTES    256u
 #define XCOMP_COMPACT (1ull << 63)
 
+/* The whole range at once, when it lies in one page of plain RAM. */
+static uint8_t *area_host(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
+			  unsigned len, bool write)
+{
+	if (!(insn->flags & X86_INSN_A64) || insn->seg >= X86_FS)
+		return NULL;
+	return write ? x86_host_write(cpu, off, len) : x86_host_read(cpu, off, len);
+}
+
 static int area_read(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off, uint8_t *buf,
 		     unsigned len)
 {
+	const uint8_t *p = area_host(cpu, insn, off, len, false);
 	unsigned at, n;
 
+	if (p) {
+		memcpy(buf, p, len);
+		return X86_NEXT;
+	}
 	for (at = 0; at < len; at += n) {
 		n = len - at < 64 ? len - at : 64;
 		if (x86_read(cpu, insn->seg, off + at, buf + at, n))
@@ -37,8 +51,13 @@ static int area_read(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t 
 static int area_write(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
 		      const uint8_t *buf, unsigned len)
 {
+	uint8_t *p = area_host(cpu, insn, off, len, true);
 	unsigned at, n;
 
+	if (p) {
+		memcpy(p, buf, len);
+		return X86_NEXT;
+	}
 	for (at = 0; at < len; at += n) {
 		n = len - at < 64 ? len - at : 64;
 		if (x86_write(cpu, insn->seg, off + at, buf + at, n))
@@ -51,6 +70,8 @@ static int area_probe(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t
 {
 	unsigned at;
 
+	if (area_host(cpu, insn, off, len, true))
+		return X86_NEXT;
 	for (at = 0; at < len; at += 64)
 		if (x86_probe_write(cpu, insn->seg, off + at, len - at < 64 ? len - at : 64))
 			return X86_FAULT;

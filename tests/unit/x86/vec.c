@@ -478,7 +478,7 @@ static bool one_case(struct x86_cpu *cpu, const struct x86_row_info *row, uint8_
 			fprintf(stderr, "%s | %s: decoded as %s, %d of %u bytes\n", row->name,
 				row->opcode_text, r > 0 ? x86_rows[insn.row].opcode_text : "-", r,
 				c.n);
-		return r > 0;
+		return false;
 	}
 	r = insn.exec(cpu, &insn);
 	what = differs(row, cpu, &n, r == X86_FAULT);
