@@ -27,7 +27,7 @@ struct decoder {
 	uint8_t seg;  /* override, or X86_SEG_COUNT */
 	bool w, r, x, b;
 	bool vex;
-	uint8_t vex_pp, map, opcode;
+	uint8_t vex_pp, vvvv, map, opcode;
 };
 
 static uint8_t next_byte(struct decoder *d)
@@ -135,13 +135,12 @@ static void take_vex(struct decoder *d, uint8_t first)
 		last = next_byte(d);
 		d->w = last & 0x80;
 	}
-	d->insn->vvvv = ~(last >> 3) & 15;
+	d->vvvv = ~(last >> 3) & 15;
+	d->insn->vvvv = d->code_bytes == 8 ? d->vvvv : d->vvvv & 7;
 	d->insn->vl = last & 4 ? 32 : 16;
 	d->vex_pp = last & 3;
-	if (d->code_bytes != 8) {
+	if (d->code_bytes != 8)
 		d->r = d->x = d->b = false;
-		d->insn->vvvv &= 7;
-	}
 	if (d->map < 1 || d->map > 3)
 		d->error = d->error ? d->error : -X86_UD;
 	d->opcode = next_byte(d);
@@ -301,7 +300,7 @@ static uint32_t selector(const struct decoder *d, const uint8_t size[4])
 	if (d->vex) {
 		sel |= vex_pp[d->vex_pp];
 		sel |= insn->vl == 32 ? X86_SEL_L1 : X86_SEL_L0;
-		sel |= insn->vvvv ? X86_SEL_VVVV_N : X86_SEL_VVVV_0;
+		sel |= d->vvvv ? X86_SEL_VVVV_N : X86_SEL_VVVV_0;
 	} else {
 		sel |= d->rep == 0xf3 ? X86_SEL_PP_F3 : d->rep ? X86_SEL_PP_F2 :
 		       d->p66 ? X86_SEL_PP_66 : X86_SEL_PP_NONE;

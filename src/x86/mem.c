@@ -309,7 +309,7 @@ static void part_write(struct x86_cpu *cpu, const struct x86_part *part, const u
  * behind #PF): an access that is not aligned is one that may cross pages. */
 static int check_alignment(struct x86_cpu *cpu, uint64_t linear, unsigned len)
 {
-	unsigned align = len == 10 ? 8 : len;
+	unsigned align = len == 10 ? 8 : len > 16 ? 16 : len;
 
 	if (!x86_checks_alignment(cpu) || align & (align - 1))
 		return X86_NEXT;

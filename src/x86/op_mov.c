@@ -77,8 +77,8 @@ X86_EACH_WIDE(EXTEND, movsxb, 1, int8_t)
 X86_EACH_WIDE(EXTEND, movsxw, 2, int16_t)
 EXTEND(4, movsxd, 4, int32_t)
 EXTEND(8, movsxd, 4, int32_t)
-/* With a 16-bit operand size it is a plain move. */
-EXTEND(2, movsxd, 2, int16_t)
+/* With a 16-bit operand size it is a plain move, though AMD reads four bytes. */
+EXTEND(2, movsxd, 4, int32_t)
 
 X86_HANDLER(cbw2)
 {

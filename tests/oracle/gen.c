@@ -277,14 +277,17 @@ static void emit_vex(struct gen *g, unsigned pp)
 	bool w = pick_w(g), wide = !allows(g, X86_SEL_L0) || (allows(g, X86_SEL_L1) && chance(g, 50));
 	bool r = g->c->bits == 64 && chance(g, 40), x = g->c->bits == 64 && chance(g, 40);
 	bool b = g->c->bits == 64 && chance(g, 40);
-	unsigned vvvv = allows(g, X86_SEL_VVVV_N) ? below(g, g->c->bits == 64 ? 16 : 8) : 0;
+	unsigned vvvv = allows(g, X86_SEL_VVVV_N) ? below(g, 16) :
+			g->c->bits == 32 && chance(g, 3)  ? 8 :
+							      0;
 	unsigned last = (~vvvv & 15) << 3 | (wide ? 4 : 0) | pp;
 
 	if (chance(g, 8))
 		emit(g, 0x67);
 	if (g->c->bits == 64 && chance(g, 5))
 		emit(g, 0x65);
-	if (g->row->map == 1 && !w && chance(g, 50)) {
+	/* Outside 64-bit mode C5 with the top bit of vvvv would be LDS. */
+	if (g->row->map == 1 && !w && (vvvv < 8 || g->c->bits == 64) && chance(g, 50)) {
 		emit(g, 0xc5);
 		emit(g, (r ? 0 : 0x80) | last);
 		return;
