@@ -2,42 +2,54 @@
 /*
  * replay.c - main() of a fuzz target without libFuzzer: the corpus, then pseudo-random inputs.
  *
- * Usage: target SECONDS [FILE|DIRECTORY]... The seed of each random input is its number, so
- * that a crash is found again; SIKA_FUZZ_SEED=N runs that one alone.
+ * Usage: target [--seconds N] [--seed S] [FILE|DIRECTORY]... Inputs are made from consecutive seeds,
+ * from a different one each time; the seed of an input that crashes, or takes longer than
+ * HANG_SECONDS, is printed, and --seed runs that one alone.
  */
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <glib.h>
 
-#define MAX_BYTES 4096u
+#define MAX_BYTES    4096u
+#define HANG_SECONDS 30u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void file_run(const char *path)
-{
-	g_autofree char *bytes = NULL;
-	gsize len = 0;
+static volatile uint64_t seed_now;
 
-	if (g_file_get_contents(path, &bytes, &len, NULL))
-		(void)LLVMFuzzerTestOneInput((const uint8_t *)bytes, len);
+static void on_death(int sig)
+{
+	char line[80];
+	int len = snprintf(line, sizeof(line), "%s: repeat with --seed %llu\n",
+			   sig == SIGALRM ? "hangs" : "dies", (unsigned long long)seed_now);
+
+	if (write(STDERR_FILENO, line, (size_t)len) < 0 || sig == SIGALRM)
+		_exit(1);
+	signal(sig, SIG_DFL);
+	raise(sig);
 }
 
 static void path_run(const char *path)
 {
 	g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+	g_autofree char *bytes = NULL;
 	const char *name;
+	gsize len = 0;
 
 	if (!dir) {
-		file_run(path);
+		if (g_file_get_contents(path, &bytes, &len, NULL))
+			(void)LLVMFuzzerTestOneInput((const uint8_t *)bytes, len);
 		return;
 	}
 	while ((name = g_dir_read_name(dir))) {
 		g_autofree char *file = g_build_filename(path, name, NULL);
 
-		file_run(file);
+		path_run(file);
 	}
 }
 
@@ -53,6 +65,7 @@ static uint64_t next(uint64_t *state)
 
 static void seed_run(uint64_t seed)
 {
+	static const uint8_t edges[8] = {0, 1, 0x7f, 0x80, 0xff, 2, 4, 8};
 	uint8_t data[MAX_BYTES];
 	uint64_t state = seed;
 	size_t size = next(&state) % (sizeof(data) + 1);
@@ -60,30 +73,34 @@ static void seed_run(uint64_t seed)
 	for (size_t i = 0; i < size; i++) {
 		uint64_t r = next(&state);
 
-		/* Half of them from the edges of a byte's range. */
-		data[i] = r & 1 ? (uint8_t)(r >> 8)
-				: (const uint8_t[]){0, 1, 0x7f, 0x80, 0xff, 2, 4, 8}[r >> 8 & 7];
+		data[i] = r & 1 ? (uint8_t)(r >> 8) : edges[r >> 8 & 7];
 	}
+	seed_now = seed;
+	alarm(HANG_SECONDS);
 	(void)LLVMFuzzerTestOneInput(data, size);
 }
 
 int main(int argc, char **argv)
 {
-	const char *only = getenv("SIKA_FUZZ_SEED");
-	time_t end = time(NULL) + (argc > 1 ? atoi(argv[1]) : 1);
-	uint64_t seed = 0;
+	uint64_t seed = (uint64_t)time(NULL) << 32, count = 0;
+	int seconds = 5;
+	time_t end;
 
-	if (only) {
-		seed_run(strtoull(only, NULL, 0));
-		return 0;
+	signal(SIGABRT, on_death);
+	signal(SIGALRM, on_death);
+	for (int i = 1; i < argc; i++) {
+		if (g_str_equal(argv[i], "--seconds") && i + 1 < argc) {
+			seconds = atoi(argv[++i]);
+		} else if (g_str_equal(argv[i], "--seed") && i + 1 < argc) {
+			seed_run(strtoull(argv[++i], NULL, 0));
+			return 0;
+		} else {
+			path_run(argv[i]);
+		}
 	}
-	for (int i = 2; i < argc; i++)
-		path_run(argv[i]);
-	for (; time(NULL) < end; seed++) {
-		/* The last line tells which one it was. */
-		if (seed % 256 == 0)
-			fprintf(stderr, "from seed %llu\n", (unsigned long long)seed);
-		seed_run(seed);
-	}
+	printf("from seed %llu on\n", (unsigned long long)seed);
+	for (end = time(NULL) + seconds; time(NULL) < end; count++)
+		seed_run(seed++);
+	printf("%llu inputs\n", (unsigned long long)count);
 	return 0;
 }
