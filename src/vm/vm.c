@@ -16,8 +16,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <unistd.h>
 
-#include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "dev/virtio/virtio.h"
@@ -94,6 +94,24 @@ static void threads_stop(struct vm *vm)
 	vm->io_started = false;
 }
 
+/* A descriptor instead of handlers: no system call is interrupted, and GLib needs no thread for it.
+ * Before other threads are started, which inherit the mask. -errno when the host refuses. */
+static int signals_block(void)
+{
+	sigset_t set;
+	int fd;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	return fd;
+}
+
 struct vm *vm_new_on(const struct vm_config *config, const struct engine_ops *ops, GError **err)
 {
 	struct vm *vm = g_new0(struct vm, 1);
@@ -103,10 +121,11 @@ struct vm *vm_new_on(const struct vm_config *config, const struct engine_ops *op
 	vm->host.ops = &vcpu_host_ops;
 	pthread_mutex_init(&vm->lock, NULL);
 	vm->main = g_main_loop_new(NULL, FALSE);
+	vm->signal_fd = signals_block();
 	if (!vcpu_pins_check(config, err))
 		goto fail;
 	vm->loop = loop_new();
-	if (!vm->loop) {
+	if (!vm->loop || vm->signal_fd < 0) {
 		g_set_error(err, VM_CONFIG_ERROR, 0, "the host gives no event descriptors");
 		goto fail;
 	}
@@ -138,6 +157,8 @@ void vm_free(struct vm *vm)
 	backends_close(&vm->back);
 	if (vm->loop)
 		loop_free(vm->loop);
+	if (vm->signal_fd >= 0)
+		close(vm->signal_fd);
 	g_main_loop_unref(vm->main);
 	pthread_mutex_destroy(&vm->lock);
 	g_free(vm);
@@ -186,34 +207,10 @@ static gboolean on_signal(int fd, GIOCondition condition, gpointer arg)
 	return G_SOURCE_CONTINUE;
 }
 
-/* A descriptor instead of handlers: no system call is interrupted, and GLib needs no thread for it.
- * Before other threads are started, which inherit the mask. -errno when the host refuses. */
-static int signals_block(void)
-{
-	sigset_t set;
-	int fd;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd < 0)
-		return -errno;
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	return fd;
-}
-
 int vm_run(struct vm *vm)
 {
-	auto_fd int fd = signals_block();
-	guint source;
+	guint source = g_unix_fd_add(vm->signal_fd, G_IO_IN, on_signal, vm);
 
-	if (fd < 0) {
-		log_error("the host gives no descriptor for signals: %s", g_strerror(-fd));
-		return VM_STATUS_FAIL;
-	}
-	source = g_unix_fd_add(fd, G_IO_IN, on_signal, vm);
 	while (run_until_wish(vm) == WISH_RESET && rebuild(vm))
 		;
 	g_source_remove(source);

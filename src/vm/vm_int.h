@@ -70,6 +70,7 @@ struct vm {
 	pthread_t io_thread;
 	bool io_started;
 	GMainLoop *main;
+	int signal_fd; /* SIGINT, SIGTERM, SIGHUP, which are blocked from vm_new() on */
 	struct backends back;
 	struct board board;
 
