@@ -126,7 +126,7 @@ int x86_op_mmx_pshufw(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 int x86_op_mmx_movd_load(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	bool wide = insn->flags & X86_INSN_W;
+	bool wide = insn->opsize == 8;
 	uint64_t v = wide ? cpu->s.gpr[insn->rm] : (uint32_t)cpu->s.gpr[insn->rm];
 
 	if (x86_check_mmx(cpu))
@@ -143,7 +143,7 @@ int x86_op_mmx_movd_load(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 int x86_op_mmx_movd_store(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	bool wide = insn->flags & X86_INSN_W;
+	bool wide = insn->opsize == 8;
 	uint64_t v;
 
 	if (x86_check_mmx(cpu))

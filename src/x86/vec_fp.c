@@ -233,7 +233,7 @@ int x86_op_fp_comi8(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 int x86_op_fp_from_gpr(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	bool wide = insn->flags & X86_INSN_W;
+	bool wide = insn->opsize == 8;
 	const union vec *a = vec_src1(cpu, insn);
 	uint64_t v = cpu->s.gpr[insn->rm];
 	struct fpu_op op;
@@ -256,7 +256,7 @@ FPU_ALWAYS_INLINE int to_gpr(struct x86_cpu *cpu, const struct x86_insn *insn, u
 	if (vec_check(cpu, insn) || load_scalar(cpu, insn, &b, size))
 		return X86_FAULT;
 	fpu_begin(cpu, &op);
-	v = vec_stub_variant(insn, !!(insn->flags & X86_INSN_W))(NULL, NULL, &b, 0);
+	v = vec_stub_variant(insn, insn->opsize == 8)(NULL, NULL, &b, 0);
 	if (fpu_end(cpu, &op))
 		return X86_FAULT;
 	cpu->s.gpr[insn->reg] = v;

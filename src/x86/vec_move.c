@@ -173,7 +173,7 @@ int x86_op_vec_movq_store_m(struct x86_cpu *cpu, const struct x86_insn *insn)
 /* MOVD/MOVQ xmm, r/m32 or r/m64: the size is REX.W's, the 66 prefix is part of the opcode. */
 int x86_op_vec_movd_load(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	bool wide = insn->flags & X86_INSN_W;
+	bool wide = insn->opsize == 8;
 	uint64_t v = cpu->s.gpr[insn->rm];
 
 	if (vec_is_mem(insn))
@@ -187,7 +187,7 @@ int x86_op_vec_movd_load(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 int x86_op_vec_movd_store(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	unsigned len = insn->flags & X86_INSN_W ? 8 : 4;
+	unsigned len = insn->opsize == 8 ? 8 : 4;
 	const union vec *src = vec_reg(cpu, insn->reg);
 
 	if (vec_check(cpu, insn))

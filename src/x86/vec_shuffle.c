@@ -273,7 +273,7 @@ int x86_op_vec_pinsrw(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 int x86_op_vec_pinsrd(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return insert(cpu, insn, insn->flags & X86_INSN_W ? 8 : 4);
+	return insert(cpu, insn, insn->opsize);
 }
 
 /* PEXTRx to r/m: a register is zero-extended. */
@@ -302,7 +302,7 @@ int x86_op_vec_pextrw(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 int x86_op_vec_pextrd(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return extract(cpu, insn, insn->flags & X86_INSN_W ? 8 : 4);
+	return extract(cpu, insn, insn->opsize);
 }
 
 int x86_op_vec_extractps(struct x86_cpu *cpu, const struct x86_insn *insn)

@@ -126,7 +126,7 @@ static uint32_t length(const struct x86_cpu *cpu, const struct x86_insn *insn, e
 {
 	int64_t v = (int64_t)cpu->s.gpr[reg];
 
-	if (!(insn->flags & X86_INSN_W))
+	if (!(insn->flags & X86_INSN_W) || cpu->code_bytes != 8)
 		return (uint32_t)v;
 	if (v > 16 || v < -16)
 		v = 16;

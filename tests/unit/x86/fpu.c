@@ -423,6 +423,31 @@ START_TEST(environment_formats)
 }
 END_TEST
 
+/* Outside 64-bit mode VEX.W does not widen general registers, and there are eight vector registers. */
+START_TEST(vex_in_32_bit_code)
+{
+	struct env *e = env64();
+	struct x86_fpu *f = &e->cpu.s.fpu;
+	uint64_t v;
+	unsigned i;
+
+	e->cpu.code_bytes = 4;
+	e->cpu.s.seg[X86_DS] = (struct x86_segment){ .limit = ~0u, .attr = 0xc93 };
+	e->cpu.s.gpr[X86_RBX] = 0x1122334455667788;
+	ck_assert_int_eq(run(e, "c4 e1 f9 6e cb"), -1); /* vmovd xmm1, ebx with W */
+	memcpy(&v, f->vec[1], 8);
+	ck_assert_uint_eq(v, 0x55667788);
+	ck_assert_int_eq(run(e, "c4 e3 f1 22 cb 01"), -1); /* vpinsrd xmm1, xmm1, ebx, 1 */
+	memcpy(&v, f->vec[1], 8);
+	ck_assert_uint_eq(v, 0x5566778855667788);
+	memset(f->vec, 0xee, sizeof(f->vec));
+	ck_assert_int_eq(run(e, "c5 fc 77"), -1); /* vzeroall */
+	for (i = 0; i < 16; i++)
+		ck_assert_uint_eq(f->vec[i][17], i < 8 ? 0 : 0xee);
+	env_free(e);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("x86 fpu");
@@ -441,6 +466,7 @@ int main(void)
 	tcase_add_test(tc, xrstor_refuses_a_bad_header);
 	tcase_add_test(tc, xsetbv_takes_only_valid_sets);
 	tcase_add_test(tc, environment_formats);
+	tcase_add_test(tc, vex_in_32_bit_code);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
