@@ -1,0 +1,59 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# run.sh - run the tiny guests of guests.list under one engine, one line each.
+#
+# usage: run.sh [--engine bt|kvm] [--build DIR] [--list FILE] [NAME...]
+#
+# A guest ends through the debug exit port with 0 (status 1) when all its checks held. Exit status: 0 all
+# passed, 1 some failed, 77 the engine is not available here.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+engine=bt build=$here/../../build list=$here/guests.list
+while [ $# -gt 0 ]; do
+	case $1 in
+	--engine) engine=$2; shift 2 ;;
+	--build) build=$2; shift 2 ;;
+	--list) list=$2; shift 2 ;;
+	--) shift; break ;;
+	-*) echo "run.sh: no such option: $1" >&2; exit 2 ;;
+	*) break ;;
+	esac
+done
+only=" $* "
+sika=$build/src/cli/sika
+out=$(mktemp -d) || exit 2
+trap 'rm -rf "$out"' EXIT
+trap 'exit 1' INT TERM
+
+if [ "$engine" = kvm ] && ! { : <>/dev/kvm; } 2>/dev/null; then
+	echo "SKIP: /dev/kvm cannot be opened here"
+	echo "0 passed, 0 failed, $(grep -vc '^#' "$list") skipped"
+	exit 77
+fi
+
+passed=0 failed=0 skipped=0
+while read -r name cpus memory limit args; do
+	case $name in ''|'#'*) continue ;; esac
+	[ "$only" = "  " ] || case $only in *" $name "*) ;; *) continue ;; esac
+	label="$name ($engine, $cpus CPU)"
+	[ "$args" = - ] && args=
+	: >"$out/serial"
+	timeout -k 5 "$limit" "$sika" run --engine "$engine" --kernel "$build/tests/guest/$name.elf" \
+		--append "$args" --cpus "$cpus" --memory "$memory" --net none --debug-exit \
+		--no-reboot --serial "$out/serial" </dev/null >"$out/log" 2>&1
+	status=$?
+	if [ $status -eq 1 ] && grep -q '^skipped:' "$out/serial"; then
+		echo "SKIP: $label: $(sed -n 's/^skipped: //p' "$out/serial")"
+		skipped=$((skipped + 1))
+	elif [ $status -eq 1 ] && grep -q ' 0 failed' "$out/serial"; then
+		echo "PASS: $label: $(tail -n 1 "$out/serial")"
+		passed=$((passed + 1))
+	else
+		[ $status -eq 124 ] && why="no end within $limit s" || why="status $status"
+		echo "FAIL: $label: $why"
+		sed 's/^/    /' "$out/log" "$out/serial"
+		failed=$((failed + 1))
+	fi
+done <"$list"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]
