@@ -196,19 +196,19 @@ static int pushf_value(struct x86_cpu *cpu, unsigned size, uint64_t *ret)
 	return X86_NEXT;
 }
 
+#define POPF_ALL                                                                                   \
+	(X86_FL_STATUS | X86_FL_TF | X86_FL_IF | X86_FL_DF | X86_FL_IOPL | X86_FL_NT | X86_FL_RF | \
+	 X86_FL_AC | X86_FL_ID)
+
 /* POPF of 16 bits in virtual-8086 mode with VME: IF is VIF. */
 static int popf_vme(struct x86_cpu *cpu, uint64_t v, uint64_t *ret_mask, uint64_t *ret_value)
 {
 	if (v & X86_FL_TF || (v & X86_FL_IF && cpu->s.rflags & X86_FL_VIP))
 		return x86_gp(cpu, 0);
-	*ret_mask = (0xffff & ~(uint64_t)(X86_FL_IOPL | X86_FL_IF)) | X86_FL_VIF;
+	*ret_mask = (POPF_ALL & 0xffff & ~(uint64_t)(X86_FL_IOPL | X86_FL_IF)) | X86_FL_VIF;
 	*ret_value = (v & 0xffff) | (v & X86_FL_IF ? X86_FL_VIF : 0);
 	return X86_NEXT;
 }
-
-#define POPF_ALL                                                                                   \
-	(X86_FL_STATUS | X86_FL_TF | X86_FL_IF | X86_FL_DF | X86_FL_IOPL | X86_FL_NT | X86_FL_RF | \
-	 X86_FL_AC | X86_FL_ID)
 
 /* Which bits a popped @v may change, and to what. */
 static int popf_rules(struct x86_cpu *cpu, unsigned size, uint64_t v, uint64_t *ret_mask,

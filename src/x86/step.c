@@ -41,6 +41,9 @@ int x86_step(struct x86_cpu *cpu)
 	bool single_step = flags & X86_FL_TF;
 	int r, len;
 
+	/* Left by a block, which does not look for traps itself. */
+	if (cpu->debug_pending && x86_debug_trap(cpu, false))
+		return X86_STOP;
 	if (cpu->debug_armed && x86_debug_fetch(cpu, rip_linear(cpu)) == X86_FAULT)
 		return deliver(cpu, rip);
 	len = x86_fetch_insn(cpu, &insn);

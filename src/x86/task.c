@@ -243,8 +243,10 @@ static int start_new(struct x86_cpu *cpu, const struct task *t, bool wide, bool 
 		return r;
 	if (cpu->s.rip > ((t->eflags & X86_FL_VM) ? 0xffff : cpu->s.seg[X86_CS].limit))
 		return x86_gp(cpu, 0);
-	if (t->trap)
+	if (t->trap) {
 		cpu->debug_pending |= X86_DR6_BT;
+		x86_debug_update(cpu);
+	}
 	return X86_STOP;
 }
 
