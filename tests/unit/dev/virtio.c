@@ -417,6 +417,54 @@ START_TEST(blk_many_at_once_and_reset)
 }
 END_TEST
 
+static void *pause_and_resume(void *arg)
+{
+	for (unsigned i = 0; i < 100; i++) {
+		virtio_pause(arg);
+		virtio_resume(arg);
+		usleep(200);
+	}
+	return NULL;
+}
+
+/* As in a machine: the queues are worked in another thread than the registers, and the machine is
+ * paused now and then by a third. Resets come while requests are under way. */
+START_TEST(blk_with_a_thread_of_its_own)
+{
+	struct virtio_dev *dev = blk_up(flavours[_i] | BLK_ALL, false);
+	const struct drv_buf bufs[] = { { HEADER, 16, false }, { DATA, 4096, true },
+					{ STATUS, 1, true } };
+	pthread_t pauser;
+	uint16_t id;
+	uint32_t len;
+
+	rig_thread_start(&rig);
+	ck_assert_int_eq(pthread_create(&pauser, NULL, pause_and_resume, dev), 0);
+	for (unsigned round = 0; round < 60; round++) {
+		store_le32(ram(HEADER), 0);
+		store_le64(ram(HEADER + 8), round % 64 * 8);
+		for (unsigned i = 0; i < 10; i++) {
+			if (drv.features & DRV_INDIRECT)
+				drv.q[0].indirect = HEADER + 0x1000 + i * 0x100;
+			drv_add(&drv.q[0], bufs, 3);
+			drv_notify(&drv, 0);
+		}
+		if (round % 3 == 0) {
+			drv_probe(&drv, &rig, 3, flavours[_i] | BLK_ALL | DRV_VERSION_1, true);
+			drv_queue_setup(&drv, 0, 64, RINGS);
+			drv_ready(&drv);
+			continue;
+		}
+		for (unsigned i = 0; i < 10; i++)
+			ck_assert(drv_wait_used(&drv, 0, &id, &len) && len == 4097);
+		ck_assert(memcmp(ram(DATA), model + round % 64 * 4096, 4096) == 0);
+	}
+	pthread_join(pauser, NULL);
+	rig_thread_stop(&rig);
+	blk_down(dev);
+}
+END_TEST
+
 /* ---- network, with a backend that echoes ---- */
 
 struct fake_net {
@@ -618,7 +666,7 @@ int main(void)
 	SRunner *r = srunner_create(s);
 	int failed;
 
-	tcase_set_timeout(t, 20);
+	tcase_set_timeout(t, 30);
 	tcase_add_loop_test(t, rng_fills_buffers, 0, 4);
 	tcase_add_test(t, intx_follows_the_isr);
 	tcase_add_test(t, refuses_features_it_did_not_offer);
@@ -630,6 +678,7 @@ int main(void)
 	tcase_add_test(t, blk_readonly_stays_as_it_is);
 	tcase_add_loop_test(t, blk_needs_header_and_status, 0, 4);
 	tcase_add_loop_test(t, blk_many_at_once_and_reset, 0, 4);
+	tcase_add_loop_test(t, blk_with_a_thread_of_its_own, 0, 4);
 	tcase_add_loop_test(t, net_sends_without_its_header, 0, 4);
 	tcase_add_loop_test(t, net_spreads_a_frame_over_buffers, 0, 4);
 	tcase_add_test(t, net_drops_what_cannot_fit);

@@ -3,6 +3,7 @@
 #include "virtio_driver.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bits.h"
 #include "base/loop.h"
@@ -28,7 +29,7 @@ static void send_msi(struct irq_chip *chip, uint64_t address, uint32_t data)
 {
 	struct rig *rig = container_of(chip, struct rig, irq);
 
-	rig->msi_count[data & 0xff]++;
+	__atomic_fetch_add(&rig->msi_count[data & 0xff], 1, __ATOMIC_RELAXED);
 }
 
 static const struct irq_chip_ops irq_ops = { .set_line = set_line, .send_msi = send_msi };
@@ -67,10 +68,36 @@ void rig_fini(struct rig *rig)
 	mem_free(rig->mem);
 }
 
+static void *run_loop(void *arg)
+{
+	loop_run(arg);
+	return NULL;
+}
+
+void rig_thread_start(struct rig *rig)
+{
+	g_assert(pthread_create(&rig->thread, NULL, run_loop, rig->loop) == 0);
+	rig->threaded = true;
+}
+
+void rig_thread_stop(struct rig *rig)
+{
+	loop_stop(rig->loop);
+	pthread_join(rig->thread, NULL);
+	rig->threaded = false;
+}
+
 bool rig_wait(struct rig *rig, bool (*until)(void *arg), void *arg)
 {
 	if (until(arg))
 		return true;
+	if (rig->threaded) {
+		bool met = false;
+
+		for (unsigned i = 0; i < 50000 && !(met = until(arg)); i++)
+			usleep(20);
+		return met;
+	}
 	rig->until = until;
 	rig->until_arg = arg;
 	rig->deadline_ns = loop_now_ns() + 2000000000ull;
@@ -177,6 +204,11 @@ static uint16_t add_split(struct drv_queue *q, const struct drv_buf *bufs, unsig
 	return head;
 }
 
+static void store_flags(uint8_t *desc, uint16_t flags)
+{
+	__atomic_store_n((uint16_t *)(desc + 14), flags, __ATOMIC_SEQ_CST);
+}
+
 static uint16_t add_packed(struct drv_queue *q, const struct drv_buf *bufs, unsigned count,
 			   bool indirect)
 {
@@ -191,18 +223,20 @@ static uint16_t add_packed(struct drv_queue *q, const struct drv_buf *bufs, unsi
 
 		flags |= i + 1 < n ? NEXT : 0;
 		flags |= indirect ? INDIRECT : bufs[i].in ? WRITE : 0;
-		put_desc(p, indirect ? q->indirect : bufs[i].gpa,
-			 indirect ? count * 16 : bufs[i].len, id,
-			 i == 0 ? load_le16(p + 14) : flags);
+		/* The device may be looking at the first one's flags, which come last. */
+		store_le64(p, indirect ? q->indirect : bufs[i].gpa);
+		store_le32(p + 8, indirect ? count * 16 : bufs[i].len);
+		store_le16(p + 12, id);
 		if (i == 0)
 			first_flags = flags;
+		else
+			store_flags(p, flags);
 		if (++q->next_avail == q->size) {
 			q->next_avail = 0;
 			q->avail_wrap = !q->avail_wrap;
 		}
 	}
-	__atomic_store_n((uint16_t *)at(q, q->desc + first * 16u + 14), first_flags,
-			 __ATOMIC_SEQ_CST);
+	store_flags(at(q, q->desc + first * 16u), first_flags);
 	return id;
 }
 
@@ -228,6 +262,7 @@ static void free_chain(struct drv_queue *q, uint16_t id)
 
 bool drv_used(struct drv_queue *q, uint16_t *ret_id, uint32_t *ret_len)
 {
+	uint16_t flags;
 	uint8_t *p;
 
 	if (!q->packed) {
@@ -241,8 +276,8 @@ bool drv_used(struct drv_queue *q, uint16_t *ret_id, uint32_t *ret_len)
 		return true;
 	}
 	p = at(q, q->desc + q->next_used * 16u);
-	if (!!(load_le16(p + 14) & AVAIL) != q->used_wrap ||
-	    !!(load_le16(p + 14) & USED) != q->used_wrap)
+	flags = __atomic_load_n((uint16_t *)(p + 14), __ATOMIC_ACQUIRE);
+	if (!!(flags & AVAIL) != q->used_wrap || !!(flags & USED) != q->used_wrap)
 		return false;
 	*ret_id = load_le16(p + 12);
 	*ret_len = load_le32(p + 8);

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <glib.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -32,12 +33,18 @@ struct rig {
 	void *until_arg;
 	uint64_t deadline_ns;
 	bool met;
+	/* rig_thread_start() */
+	bool threaded;
+	pthread_t thread;
 };
 
 void rig_init(struct rig *rig, uint64_t memory);
 void rig_fini(struct rig *rig);
 /* Run the loop until until(arg) holds (true) or two seconds have passed (false). */
 bool rig_wait(struct rig *rig, bool (*until)(void *arg), void *arg);
+/* From now on the loop runs in a thread of its own, as in a machine; waits only look. */
+void rig_thread_start(struct rig *rig);
+void rig_thread_stop(struct rig *rig);
 /* Let everything that is due happen. */
 void rig_settle(struct rig *rig);
 
