@@ -167,6 +167,16 @@ void ioapic_reset(struct ioapic *ioapic)
 	pthread_mutex_unlock(&ioapic->lock);
 }
 
+void ioapic_loaded(struct ioapic *ioapic)
+{
+	pthread_mutex_lock(&ioapic->lock);
+	ioapic->id &= 0xf;
+	ioapic->lines &= (1u << IOAPIC_PINS) - 1;
+	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+		ioapic->redirect[pin] &= RTE_WRITABLE | RTE_REMOTE_IRR;
+	pthread_mutex_unlock(&ioapic->lock);
+}
+
 void ioapic_init(struct ioapic *ioapic, struct irqchip *chip)
 {
 	*ioapic = (struct ioapic){.chip = chip};

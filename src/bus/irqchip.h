@@ -24,6 +24,7 @@
 struct bus;
 struct engine;
 struct irqchip;
+struct state_reader;
 struct vclock;
 
 /* Towards vCPUs. Any thread, with locks of the controllers held: must not call back. */
@@ -58,6 +59,10 @@ struct irq_chip *irqchip_face(struct irqchip *chip);
 void irqchip_nmi(struct irqchip *chip);
 /* The frequency of tsc() when it is known only after the machine was built. */
 void irqchip_set_tsc_hz(struct irqchip *chip, uint64_t hz);
+
+/* Machine state (base/state.h) of all controllers. No vCPU runs; before loading the clock is set. */
+void irqchip_save(struct irqchip *chip, GByteArray *out);
+bool irqchip_load(struct irqchip *chip, struct state_reader *in, GError **err);
 
 /* The engine_host calls of engine.h, same meaning. */
 int irqchip_vcpu_pending(struct irqchip *chip, unsigned vcpu);

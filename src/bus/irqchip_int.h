@@ -45,6 +45,8 @@ void pic_reset(struct pic *pic);
 int pic_attach(struct pic *pic, struct bus *bus);
 void pic_detach(struct pic *pic, struct bus *bus);
 void pic_set_line(struct pic *pic, unsigned irq, bool level);
+/* Its fields were loaded: make them possible, show INT. */
+void pic_loaded(struct pic *pic);
 /* The INTA cycle: the vector, or -1 when INT has gone. */
 int pic_ack(struct pic *pic);
 
@@ -87,6 +89,7 @@ void ioapic_fini(struct ioapic *ioapic);
 void ioapic_reset(struct ioapic *ioapic);
 void ioapic_set_line(struct ioapic *ioapic, unsigned pin, bool level);
 void ioapic_eoi(struct ioapic *ioapic, uint8_t vector);
+void ioapic_loaded(struct ioapic *ioapic);
 
 enum lapic_lvt {
 	LVT_TIMER,
@@ -178,10 +181,13 @@ int lapic_pending(struct lapic *lapic);
 int lapic_ack(struct lapic *lapic);
 void lapic_eoi(struct lapic *lapic);
 void lapic_set_tpr(struct lapic *lapic, uint8_t tpr);
+void lapic_loaded(struct lapic *lapic);
 /* vCPU's thread, before it looks at a register. */
 void lapic_sync(struct lapic *lapic);
 
 /* lapic_regs.c */
+/* Clear the bits that no write could have set. */
+void lapic_mask_registers(struct lapic *lapic);
 bool lapic_read_msr(struct lapic *lapic, uint32_t msr, uint64_t *ret);
 bool lapic_write_msr(struct lapic *lapic, uint32_t msr, uint64_t value);
 uint32_t lapic_mmio_read(struct lapic *lapic, uint32_t off, unsigned size);
@@ -191,6 +197,7 @@ void lapic_mmio_write(struct lapic *lapic, uint32_t off, unsigned size, uint32_t
 int lapic_timer_init(struct lapic *lapic);
 void lapic_timer_fini(struct lapic *lapic);
 void lapic_timer_reset(struct lapic *lapic);
+void lapic_timer_loaded(struct lapic *lapic);
 void lapic_timer_set_initial(struct lapic *lapic, uint32_t count);
 void lapic_timer_set_divide(struct lapic *lapic, uint32_t divide);
 void lapic_timer_set_tsc_deadline(struct lapic *lapic, uint64_t deadline);

@@ -261,6 +261,25 @@ void lapic_reset(struct lapic *lapic)
 	lapic_reset_registers(lapic);
 }
 
+/* What the registers' write rules would never have let in is cut off. */
+void lapic_loaded(struct lapic *lapic)
+{
+	uint64_t base = atomic_load(&lapic->base);
+
+	base &= APIC_BASE_ADDR | APIC_BASE_ENABLE | APIC_BASE_X2;
+	if (!(base & APIC_BASE_ENABLE))
+		base &= ~APIC_BASE_X2;
+	atomic_store(&lapic->base, base | (lapic->index == 0 ? APIC_BASE_BSP : 0));
+	/* Vectors below 16 are never accepted. */
+	atomic_fetch_and(&lapic->irr[0], ~0xffffull);
+	atomic_fetch_and(&lapic->isr[0], ~0xffffull);
+	atomic_fetch_and(&lapic->tpr, 0xffu);
+	lapic_mask_registers(lapic);
+	ppr_update(lapic);
+	lapic_timer_loaded(lapic);
+	announce_waiting(lapic);
+}
+
 int lapic_init(struct lapic *lapic, struct irqchip *chip, unsigned index)
 {
 	lapic->chip = chip;

@@ -247,6 +247,14 @@ static bool reg_write(struct lapic *lapic, unsigned reg, uint32_t value)
 	}
 }
 
+void lapic_mask_registers(struct lapic *lapic)
+{
+	for (unsigned i = 0; i < LVT_COUNT; i++)
+		atomic_fetch_and(&lapic->lvt[i], lvt_writable[i]);
+	atomic_fetch_and(&lapic->svr, SVR_WRITABLE);
+	lapic->icr_low &= ICR_WRITABLE;
+}
+
 /* The page: 32-bit registers, one every 16 bytes. */
 
 uint32_t lapic_mmio_read(struct lapic *lapic, uint32_t off, unsigned size)

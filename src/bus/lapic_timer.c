@@ -228,6 +228,16 @@ void lapic_timer_reset(struct lapic *lapic)
 	pthread_mutex_unlock(&lapic->timer_lock);
 }
 
+void lapic_timer_loaded(struct lapic *lapic)
+{
+	pthread_mutex_lock(&lapic->timer_lock);
+	lapic->divide &= 0xb;
+	period_update(lapic);
+	if (lapic->timer_armed)
+		vtimer_arm(lapic->timer, lapic->deadline_ns);
+	pthread_mutex_unlock(&lapic->timer_lock);
+}
+
 int lapic_timer_init(struct lapic *lapic)
 {
 	pthread_mutex_init(&lapic->timer_lock, NULL);

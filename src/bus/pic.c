@@ -333,6 +333,20 @@ void pic_reset(struct pic *pic)
 	pthread_mutex_unlock(&pic->lock);
 }
 
+void pic_loaded(struct pic *pic)
+{
+	pthread_mutex_lock(&pic->lock);
+	for (unsigned i = 0; i < 2; i++) {
+		struct pic_unit *u = &pic->units[i];
+
+		u->elcr &= u->elcr_mask;
+		u->vector_base &= 0xf8;
+	}
+	atomic_store(&pic->out, -1);
+	pic_update(pic);
+	pthread_mutex_unlock(&pic->lock);
+}
+
 void pic_init(struct pic *pic, void (*output)(void *arg), void *arg)
 {
 	static const struct bus_region regions[2] = {

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "base/state.h"
 #include "base/vclock.h"
 #include "bus/bus.h"
 #include "bus/irqchip.h"
@@ -100,6 +101,22 @@ static void vcpu_look(struct board *b, unsigned vcpu)
 		abort();
 }
 
+/* Saved state with a few bytes changed: loaded or refused, but never a danger. */
+static void state_damage(struct board *b, struct input *in)
+{
+	g_autoptr(GByteArray) bytes = g_byte_array_new();
+	struct state_reader reader;
+
+	irqchip_save(b->chip, bytes);
+	for (unsigned n = input_byte(in) & 3; n > 0; n--) {
+		unsigned at = (unsigned)input_take(in, 2) % bytes->len;
+
+		bytes->data[at] = input_byte(in);
+	}
+	reader = (struct state_reader){bytes->data, bytes->len};
+	(void)irqchip_load(b->chip, &reader, NULL);
+}
+
 static void step(struct board *b, struct input *in)
 {
 	struct irq_chip *face = irqchip_face(b->chip);
@@ -140,6 +157,7 @@ static void step(struct board *b, struct input *in)
 		break;
 	case 13:
 		irqchip_nmi(b->chip);
+		state_damage(b, in);
 		break;
 	default:
 		vcpu_look(b, vcpu);

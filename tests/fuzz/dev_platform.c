@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/bits.h"
+#include "base/state.h"
 #include "base/vclock.h"
 #include "bus/bus.h"
 #include "bus/irq.h"
@@ -155,6 +156,28 @@ static void char_event(struct input *in)
 	client->input(client_arg, bytes, len);
 }
 
+/* Saved state with a few bytes changed: loaded or refused, but never a danger. */
+static void state_damage(struct board *b, struct input *in)
+{
+	g_autoptr(GByteArray) bytes = g_byte_array_new();
+	struct state_reader reader;
+
+	pit_save(b->pit, bytes);
+	rtc_save(b->rtc, bytes);
+	hpet_save(b->hpet, bytes);
+	acpi_pm_save(b->pm, bytes);
+	uart_save(b->uart, bytes);
+	for (unsigned n = input_byte(in) & 3; n > 0; n--) {
+		unsigned at = (unsigned)input_take(in, 2) % bytes->len;
+
+		bytes->data[at] = input_byte(in);
+	}
+	reader = (struct state_reader){bytes->data, bytes->len};
+	(void)(pit_load(b->pit, &reader, NULL) && rtc_load(b->rtc, &reader, NULL) &&
+	       hpet_load(b->hpet, &reader, NULL) && acpi_pm_load(b->pm, &reader, NULL) &&
+	       uart_load(b->uart, &reader, NULL));
+}
+
 static void step(struct board *b, struct input *in)
 {
 	uint8_t op = input_byte(in), what = input_byte(in);
@@ -173,6 +196,7 @@ static void step(struct board *b, struct input *in)
 		break;
 	case 3:
 		acpi_pm_press_power_button(b->pm);
+		state_damage(b, in);
 		break;
 	case 4:
 	case 5:

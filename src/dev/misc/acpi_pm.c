@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "base/bits.h"
+#include "base/state.h"
 #include "base/vclock.h"
 #include "bus/bus.h"
 #include "bus/irq.h"
@@ -167,6 +168,39 @@ void acpi_pm_reset(struct acpi_pm *pm)
 	sci_update(pm);
 	pm->status = 0;
 	pthread_mutex_unlock(&pm->lock);
+}
+
+static const struct state_field pm_fields[] = {
+	STATE_UINT(struct acpi_pm, status),
+	STATE_UINT(struct acpi_pm, enable),
+	STATE_UINT(struct acpi_pm, control),
+	STATE_UINT_MAX(struct acpi_pm, timer_half, UINT32_MAX),
+	STATE_BOOL(struct acpi_pm, sci),
+	STATE_END,
+};
+
+static const struct state_desc pm_desc = {"acpi-pm", 1, pm_fields};
+
+void acpi_pm_save(struct acpi_pm *pm, GByteArray *out)
+{
+	pthread_mutex_lock(&pm->lock);
+	state_save(&pm_desc, pm, out);
+	pthread_mutex_unlock(&pm->lock);
+}
+
+bool acpi_pm_load(struct acpi_pm *pm, struct state_reader *in, GError **err)
+{
+	bool ok;
+
+	pthread_mutex_lock(&pm->lock);
+	ok = state_load(&pm_desc, pm, in, err);
+	pm->status &= STS_ALL;
+	pm->enable &= EN_ALL;
+	pm->control &= CNT_WRITABLE;
+	if (ok)
+		sci_update(pm);
+	pthread_mutex_unlock(&pm->lock);
+	return ok;
 }
 
 struct acpi_pm *acpi_pm_new(const struct acpi_pm_config *config)

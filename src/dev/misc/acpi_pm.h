@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@ struct acpi_pm;
 struct bus;
 struct irq_chip;
 struct vclock;
+struct state_reader;
 
 struct acpi_pm_config {
 	struct bus *bus; /* borrowed, as the next two */
@@ -31,3 +33,8 @@ void acpi_pm_free(struct acpi_pm *pm);
 void acpi_pm_reset(struct acpi_pm *pm);
 /* Any thread. */
 void acpi_pm_press_power_button(struct acpi_pm *pm);
+
+/* Machine state (base/state.h). Loading is for a machine that does not run yet; its clock has been
+ * set, and the interrupt controllers have their own state. */
+void acpi_pm_save(struct acpi_pm *pm, GByteArray *out);
+bool acpi_pm_load(struct acpi_pm *pm, struct state_reader *in, GError **err);

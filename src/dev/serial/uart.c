@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "base/bits.h"
+#include "base/state.h"
 #include "bus/bus.h"
 #include "bus/irq.h"
 #include "char/char.h"
@@ -397,6 +398,52 @@ void uart_reset(struct uart *uart)
 	uart->tx = (struct fifo){0};
 	line_update(uart);
 	pthread_mutex_unlock(&uart->lock);
+}
+
+static const struct state_field fifo_fields[] = {
+	STATE_ARRAY(struct fifo, bytes),
+	STATE_UINT_MAX(struct fifo, head, FIFO_BYTES - 1),
+	STATE_UINT_MAX(struct fifo, len, FIFO_BYTES),
+	STATE_END,
+};
+
+static const struct state_field uart_fields[] = {
+	STATE_UINT(struct uart, ier),
+	STATE_UINT(struct uart, lcr),
+	STATE_UINT_MAX(struct uart, mcr, MCR_BITS),
+	STATE_UINT(struct uart, msr),
+	STATE_UINT(struct uart, scr),
+	STATE_UINT(struct uart, fcr),
+	STATE_UINT(struct uart, divisor),
+	STATE_BOOL(struct uart, overrun),
+	STATE_BOOL(struct uart, thr_pending),
+	STATE_BOOL(struct uart, line),
+	STATE_GROUP(struct uart, rx, fifo_fields),
+	STATE_GROUP(struct uart, tx, fifo_fields),
+	STATE_END,
+};
+
+static const struct state_desc uart_desc = {"uart", 1, uart_fields};
+
+void uart_save(struct uart *uart, GByteArray *out)
+{
+	pthread_mutex_lock(&uart->lock);
+	state_save(&uart_desc, uart, out);
+	pthread_mutex_unlock(&uart->lock);
+}
+
+bool uart_load(struct uart *uart, struct state_reader *in, GError **err)
+{
+	bool ok;
+
+	pthread_mutex_lock(&uart->lock);
+	ok = state_load(&uart_desc, uart, in, err);
+	if (ok) {
+		tx_flush(uart);
+		line_update(uart);
+	}
+	pthread_mutex_unlock(&uart->lock);
+	return ok;
 }
 
 struct uart *uart_new(const struct uart_config *config)

@@ -7,12 +7,15 @@
  */
 #pragma once
 
+#include <glib.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct bus;
 struct chardev;
 struct irq_chip;
 struct uart;
+struct state_reader;
 
 struct uart_config {
 	struct bus *bus;      /* borrowed, as all pointers here */
@@ -27,3 +30,8 @@ struct uart_config {
 struct uart *uart_new(const struct uart_config *config);
 void uart_free(struct uart *uart);
 void uart_reset(struct uart *uart);
+
+/* Machine state (base/state.h). Loading is for a machine that does not run yet; its clock has been
+ * set, and the interrupt controllers have their own state. */
+void uart_save(struct uart *uart, GByteArray *out);
+bool uart_load(struct uart *uart, struct state_reader *in, GError **err);

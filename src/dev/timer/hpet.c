@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "base/bits.h"
+#include "base/state.h"
 #include "base/vclock.h"
 #include "bus/bus.h"
 #include "bus/irq.h"
@@ -381,6 +382,53 @@ void hpet_reset(struct hpet *hpet)
 		t->fsb = 0;
 	}
 	pthread_mutex_unlock(&hpet->lock);
+}
+
+static const struct state_field timer_fields[] = {
+	STATE_UINT(struct hpet_timer, config),
+	STATE_UINT(struct hpet_timer, compare),
+	STATE_UINT(struct hpet_timer, period),
+	STATE_UINT(struct hpet_timer, fsb),
+	STATE_BOOL(struct hpet_timer, line),
+	STATE_UINT_MAX(struct hpet_timer, line_gsi, IRQ_GSI_COUNT - 1),
+	STATE_END,
+};
+
+static const struct state_field hpet_fields[] = {
+	STATE_GROUPS(struct hpet, timers, timer_fields),
+	STATE_UINT_MAX(struct hpet, flags, CONFIG_ENABLE | CONFIG_LEGACY),
+	STATE_UINT_MAX(struct hpet, status, (1u << TIMERS) - 1),
+	STATE_UINT(struct hpet, counter),
+	STATE_END,
+};
+
+static const struct state_desc hpet_desc = {"hpet", 1, hpet_fields};
+
+void hpet_save(struct hpet *hpet, GByteArray *out)
+{
+	pthread_mutex_lock(&hpet->lock);
+	state_save(&hpet_desc, hpet, out);
+	pthread_mutex_unlock(&hpet->lock);
+}
+
+bool hpet_load(struct hpet *hpet, struct state_reader *in, GError **err)
+{
+	bool ok;
+
+	pthread_mutex_lock(&hpet->lock);
+	ok = state_load(&hpet_desc, hpet, in, err);
+	for (unsigned i = 0; i < TIMERS; i++) {
+		struct hpet_timer *t = &hpet->timers[i];
+
+		t->config &= T_WRITABLE;
+		t->compare &= timer_mask(t);
+		t->period &= timer_mask(t);
+		/* A merged short period may lie in the past. */
+		if (ok)
+			timer_update(t, t->config & T_PERIODIC);
+	}
+	pthread_mutex_unlock(&hpet->lock);
+	return ok;
 }
 
 struct hpet *hpet_new(const struct hpet_config *config)

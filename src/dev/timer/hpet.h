@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@ struct bus;
 struct hpet;
 struct irq_chip;
 struct vclock;
+struct state_reader;
 
 struct hpet_config {
 	struct bus *bus; /* borrowed, as the next two */
@@ -28,3 +30,8 @@ struct hpet_config {
 struct hpet *hpet_new(const struct hpet_config *config);
 void hpet_free(struct hpet *hpet);
 void hpet_reset(struct hpet *hpet);
+
+/* Machine state (base/state.h). Loading is for a machine that does not run yet; its clock has been
+ * set, and the interrupt controllers have their own state. */
+void hpet_save(struct hpet *hpet, GByteArray *out);
+bool hpet_load(struct hpet *hpet, struct state_reader *in, GError **err);

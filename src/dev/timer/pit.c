@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "base/bits.h"
+#include "base/state.h"
 #include "base/vclock.h"
 #include "bus/bus.h"
 #include "bus/irq.h"
@@ -488,6 +489,59 @@ void pit_reset(struct pit *pit)
 	line_set(pit, false);
 	vtimer_disarm(pit->timer);
 	pthread_mutex_unlock(&pit->lock);
+}
+
+static const struct state_field channel_fields[] = {
+	STATE_UINT_MAX(struct pit_channel, mode, 5),
+	STATE_UINT_MAX(struct pit_channel, access, ACCESS_WORD),
+	STATE_BOOL(struct pit_channel, bcd),
+	STATE_BOOL(struct pit_channel, gate),
+	STATE_BOOL(struct pit_channel, high_next_write),
+	STATE_BOOL(struct pit_channel, high_next_read),
+	STATE_UINT(struct pit_channel, low_written),
+	STATE_UINT(struct pit_channel, written),
+	STATE_BOOL(struct pit_channel, is_null),
+	STATE_BOOL(struct pit_channel, loaded),
+	STATE_UINT_MAX(struct pit_channel, count, 0x10000),
+	STATE_UINT_MAX(struct pit_channel, start, INT64_MAX),
+	STATE_BOOL(struct pit_channel, halted),
+	STATE_BOOL(struct pit_channel, count_latched),
+	STATE_BOOL(struct pit_channel, status_latched),
+	STATE_UINT(struct pit_channel, latched_count),
+	STATE_UINT(struct pit_channel, latched_status),
+	STATE_END,
+};
+
+static const struct state_field pit_fields[] = {
+	STATE_GROUPS(struct pit, channels, channel_fields),
+	STATE_BOOL(struct pit, speaker_data),
+	STATE_BOOL(struct pit, irq_connected),
+	STATE_BOOL(struct pit, line),
+	STATE_END,
+};
+
+static const struct state_desc pit_desc = {"pit", 1, pit_fields};
+
+void pit_save(struct pit *pit, GByteArray *out)
+{
+	pthread_mutex_lock(&pit->lock);
+	state_save(&pit_desc, pit, out);
+	pthread_mutex_unlock(&pit->lock);
+}
+
+bool pit_load(struct pit *pit, struct state_reader *in, GError **err)
+{
+	bool ok;
+
+	pthread_mutex_lock(&pit->lock);
+	ok = state_load(&pit_desc, pit, in, err);
+	/* A loaded count divides. */
+	for (unsigned i = 0; i < CHANNELS; i++)
+		pit->channels[i].loaded &= pit->channels[i].count > 0;
+	if (ok)
+		timer_update(pit, ticks_now(pit));
+	pthread_mutex_unlock(&pit->lock);
+	return ok;
 }
 
 struct pit *pit_new(struct bus *bus, struct irq_chip *irq, struct vclock *clock)

@@ -6,12 +6,14 @@
  */
 #pragma once
 
+#include <glib.h>
 #include <stdbool.h>
 
 struct bus;
 struct irq_chip;
 struct pit;
 struct vclock;
+struct state_reader;
 
 /* Everything is borrowed. NULL when the ports are taken. */
 struct pit *pit_new(struct bus *bus, struct irq_chip *irq, struct vclock *clock);
@@ -19,3 +21,8 @@ void pit_free(struct pit *pit);
 void pit_reset(struct pit *pit);
 /* False: channel 0 no longer reaches GSI 0 (HPET legacy replacement). */
 void pit_connect_irq(struct pit *pit, bool connected);
+
+/* Machine state (base/state.h). Loading is for a machine that does not run yet; its clock has been
+ * set, and the interrupt controllers have their own state. */
+void pit_save(struct pit *pit, GByteArray *out);
+bool pit_load(struct pit *pit, struct state_reader *in, GError **err);

@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "base/bits.h"
+#include "base/state.h"
 #include "base/units.h"
 #include "base/vclock.h"
 #include "bus/bus.h"
@@ -62,6 +63,7 @@ enum {
 #define UIP_NS	      244000 /* data sheet: UIP rises 244 us before the update */
 #define PERIODIC_HZ   32768u
 #define SECONDS_A_DAY 86400
+#define OFFSET_LIMIT  (1ll << 40) /* seconds: what all the registers can hold is less */
 
 struct rtc {
 	struct rtc_config config;
@@ -449,6 +451,49 @@ void rtc_reset(struct rtc *rtc)
 	line_update(rtc);
 	rtc->irq_connected = true;
 	pthread_mutex_unlock(&rtc->lock);
+}
+
+static const struct state_field rtc_fields[] = {
+	STATE_ARRAY(struct rtc, index),
+	STATE_ARRAY(struct rtc, cmos),
+	STATE_UINT(struct rtc, offset_s),
+	STATE_UINT(struct rtc, seen_second),
+	STATE_UINT_MAX(struct rtc, seen_ticks, INT64_MAX),
+	STATE_BOOL(struct rtc, irq_connected),
+	STATE_BOOL(struct rtc, line),
+	STATE_END,
+};
+
+static const struct state_desc rtc_desc = {"rtc", 1, rtc_fields};
+
+void rtc_save(struct rtc *rtc, GByteArray *out)
+{
+	pthread_mutex_lock(&rtc->lock);
+	if (!clock_is_stopped(rtc))
+		registers_fill(rtc);
+	state_save(&rtc_desc, rtc, out);
+	pthread_mutex_unlock(&rtc->lock);
+}
+
+bool rtc_load(struct rtc *rtc, struct state_reader *in, GError **err)
+{
+	bool ok;
+
+	pthread_mutex_lock(&rtc->lock);
+	ok = state_load(&rtc_desc, rtc, in, err);
+	rtc->index[0] &= 0x7f;
+	rtc->index[1] &= 0x7f;
+	/* No guest can set the clock further off than its registers reach. */
+	if (rtc->offset_s > OFFSET_LIMIT || rtc->offset_s < -OFFSET_LIMIT)
+		rtc->offset_s = 0;
+	if (rtc->seen_second > 2 * OFFSET_LIMIT || rtc->seen_second < -2 * OFFSET_LIMIT)
+		rtc->seen_second = guest_second(rtc);
+	if (ok) {
+		second_timer_arm(rtc);
+		periodic_timer_arm(rtc);
+	}
+	pthread_mutex_unlock(&rtc->lock);
+	return ok;
 }
 
 struct rtc *rtc_new(const struct rtc_config *config)

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@ struct bus;
 struct irq_chip;
 struct rtc;
 struct vclock;
+struct state_reader;
 
 struct rtc_config {
 	struct bus *bus;      /* borrowed, as the next two */
@@ -31,3 +33,8 @@ void rtc_free(struct rtc *rtc);
 void rtc_reset(struct rtc *rtc);
 /* False: no longer reaches GSI 8 (HPET legacy replacement). */
 void rtc_connect_irq(struct rtc *rtc, bool connected);
+
+/* Machine state (base/state.h). Loading is for a machine that does not run yet; its clock has been
+ * set, and the interrupt controllers have their own state. */
+void rtc_save(struct rtc *rtc, GByteArray *out);
+bool rtc_load(struct rtc *rtc, struct state_reader *in, GError **err);

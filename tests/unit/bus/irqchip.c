@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "base/state.h"
 #include "base/vclock.h"
 #include "bus/bus.h"
 
@@ -692,6 +693,51 @@ START_TEST(ioapic_level_waits_for_eoi)
 }
 END_TEST
 
+/* State. */
+
+START_TEST(state_comes_back)
+{
+	g_autoptr(GByteArray) out_bytes = g_byte_array_new(), again = g_byte_array_new();
+	struct irqchip_config config = {.vcpus = VCPUS, .ops = &ops, .tsc_hz = 2000000000};
+	struct irqchip *first = chip;
+	struct state_reader in_bytes;
+
+	pic_setup(0x01);
+	pulse(4);
+	io_wr(0x10 + 2 * 17, 0x8061);
+	irq_set_line(face, 17, true);
+	irqchip_vcpu_set_cr8(chip, 0, 7);
+	wr(0, APIC_TIMER, 0x40);
+	wr(0, APIC_TMICT, 1000);
+	ck_assert(wrmsr(1, 0x1b, 0xfee00c00));
+	irqchip_save(chip, out_bytes);
+
+	config.bus = bus_new();
+	config.clock = vclk;
+	chip = irqchip_new(&config, NULL);
+	in_bytes = (struct state_reader){out_bytes->data, out_bytes->len};
+	atomic_store(&irqs[0], 0);
+	ck_assert(irqchip_load(chip, &in_bytes, NULL));
+	ck_assert_uint_eq(in_bytes.left, 0);
+	irqchip_save(chip, again);
+	ck_assert_uint_eq(again->len, out_bytes->len);
+	ck_assert_mem_eq(again->data, out_bytes->data, again->len);
+	ck_assert_int_ge(atomic_load(&irqs[0]), 1);
+	ck_assert_int_eq(irqchip_vcpu_ack(chip, 0), 0x34);
+	ck_assert_int_eq(irqchip_vcpu_pending(chip, 0), -1);
+	vclock_advance(vclk, 2000);
+	irqchip_vcpu_set_cr8(chip, 0, 0);
+	ck_assert_int_eq(irqchip_vcpu_ack(chip, 0), 0x61);
+	ck_assert_uint_eq(rdmsr(1, 0x802), 1);
+	wr(0, APIC_EOI, 0);
+	ck_assert_int_eq(irqchip_vcpu_ack(chip, 0), 0x61); /* the line is still up */
+	wr(0, APIC_EOI, 0);
+	irqchip_free(chip);
+	bus_free(config.bus);
+	chip = first;
+}
+END_TEST
+
 /* Threads: an interrupt that a sender has sent never goes unannounced. A miss is a hang here. */
 
 #define SENDERS 2
@@ -770,6 +816,7 @@ int main(void)
 	tcase_add_test(t, ioapic_registers);
 	tcase_add_test(t, ioapic_edge);
 	tcase_add_test(t, ioapic_level_waits_for_eoi);
+	tcase_add_test(t, state_comes_back);
 	tcase_add_test(t, senders_and_vcpu_never_miss_each_other);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);

@@ -3,6 +3,7 @@
 #include <check.h>
 #include <stdlib.h>
 
+#include "base/state.h"
 #include "base/vclock.h"
 #include "bus/bus.h"
 #include "dev/timer/hpet.h"
@@ -444,6 +445,52 @@ START_TEST(hpet_survives_the_shortest_period)
 }
 END_TEST
 
+static void all_save(GByteArray *out_bytes)
+{
+	pit_save(pit, out_bytes);
+	rtc_save(rtc, out_bytes);
+	hpet_save(hpet, out_bytes);
+}
+
+START_TEST(state_comes_back)
+{
+	g_autoptr(GByteArray) saved = g_byte_array_new(), again = g_byte_array_new();
+	struct state_reader reader;
+	uint64_t counter;
+
+	pit_program(0, 2, 11932);
+	cmos_set(0x04, 0x10);
+	cmos_set(0x0b, 0x12);
+	hw(0x10, 1);
+	hw(0x140, 0x4 | 20 << 9);
+	hw(0x148, 1000000);
+	vclock_advance(vclk, 5 * MS_NS);
+	counter = hr(0xf0);
+	all_save(saved);
+
+	pit_reset(pit);
+	rtc_reset(rtc);
+	cmos_set(0x04, 0x11);
+	hpet_reset(hpet);
+	reader = (struct state_reader){saved->data, saved->len};
+	ck_assert(pit_load(pit, &reader, NULL));
+	ck_assert(rtc_load(rtc, &reader, NULL));
+	ck_assert(hpet_load(hpet, &reader, NULL));
+	ck_assert_uint_eq(reader.left, 0);
+	all_save(again);
+	ck_assert_mem_eq(again->data, saved->data, saved->len);
+	/* And they go on from there. */
+	ck_assert_uint_eq(cmos(0x04), 0x10);
+	ck_assert_uint_eq(hr(0xf0), counter);
+	irq.rises[0] = irq.rises[8] = irq.rises[20] = 0;
+	vclock_advance(vclk, 100 * MS_NS);
+	ck_assert_uint_ge(irq.rises[0], 9);
+	ck_assert_uint_eq(irq.rises[20], 1);
+	vclock_advance(vclk, S_NS);
+	ck_assert_uint_eq(irq.rises[8], 1);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("timers");
@@ -468,6 +515,7 @@ int main(void)
 	tcase_add_test(t, hpet_legacy_replaces_pit_and_rtc);
 	tcase_add_test(t, hpet_routes_levels_and_messages);
 	tcase_add_test(t, hpet_survives_the_shortest_period);
+	tcase_add_test(t, state_comes_back);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
