@@ -393,6 +393,32 @@ int x86_write(struct x86_cpu *cpu, unsigned seg, uint64_t off, const void *buf, 
 	return r;
 }
 
+struct x86_loaded x86_load_slow(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned size)
+{
+	struct x86_loaded r = { 0 };
+
+	r.status = x86_read(cpu, insn->seg, x86_ea(cpu, insn), &r.value, size);
+	return r;
+}
+
+int x86_store_slow(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t v, unsigned size)
+{
+	return x86_write(cpu, insn->seg, x86_ea(cpu, insn), &v, size);
+}
+
+struct x86_loaded x86_stack_load_slow(struct x86_cpu *cpu, uint64_t off, unsigned size)
+{
+	struct x86_loaded r = { 0 };
+
+	r.status = x86_read(cpu, X86_SS, off, &r.value, size);
+	return r;
+}
+
+int x86_stack_store_slow(struct x86_cpu *cpu, uint64_t off, uint64_t v, unsigned size)
+{
+	return x86_write(cpu, X86_SS, off, &v, size);
+}
+
 int x86_probe_write(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len)
 {
 	struct x86_part part[2];

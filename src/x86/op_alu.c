@@ -57,18 +57,10 @@
 	}
 
 #define ALU_TO_MEM(S, name, op, cf, form, lock, src)                                               \
-	X86_HANDLER(name##_##form##S)                                                              \
-	{                                                                                          \
+	X86_RMW_HANDLER(name##_##form##S, S, {                                                     \
 		X86_T(S) s = src;                                                                  \
-		struct x86_rmw rmw;                                                                \
-		void *p = x86_rmw(cpu, insn, S, &rmw);                                             \
-                                                                                                   \
-		if (unlikely(!p))                                                                  \
-			return X86_FAULT;                                                          \
 		ALU_MEM(lock, op, S, cf, p, s);                                                    \
-		x86_rmw_done(cpu, &rmw);                                                           \
-		return X86_NEXT;                                                                   \
-	}
+	})
 
 #define ALU_READ_MEM(S, name, op, form, src)                                                       \
 	X86_HANDLER(name##_##form##S)                                                              \
@@ -135,22 +127,14 @@ X86_EACH_SIZE(CMP_REG_SIZE, cmp, "cmp")
 	}
 
 #define UNARY_MEM(S, name, op, keep, form, lock)                                                   \
-	X86_HANDLER(name##_##form##S)                                                              \
-	{                                                                                          \
-		struct x86_rmw rmw;                                                                \
-		void *p = x86_rmw(cpu, insn, S, &rmw);                                             \
+	X86_RMW_HANDLER(name##_##form##S, S, {                                                     \
 		uint16_t ax;                                                                       \
-                                                                                                   \
-		if (unlikely(!p))                                                                  \
-			return X86_FAULT;                                                          \
 		__asm__ volatile(lock op X86_SFX_##S " %0\n\t" X86_FL_SAVE                         \
 				 : "+m"(*(X86_M(S) *)p), "=&a"(ax)                                 \
 				 :                                                                 \
 				 : "cc", "memory");                                                \
 		x86_flags_unpack##keep(cpu, ax);                                                   \
-		x86_rmw_done(cpu, &rmw);                                                           \
-		return X86_NEXT;                                                                   \
-	}
+	})
 
 #define UNARY_SIZE(S, name, op, keep)                                                              \
 	UNARY_REG(S, name, op, keep)                                                               \
@@ -162,20 +146,11 @@ X86_EACH_SIZE(UNARY_SIZE, dec, "dec", _keep_cf)
 X86_EACH_SIZE(UNARY_SIZE, neg, "neg", )
 
 #define NOT_MEM(S, form, lock)                                                                     \
-	X86_HANDLER(not_##form##S)                                                                 \
-	{                                                                                          \
-		struct x86_rmw rmw;                                                                \
-		void *p = x86_rmw(cpu, insn, S, &rmw);                                             \
-                                                                                                   \
-		if (unlikely(!p))                                                                  \
-			return X86_FAULT;                                                          \
-		__asm__ volatile(lock "not" X86_SFX_##S " %0"                                      \
-				 : "+m"(*(X86_M(S) *)p)                                            \
-				 :                                                                 \
-				 : "memory");                                                      \
-		x86_rmw_done(cpu, &rmw);                                                           \
-		return X86_NEXT;                                                                   \
-	}
+	X86_RMW_HANDLER(not_##form##S, S,                                                          \
+			__asm__ volatile(lock "not" X86_SFX_##S " %0"                              \
+					 : "+m"(*(X86_M(S) *)p)                                    \
+					 :                                                         \
+					 : "memory"))
 
 #define NOT_SIZE(S, unused)                                                                        \
 	X86_HANDLER(not_r##S)                                                                      \

@@ -4,24 +4,16 @@
 #include "operand.h"
 
 #define XADD_MEM(S, form, lock)                                                                    \
-	X86_HANDLER(xadd_##form##S)                                                                \
-	{                                                                                          \
+	X86_RMW_HANDLER(xadd_##form##S, S, {                                                       \
 		X86_T(S) v = x86_reg_##S(cpu, insn);                                               \
-		struct x86_rmw rmw;                                                                \
-		void *p = x86_rmw(cpu, insn, S, &rmw);                                             \
 		uint16_t ax;                                                                       \
-                                                                                                   \
-		if (unlikely(!p))                                                                  \
-			return X86_FAULT;                                                          \
 		__asm__ volatile(lock "xadd" X86_SFX_##S " %1, %0\n\t" X86_FL_SAVE                 \
 				 : "+m"(*(X86_M(S) *)p), "+&r"(v), "=&a"(ax)                       \
 				 :                                                                 \
 				 : "cc", "memory");                                                \
 		x86_flags_unpack(cpu, ax);                                                         \
-		x86_rmw_done(cpu, &rmw);                                                           \
 		x86_set_reg_##S(cpu, insn, v);                                                     \
-		return X86_NEXT;                                                                   \
-	}
+	})
 
 /* The sum is written last: it wins where both are one register. */
 #define XADD_SIZE(S, unused)                                                                       \
@@ -57,20 +49,12 @@ X86_EACH_SIZE(XADD_SIZE, )
 	} while (0)
 
 #define CMPXCHG_MEM(S, form, lock)                                                                 \
-	X86_HANDLER(cmpxchg_##form##S)                                                             \
-	{                                                                                          \
+	X86_RMW_HANDLER(cmpxchg_##form##S, S, {                                                    \
 		X86_T(S) v = x86_reg_##S(cpu, insn);                                               \
 		uint64_t rax = cpu->s.gpr[X86_RAX];                                                \
-		struct x86_rmw rmw;                                                                \
-		void *p = x86_rmw(cpu, insn, S, &rmw);                                             \
-                                                                                                   \
-		if (unlikely(!p))                                                                  \
-			return X86_FAULT;                                                          \
 		CMPXCHG(S, lock, "+m"(*(X86_M(S) *)p), v, rax);                                    \
-		x86_rmw_done(cpu, &rmw);                                                           \
 		cpu->s.gpr[X86_RAX] = rax;                                                         \
-		return X86_NEXT;                                                                   \
-	}
+	})
 
 /* In registers: what is left of the upper half of a 32-bit destination or accumulator depends on
  * whether it was written, and is the host's to say. RAX is written before the destination, which may

@@ -179,22 +179,14 @@ X86_HANDLER(xlat)
 /* ---- exchange: with memory always locked, SDM vol. 2, XCHG ---- */
 
 #define XCHG_MEM(S, form)                                                                          \
-	X86_HANDLER(xchg_##form##S)                                                                \
-	{                                                                                          \
+	X86_RMW_HANDLER(xchg_##form##S, S, {                                                       \
 		X86_T(S) v = x86_reg_##S(cpu, insn);                                               \
-		struct x86_rmw rmw;                                                                \
-		void *p = x86_rmw(cpu, insn, S, &rmw);                                             \
-                                                                                                   \
-		if (unlikely(!p))                                                                  \
-			return X86_FAULT;                                                          \
 		__asm__ volatile("xchg" X86_SFX_##S " %0, %1"                                      \
 				 : "+m"(*(X86_M(S) *)p), "+r"(v)                                   \
 				 :                                                                 \
 				 : "memory");                                                      \
-		x86_rmw_done(cpu, &rmw);                                                           \
 		x86_set_reg_##S(cpu, insn, v);                                                     \
-		return X86_NEXT;                                                                   \
-	}
+	})
 
 #define XCHG_SIZE(S, unused)                                                                       \
 	X86_HANDLER(xchg_rr##S)                                                                    \

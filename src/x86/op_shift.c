@@ -29,18 +29,10 @@
 		x86_set_rm_##S(cpu, insn, d);                                                      \
 		return X86_NEXT;                                                                   \
 	}                                                                                          \
-	X86_HANDLER(name##_m##form##S)                                                             \
-	{                                                                                          \
+	X86_RMW_HANDLER(name##_m##form##S, S, {                                                    \
 		uint8_t count = count_from;                                                        \
-		struct x86_rmw rmw;                                                                \
-		void *p = x86_rmw(cpu, insn, S, &rmw);                                             \
-                                                                                                   \
-		if (unlikely(!p))                                                                  \
-			return X86_FAULT;                                                          \
 		SHIFT(op, S, "+m"(*(X86_M(S) *)p), count);                                         \
-		x86_rmw_done(cpu, &rmw);                                                           \
-		return X86_NEXT;                                                                   \
-	}
+	})
 
 #define SHIFT_SIZE(S, name, op)                                                                    \
 	SHIFT_FORM(S, name, op, i, (uint8_t)insn->imm)                                             \

@@ -56,6 +56,12 @@ static inline struct x86_tlb_entry *x86_tlb_slot(const struct x86_cpu *cpu, unsi
 	return &cpu->tlb->entry[mode][(linear >> 12) & (X86_TLB_SIZE - 1)];
 }
 
+/* The slot in the table of the current rights. */
+static inline const struct x86_tlb_entry *x86_tlb_now(const struct x86_cpu *cpu, uint64_t linear)
+{
+	return &cpu->tlb_table[(linear >> 12) & (X86_TLB_SIZE - 1)];
+}
+
 /* The tag that an access of @len bytes at @linear needs. Where it crosses a page this is the next
  * page's tag, which the slot of the first page never holds. */
 static inline uint64_t x86_tlb_tag(const struct x86_cpu *cpu, uint64_t linear, unsigned len)
@@ -66,7 +72,7 @@ static inline uint64_t x86_tlb_tag(const struct x86_cpu *cpu, uint64_t linear, u
 /* Host address, or NULL when the slow path has to decide. */
 static inline uint8_t *x86_host_read(const struct x86_cpu *cpu, uint64_t linear, unsigned len)
 {
-	const struct x86_tlb_entry *e = x86_tlb_slot(cpu, cpu->tlb_mode, linear);
+	const struct x86_tlb_entry *e = x86_tlb_now(cpu, linear);
 
 	if (likely(e->read_tag == x86_tlb_tag(cpu, linear, len)))
 		return (uint8_t *)(uintptr_t)(e->addend + linear);
@@ -75,22 +81,35 @@ static inline uint8_t *x86_host_read(const struct x86_cpu *cpu, uint64_t linear,
 
 static inline uint8_t *x86_host_write(const struct x86_cpu *cpu, uint64_t linear, unsigned len)
 {
-	const struct x86_tlb_entry *e = x86_tlb_slot(cpu, cpu->tlb_mode, linear);
+	const struct x86_tlb_entry *e = x86_tlb_now(cpu, linear);
 
 	if (likely(e->write_tag == x86_tlb_tag(cpu, linear, len)))
 		return (uint8_t *)(uintptr_t)(e->addend + linear);
 	return NULL;
 }
 
+/* What a slow load gives; in registers, so that no handler needs a stack frame for it. */
+struct x86_loaded {
+	uint64_t value;
+	int status;
+};
+
+/* The by-the-book halves (mem.c): of the memory operand of @insn, and of the stack segment. */
+struct x86_loaded x86_load_slow(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned size);
+int x86_store_slow(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t v, unsigned size);
+struct x86_loaded x86_stack_load_slow(struct x86_cpu *cpu, uint64_t off, unsigned size);
+int x86_stack_store_slow(struct x86_cpu *cpu, uint64_t off, uint64_t v, unsigned size);
+
 /*
- * x86_ld<N>(): the memory operand of @insn into *v. x86_st<N>(): the other way. x86_pop_ld<N> and
- * x86_push_st<N>: at offset @off of the stack segment, in 64-bit mode at linear address @off.
- * All return X86_NEXT or X86_FAULT.
+ * x86_ld<N>(): the memory operand of @insn into *v. x86_st<N>(): the other way. x86_stack_ld<N> and
+ * x86_stack_st<N>: at offset @off of the stack segment. All return X86_NEXT or X86_FAULT.
  */
 #define X86_DEFINE_ACCESS(N, BYTES)                                                                \
 	static inline int x86_ld##N(struct x86_cpu *cpu, const struct x86_insn *insn,             \
 				    uint##N##_t *v)                                                \
 	{                                                                                          \
+		struct x86_loaded slow;                                                            \
+                                                                                                   \
 		if (likely(insn->flags & X86_INSN_A64)) {                                          \
 			const uint8_t *p = x86_host_read(cpu, x86_linear64(cpu, insn), BYTES);     \
                                                                                                    \
@@ -99,7 +118,9 @@ static inline uint8_t *x86_host_write(const struct x86_cpu *cpu, uint64_t linear
 				return X86_NEXT;                                                   \
 			}                                                                          \
 		}                                                                                  \
-		return x86_read(cpu, insn->seg, x86_ea(cpu, insn), v, BYTES);                      \
+		slow = x86_load_slow(cpu, insn, BYTES);                                            \
+		*v = (uint##N##_t)slow.value;                                                      \
+		return slow.status;                                                                \
 	}                                                                                          \
                                                                                                    \
 	static inline int x86_st##N(struct x86_cpu *cpu, const struct x86_insn *insn,             \
@@ -113,11 +134,13 @@ static inline uint8_t *x86_host_write(const struct x86_cpu *cpu, uint64_t linear
 				return X86_NEXT;                                                   \
 			}                                                                          \
 		}                                                                                  \
-		return x86_write(cpu, insn->seg, x86_ea(cpu, insn), &v, BYTES);                    \
+		return x86_store_slow(cpu, insn, v, BYTES);                                        \
 	}                                                                                          \
                                                                                                    \
 	static inline int x86_stack_ld##N(struct x86_cpu *cpu, uint64_t off, uint##N##_t *v)      \
 	{                                                                                          \
+		struct x86_loaded slow;                                                            \
+                                                                                                   \
 		if (likely(cpu->stack_bytes == 8)) {                                               \
 			const uint8_t *p = x86_host_read(cpu, off, BYTES);                         \
                                                                                                    \
@@ -126,7 +149,9 @@ static inline uint8_t *x86_host_write(const struct x86_cpu *cpu, uint64_t linear
 				return X86_NEXT;                                                   \
 			}                                                                          \
 		}                                                                                  \
-		return x86_read(cpu, X86_SS, off, v, BYTES);                                       \
+		slow = x86_stack_load_slow(cpu, off, BYTES);                                       \
+		*v = (uint##N##_t)slow.value;                                                      \
+		return slow.status;                                                                \
 	}                                                                                          \
                                                                                                    \
 	static inline int x86_stack_st##N(struct x86_cpu *cpu, uint64_t off, uint##N##_t v)       \
@@ -139,7 +164,7 @@ static inline uint8_t *x86_host_write(const struct x86_cpu *cpu, uint64_t linear
 				return X86_NEXT;                                                   \
 			}                                                                          \
 		}                                                                                  \
-		return x86_write(cpu, X86_SS, off, &v, BYTES);                                     \
+		return x86_stack_store_slow(cpu, off, v, BYTES);                                   \
 	}
 
 X86_DEFINE_ACCESS(8, 1)
@@ -168,6 +193,14 @@ void *x86_rmw_open(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len
 		   struct x86_rmw *rmw);
 void x86_rmw_close(struct x86_cpu *cpu, struct x86_rmw *rmw);
 
+/* In place where that is plain RAM, else NULL. */
+static inline void *x86_rmw_fast(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned len)
+{
+	if (likely(insn->flags & X86_INSN_A64))
+		return x86_host_write(cpu, x86_linear64(cpu, insn), len);
+	return NULL;
+}
+
 /*
  * Where to work on the @len bytes of the memory operand of @insn in place, checked for read and write;
  * NULL: X86_FAULT. It is guest RAM unless the operand is MMIO or crosses a page; those are bounced,
@@ -177,13 +210,11 @@ void x86_rmw_close(struct x86_cpu *cpu, struct x86_rmw *rmw);
 static inline void *x86_rmw(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned len,
 			    struct x86_rmw *rmw)
 {
-	rmw->open = false;
-	if (likely(insn->flags & X86_INSN_A64)) {
-		uint8_t *p = x86_host_write(cpu, x86_linear64(cpu, insn), len);
+	void *p = x86_rmw_fast(cpu, insn, len);
 
-		if (likely(p))
-			return p;
-	}
+	rmw->open = false;
+	if (likely(p))
+		return p;
 	return x86_rmw_open(cpu, insn->seg, x86_ea(cpu, insn), len, rmw);
 }
 
@@ -192,3 +223,31 @@ static inline void x86_rmw_done(struct x86_cpu *cpu, struct x86_rmw *rmw)
 	if (unlikely(rmw->open))
 		x86_rmw_close(cpu, rmw);
 }
+
+/*
+ * Define handler x86_op_<name> for an instruction that works on @size bytes of memory in place. The
+ * statement that follows finds their address in p. It is made twice, so that the usual one has
+ * neither stack frame nor calls.
+ */
+#define X86_RMW_HANDLER(name, size, ...)                                                           \
+	static __attribute__((noinline, cold)) int name##_slow(struct x86_cpu *cpu,                \
+							       const struct x86_insn *insn)        \
+	{                                                                                          \
+		struct x86_rmw rmw;                                                                \
+		void *p = x86_rmw_open(cpu, insn->seg, x86_ea(cpu, insn), size, &rmw);             \
+                                                                                                   \
+		if (!p)                                                                            \
+			return X86_FAULT;                                                          \
+		__VA_ARGS__;                                                                       \
+		x86_rmw_done(cpu, &rmw);                                                           \
+		return X86_NEXT;                                                                   \
+	}                                                                                          \
+	int x86_op_##name(struct x86_cpu *cpu, const struct x86_insn *insn)                        \
+	{                                                                                          \
+		void *p = x86_rmw_fast(cpu, insn, size);                                           \
+                                                                                                   \
+		if (unlikely(!p))                                                                  \
+			return name##_slow(cpu, insn);                                             \
+		__VA_ARGS__;                                                                       \
+		return X86_NEXT;                                                                   \
+	}

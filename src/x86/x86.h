@@ -140,6 +140,7 @@ struct x86_cpu {
 
 	const struct x86_cpu_ops *ops; /* borrowed */
 	struct x86_tlb *tlb;	       /* borrowed, given by the holder */
+	const struct x86_tlb_entry *tlb_table; /* tlb->entry[tlb_mode]: x86_update_mode() */
 	const struct x86_cpuid_model *model; /* borrowed */
 };
 
