@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* fd.h - file descriptors that close themselves at the end of a scope, and whole reads and writes. */
+/* fd.h - file descriptors that close themselves at the end of a scope, and whole reads and
+ * writes. */
 #pragma once
 
 #include <stddef.h>

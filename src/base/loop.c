@@ -4,9 +4,9 @@
  *
  * Theory of operation. The heap of armed timers is guarded by timer_lock and may be changed by any
  * thread. One timerfd is programmed with the earliest deadline; whoever makes the earliest deadline
- * earlier reprograms it in place, which wakes the owner only when the time has come (a vCPU that arms
- * its APIC timer costs no context switch). Moving a deadline later leaves the timerfd alone: the
- * owner wakes once too early, finds nothing due and programs the next one.
+ * earlier reprograms it in place, which wakes the owner only when the time has come (a vCPU that
+ * arms its APIC timer costs no context switch). Moving a deadline later leaves the timerfd alone:
+ * the owner wakes once too early, finds nothing due and programs the next one.
  *
  * Messages are a list under post_lock; the eventfd is written by the one who makes it non-empty.
  *

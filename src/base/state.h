@@ -11,7 +11,8 @@
  * it and leaves the object's value alone. Fields are never removed or changed, only added.
  *
  * Loading trusts nothing: a field out of its bounds refuses the whole record, before anything is
- * stored. What bounds cannot say, a device checks after loading. The caller holds the device's lock.
+ * stored. What bounds cannot say, a device checks after loading. The caller holds the device's
+ * lock.
  */
 #pragma once
 
@@ -53,7 +54,8 @@ struct state_desc {
 	.count = sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0])
 
 #define STATE_UINT(type, member) {STATE_FIELD(type, member, STATE_KIND_UINT)}
-#define STATE_UINT_MAX(type, member, max_) {STATE_FIELD(type, member, STATE_KIND_UINT), .max = (max_)}
+#define STATE_UINT_MAX(type, member, max_)                                                         \
+	{STATE_FIELD(type, member, STATE_KIND_UINT), .max = (max_)}
 #define STATE_BOOL(type, member) {STATE_FIELD(type, member, STATE_KIND_BOOL)}
 #define STATE_ARRAY(type, member) {STATE_ELEMENTS(type, member, STATE_KIND_UINT)}
 #define STATE_GROUP(type, member, fields)                                                          \

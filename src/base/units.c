@@ -40,7 +40,8 @@ static gboolean unit_parse(const char *text, uint64_t plain_unit, uint64_t *ret_
 	return FALSE;
 }
 
-/* Decimal fraction behind the point, as numerator over a power of ten. At most nine digits count. */
+/* Decimal fraction behind the point, as numerator over a power of ten. At most nine digits
+ * count. */
 static const char *fraction_parse(const char *p, uint64_t *ret_num, uint64_t *ret_den)
 {
 	*ret_num = 0;

@@ -8,7 +8,8 @@
  *
  * Threading: all calls from any thread, but vclock_advance() from one at a time. A callback may
  * arm, disarm or free any timer. vtimer_free() from another thread waits for a callback under
- * way: hold no lock that the callback takes. vclock_pause() and vclock_resume() belong to one thread.
+ * way: hold no lock that the callback takes. vclock_pause() and vclock_resume() belong to one
+ * thread.
  */
 #pragma once
 

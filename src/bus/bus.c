@@ -5,7 +5,8 @@
  * Theory of operation. struct table holds, sorted, all regions and ioeventfds of both spaces. A
  * reader enters (adds one to a counter of the present parity, in a slot chosen by its thread),
  * loads the table pointer, looks up, calls the handler, and leaves (takes its one off the same
- * counter). A writer, under bus->lock, builds a new table, swaps the pointer and retires the old one.
+ * counter). A writer, under bus->lock, builds a new table, swaps the pointer and retires the old
+ * one.
  *
  *	slots[]   parity 0   parity 1
  *	thread A     1          0	entered before the flip
@@ -13,9 +14,10 @@
  *
  * A reader that can hold a retired table entered before the swap and so keeps a counter of one of
  * the parities above zero. Hence a retired table is free once both parities were seen at zero, each
- * at some time after the swap. Writers look each time they change something, and flip the parity for
- * newcomers whenever the other one is at rest, so that the busy one drains: a handler that changes
- * the bus (and is itself counted) never waits, and the number of retired tables stays small.
+ * at some time after the swap. Writers look each time they change something, and flip the parity
+ * for newcomers whenever the other one is at rest, so that the busy one drains: a handler that
+ * changes the bus (and is itself counted) never waits, and the number of retired tables stays
+ * small.
  */
 #include "bus.h"
 

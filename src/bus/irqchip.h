@@ -3,8 +3,8 @@
  * irqchip.h - the PC's interrupt controllers in user space: 8259 pair, I/O APIC, local APICs.
  *
  * For engines without ENGINE_CAP_IRQCHIP. Devices see it as a struct irq_chip; the machine's
- * struct engine_host forwards its apic_* calls, and accesses to the local APIC page, to it; it reaches
- * vCPUs through struct irqchip_vcpu_ops, which the machine maps to engine calls.
+ * struct engine_host forwards its apic_* calls, and accesses to the local APIC page, to it; it
+ * reaches vCPUs through struct irqchip_vcpu_ops, which the machine maps to engine calls.
  *
  * vCPU i has APIC id i. vCPU 0 is the bootstrap processor; its LINT0 takes the 8259's interrupts
  * (virtual wire) from reset on, as a PC's firmware would have left it.
@@ -60,7 +60,8 @@ void irqchip_nmi(struct irqchip *chip);
 /* The frequency of tsc() when it is known only after the machine was built. */
 void irqchip_set_tsc_hz(struct irqchip *chip, uint64_t hz);
 
-/* Machine state (base/state.h) of all controllers. No vCPU runs; before loading the clock is set. */
+/* Machine state (base/state.h) of all controllers. No vCPU runs; before loading the clock is
+ * set. */
 void irqchip_save(struct irqchip *chip, GByteArray *out);
 bool irqchip_load(struct irqchip *chip, struct state_reader *in, GError **err);
 

@@ -3,9 +3,9 @@
  * lapic.c - local APIC: acceptance, priorities, acknowledge and EOI (SDM vol. 3 chapter 11).
  *
  * Who may do what without a lock. A sender sets TMR, then IRR (atomic OR), then looks at PPR and
- * calls ops->irq when the vector is above it. The vCPU's thread lowers PPR (EOI, TPR write), then looks at
- * IRR. Both orders are sequentially consistent, so at least one of the two sees the other: an
- * interrupt that becomes deliverable is always announced.
+ * calls ops->irq when the vector is above it. The vCPU's thread lowers PPR (EOI, TPR write), then
+ * looks at IRR. Both orders are sequentially consistent, so at least one of the two sees the other:
+ * an interrupt that becomes deliverable is always announced.
  */
 #include "irqchip_int.h"
 
@@ -90,8 +90,8 @@ void lapic_error(struct lapic *lapic, uint32_t bit)
 	uint32_t before = atomic_fetch_or(&lapic->esr_next, bit);
 	uint32_t lvt = atomic_load(&lapic->lvt[LVT_ERROR]);
 
-	/* One interrupt until the guest reads the register; a bad vector in the LVT entry itself must
-	 * not come back here for ever. */
+	/* One interrupt until the guest reads the register; a bad vector in the LVT entry itself
+	 * must not come back here for ever. */
 	if (!(before & bit) && !(lvt & LVT_MASKED) && (lvt & 0xff) >= 16)
 		(void)lapic_accept(lapic, (uint8_t)lvt, false);
 }

@@ -154,7 +154,8 @@ static void icr_send(struct lapic *lapic, uint32_t low, uint32_t dest)
 
 	if (!lapic_is_x2(lapic))
 		msg.dest = dest >> 24 == 0xff ? APIC_BROADCAST : dest >> 24;
-	/* INIT level de-assert synchronised arbitration ids of the Pentium; it does nothing since. */
+	/* INIT level de-assert synchronised arbitration ids of the Pentium; it does nothing
+	 * since. */
 	if (msg.mode == APIC_INIT && (low & ICR_LEVEL) && !(low & ICR_ASSERT))
 		return;
 	if ((msg.mode == APIC_FIXED || msg.mode == APIC_LOWEST) && msg.vector < 16) {

@@ -123,7 +123,8 @@ static uint8_t *backing_map(struct mem *mem, const struct mem_config *config, GE
 	}
 	base = (uint8_t *)align_up((uintptr_t)mem->reservation + MEM_PAGE_SIZE, HUGE_BYTES);
 	flags |= config->merge ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
-	/* Huge pages are reserved at once: without a reservation a missing one is a SIGBUS later. */
+	/* Huge pages are reserved at once: without a reservation a missing one is a SIGBUS
+	 * later. */
 	if (!config->hugepages)
 		flags |= MAP_NORESERVE;
 	base = mmap(base, mem->size, PROT_READ | PROT_WRITE, flags, mem->fd, 0);
@@ -349,8 +350,8 @@ static void map_set(struct dirty_map *map, uint64_t first, uint64_t last)
 			bits &= ~0ull << (first % 64);
 		if (w == last / 64)
 			bits &= ~0ull >> (63 - last % 64);
-		/* Pairs with the exchange in mem_dirty_fetch(): whoever sees the bit sees the bytes.
-		 * No look first: a bit read as set may be fetched before the bytes are. */
+		/* Pairs with the exchange in mem_dirty_fetch(): whoever sees the bit sees the
+		 * bytes. No look first: a bit read as set may be fetched before the bytes are. */
 		atomic_fetch_or(&map->words[w], bits);
 	}
 }

@@ -2,8 +2,8 @@
 /*
  * replay.c - main() of a fuzz target without libFuzzer: the corpus, then pseudo-random inputs.
  *
- * Usage: target [--seconds N] [--seed S] [FILE|DIRECTORY]... Inputs are made from consecutive seeds,
- * from a different one each time; the seed of an input that crashes, or takes longer than
+ * Usage: target [--seconds N] [--seed S] [FILE|DIRECTORY]... Inputs are made from consecutive
+ * seeds, from a different one each time; the seed of an input that crashes, or takes longer than
  * HANG_SECONDS, is printed, and --seed runs that one alone.
  */
 #include <signal.h>

@@ -168,8 +168,9 @@ static void thr_write(struct uart *uart, uint8_t byte)
 		loop_receive(uart, byte);
 		return;
 	}
-	/* A full FIFO loses the byte, as the chip does. While the interrupt for the last byte has not
-	 * been looked at, the line stays up; else an edge-triggered controller sees a new edge. */
+	/* A full FIFO loses the byte, as the chip does. While the interrupt for the last byte has
+	 * not been looked at, the line stays up; else an edge-triggered controller sees a new
+	 * edge. */
 	uart->thr_pending = false;
 	(void)fifo_put(&uart->tx, byte, fifo_room(uart));
 	tx_flush(uart);

@@ -283,7 +283,8 @@ static void timer_config_write(struct hpet_timer *t, uint64_t value)
 	timer_update(t, false);
 }
 
-/* lock held. 1.0a section 2.3.9.2.2: without VAL_SET a write sets the period of a periodic timer. */
+/* lock held. 1.0a section 2.3.9.2.2: without VAL_SET a write sets the period of a periodic
+ * timer. */
 static void compare_write(struct hpet_timer *t, uint64_t value, bool last_half)
 {
 	value &= timer_mask(t);

@@ -3,8 +3,8 @@
  * pit.c - 8254 programmable interval timer (Intel 231164), three channels at 1.193182 MHz.
  *
  * Theory of operation. Nothing counts: a channel remembers the tick at which its counting element
- * was last loaded, and count and output follow from the ticks gone by. Only channel 0 has a timer, for
- * the rising edges of its output. In the periodic modes the output is shown to the interrupt
+ * was last loaded, and count and output follow from the ticks gone by. Only channel 0 has a timer,
+ * for the rising edges of its output. In the periodic modes the output is shown to the interrupt
  * controllers as one pulse per period, because they look at edges only.
  *
  * One lock guards all; it is held while the interrupt line is set.
@@ -190,9 +190,8 @@ static uint64_t channel_next_rise(const struct pit_channel *ch, uint64_t now)
 
 	if (!ch->loaded || ch->halted)
 		return UINT64_MAX;
-	if (mode_is_periodic(ch))
-		return now < ch->start ? rise
-				       : ch->start + ((now - ch->start) / ch->count + 1) * ch->count;
+	if (mode_is_periodic(ch) && now >= ch->start)
+		return rise + (now - ch->start) / ch->count * ch->count;
 	if (ch->mode >= 4)
 		rise++;
 	return rise > now ? rise : UINT64_MAX;

@@ -2,11 +2,11 @@
 /*
  * rtc.c - MC146818 real-time clock with 256 bytes of CMOS memory.
  *
- * Theory of operation. Time of day is not counted: it is the host's UTC plus offset_s, taken when the
- * guest looks. While SET stops the clock, the time registers are plain bytes; when it is
- * cleared they are turned into a new offset. Flags that a ticking chip would have set (update ended,
- * alarm, periodic) are derived from the time that went by since the guest last read register C; a
- * timer exists only for those that may interrupt.
+ * Theory of operation. Time of day is not counted: it is the host's UTC plus offset_s, taken when
+ * the guest looks. While SET stops the clock, the time registers are plain bytes; when it is
+ * cleared they are turned into a new offset. Flags that a ticking chip would have set (update
+ * ended, alarm, periodic) are derived from the time that went by since the guest last read register
+ * C; a timer exists only for those that may interrupt.
  */
 #include "rtc.h"
 
@@ -265,7 +265,7 @@ static void second_timer_arm(struct rtc *rtc)
 static void periodic_timer_arm(struct rtc *rtc)
 {
 	uint64_t period = periodic_ticks(rtc);
-	uint64_t next;
+	unsigned __int128 next;
 
 	if (!period || !(rtc->cmos[REG_B] & B_PIE)) {
 		vtimer_disarm(rtc->periodic_timer);
@@ -273,8 +273,8 @@ static void periodic_timer_arm(struct rtc *rtc)
 	}
 	next = (ticks_now(rtc) / period + 1) * period;
 	/* Rounded up, so that the tick has come when the timer fires. */
-	vtimer_arm(rtc->periodic_timer,
-		   (uint64_t)(((unsigned __int128)next * NS_PER_S + PERIODIC_HZ - 1) / PERIODIC_HZ));
+	next = (next * NS_PER_S + PERIODIC_HZ - 1) / PERIODIC_HZ;
+	vtimer_arm(rtc->periodic_timer, (uint64_t)next);
 }
 
 static void second_fired(void *arg)

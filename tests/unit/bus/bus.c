@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* bus.c - tests of dispatch: lookup, straddling, changes under readers, ioeventfds, shared lines. */
+/* bus.c - tests of dispatch: lookup, straddling, changes under readers, ioeventfds, shared
+ * lines. */
 #include "bus/bus.h"
 
 #include <check.h>
