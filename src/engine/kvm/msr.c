@@ -72,19 +72,24 @@ static const struct {
 
 _Static_assert(ARRAY_SIZE(msr_table) <= KVM_MSR_MAX, "struct kvm has too little room for MSRs");
 
-struct msr_buffer {
+/* The kernel's structure with room for the entries that follow it. */
+union msr_buffer {
 	struct kvm_msrs head;
-	struct kvm_msr_entry entries[KVM_MSR_MAX];
+	uint8_t room[sizeof(struct kvm_msrs) + KVM_MSR_MAX * sizeof(struct kvm_msr_entry)];
 };
 
 static int transfer(int fd, unsigned long request, uint32_t msr, uint64_t *value)
 {
-	struct msr_buffer buf = { .head.nmsrs = 1, .entries[0] = { .index = msr, .data = *value } };
-	int r = kvm_ioctl(fd, request, &buf);
+	union msr_buffer buf = { .room = { 0 } };
+	int r;
 
+	buf.head.nmsrs = 1;
+	buf.head.entries[0].index = msr;
+	buf.head.entries[0].data = *value;
+	r = kvm_ioctl(fd, request, &buf);
 	if (r < 0)
 		return r;
-	*value = buf.entries[0].data;
+	*value = buf.head.entries[0].data;
 	return r == 1 ? 0 : -EINVAL;
 }
 
@@ -114,18 +119,19 @@ void kvm_msr_setup(struct kvm *kvm, int vcpu_fd)
 int kvm_msrs_load(const struct kvm_vcpu *vcpu, struct x86_state *state)
 {
 	const struct kvm *kvm = kvm_of(&vcpu->vcpu);
-	struct msr_buffer buf = { .head.nmsrs = kvm->msr_count };
+	union msr_buffer buf = { .room = { 0 } };
 	int r;
 
+	buf.head.nmsrs = kvm->msr_count;
 	for (unsigned i = 0; i < kvm->msr_count; i++)
-		buf.entries[i].index = msr_table[kvm->msrs[i]].msr;
+		buf.head.entries[i].index = msr_table[kvm->msrs[i]].msr;
 	r = kvm_ioctl(vcpu->fd, KVM_GET_MSRS, &buf);
 	if (r < 0)
 		return r;
 	if ((unsigned)r != kvm->msr_count)
 		return -EIO;
 	for (unsigned i = 0; i < kvm->msr_count; i++)
-		memcpy((uint8_t *)state + msr_table[kvm->msrs[i]].field, &buf.entries[i].data,
+		memcpy((uint8_t *)state + msr_table[kvm->msrs[i]].field, &buf.head.entries[i].data,
 		       sizeof(uint64_t));
 	return 0;
 }
@@ -141,11 +147,12 @@ int kvm_msrs_store(const struct kvm_vcpu *vcpu, const struct x86_state *state, b
 	if (!with_tsc && kvm->msr_count && msr_table[kvm->msrs[0]].msr == MSR_TSC)
 		next = 1;
 	while (next < kvm->msr_count) {
-		struct msr_buffer buf = { .head.nmsrs = kvm->msr_count - next };
+		union msr_buffer buf = { .room = { 0 } };
 		int r;
 
+		buf.head.nmsrs = kvm->msr_count - next;
 		for (unsigned i = next; i < kvm->msr_count; i++) {
-			struct kvm_msr_entry *e = &buf.entries[i - next];
+			struct kvm_msr_entry *e = &buf.head.entries[i - next];
 
 			e->index = msr_table[kvm->msrs[i]].msr;
 			memcpy(&e->data, (const uint8_t *)state + msr_table[kvm->msrs[i]].field,
