@@ -73,6 +73,7 @@ cat >"$inner/init" <<'INIT'
 /bin/busybox mount -t proc proc /proc
 echo "SIKA-GUEST-ALIVE cpus=$(/bin/busybox grep -c ^processor /proc/cpuinfo) kernel=$(/bin/busybox uname -r)"
 /bin/busybox grep -m1 MemTotal /proc/meminfo
+/bin/busybox sleep 1 # the serial port sends on while the kernel goes down without asking
 /bin/busybox poweroff -f
 INIT
 chmod +x "$inner/init"

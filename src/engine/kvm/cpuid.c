@@ -13,7 +13,6 @@
 
 #include "base/bits.h"
 
-#define LEAF1_ECX_X2APIC       (1u << 21)
 #define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
 #define LEAF1_ECX_VMX	       (1u << 5)
@@ -62,8 +61,6 @@ static void set_field(uint32_t *reg, unsigned first, unsigned bits, uint32_t val
 
 static void fix_leaf1(const struct kvm *kvm, unsigned index, struct kvm_cpuid_entry2 *e)
 {
-	uint32_t apic = LEAF1_ECX_X2APIC | LEAF1_ECX_TSC_DEADLINE;
-
 	set_field(&e->ebx, 24, 8, index);
 	set_field(&e->ebx, 16, 8, kvm->vcpus);
 	set_field(&e->edx, 28, 1, kvm->vcpus > 1);
@@ -71,10 +68,10 @@ static void fix_leaf1(const struct kvm *kvm, unsigned index, struct kvm_cpuid_en
 	/* Nested guests are no part of the state that the engine saves. */
 	e->ecx &= ~LEAF1_ECX_VMX;
 	if (!kvm_has_irqchip(kvm)) {
-		if (kvm->user_msr)
-			e->ecx |= apic;
-		else
-			e->ecx &= ~apic;
+		/* KVM drops writes to IA32_TSC_DEADLINE without telling when it has no local
+		 * APIC, on VMX even those that a filter should hand to us. */
+		e->ecx &= ~LEAF1_ECX_TSC_DEADLINE;
+		set_field(&e->ecx, 21, 1, kvm->user_msr); /* x2APIC */
 	} else if (kvm_ioctl_long(kvm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0) {
 		e->ecx |= LEAF1_ECX_TSC_DEADLINE;
 	}
