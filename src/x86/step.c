@@ -44,7 +44,9 @@ int x86_step(struct x86_cpu *cpu)
 	/* Left by a block, which does not look for traps itself. */
 	if (cpu->debug_pending && x86_debug_trap(cpu, false))
 		return X86_STOP;
-	if (cpu->debug_armed && x86_debug_fetch(cpu, rip_linear(cpu)) == X86_FAULT)
+	/* MOV SS holds back every debug exception of its successor: SDM vol. 3, 6.8.3. */
+	if (cpu->debug_armed && !(s->interrupt_shadow & 2) &&
+	    x86_debug_fetch(cpu, rip_linear(cpu)) == X86_FAULT)
 		return deliver(cpu, rip);
 	len = x86_fetch_insn(cpu, &insn);
 	if (!len)

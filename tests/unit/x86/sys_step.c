@@ -54,6 +54,8 @@ START_TEST(mov_ss_holds_the_trap_back)
 	CODE_AT(e, CODE, "\x8e\xd0\x90"); /* mov %eax, %ss; nop */
 	s->gpr[X86_RAX] = SEL_DATA0;
 	s->rflags |= X86_FL_TF;
+	s->dr[0] = CODE + 2; /* its breakpoint does not hit either */
+	s->dr[7] |= 1;
 	x86_update_mode(&e->cpu);
 	(void)x86_step(&e->cpu);
 	ck_assert_uint_eq(s->rip, CODE + 2);
