@@ -106,7 +106,8 @@ def xmm_to_mmx(op, imm):
 
 # exec column -> (makers of the variants without immediate, or of each immediate; takes immediate)
 KINDS = {
-    'vec_op': ([xmm], True), 'vec_shift': ([xmm], False), 'vec_shift_imm': ([xmm], False),
+    'vec_op': ([xmm], True), 'vec_op_u': ([xmm], True),
+    'vec_shift': ([xmm], False), 'vec_shift_imm': ([xmm], False),
     'vec_pclmulqdq': ([xmm_imm0], False), 'vec_sha256rnds2': ([sha256rnds2], False),
     'vec_pmovx2': ([xmm], False), 'vec_pmovx4': ([xmm], False), 'vec_pmovx8': ([xmm], False),
     'fp_comi4': ([flags], False), 'fp_comi8': ([flags], False),

@@ -70,6 +70,17 @@ int vec_ea_aligned(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned al
 	return X86_NEXT;
 }
 
+int vec_check_mask_store(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned len)
+{
+	uint64_t off = cpu->s.gpr[X86_RDI];
+
+	if (!x86_checks_alignment(cpu))
+		return X86_NEXT;
+	if (cpu->code_bytes != 8 || insn->seg >= X86_FS)
+		off += cpu->s.seg[insn->seg].base;
+	return off & (len - 1) ? x86_raise_error(cpu, X86_AC, 0) : X86_NEXT;
+}
+
 int vec_read_slow(struct x86_cpu *cpu, const struct x86_insn *insn, void *buf, unsigned len,
 		  unsigned align)
 {

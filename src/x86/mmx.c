@@ -228,10 +228,11 @@ int x86_op_mmx_maskmovq(struct x86_cpu *cpu, const struct x86_insn *insn)
 	uint64_t off = cpu->s.gpr[X86_RDI], v, mask;
 	unsigned i;
 
-	if (x86_check_mmx(cpu))
+	if (x86_check_mmx(cpu) || vec_check_mask_store(cpu, insn, 8))
 		return X86_FAULT;
-	v = mm_peek(cpu, insn->reg);
-	mask = mm_peek(cpu, insn->rm);
+	mmx_enter(cpu); /* before any page fault, as AMD family 25 does */
+	v = mm_get(cpu, insn->reg);
+	mask = mm_get(cpu, insn->rm);
 	for (i = 0; i < 8; i++)
 		if ((mask >> (i * 8 + 7) & 1) &&
 		    x86_probe_write(cpu, insn->seg, (off + i) & wrap, 1))
@@ -240,7 +241,6 @@ int x86_op_mmx_maskmovq(struct x86_cpu *cpu, const struct x86_insn *insn)
 		if ((mask >> (i * 8 + 7) & 1) &&
 		    x86_write(cpu, insn->seg, (off + i) & wrap, (uint8_t *)&v + i, 1))
 			return X86_FAULT;
-	mmx_enter(cpu);
 	return X86_NEXT;
 }
 
@@ -280,13 +280,14 @@ int x86_op_mmx_movdq2q(struct x86_cpu *cpu, const struct x86_insn *insn)
 	return X86_NEXT;
 }
 
-static int from_mmx(struct x86_cpu *cpu, const struct x86_insn *insn, bool enter)
+static int from_mmx(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
+	bool enter = !vec_is_mem(insn);
 	union vec out = { 0 }, *dst = vec_reg(cpu, insn->reg);
 	struct fpu_op state;
 	uint64_t v;
 
-	if (check_both(cpu) || load_q(cpu, insn, &v, 8))
+	if (x86_check_sse(cpu) || (enter && x86_check_mmx(cpu)) || load_q(cpu, insn, &v, 8))
 		return X86_FAULT;
 	fpu_begin(cpu, &state);
 	vec_stub(insn, 0)(&out, dst, &v, 0);
@@ -298,16 +299,16 @@ static int from_mmx(struct x86_cpu *cpu, const struct x86_insn *insn, bool enter
 	return X86_NEXT;
 }
 
-/* With a memory operand they do not touch the x87 state: AMD APM vol. 5, and for CVTPI2PD also
+/* With a memory operand they neither touch nor check the x87 state: AMD APM vol. 5, and for CVTPI2PD also
  * SDM vol. 2. */
 int x86_op_mmx_cvtpi2ps(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return from_mmx(cpu, insn, !vec_is_mem(insn));
+	return from_mmx(cpu, insn);
 }
 
 int x86_op_mmx_cvtpi2pd(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return from_mmx(cpu, insn, !vec_is_mem(insn));
+	return from_mmx(cpu, insn);
 }
 
 static int to_mmx(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned size)

@@ -155,7 +155,48 @@ static bool selected(const union vec *mask, unsigned i, unsigned size)
 /* Bytes of element @i lie at the address plus i * size; it wraps at the address size. */
 static uint64_t element_offset(const struct x86_insn *insn, uint64_t off, unsigned add)
 {
-	return insn->adsize == 8 ? off + add : (uint32_t)(off + add);
+	off += add;
+	return insn->adsize == 8 ? off : insn->adsize == 4 ? (uint32_t)off : (uint16_t)off;
+}
+
+/* These accesses are exempt from alignment checking (SDM vol. 2, VMASKMOV): where it is on, an element
+ * is read byte by byte. */
+static unsigned unit(const struct x86_cpu *cpu, unsigned size)
+{
+	return x86_checks_alignment(cpu) ? 1 : size;
+}
+
+static int element_read(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
+			uint8_t *buf, unsigned size)
+{
+	unsigned i, n = unit(cpu, size);
+
+	for (i = 0; i < size; i += n)
+		if (x86_read(cpu, insn->seg, off + i, buf + i, n))
+			return X86_FAULT;
+	return X86_NEXT;
+}
+
+static int element_probe(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
+			 unsigned size)
+{
+	unsigned i, n = unit(cpu, size);
+
+	for (i = 0; i < size; i += n)
+		if (x86_probe_write(cpu, insn->seg, off + i, n))
+			return X86_FAULT;
+	return X86_NEXT;
+}
+
+static int element_write(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
+			 const uint8_t *buf, unsigned size)
+{
+	unsigned i, n = unit(cpu, size);
+
+	for (i = 0; i < size; i += n)
+		if (x86_write(cpu, insn->seg, off + i, buf + i, n))
+			return X86_FAULT;
+	return X86_NEXT;
 }
 
 FPU_ALWAYS_INLINE int mask_load(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned size)
@@ -170,8 +211,8 @@ FPU_ALWAYS_INLINE int mask_load(struct x86_cpu *cpu, const struct x86_insn *insn
 	off = x86_ea(cpu, insn);
 	for (i = 0; i < insn->vl / size; i++)
 		if (selected(mask, i, size) &&
-		    x86_read(cpu, insn->seg, element_offset(insn, off, i * size),
-			     &out.u8[i * size], size))
+		    element_read(cpu, insn, element_offset(insn, off, i * size),
+				 &out.u8[i * size], size))
 			return X86_FAULT;
 	return finish(cpu, insn, &out);
 }
@@ -198,12 +239,12 @@ FPU_ALWAYS_INLINE int mask_store(struct x86_cpu *cpu, const struct x86_insn *ins
 	off = x86_ea(cpu, insn);
 	for (i = 0; i < insn->vl / size; i++)
 		if (selected(mask, i, size) &&
-		    x86_probe_write(cpu, insn->seg, element_offset(insn, off, i * size), size))
+		    element_probe(cpu, insn, element_offset(insn, off, i * size), size))
 			return X86_FAULT;
 	for (i = 0; i < insn->vl / size; i++)
 		if (selected(mask, i, size) &&
-		    x86_write(cpu, insn->seg, element_offset(insn, off, i * size),
-			      &src->u8[i * size], size))
+		    element_write(cpu, insn, element_offset(insn, off, i * size),
+				  &src->u8[i * size], size))
 			return X86_FAULT;
 	return X86_NEXT;
 }
@@ -233,8 +274,8 @@ static uint64_t gather_offset(const struct x86_cpu *cpu, const struct x86_insn *
 }
 
 /*
- * SDM vol. 2, VPGATHERDD: elements are loaded one after the other, and each that is done clears its
- * mask, so that a fault in the middle can be resumed. At the end the mask register is zero. The
+ * SDM vol. 2, VPGATHERDD: elements are gone through one after the other, and each clears its mask, so
+ * that a fault in the middle can be resumed. At the end the mask register is zero. The
  * three registers must differ, else #UD.
  */
 static int gather(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned index_size,
@@ -249,13 +290,10 @@ static int gather(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned ind
 		return X86_FAULT;
 	if (insn->reg == insn->vvvv || insn->reg == insn->index || insn->vvvv == insn->index)
 		return x86_ud(cpu);
-	for (i = 0; i < count; i++)
-		memset(&mask->u8[i * size], selected(mask, i, size) ? 0xff : 0, size);
 	for (i = 0; i < count; i++) {
-		if (!selected(mask, i, size))
-			continue;
-		if (x86_read(cpu, insn->seg, gather_offset(cpu, insn, index, i, index_size),
-			     &dst->u8[i * size], size))
+		if (selected(mask, i, size) &&
+		    element_read(cpu, insn, gather_offset(cpu, insn, index, i, index_size),
+				 &dst->u8[i * size], size))
 			return X86_FAULT;
 		memset(&mask->u8[i * size], 0, size);
 	}

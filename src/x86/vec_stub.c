@@ -19,6 +19,20 @@ int x86_op_vec_op(struct x86_cpu *cpu, const struct x86_insn *insn)
 	return X86_NEXT;
 }
 
+/* The SHA instructions: AMD's processors do not ask for alignment; neither do we. */
+int x86_op_vec_op_u(struct x86_cpu *cpu, const struct x86_insn *insn)
+{
+	union vec b, *dst = vec_reg(cpu, insn->reg);
+
+	if (vec_check(cpu, insn))
+		return X86_FAULT;
+	b.lane[0] = vec_reg(cpu, insn->rm)->lane[0];
+	if (vec_is_mem(insn) && vec_read(cpu, insn, &b, 16, 1))
+		return X86_FAULT;
+	vec_stub(insn, insn->imm)(dst, dst, &b, 0);
+	return X86_NEXT;
+}
+
 /* imm bit 0 chooses the half of the first source, bit 4 that of the second. */
 int x86_op_vec_pclmulqdq(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
@@ -41,12 +55,14 @@ int x86_op_vec_pclmulqdq(struct x86_cpu *cpu, const struct x86_insn *insn)
 /* The third operand is XMM0. */
 int x86_op_vec_sha256rnds2(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	union vec buf, *dst = vec_reg(cpu, insn->reg);
-	const union vec *b;
+	union vec b, *dst = vec_reg(cpu, insn->reg);
 
-	if (vec_check(cpu, insn) || vec_load(cpu, insn, &buf, 16, &b))
+	if (vec_check(cpu, insn))
 		return X86_FAULT;
-	vec_stub(insn, 0)(dst, dst, b, (uintptr_t)vec_reg(cpu, 0));
+	b.lane[0] = vec_reg(cpu, insn->rm)->lane[0];
+	if (vec_is_mem(insn) && vec_read(cpu, insn, &b, 16, 1))
+		return X86_FAULT;
+	vec_stub(insn, 0)(dst, dst, &b, (uintptr_t)vec_reg(cpu, 0));
 	return X86_NEXT;
 }
 

@@ -373,8 +373,12 @@ FPU_ALWAYS_INLINE int store(struct x86_cpu *cpu, const struct x86_insn *insn, x8
 	if (x86_check_x87(cpu))
 		return X86_FAULT;
 	x87_run(f, stub, &io, 0, 1, X87_A_EMPTY);
-	if (!(io.sw & ~f->fcw & stop) && vec_write(cpu, insn, io.mem, bytes, 1))
+	if (io.sw & ~f->fcw & stop) {
+		if (x86_probe_write(cpu, insn->seg, x86_ea(cpu, insn), bytes))
+			return X86_FAULT;
+	} else if (vec_write(cpu, insn, io.mem, bytes, 1)) {
 		return X86_FAULT;
+	}
 	x87_note(cpu, insn);
 	if (!x87_flags(f, io.sw, 0, stop) && pop)
 		x87_pop(f);

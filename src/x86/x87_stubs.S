@@ -50,6 +50,7 @@ x87_begin:
 	fldcw	CW
 5:	ret
 3:	fninit
+	movw	$0, HOST_SW
 	jmp	2b
 4:	fnclex
 	jmp	2b
@@ -115,12 +116,16 @@ x87_begin_cc:
 	call	x87_begin
 	cmpw	$0, TAGS
 	jne	1f
-	test	%dx, SW		/* the loads have cleared the host's */
+	movzwl	HOST_SW, %eax	/* the loads have cleared C1 since */
+	and	$~0x200, %eax
+	xor	SW, %ax
+	test	%dx, %ax
 	jz	2f
 1:	sub	$32, %rsp
 	fnstenv	(%rsp)
 	movzwl	SW, %eax
 	and	$0x4700, %eax
+	andw	$~0x4700, 4(%rsp)
 	or	%ax, 4(%rsp)
 	fldenv	(%rsp)
 	add	$32, %rsp

@@ -175,6 +175,7 @@ static void load(struct oracle_guest *g, const struct oracle_case *c)
 	s->fpu.fsw = c->in.fsw;
 	s->fpu.ftw = c->in.ftw;
 	s->fpu.mxcsr = c->in.mxcsr;
+	s->fpu.fip = s->fpu.fdp = s->fpu.fop = 0; /* as the child's */
 	x86_update_mode(&g->cpu);
 }
 

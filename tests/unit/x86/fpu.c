@@ -437,7 +437,7 @@ START_TEST(vex_in_32_bit_code)
 	ck_assert_int_eq(run(e, "c4 e1 f9 6e cb"), -1); /* vmovd xmm1, ebx with W */
 	memcpy(&v, f->vec[1], 8);
 	ck_assert_uint_eq(v, 0x55667788);
-	ck_assert_int_eq(run(e, "c4 e3 f1 22 cb 01"), -1); /* vpinsrd xmm1, xmm1, ebx, 1 */
+	ck_assert_int_eq(run(e, "c4 e3 71 22 cb 01"), -1); /* vpinsrd xmm1, xmm1, ebx, 1 */
 	memcpy(&v, f->vec[1], 8);
 	ck_assert_uint_eq(v, 0x5566778855667788);
 	memset(f->vec, 0xee, sizeof(f->vec));

@@ -441,7 +441,7 @@ static bool is_left_out(const struct x86_row_info *row)
 						"stmxcsr" };
 	unsigned i;
 
-	if (row->attrs & (X86_ROW_ATTR_VSIB | X86_ROW_ATTR_NOHOST))
+	if (row->attrs & X86_ROW_ATTR_VSIB)
 		return true;
 	if (!strcmp(row->exec, "ldmxcsr"))
 		return true;
