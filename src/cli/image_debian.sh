@@ -107,6 +107,14 @@ configure_hook() {
 		StandardOutput=tty
 		TTYPath=/dev/hvc0
 	UNIT
+	cat >"$r/etc/profile.d/sika-winsize.sh" <<-'PROFILE'
+		# getty gives a serial port 80 columns: at login take the size from the virtio console.
+		if [ "$(tty)" = /dev/ttyS0 ]; then
+			set -- $(stty -F /dev/hvc0 size 2>/dev/null)
+			[ "${1:-0}" -gt 0 ] && stty rows "$1" cols "$2"
+			set --
+		fi
+	PROFILE
 	cat >"$r/etc/udev/rules.d/80-sika.rules" <<-'RULES'
 		KERNEL=="hvc0", SUBSYSTEM=="tty", TAG+="systemd", ENV{SYSTEMD_WANTS}+="sika-winsize.service"
 	RULES

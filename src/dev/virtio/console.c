@@ -132,6 +132,16 @@ static void resized(void *arg, unsigned columns, unsigned rows)
 	virtio_config_set(&c->dev, 0, size, sizeof(size));
 }
 
+/* Linux looks at the size when it is told of a change, not when it starts. */
+static void console_start(struct virtio_dev *dev)
+{
+	struct console *c = (struct console *)dev;
+	unsigned columns, rows;
+
+	if ((dev->driver_features & F_SIZE) && char_size(c->chr, &columns, &rows))
+		resized(c, columns, rows);
+}
+
 static const struct char_client client = {
 	.input_room = input_room,
 	.input = input,
@@ -162,6 +172,7 @@ static const struct virtio_class console_class = {
 	.pci_class = 0x078000,
 	.queue_count = 2,
 	.queue_size = QUEUE_SIZE,
+	.start = console_start,
 	.stop = console_stop,
 	.work = console_work,
 	.free = console_free,
