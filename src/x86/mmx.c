@@ -228,9 +228,11 @@ int x86_op_mmx_maskmovq(struct x86_cpu *cpu, const struct x86_insn *insn)
 	uint64_t off = cpu->s.gpr[X86_RDI], v, mask;
 	unsigned i;
 
-	if (x86_check_mmx(cpu) || vec_check_mask_store(cpu, insn, 8))
+	if (x86_check_mmx(cpu))
 		return X86_FAULT;
-	mmx_enter(cpu); /* before any page fault, as AMD family 25 does */
+	mmx_enter(cpu); /* before any fault of the memory operand, as AMD family 25 does */
+	if (vec_check_mask_store(cpu, insn, 8))
+		return X86_FAULT;
 	v = mm_get(cpu, insn->reg);
 	mask = mm_get(cpu, insn->rm);
 	for (i = 0; i < 8; i++)

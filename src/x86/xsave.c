@@ -197,23 +197,13 @@ static void unpack_ymm(struct x86_cpu *cpu, const uint8_t *p)
 	}
 }
 
-/* With alignment checking on, a misaligned area is #AC (SDM vol. 2, FXSAVE leaves the choice). */
-static int fxsave_area(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t *ret_off)
-{
-	if (!vec_ea_aligned(cpu, insn, 16, ret_off))
-		return X86_NEXT;
-	if (x86_checks_alignment(cpu))
-		return x86_raise_error(cpu, X86_AC, 0);
-	return X86_FAULT;
-}
-
 /* SDM vol. 2, FXSAVE: #NM with EM or TS, whatever OSFXSR says; no #MF. */
 int x86_op_fxsave(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	uint8_t buf[LEGACY_USED] = { 0 };
 	uint64_t off;
 
-	if (fpu_check_x87_nowait(cpu) || fxsave_area(cpu, insn, &off) ||
+	if (fpu_check_x87_nowait(cpu) || vec_ea_aligned(cpu, insn, 16, &off) ||
 	    area_probe(cpu, insn, off, LEGACY_BYTES))
 		return X86_FAULT;
 	/* The XMM registers of 64-bit mode keep their bytes in memory in other modes. */
@@ -231,7 +221,7 @@ int x86_op_fxrstor(struct x86_cpu *cpu, const struct x86_insn *insn)
 	uint8_t buf[LEGACY_BYTES];
 	uint64_t off;
 
-	if (fpu_check_x87_nowait(cpu) || fxsave_area(cpu, insn, &off) ||
+	if (fpu_check_x87_nowait(cpu) || vec_ea_aligned(cpu, insn, 16, &off) ||
 	    area_read(cpu, insn, off, buf, sizeof(buf)))
 		return X86_FAULT;
 	if (get(buf + 24, 4) & ~(uint64_t)MXCSR_VALID)

@@ -64,11 +64,13 @@ static struct x86_cpu *cpu_new(void)
 	cpu->s.cr0 = X86_CR0_PE | X86_CR0_NE | X86_CR0_ET;
 	cpu->s.cr4 = X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE;
 	cpu->s.xcr0 = 7;
-	cpu->code_bytes = 8;
-	cpu->stack_bytes = 8;
-	cpu->features = ~0ull;
+	cpu->s.efer = X86_EFER_LME | X86_EFER_LMA;
 	for (unsigned i = 0; i < X86_SEG_COUNT; i++)
 		cpu->s.seg[i] = (struct x86_segment){ .limit = ~0u, .attr = 0xc93 };
+	cpu->s.seg[X86_CS].attr = 0xa9b;
+	x86_update_mode(cpu);
+	ck_assert_uint_eq(cpu->code_bytes, 8);
+	cpu->features = ~0ull;
 	return cpu;
 }
 
