@@ -10,7 +10,7 @@
 /* dst op= src. */
 #define ALU(op, S, cf, dst, src)                                                                   \
 	do {                                                                                       \
-		uint16_t ax;                                                                       \
+		uint32_t ax;                                                                       \
                                                                                                    \
 		__asm__(cf op X86_SFX_##S " %[s], %[d]\n\t" X86_FL_SAVE                            \
 			: [d] "+r"(dst), "=&a"(ax)                                                 \
@@ -22,7 +22,7 @@
 /* The same on guest memory. */
 #define ALU_MEM(lock, op, S, cf, p, src)                                                           \
 	do {                                                                                       \
-		uint16_t ax;                                                                       \
+		uint32_t ax;                                                                       \
                                                                                                    \
 		__asm__ volatile(cf lock op X86_SFX_##S " %[s], %[d]\n\t" X86_FL_SAVE              \
 				 : [d] "+m"(*(X86_M(S) *)(p)), "=&a"(ax)                           \
@@ -118,7 +118,7 @@ X86_EACH_SIZE(CMP_REG_SIZE, cmp, "cmp")
 	X86_HANDLER(name##_r##S)                                                                   \
 	{                                                                                          \
 		X86_T(S) d = x86_rm_##S(cpu, insn);                                                \
-		uint16_t ax;                                                                       \
+		uint32_t ax;                                                                       \
                                                                                                    \
 		__asm__(op X86_SFX_##S " %0\n\t" X86_FL_SAVE : "+r"(d), "=&a"(ax) : : "cc");       \
 		x86_flags_unpack##keep(cpu, ax);                                                   \
@@ -128,7 +128,7 @@ X86_EACH_SIZE(CMP_REG_SIZE, cmp, "cmp")
 
 #define UNARY_MEM(S, name, op, keep, form, lock)                                                   \
 	X86_RMW_HANDLER(name##_##form##S, S, {                                                     \
-		uint16_t ax;                                                                       \
+		uint32_t ax;                                                                       \
 		__asm__ volatile(lock op X86_SFX_##S " %0\n\t" X86_FL_SAVE                         \
 				 : "+m"(*(X86_M(S) *)p), "=&a"(ax)                                 \
 				 :                                                                 \

@@ -6,7 +6,7 @@
 #define XADD_MEM(S, form, lock)                                                                    \
 	X86_RMW_HANDLER(xadd_##form##S, S, {                                                       \
 		X86_T(S) v = x86_reg_##S(cpu, insn);                                               \
-		uint16_t ax;                                                                       \
+		uint32_t ax;                                                                       \
 		__asm__ volatile(lock "xadd" X86_SFX_##S " %1, %0\n\t" X86_FL_SAVE                 \
 				 : "+m"(*(X86_M(S) *)p), "+&r"(v), "=&a"(ax)                       \
 				 :                                                                 \
@@ -20,7 +20,7 @@
 	X86_HANDLER(xadd_rr##S)                                                                    \
 	{                                                                                          \
 		X86_T(S) d = x86_rm_##S(cpu, insn), v = x86_reg_##S(cpu, insn);                    \
-		uint16_t ax;                                                                       \
+		uint32_t ax;                                                                       \
                                                                                                    \
 		__asm__("xadd" X86_SFX_##S " %1, %0\n\t" X86_FL_SAVE                               \
 			: "+&r"(d), "+&r"(v), "=&a"(ax)                                            \
@@ -38,7 +38,7 @@ X86_EACH_SIZE(XADD_SIZE, )
 /* Both end with AX holding the flags, and what became of RAX in @rax. */
 #define CMPXCHG(S, lock, dst, src, rax)                                                            \
 	do {                                                                                       \
-		uint16_t ax;                                                                       \
+		uint32_t ax;                                                                       \
                                                                                                    \
 		__asm__ volatile("movq %[acc], %%rax\n\t" lock "cmpxchg" X86_SFX_##S               \
 				 " %[s], %[d]\n\tmovq %%rax, %[acc]\n\t" X86_FL_SAVE               \

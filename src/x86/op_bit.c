@@ -7,7 +7,7 @@
 
 #define BT(S, op, lock, dst, bit)                                                                  \
 	do {                                                                                       \
-		uint16_t ax = x86_flags_pack(cpu);                                                 \
+		uint32_t ax = x86_flags_pack(cpu);                                                 \
                                                                                                    \
 		__asm__ volatile(X86_FL_LOAD lock op X86_SFX_##S " %[b], %[d]\n\t" X86_FL_SAVE     \
 				 : [d] dst, "+a"(ax)                                               \
@@ -130,7 +130,7 @@ X86_EACH_WIDE(BIT_TEST, )
 	static void name##_do##S(struct x86_cpu *cpu, const struct x86_insn *insn, X86_T(S) s)     \
 	{                                                                                          \
 		uint64_t d = cpu->s.gpr[insn->reg], s64 = s;                                       \
-		uint16_t ax = x86_flags_pack(cpu);                                                 \
+		uint32_t ax = x86_flags_pack(cpu);                                                 \
                                                                                                    \
 		__asm__(X86_FL_LOAD op X86_SFX_##S " %" X86_REG_##S "[s], %" X86_REG_##S "[d]\n\t"  \
 				    X86_FL_SAVE                                                    \
@@ -249,7 +249,7 @@ static bool vex_allowed(const struct x86_cpu *cpu)
 #define VEX_FLAGS(S, name, op, first, second)                                                      \
 	VEX_FUNCTION(S, name)                                                                      \
 	{                                                                                          \
-		uint16_t ax = x86_flags_pack(cpu);                                                 \
+		uint32_t ax = x86_flags_pack(cpu);                                                 \
 		X86_T(S) d;                                                                        \
                                                                                                    \
 		__asm__(X86_FL_LOAD op " %3, %2, %0\n\t" X86_FL_SAVE                               \
@@ -273,7 +273,7 @@ VEX_FLAGS(8, bzhi_g, "bzhi", s, v)
 #define VEX_BLS(S, name, op)                                                                       \
 	VEX_FUNCTION(S, name)                                                                      \
 	{                                                                                          \
-		uint16_t ax = x86_flags_pack(cpu);                                                 \
+		uint32_t ax = x86_flags_pack(cpu);                                                 \
 		X86_T(S) d;                                                                        \
                                                                                                    \
 		(void)v;                                                                           \

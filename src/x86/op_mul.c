@@ -10,7 +10,7 @@
 	static int name##_by1(struct x86_cpu *cpu, uint8_t s)                                      \
 	{                                                                                          \
 		uint64_t save = (uint8_t)cpu->s.gpr[X86_RAX];                                      \
-		uint16_t ax = x86_flags_pack(cpu);                                                 \
+		uint32_t ax = x86_flags_pack(cpu);                                                 \
                                                                                                    \
 		__asm__(X86_FL_LOAD "movl %k[save], %%eax\n\t" op "b %[s]\n\t"                      \
 			"movl %%eax, %k[save]\n\t" X86_FL_SAVE                                     \
@@ -26,7 +26,7 @@
 	static int name##_by##S(struct x86_cpu *cpu, X86_T(S) s)                                   \
 	{                                                                                          \
 		uint64_t low = cpu->s.gpr[X86_RAX], high;                                          \
-		uint16_t ax = x86_flags_pack(cpu);                                                 \
+		uint32_t ax = x86_flags_pack(cpu);                                                 \
                                                                                                    \
 		__asm__(X86_FL_LOAD "movq %[low], %%rax\n\t" op X86_SFX_##S " %[s]\n\t"            \
 			"movq %%rax, %[low]\n\t" X86_FL_SAVE                                       \
@@ -46,7 +46,7 @@ X86_EACH_WIDE(MUL_WIDE, imul, "imul")
 
 #define IMUL(S, dst, src)                                                                          \
 	do {                                                                                       \
-		uint16_t ax = x86_flags_pack(cpu);                                                 \
+		uint32_t ax = x86_flags_pack(cpu);                                                 \
                                                                                                    \
 		__asm__(X86_FL_LOAD "imul" X86_SFX_##S " %2, %0\n\t" X86_FL_SAVE                   \
 			: "+&r"(dst), "+&a"(ax)                                                    \

@@ -10,7 +10,7 @@
 
 #define SHIFT(op, S, dst, count)                                                                   \
 	do {                                                                                       \
-		uint16_t ax = x86_flags_pack(cpu);                                                 \
+		uint32_t ax = x86_flags_pack(cpu);                                                 \
                                                                                                    \
 		__asm__ volatile(X86_FL_LOAD op X86_SFX_##S " %%cl, %0\n\t" X86_FL_SAVE            \
 				 : dst, "+a"(ax)                                                   \
@@ -49,7 +49,7 @@ X86_EACH_SIZE(SHIFT_SIZE, sar, "sar")
 
 #define DOUBLE(op, S, dst, src, count)                                                             \
 	do {                                                                                       \
-		uint16_t ax = x86_flags_pack(cpu);                                                 \
+		uint32_t ax = x86_flags_pack(cpu);                                                 \
                                                                                                    \
 		__asm__ volatile(X86_FL_LOAD op X86_SFX_##S " %%cl, %2, %0\n\t" X86_FL_SAVE        \
 				 : dst, "+a"(ax)                                                   \

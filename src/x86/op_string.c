@@ -40,6 +40,15 @@ static bool ended_by_flags(const struct x86_cpu *cpu, const struct x86_insn *ins
 	return insn->flags & X86_INSN_REPNE ? equal : !equal;
 }
 
+/* Interrupts wait, or the instruction has overwritten code, perhaps its own. */
+static bool must_give_way(struct x86_cpu *cpu)
+{
+	bool stop = cpu->stop_requested;
+
+	cpu->stop_requested = false;
+	return stop || cpu->ops->should_stop(cpu);
+}
+
 static inline int repeat(struct x86_cpu *cpu, const struct x86_insn *insn, string_step step,
 			 unsigned size, enum string_end end)
 {
@@ -59,8 +68,8 @@ static inline int repeat(struct x86_cpu *cpu, const struct x86_insn *insn, strin
 		if (!count)
 			break;
 		/* A single step traps behind each element: SDM vol. 3, 17.3.1.4. */
-		if (cpu->debug_armed || cpu->stop_requested ||
-		    (n % POLL_ELEMENTS == 0 && cpu->ops->should_stop(cpu)))
+		if (cpu->debug_armed || ((cpu->stop_requested || n % POLL_ELEMENTS == 0) &&
+					 must_give_way(cpu)))
 			return X86_REPEAT;
 	}
 	return X86_NEXT;
@@ -172,8 +181,7 @@ static inline int repeat_runs(struct x86_cpu *cpu, const struct x86_insn *insn, 
 		}
 		count -= n;
 		x86_set_sized(cpu, X86_RCX, insn->adsize, count);
-		if (count && (cpu->debug_armed || cpu->stop_requested ||
-			      cpu->ops->should_stop(cpu)))
+		if (count && (cpu->debug_armed || must_give_way(cpu)))
 			return X86_REPEAT;
 	}
 	return X86_NEXT;
@@ -216,7 +224,7 @@ static inline int lods_step(struct x86_cpu *cpu, const struct x86_insn *insn, un
 /* Flags of a - b. */
 static inline void compare(struct x86_cpu *cpu, uint64_t a, uint64_t b, unsigned size)
 {
-	uint16_t ax;
+	uint32_t ax;
 
 	/* Shifted to the top of the word a comparison has the same CF, OF, SF and ZF, but neither
 	 * PF nor AF: so by size. */

@@ -148,23 +148,25 @@ static inline void x86_set_sized(struct x86_cpu *cpu, unsigned reg, unsigned siz
 
 #define X86_FL_LOW (X86_FL_CF | X86_FL_PF | X86_FL_AF | X86_FL_ZF | X86_FL_SF)
 
-static inline uint16_t x86_flags_pack(const struct x86_cpu *cpu)
+static inline uint32_t x86_flags_pack(const struct x86_cpu *cpu)
 {
-	return (uint16_t)((cpu->s.rflags & 0xff) << 8 | (cpu->s.rflags >> 11 & 1));
+	uint32_t fl = (uint32_t)cpu->s.rflags;
+
+	return (fl & 0xff) << 8 | (fl >> 11 & 1);
 }
 
-/* LAHF sets bit 1, which RFLAGS has set as well. */
-static inline void x86_flags_unpack(struct x86_cpu *cpu, uint16_t ax)
+/* LAHF sets bit 1, which RFLAGS has set as well. What is above AX is of no account. */
+static inline void x86_flags_unpack(struct x86_cpu *cpu, uint32_t ax)
 {
-	cpu->s.rflags = (cpu->s.rflags & ~(uint64_t)X86_FL_STATUS) | ax >> 8 |
+	cpu->s.rflags = (cpu->s.rflags & ~(uint64_t)X86_FL_STATUS) | (ax >> 8 & 0xff) |
 			(uint64_t)(ax & 1) << 11;
 }
 
 /* INC and DEC leave CF alone. */
-static inline void x86_flags_unpack_keep_cf(struct x86_cpu *cpu, uint16_t ax)
+static inline void x86_flags_unpack_keep_cf(struct x86_cpu *cpu, uint32_t ax)
 {
 	cpu->s.rflags = (cpu->s.rflags & ~(uint64_t)(X86_FL_STATUS & ~X86_FL_CF)) |
-			(ax >> 8 & ~X86_FL_CF) | (uint64_t)(ax & 1) << 11;
+			(ax >> 8 & 0xfe) | (uint64_t)(ax & 1) << 11;
 }
 
 static inline void x86_flags_set(struct x86_cpu *cpu, uint64_t mask, uint64_t value)

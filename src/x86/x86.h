@@ -117,8 +117,9 @@ struct x86_cpu {
 	bool flat;	  /* DS, ES, SS have base 0 and need no limit check */
 
 	struct x86_fault fault; /* valid after X86_FAULT */
-	/* ram_written() asked for the end of the block. Run loops look at it behind each instruction
-	 * and clear it. */
+	/* ram_written() asked for the end of the block. A REP instruction takes it, and gives way; a
+	 * run loop that does not make ram_written() itself end the block looks at it behind each
+	 * instruction, and clears it. */
 	bool stop_requested;
 
 	uint16_t tlb_gen; /* 0..0xffe: what the low bits of valid tags hold */
