@@ -125,7 +125,7 @@ FPU_ALWAYS_INLINE void vec_clear_upper_scalar(struct x86_cpu *cpu, const struct 
 /* Offset of the memory operand; #GP(0) when its linear address is not a multiple of @align. */
 int vec_ea_aligned(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned align,
 		   uint64_t *ret_off);
-/* Alignment checking of MASKMOVQ and MASKMOVDQU: it looks at the whole operand of @len bytes. */
+/* Alignment checking of MASKMOVQ and MASKMOVDQU looks at the address alone, to @len bytes. */
 int vec_check_mask_store(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned len);
 /* By the book, for what the inlined paths below leave over. */
 int vec_read_slow(struct x86_cpu *cpu, const struct x86_insn *insn, void *buf, unsigned len,

@@ -344,7 +344,7 @@ int x86_op_vec_maskmovdqu(struct x86_cpu *cpu, const struct x86_insn *insn)
 	uint64_t off = cpu->s.gpr[X86_RDI];
 	unsigned i, pass;
 
-	if (vec_check(cpu, insn) || vec_check_mask_store(cpu, insn, 16))
+	if (vec_check(cpu, insn) || vec_check_mask_store(cpu, insn, 8))
 		return X86_FAULT;
 	for (pass = 0; pass < 2; pass++) {
 		for (i = 0; i < 16; i++) {
