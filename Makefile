@@ -35,7 +35,7 @@ test:
 test-kvm: $(BUILD)/build.ninja
 	@tools/deps.sh build image test
 	@ninja -C $(BUILD) --quiet
-	@tests/guest/kvm_nested.sh $(BUILD)
+	@tests/kvm/run.sh $(BUILD)
 
 fuzz:
 	@tools/deps.sh build test

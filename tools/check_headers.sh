@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # check_headers.sh - every header compiles by itself. usage: check_headers.sh BUILDDIR
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 build=${1:-build}
 read -ra flags < <(pkg-config --cflags glib-2.0)
 # Generated headers are where ninja has put them.

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""count_tests.py - add up the cases of meson's test logs; the last line is the total.
+"""count_tests.py - add up the cases of meson's test logs (.json) and of the logs of other programs.
 
 A program may report many cases: Check's "N%: Checks: C, Failures: F, Errors: E", or a line of its own,
 "P passed, F failed, S skipped" (the last one counts). Any other program is one case by its status.
@@ -32,18 +32,28 @@ def cases(test):
     return passed, failed, skipped
 
 
+def tests_of(path):
+    """Each test as meson describes one; another program's log is one test."""
+    with open(path, encoding="utf-8", errors="replace") as f:
+        if path.endswith(".json"):
+            yield from map(json.loads, f)
+            return
+        text = f.read()
+    found = TOTAL.findall(text)
+    good = found and found[-1][1] == "0"
+    yield {"name": path.split("/")[-1], "result": "OK" if good else "FAIL", "stdout": text}
+
+
 def main():
     total = [0, 0, 0]
     for path in sys.argv[1:]:
-        with open(path) as f:
-            for line in f:
-                test = json.loads(line)
-                counts = cases(test)
-                total = [a + b for a, b in zip(total, counts)]
-                if counts[1]:
-                    print(f"failed: {test['name']} ({path.split('/')[0]})")
-                if test["result"] == "SKIP":
-                    print(f"skipped: {test['name']}: {(test.get('stdout') or '').strip()}")
+        for test in tests_of(path):
+            counts = cases(test)
+            total = [a + b for a, b in zip(total, counts)]
+            if counts[1]:
+                print(f"failed: {test['name']} ({path.split('/')[0]})")
+            if counts[2]:
+                print(f"skipped: {counts[2]} of {test['name']} ({path.split('/')[0]})")
     print(f"{total[0]} passed, {total[1]} failed, {total[2]} skipped")
     return 1 if total[1] or not total[0] else 0
 

@@ -3,7 +3,7 @@
 # fuzz.sh - behind `make fuzz`: every fuzz target and the oracle for long, under ASan and UBSan.
 # SECONDS_EACH: how long each runs (default 600). Ends with "N passed, N failed, N skipped".
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 seconds=${SECONDS_EACH:-600}
 passed=0 failed=0
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1

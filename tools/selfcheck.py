@@ -115,7 +115,9 @@ def main():
     print("\n---- self-check")
     for what, held in results:
         print(("ok      " if held else "FAILED  ") + what)
-    return 0 if all(held for _, held in results) else 1
+    failed = sum(not held for _, held in results)
+    print(f"{len(results) - failed} passed, {failed} failed, 0 skipped")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
