@@ -251,8 +251,9 @@ void bt_cache_fini(struct bt_cache *cache);
 /* Drop every block. */
 void bt_cache_flush(struct bt_vcpu *vcpu);
 /* The block at RIP, decoded and checked; NULL when the instruction there must run alone (bt_step).
- * May leave a fault delivered, in which case *ret_again is set. */
-struct bt_block *bt_block_find(struct bt_vcpu *vcpu, bool *ret_again);
+ * May leave a fault delivered, in which case *ret_again is set. @hint: offset of the block that RIP led
+ * to before the fetch context changed, or 0. */
+struct bt_block *bt_block_find(struct bt_vcpu *vcpu, uint32_t hint, bool *ret_again);
 /* The rest of the block being executed was overwritten: leave it behind this instruction. */
 void bt_block_poison(struct bt_vcpu *vcpu);
 /* Instruction at RIP from @bytes, through the cache of single instructions. */

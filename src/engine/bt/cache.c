@@ -283,8 +283,14 @@ static struct bt_block *bt_block_check(struct bt_vcpu *vcpu, struct bt_block *bl
 	return block;
 }
 
-/* The slow way: translate RIP, look up by physical address. */
-static struct bt_block *bt_block_find_gpa(struct bt_vcpu *vcpu, bool *ret_again)
+static bool bt_block_is_at(const struct bt_vcpu *vcpu, const struct bt_block *block, uint64_t gpa)
+{
+	return block->gpa == gpa && block->code_bytes == vcpu->cpu.code_bytes &&
+	       bt_block_is_trusted(block);
+}
+
+/* The slow way: translate RIP, look up by physical address. @hint: see bt_block_find(). */
+static struct bt_block *bt_block_find_gpa(struct bt_vcpu *vcpu, uint32_t hint, bool *ret_again)
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
 	uint64_t linear, gpa;
@@ -303,9 +309,10 @@ static struct bt_block *bt_block_find_gpa(struct bt_vcpu *vcpu, bool *ret_again)
 	*bt_fetched_word(vcpu, linear) |= 1ull << (linear >> 12 & 63);
 	/* What was there before the context changed is mostly there still. */
 	slot = bt_map_slot(vcpu, cpu->s.rip);
-	block = slot->rip == cpu->s.rip ? bt_block_at(vcpu, slot->block) : NULL;
-	if (!block || block->gpa != gpa || block->code_bytes != cpu->code_bytes ||
-	    !bt_block_is_trusted(block))
+	if (!hint && slot->rip == cpu->s.rip)
+		hint = slot->block;
+	block = bt_block_at(vcpu, hint);
+	if (!hint || !bt_block_is_at(vcpu, block, gpa))
 		block = bt_block_check(vcpu, bt_block_lookup(vcpu, gpa), gpa, host);
 	if (!block)
 		return NULL;
@@ -320,7 +327,7 @@ static struct bt_block *bt_block_find_gpa(struct bt_vcpu *vcpu, bool *ret_again)
 	return block;
 }
 
-struct bt_block *bt_block_find(struct bt_vcpu *vcpu, bool *ret_again)
+struct bt_block *bt_block_find(struct bt_vcpu *vcpu, uint32_t hint, bool *ret_again)
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
 	const struct bt_link *slot;
@@ -335,7 +342,7 @@ struct bt_block *bt_block_find(struct bt_vcpu *vcpu, bool *ret_again)
 		if (likely(bt_block_is_trusted(block)))
 			return block;
 	}
-	return bt_block_find_gpa(vcpu, ret_again);
+	return bt_block_find_gpa(vcpu, hint, ret_again);
 }
 
 /* ---- single instructions ---- */

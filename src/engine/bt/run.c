@@ -83,10 +83,11 @@ static bool bt_left(struct bt_vcpu *vcpu, const struct x86_insn *insn, uint64_t 
 static struct bt_block *bt_follow(struct bt_vcpu *vcpu, struct bt_link *link)
 {
 	uint32_t flushes = vcpu->cache.flushes;
+	uint32_t hint = link && link->rip == vcpu->cpu.s.rip ? link->block : 0;
 	struct bt_block *next;
 	bool again;
 
-	next = bt_block_find(vcpu, &again);
+	next = bt_block_find(vcpu, hint, &again);
 	if (!next) {
 		if (!again)
 			bt_step(vcpu);
