@@ -149,6 +149,10 @@ static int bt_vcpu_get_state(struct engine_vcpu *base, struct x86_state *state)
 	state->tsc = bt_vcpu_tsc(base);
 	if (atomic_load(&vcpu->request) & BT_REQ_NMI)
 		state->nmi_pending = true;
+	/* A wake-up that was sent and not used has no place in the state: HLT may end early. */
+	if ((vcpu->unhalted || atomic_load(&vcpu->request) & BT_REQ_UNHALT) &&
+	    state->activity == X86_HALTED)
+		state->activity = X86_RUNNING;
 	return 0;
 }
 

@@ -68,6 +68,7 @@ enum bt_request {
 	BT_REQ_INIT = 1u << 3,
 	BT_REQ_SIPI = 1u << 4,
 	BT_REQ_SYNC = 1u << 5,	    /* pages became code, or the dirty log went on: sync_drain */
+	BT_REQ_UNHALT = 1u << 6,    /* end the HLT under way, or the next one */
 	BT_REQ_SLEEPING = 1u << 31, /* the vCPU's thread waits on the word */
 };
 
@@ -150,6 +151,8 @@ struct bt_vcpu {
 	/* Pages that the series was used for: a bit per page number modulo 4096. */
 	uint64_t fetched[BT_FETCHED_WORDS];
 	uint32_t hot_steps;
+	uint32_t pauses;
+	bool unhalted;	  /* BT_REQ_UNHALT was taken, no HLT has ended by it */
 	bool irq_waiting; /* the local APIC may have something for us */
 	bool stepping;	  /* one instruction at a time */
 	uint64_t all_acked; /* every vCPU has acknowledged this sync */
@@ -295,6 +298,7 @@ void bt_clock_init(struct bt_clock *clock);
 uint64_t bt_clock_hz(struct bt_clock *clock);
 uint64_t bt_clock_counter(const struct bt_clock *clock);
 void bt_pv_cpuid(struct bt_vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
+void bt_pv_hypercall(struct bt_vcpu *vcpu);
 bool bt_pv_rdmsr(struct bt_vcpu *vcpu, uint32_t msr, uint64_t *ret_value);
 bool bt_pv_wrmsr(struct bt_vcpu *vcpu, uint32_t msr, uint64_t value);
 /* Rewrite the vCPU's clock page, if it has one: its TSC was set. */

@@ -3,6 +3,7 @@
 #include "engine/bt/bt_int.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -12,6 +13,8 @@
 #define BT_ARENA_TOTAL (32u << 20)
 #define BT_ARENA_MAX   (16u << 20)
 #define BT_ARENA_MIN   (2u << 20)
+/* A waiting guest gives its place away after so many. */
+#define BT_PAUSES 64u
 /* An instruction of a hot page cools it by one step in so many executions. */
 #define BT_COOL_STEPS 256u
 
@@ -174,6 +177,25 @@ static struct bt_block *bt_block_lookup(struct bt_vcpu *vcpu, uint64_t gpa)
 	return NULL;
 }
 
+/*
+ * PAUSE says that the guest waits for another of its CPUs, whose thread may be waiting for this one's
+ * place on the host.
+ */
+static int bt_exec_pause(struct x86_cpu *cpu, const struct x86_insn *insn)
+{
+	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
+
+	if (++vcpu->pauses % BT_PAUSES == 0)
+		sched_yield();
+	return X86_NEXT;
+}
+
+static bool bt_insn_is_pause(const struct x86_insn *insn)
+{
+	return insn->map == 0 && insn->opcode == 0x90 && insn->flags & X86_INSN_REP &&
+	       !(insn->flags & (X86_INSN_REX | X86_INSN_VEX));
+}
+
 /* Decode at most @avail bytes into @insn. Returns instructions, *ret_len bytes. */
 static unsigned bt_block_decode(const struct x86_cpu *cpu, const uint8_t *bytes, unsigned avail,
 				struct x86_insn *insn, unsigned *ret_len)
@@ -187,6 +209,8 @@ static unsigned bt_block_decode(const struct x86_cpu *cpu, const uint8_t *bytes,
 		if (r <= 0)
 			break;
 		x86_insn_restrict(cpu, &insn[count]);
+		if (bt_insn_is_pause(&insn[count]))
+			insn[count].exec = bt_exec_pause;
 		len += (unsigned)r;
 		if (insn[count++].flags & X86_INSN_ENDS)
 			break;

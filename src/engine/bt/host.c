@@ -174,6 +174,12 @@ static bool bt_op_should_stop(struct x86_cpu *cpu)
 	return vcpu->stepping || atomic_load_explicit(&vcpu->request, memory_order_relaxed);
 }
 
+static bool bt_op_hypercall(struct x86_cpu *cpu)
+{
+	bt_pv_hypercall(bt_vcpu_of(cpu));
+	return true;
+}
+
 static void bt_op_tlb_flushed(struct x86_cpu *cpu)
 {
 	bt_context_flush(bt_vcpu_of(cpu));
@@ -199,6 +205,7 @@ const struct x86_cpu_ops bt_cpu_ops = {
 	.set_cr8 = bt_op_set_cr8,
 	.cpuid = bt_op_cpuid,
 	.should_stop = bt_op_should_stop,
+	.hypercall = bt_op_hypercall,
 	.tlb_flushed = bt_op_tlb_flushed,
 	.tlb_flushed_page = bt_op_tlb_flushed_page,
 };

@@ -21,7 +21,13 @@ enum bt_pv_msr {
 #define BT_KVM_FEATURE_CLOCKSOURCE	      (1u << 0)
 #define BT_KVM_FEATURE_NOP_IO_DELAY	      (1u << 1)
 #define BT_KVM_FEATURE_CLOCKSOURCE2	      (1u << 3)
+#define BT_KVM_FEATURE_PV_UNHALT	      (1u << 7)
 #define BT_KVM_FEATURE_CLOCKSOURCE_STABLE_BIT (1u << 24)
+
+/* Hypercalls, Linux Documentation/virt/kvm/x86/hypercalls.rst: number in RAX, answer there too. */
+#define BT_HC_KICK_CPU 5u
+#define BT_HC_ENOSYS   1000u
+#define BT_HC_EPERM    1u
 
 /* struct pvclock_vcpu_time_info */
 enum bt_pvclock_layout {
@@ -48,7 +54,8 @@ static void bt_cpuid_hypervisor(struct bt_vcpu *vcpu, uint32_t leaf, uint32_t re
 		memcpy(&regs[1], "KVMKVMKVM\0\0\0", 12);
 	} else if (leaf == 0x40000001u) {
 		regs[0] = BT_KVM_FEATURE_CLOCKSOURCE | BT_KVM_FEATURE_NOP_IO_DELAY |
-			  BT_KVM_FEATURE_CLOCKSOURCE2 | BT_KVM_FEATURE_CLOCKSOURCE_STABLE_BIT;
+			  BT_KVM_FEATURE_CLOCKSOURCE2 | BT_KVM_FEATURE_PV_UNHALT |
+			  BT_KVM_FEATURE_CLOCKSOURCE_STABLE_BIT;
 	} else if (leaf == 0x40000010u) {
 		regs[0] = (uint32_t)(bt_clock_hz(&engine->clock) / 1000);
 		regs[1] = BT_APIC_KHZ;
@@ -123,6 +130,30 @@ static void bt_wall_clock_write(struct bt_vcpu *vcpu, gpa_t gpa)
 	store_le32(page + 4, (uint32_t)(ns / 1000000000u));
 	store_le32(page + 8, (uint32_t)(ns % 1000000000u));
 	(void)mem_write(engine->mem, gpa, page, sizeof(page)); /* not RAM: the guest's loss */
+}
+
+/* A waiter for a lock halts; whoever frees the lock wakes it, with interrupts off as they may be. */
+void bt_pv_hypercall(struct bt_vcpu *vcpu)
+{
+	struct bt_engine *engine = bt_engine_of(vcpu);
+	uint64_t *gpr = vcpu->cpu.s.gpr;
+	uint64_t number = vcpu->cpu.long_mode ? gpr[X86_RAX] : (uint32_t)gpr[X86_RAX];
+	uint32_t apic_id = (uint32_t)gpr[X86_RCX];
+
+	if (vcpu->cpu.cpl) {
+		gpr[X86_RAX] = -(uint64_t)BT_HC_EPERM;
+		return;
+	}
+	gpr[X86_RAX] = -(uint64_t)BT_HC_ENOSYS;
+	if (number != BT_HC_KICK_CPU)
+		return;
+	gpr[X86_RAX] = 0;
+	if (apic_id < engine->vcpu_count) {
+		struct bt_vcpu *other = atomic_load(&engine->vcpu[apic_id]);
+
+		if (other)
+			bt_request(other, BT_REQ_UNHALT, true);
+	}
 }
 
 bool bt_pv_rdmsr(struct bt_vcpu *vcpu, uint32_t msr, uint64_t *ret_value)

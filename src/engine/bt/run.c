@@ -199,6 +199,8 @@ static bool bt_take_requests(struct bt_vcpu *vcpu)
 		vcpu->irq_waiting = true;
 	if (request & BT_REQ_NMI)
 		vcpu->cpu.s.nmi_pending = true;
+	if (request & BT_REQ_UNHALT)
+		vcpu->unhalted = true;
 	if (request & BT_REQ_INIT)
 		bt_do_init(vcpu);
 	if (request & BT_REQ_SIPI)
@@ -294,6 +296,11 @@ enum engine_exit bt_vcpu_run(struct engine_vcpu *base)
 			continue;
 		if (s->activity == X86_HALTED) {
 			s->interrupt_shadow = 0;
+			if (vcpu->unhalted) {
+				vcpu->unhalted = false;
+				s->activity = X86_RUNNING;
+				continue;
+			}
 			if (!bt_irq_is_open(vcpu) && !bt_nmi_is_open(vcpu))
 				bt_sleep(vcpu);
 			continue;
