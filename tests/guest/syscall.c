@@ -39,7 +39,7 @@ asm(".globl syscall_entry\n"
     "	pop %rax\n"
     "	mov %rax, syscall_seen+16(%rip)\n"
     "	mov $0x66, %eax\n"
-    "	rex.w sysexit\n");
+    "	.byte 0x48, 0x0f, 0x35\n");
 
 static word do_syscall(word arg)
 {
