@@ -143,7 +143,8 @@ static bool has_two_operands(const struct oracle_case *c)
 	return strcmp(x86_rows[c->row].name, "CMPS") == 0;
 }
 
-/* Where in a large or masked operand the processor starts is its choice: the page must be right. */
+/* Where in a large or masked operand the processor starts is its choice, from the end even: it must
+ * be less than a page away. */
 static bool cr2_differs(const struct oracle_case *c, uint64_t a, uint64_t b)
 {
 	static const char *const vague[] = { "SAVE", "RSTOR", "LDENV", "STENV", "MASKMOV", "GATHER" };
