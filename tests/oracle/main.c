@@ -156,7 +156,7 @@ static bool cr2_differs(const struct oracle_case *c, uint64_t a, uint64_t b)
 		return false;
 	for (unsigned i = 0; i < sizeof(vague) / sizeof(vague[0]); i++)
 		if (strstr(name, vague[i]))
-			return (a ^ b) >> 12 && a + 16 - b > 32; /* or a neighbour */
+			return a - b + 0xfff > 2 * 0xfff;
 	return a != b;
 }
 
