@@ -31,12 +31,20 @@ if [ "$engine" = kvm ] && ! { : <>/dev/kvm; } 2>/dev/null; then
 	exit 77
 fi
 
+hardware=no
+grep -qwE 'vmx|svm' /proc/cpuinfo && hardware=yes
+
 passed=0 failed=0 skipped=0
-while read -r name cpus memory limit args; do
+while read -r name cpus memory limit needs args; do
 	case $name in ''|'#'*) continue ;; esac
 	[ "$only" = "  " ] || case $only in *" $name "*) ;; *) continue ;; esac
 	label="$name ($engine, $cpus CPU)"
 	[ "$args" = - ] && args=
+	if [ "$engine" = kvm ] && [ "$needs" = hw ] && [ $hardware = no ]; then
+		echo "SKIP: $label: the host's KVM is not backed by hardware"
+		skipped=$((skipped + 1))
+		continue
+	fi
 	: >"$out/serial"
 	timeout -k 5 "$limit" "$sika" run --engine "$engine" --kernel "$build/tests/guest/$name.elf" \
 		--append "$args" --cpus "$cpus" --memory "$memory" --net none --debug-exit \
