@@ -183,6 +183,7 @@ static void start_in_loop(void *arg)
 /* Loop's thread, with no request under way: back to the state after power-up, 2.4.1. */
 static void reset_finish(struct virtio_dev *dev)
 {
+	dev->reset_waits = false;
 	pthread_mutex_lock(&dev->lock);
 	dev->resetting = false;
 	dev->status = 0;
@@ -219,6 +220,8 @@ static void reset_in_loop(void *arg)
 		dev->class->stop(dev);
 	if (dev->under_way == 0)
 		reset_finish(dev);
+	else
+		dev->reset_waits = true;
 }
 
 void virtio_hold(struct virtio_dev *dev)
@@ -228,14 +231,9 @@ void virtio_hold(struct virtio_dev *dev)
 
 void virtio_release(struct virtio_dev *dev)
 {
-	bool resetting;
-
-	if (--dev->under_way > 0)
-		return;
-	pthread_mutex_lock(&dev->lock);
-	resetting = dev->resetting;
-	pthread_mutex_unlock(&dev->lock);
-	if (resetting)
+	/* A reset that is asked for but has not come to the loop finds nothing under way when it does. To
+	 * finish it here would pull the queues from under whoever works one further up the stack. */
+	if (--dev->under_way == 0 && dev->reset_waits)
 		reset_finish(dev);
 }
 

@@ -89,6 +89,7 @@ struct virtio_dev {
 	bool running; /* between DRIVER_OK and reset, and not broken */
 	bool paused;
 	unsigned under_way; /* requests that hold guest memory */
+	bool reset_waits;   /* for the last of them to end */
 
 	pthread_mutex_t lock; /* guards what follows */
 	bool resetting;
