@@ -727,11 +727,20 @@ static void step(struct cpu *c)
 		PICK(steps)(c);
 }
 
+/* Queues enabled before they were given an address lie on the real-mode vectors: again and again. */
+static void set_real_vectors(void)
+{
+	word n = 256, to = 0;
+
+	asm volatile("rep stosl" : "+c"(n), "+D"(to) : "a"(TRAMPOLINE) : "memory");
+}
+
 void fuzz_cpu(unsigned index)
 {
 	struct cpu *c = &cpus[index];
 
 	for (;;) {
+		set_real_vectors();
 		for (unsigned i = 0; i < 16; i++)
 			step(c);
 		if (inl(PM_TIMER) - started_at > seconds * PM_TIMER_HZ)
@@ -756,11 +765,11 @@ static void pave_low_memory(void)
 {
 	static const uint8_t jump[] = { 0xea, TRAMPOLINE & 0xff, TRAMPOLINE >> 8, 0, 0 };
 
-	for (uintptr_t page = 0x1000; page < 0xa0000; page += 0x1000)
+	for (uintptr_t page = 0x1000; page < 0x100000; page += 0x1000)
 		memcpy((void *)page, jump, sizeof(jump));
+	/* A start at page 0 runs through the vectors, as ADDs of zero, and through this. */
+	memset((void *)0x400, 0, 0xc00);
 	memcpy((void *)TRAMPOLINE, fuzz_trampoline, (size_t)(fuzz_trampoline_end - fuzz_trampoline));
-	for (uint32_t vector = 0; vector < 256; vector++)
-		memcpy((void *)(uintptr_t)(vector * 4 + (word)0), &(uint32_t){ TRAMPOLINE }, 4);
 }
 
 int main(void)
@@ -782,6 +791,7 @@ int main(void)
 		return 1;
 	started_at = inl(PM_TIMER);
 	pave_low_memory();
+	set_real_vectors();
 	for (unsigned i = 0; i < 256; i++)
 		trap_set(i, on_trap);
 	apic_init();
