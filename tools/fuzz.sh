@@ -49,5 +49,7 @@ for target in $dir/tests/fuzz/fuzz_*; do
 done
 # The oracle's own time: about 10,000 cases a second in this build.
 tally oracle $dir/tests/oracle/oracle --cases $((seconds * 5000)) --seed "$RANDOM"
+# The same from a guest that programs every device.
+tally 'devices at random' tests/guest/fuzz.sh --seconds "$seconds" --asan $dir/src/cli/sika
 echo "$passed passed, $failed failed, 0 skipped"
 [[ $failed == 0 && $passed != 0 ]]
