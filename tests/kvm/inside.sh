@@ -52,28 +52,51 @@ boots() { # cpus memory engine-options...
 	grep -q "^SIKA-GUEST-ALIVE cpus=$n " /tmp/out
 }
 
-# A tiny guest writes 0 to the debug exit port when all its checks held: status 1.
-guest() { # file cpus
-	timeout -s KILL 60 sika run --engine kvm --kernel "$1" --memory 64M --cpus "$2" --net none \
-		--serial stdio --debug-exit --no-reboot
-	[ $? = 1 ]
-}
-
+# Without nested paging first.
+rmmod kvm-amd && insmod /modules/kvm-amd.ko npt=0
+check "engine against kvm-amd, npt=0" test_kvm_engine
+rmmod kvm-amd && insmod /modules/kvm-amd.ko
 check "engine against kvm-amd" test_kvm_engine
 check "kernel to user space, 1 vCPU" boots 1 256M
 check "kernel to user space, 2 vCPUs" boots 2 512M
-for g in /guests/*.elf; do
-	[ -e "$g" ] || continue
-	cpus=1
-	case $g in
-	*smp*) cpus=2 ;;
-	esac
-	check "guest $(basename "$g" .elf)" guest "$g" $cpus
-done
-
-# Once more without nested paging.
-rmmod kvm-amd && insmod /modules/kvm-amd.ko npt=0
-check "engine against kvm-amd, npt=0" test_kvm_engine
+# The tiny guests, with the same script and list as everywhere else. What fails gets a second try:
+# QEMU's threads lose a store to code that runs on another CPU now and then.
+t=$(now)
+sh /guests/run.sh --engine kvm --build /build >/tmp/guests 2>&1
+echo "INFO tiny guests: $(($(now) - t)) s"
+again=$(sed -n 's/^FAIL: \([a-z0-9]*\) .*/\1/p' /tmp/guests | sort -u |
+	grep -vxFf /guests/known.names)
+if [ -n "$again" ]; then
+	grep -v "^FAIL: \($(echo $again | sed 's/ /\\|/g')\) " /tmp/guests >/tmp/first
+	sh /guests/run.sh --engine kvm --build /build $again >/tmp/second 2>&1
+	cat /tmp/first /tmp/second >/tmp/guests
+fi
+awk '
+	function flush() {
+		if (!name) return
+		if ((name in known) && (known[name] == "*" || (count != "" && count <= known[name])))
+			print "RESULT skip guest " label ": " why[name]
+		else
+			print "RESULT fail guest " label
+		name = ""
+	}
+	FILENAME == "/guests/known.list" {
+		if ($1 !~ /^#/ && NF > 2) {
+			known[$1] = $2
+			line = $0
+			sub(/^[^ ]+ +[^ ]+ +/, "", line)
+			why[$1] = line
+		}
+		next
+	}
+	/^[A-Z]+: / || /passed, .* skipped$/ { flush() }
+	/^PASS: / { sub(/^PASS: /, ""); print "RESULT pass guest " $0; next }
+	/^SKIP: / { sub(/^SKIP: /, ""); print "RESULT skip guest " $0; next }
+	/^FAIL: / { name = $2; count = ""; label = $0; sub(/^FAIL: /, "", label); next }
+	/ checks, [0-9]+ failed/ { count = $(NF - 1) + 0 }
+	END { flush() }
+' /guests/known.list /tmp/guests
+grep -A20 '^FAIL' /tmp/guests
 
 echo RESULTS-END
 poweroff -f

@@ -81,7 +81,7 @@ pack "$inner" "$work/inner.gz"
 
 # The machine in the middle, with our programs and their libraries.
 outer=$work/outer
-mkdir -p "$outer"/{bin,proc,sys,dev,tmp,run,modules,sika,guests}
+mkdir -p "$outer"/{bin,proc,sys,dev,tmp,run,modules,sika,guests,build/src,build/tests/guest}
 cp "$(command -v busybox)" "$outer/bin/busybox"
 for applet in $(busybox --list); do # Debian's cannot --install itself
 	[ "$applet" = busybox ] || ln -s busybox "$outer/bin/$applet"
@@ -102,7 +102,11 @@ done | sort -u | while read -r lib; do
 	mkdir -p "$outer/$(dirname "$lib")"
 	cp -L "$lib" "$outer/$lib"
 done
-find "$build/tests/guest" -name '*.elf' -exec cp {} "$outer/guests/" \; 2>/dev/null
+# Laid out as tests/guest/run.sh expects a build tree.
+ln -s /sika "$outer/build/src/cli"
+cp "$here/../guest/run.sh" "$here/../guest/guests.list" "$here/known.list" "$outer/guests/"
+sed -n 's/^\([a-z0-9]*\) .*/\1/p' "$here/known.list" >"$outer/guests/known.names"
+cp "$build"/tests/guest/*.elf "$outer/build/tests/guest/" || fail "no tiny guests in $build"
 pack "$outer" "$work/outer.gz"
 
 log=$work/serial.log

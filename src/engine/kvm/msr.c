@@ -116,54 +116,74 @@ void kvm_msr_setup(struct kvm *kvm, int vcpu_fd)
 	}
 }
 
+static int read_all(const struct kvm_vcpu *vcpu, union msr_buffer *buf)
+{
+	const struct kvm *kvm = kvm_of(&vcpu->vcpu);
+	int r;
+
+	buf->head.nmsrs = kvm->msr_count;
+	for (unsigned i = 0; i < kvm->msr_count; i++)
+		buf->head.entries[i].index = msr_table[kvm->msrs[i]].msr;
+	r = kvm_ioctl(vcpu->fd, KVM_GET_MSRS, buf);
+	if (r >= 0 && (unsigned)r != kvm->msr_count)
+		return -EIO;
+	return r;
+}
+
 int kvm_msrs_load(const struct kvm_vcpu *vcpu, struct x86_state *state)
 {
 	const struct kvm *kvm = kvm_of(&vcpu->vcpu);
 	union msr_buffer buf = { .room = { 0 } };
-	int r;
+	int r = read_all(vcpu, &buf);
 
-	buf.head.nmsrs = kvm->msr_count;
-	for (unsigned i = 0; i < kvm->msr_count; i++)
-		buf.head.entries[i].index = msr_table[kvm->msrs[i]].msr;
-	r = kvm_ioctl(vcpu->fd, KVM_GET_MSRS, &buf);
-	if (r < 0)
-		return r;
-	if ((unsigned)r != kvm->msr_count)
-		return -EIO;
-	for (unsigned i = 0; i < kvm->msr_count; i++)
-		memcpy((uint8_t *)state + msr_table[kvm->msrs[i]].field, &buf.head.entries[i].data,
-		       sizeof(uint64_t));
-	return 0;
+	for (unsigned i = 0; r >= 0 && i < kvm->msr_count; i++)
+		store_le64((uint8_t *)state + msr_table[kvm->msrs[i]].field,
+			   buf.head.entries[i].data);
+	return r < 0 ? r : 0;
+}
+
+/* Rows of the table whose value in @state differs from what KVM has. Writing only those spares the
+ * host's log complaints about MSRs that exist but cannot be written (IA32_DEBUGCTL on AMD). */
+static int changed_rows(const struct kvm_vcpu *vcpu, const struct x86_state *state, bool with_tsc,
+			uint8_t rows[KVM_MSR_MAX], unsigned *ret_count)
+{
+	const struct kvm *kvm = kvm_of(&vcpu->vcpu);
+	union msr_buffer buf = { .room = { 0 } };
+	int r = read_all(vcpu, &buf);
+
+	*ret_count = 0;
+	for (unsigned i = 0; r >= 0 && i < kvm->msr_count; i++) {
+		const uint8_t *field = (const uint8_t *)state + msr_table[kvm->msrs[i]].field;
+		bool is_tsc = msr_table[kvm->msrs[i]].msr == MSR_TSC;
+
+		if (is_tsc ? with_tsc : load_le64(field) != buf.head.entries[i].data)
+			rows[(*ret_count)++] = kvm->msrs[i];
+	}
+	return r;
 }
 
 /* An MSR that is refused ends KVM_SET_MSRS: where the guest could not have set it here, its value
  * is the power-up one and nothing is lost by going on behind it. */
 int kvm_msrs_store(const struct kvm_vcpu *vcpu, const struct x86_state *state, bool with_tsc)
 {
-	const struct kvm *kvm = kvm_of(&vcpu->vcpu);
-	unsigned next = 0;
+	uint8_t rows[KVM_MSR_MAX];
+	unsigned count, next = 0;
+	int r = changed_rows(vcpu, state, with_tsc, rows, &count);
 
-	/* The first row is the time stamp counter. */
-	if (!with_tsc && kvm->msr_count && msr_table[kvm->msrs[0]].msr == MSR_TSC)
-		next = 1;
-	while (next < kvm->msr_count) {
+	while (r >= 0 && next < count) {
 		union msr_buffer buf = { .room = { 0 } };
-		int r;
 
-		buf.head.nmsrs = kvm->msr_count - next;
-		for (unsigned i = next; i < kvm->msr_count; i++) {
+		buf.head.nmsrs = count - next;
+		for (unsigned i = next; i < count; i++) {
 			struct kvm_msr_entry *e = &buf.head.entries[i - next];
 
-			e->index = msr_table[kvm->msrs[i]].msr;
-			memcpy(&e->data, (const uint8_t *)state + msr_table[kvm->msrs[i]].field,
-			       sizeof(e->data));
+			e->index = msr_table[rows[i]].msr;
+			e->data = load_le64((const uint8_t *)state + msr_table[rows[i]].field);
 		}
 		r = kvm_ioctl(vcpu->fd, KVM_SET_MSRS, &buf);
 		if (r < 0)
 			return r;
-		next += (unsigned)r;
-		if (next < kvm->msr_count)
-			next++;
+		next += (unsigned)r + 1;
 	}
-	return 0;
+	return r < 0 ? r : 0;
 }

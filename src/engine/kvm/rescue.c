@@ -3,7 +3,8 @@
  * rescue.c - finish with the x86 core an instruction that the host's KVM cannot emulate.
  *
  * The whole state is read, one instruction (a few, when every device the guest can reach is ours)
- * runs in software over the same memory and the same devices, and the state goes back.
+ * runs in software over the same memory and the same devices, and the state goes back. Interrupt
+ * chips in the host's kernel are out of its reach: such an instruction does not touch them.
  */
 #include "engine/kvm/kvm_int.h"
 
