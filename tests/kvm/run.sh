@@ -7,13 +7,13 @@
 # the engine's own test run there too. Two minutes; nothing is installed but Debian packages.
 #
 # usage: tests/kvm/run.sh [BUILD_DIR]     (default: build)
-# environment: KVM_LAB_TIMEOUT seconds for the whole inner run (540), KVM_LAB_CPU, KVM_LAB_KEEP=1
+# environment: KVM_LAB_TIMEOUT seconds for one of at most two attempts (270), KVM_LAB_CPU, KVM_LAB_KEEP=1
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
 build=$(cd "${1:-$here/../../build}" && pwd) || exit 1
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/sika/kvm-lab
-limit=${KVM_LAB_TIMEOUT:-540}
+limit=${KVM_LAB_TIMEOUT:-270}
 cpu=${KVM_LAB_CPU:-EPYC,+svm,+npt}
 started=$(date +%s)
 
@@ -109,13 +109,18 @@ sed -n 's/^\([a-z0-9]*\) .*/\1/p' "$here/known.list" >"$outer/guests/known.names
 cp "$build"/tests/guest/*.elf "$outer/build/tests/guest/" || fail "no tiny guests in $build"
 pack "$outer" "$work/outer.gz"
 
-log=$work/serial.log
-timeout --kill-after=5 "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu "$cpu" -smp 2 \
-	-m 3072 -display none -no-reboot -nodefaults -serial "file:$log" \
-	-kernel "$vmlinuz" -initrd "$work/outer.gz" \
-	-append "console=ttyS0 panic=-1 quiet" </dev/null 2>"$work/qemu.log"
-status=$?
-grep -v "TCG doesn't support requested feature" "$work/qemu.log"
+# QEMU's software AMD-V now and then stops dead, kernel and all: one more attempt then.
+log=$build/tests/kvm/serial.log
+for attempt in 1 2; do
+	timeout --kill-after=5 "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu "$cpu" \
+		-smp 2 -m 3072 -display none -no-reboot -nodefaults -serial "file:$log" \
+		-kernel "$vmlinuz" -initrd "$work/outer.gz" \
+		-append "console=ttyS0 panic=-1 quiet" </dev/null 2>"$work/qemu.log"
+	status=$?
+	grep -v "TCG doesn't support requested feature" "$work/qemu.log"
+	grep -aq '^RESULTS-END' "$log" && break
+	echo "INFO attempt $attempt did not come to its end within $limit s"
+done
 
 tr -d '\r' <"$log" | grep -aE '^(RESULT|INFO) ' | sed 's/^RESULT //'
 passed=$(grep -ac '^RESULT pass' "$log")
@@ -126,8 +131,9 @@ if ! grep -aq '^RESULTS-END' "$log"; then
 	echo "fail the machine inside did not come to its end (qemu: status $status)"
 fi
 if [ "$failed" -gt 0 ]; then
-	echo "--- last lines of the serial log"
-	tr -d '\r' <"$log" | tail -n 60
+	echo "--- $log says"
+	tr -d '\r' <"$log" | grep -aA 12 '^RESULT fail'
+	tr -d '\r' <"$log" | tail -n 20
 	[ -n "${KVM_LAB_KEEP:-}" ] && echo "kept: $work"
 fi
 echo "tests/kvm: $(($(date +%s) - started)) s"
