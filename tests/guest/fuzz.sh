@@ -60,7 +60,7 @@ await() {
 
 # One machine; $verdict and $why tell how it went.
 one() { # SEED CPUS GUEST_SECONDS
-	local how
+	local how=
 
 	truncate -s 1M "$tmp/disk"
 	"$sika" run --engine "$engine" --kernel "$image" --append "seed=$1 cpus=$2 seconds=$3" --cpus "$2" \
@@ -68,9 +68,7 @@ one() { # SEED CPUS GUEST_SECONDS
 		</dev/null >"$tmp/log" 2>&1 &
 	pid=$!
 	verdict=FAIL
-	if await $(($3 + 3)); then
-		how="status $status"
-	else
+	if ! await $(($3 + 5)); then
 		kill -TERM "$pid"
 		if ! await 10; then
 			why="does not end on SIGTERM"
@@ -79,15 +77,15 @@ one() { # SEED CPUS GUEST_SECONDS
 			pid=
 			return
 		fi
-		how="astray"
+		how="astray, "
 	fi
-	why=$how
+	why="${how}status $status"
 	if grep -qE 'Sanitizer|runtime error:' "$tmp/log"; then
-		why="$how, a sanitizer speaks"
+		why="$why, a sanitizer speaks"
 	elif grep -q '^sika: vcpu' "$tmp/log"; then
-		why="$how, the engine gave up"
-	elif [ "$how" = astray ]; then
-		[ $status -ne 143 ] || verdict=PASS
+		why="$why, the engine gave up"
+	elif [ -n "$how" ] && [ $status -eq 143 ]; then
+		verdict=PASS
 	elif [ $status -eq 0 ] || { [ $((status & 1)) -eq 1 ] && [ $status -gt 1 ] && [ $status -lt 128 ]; }; then
 		verdict=PASS
 	fi
