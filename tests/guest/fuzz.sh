@@ -82,7 +82,7 @@ one() { # SEED CPUS GUEST_SECONDS
 	why="${how}status $status"
 	if grep -qE 'Sanitizer|runtime error:' "$tmp/log"; then
 		why="$why, a sanitizer speaks"
-	elif grep -q '^sika: vcpu' "$tmp/log"; then
+	elif grep -q 'error: vcpu' "$tmp/log"; then
 		why="$why, the engine gave up"
 	elif [ -n "$how" ] && [ $status -eq 143 ]; then
 		verdict=PASS
