@@ -74,6 +74,14 @@ static void describe(char *text, size_t size, const uint8_t *b)
 		snprintf(text + i * 3, size - i * 3, "%02x ", b[i]);
 }
 
+/* VPINSRD and VPEXTRD with W set outside 64-bit mode: Zydis ignores W there, the manual's tables call the
+ * encoding VPINSRQ and invalid, and so does the processor (the oracle runs it). */
+static bool has_stray_w(const ZydisDecodedInstruction *z, unsigned code_bytes)
+{
+	return code_bytes != 8 && z->raw.vex.W &&
+	       (z->mnemonic == ZYDIS_MNEMONIC_VPINSRD || z->mnemonic == ZYDIS_MNEMONIC_VPEXTRD);
+}
+
 static void compare(ZydisDecoder *zydis, unsigned code_bytes, const uint8_t *b)
 {
 	ZydisDecodedInstruction z;
@@ -90,7 +98,7 @@ static void compare(ZydisDecoder *zydis, unsigned code_bytes, const uint8_t *b)
 	else if (ours > 0)
 		ck_assert_msg(is_refused_later(&insn), "%s: is %s, not invalid (code size %u)", text,
 			      x86_rows[insn.row].name, code_bytes);
-	else if (theirs > 0)
+	else if (theirs > 0 && !has_stray_w(&z, code_bytes))
 		ck_assert_msg(is_beyond_us(ZydisISASetGetString(z.meta.isa_set)),
 			      "%s: invalid, not %s of %s (code size %u)", text,
 			      ZydisMnemonicGetString(z.mnemonic), ZydisISASetGetString(z.meta.isa_set),
