@@ -45,9 +45,11 @@ setup gcc build-asan -Db_sanitize=address,undefined -Db_lundef=false
 suite build-asan --no-suite api --no-suite guest --no-suite tree --no-suite oracle --timeout-multiplier 4
 unset ASAN_OPTIONS UBSAN_OPTIONS
 
-[[ -x build/tests/oracle/oracle ]] &&
-	program oracle tools/count_status.sh build/tests/oracle/oracle --cases "${ORACLE_CASES:-1000000}"
 program debian tools/run.sh build
+sika=build/src/cli/sika
+program debian-boots tests/debian/boots.py $sika out/debian.img --cpus 1,2,4 --memory 256M,6G
+program debian-survive tests/debian/survive.py $sika out/debian.img --engine bt
+program debian-merge tests/debian/merge.py $sika out/debian.img --engine bt
 program kvm-nested tests/kvm/run.sh build
 python3 tools/count_tests.py "${logs[@]}" || status=1
 exit $status
