@@ -343,9 +343,9 @@ static bool run_once(struct kvm_vcpu *vcpu, enum engine_exit *ret_exit)
 					     (uint8_t)vcpu->run->cr8);
 	if (r < 0) {
 		vcpu->incomplete = false;
-		*ret_exit = ENGINE_EXIT_KICK;
-		/* A signal of somebody else's is for the machine to look at. */
-		return r == -EAGAIN || atomic_load(&vcpu->events);
+		/* Whoever wants the vCPU out has set an event. A signal without one comes late, for
+		 * an event already seen. */
+		return true;
 	}
 	switch (kvm_handle_exit(vcpu)) {
 	case KVM_SHUTDOWN:
