@@ -136,17 +136,20 @@ static void registers_fill(struct rtc *rtc)
 {
 	time_t now = (time_t)guest_second(rtc);
 	struct tm tm = {0};
+	int year;
 
 	if (!gmtime_r(&now, &tm))
 		return;
+	/* The registers hold four digits, a guest's offset may lead outside of them either way. */
+	year = ((tm.tm_year + 1900) % 10000 + 10000) % 10000;
 	rtc->cmos[REG_SECOND] = encode(rtc, tm.tm_sec);
 	rtc->cmos[REG_MINUTE] = encode(rtc, tm.tm_min);
 	rtc->cmos[REG_HOUR] = hour_encode(rtc, tm.tm_hour);
 	rtc->cmos[REG_WEEKDAY] = encode(rtc, tm.tm_wday + 1);
 	rtc->cmos[REG_DAY] = encode(rtc, tm.tm_mday);
 	rtc->cmos[REG_MONTH] = encode(rtc, tm.tm_mon + 1);
-	rtc->cmos[REG_YEAR] = encode(rtc, (tm.tm_year + 1900) % 100);
-	rtc->cmos[REG_CENTURY] = encode(rtc, (tm.tm_year + 1900) / 100 % 100);
+	rtc->cmos[REG_YEAR] = encode(rtc, year % 100);
+	rtc->cmos[REG_CENTURY] = encode(rtc, year / 100);
 }
 
 /* Registers into the offset. timegm() normalises whatever nonsense they hold. */
