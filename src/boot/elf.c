@@ -136,7 +136,7 @@ static bool elf_find_pvh(const struct boot *boot, const Elf64_Phdr *phdrs, unsig
 bool boot_elf_parse(struct boot *boot, struct boot_elf *ret, GError **err)
 {
 	g_autofree Elf64_Phdr *phdrs = NULL;
-	struct elf_table table;
+	struct elf_table table = { 0 };
 
 	*ret = (struct boot_elf){ 0 };
 	if (!elf_header(boot, ret, &table, err))
@@ -189,7 +189,7 @@ static uint64_t elf_physical(const Elf64_Phdr *phdrs, unsigned count, uint64_t v
 bool boot_elf_load(struct boot *boot, struct boot_elf *ret, GError **err)
 {
 	g_autofree Elf64_Phdr *phdrs = NULL;
-	struct elf_table table;
+	struct elf_table table = { 0 };
 	bool loaded = false;
 
 	if (!elf_header(boot, ret, &table, err))

@@ -447,7 +447,7 @@ static bool parse_one(struct vm_config *c, struct parse *p, int argc, char **arg
 			return config_fail(err, "--%s: the value is empty, %s is expected",
 					   o->pub.name, o->pub.value);
 	}
-	if (!strcmp(o->pub.name, "net") && !note_net(c, p, value, err))
+	if (value && !strcmp(o->pub.name, "net") && !note_net(c, p, value, err))
 		return false;
 	return o->apply(c, value, err);
 }

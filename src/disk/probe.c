@@ -34,7 +34,7 @@ const char *disk_probe(int fd)
 	for (size_t i = 0; i < ARRAY_SIZE(marks); i++) {
 		const struct mark *m = &marks[i];
 
-		if (n >= (ssize_t)(m->offset + m->len) &&
+		if (n >= 0 && (size_t)n >= m->offset + m->len &&
 		    memcmp(head + m->offset, m->bytes, m->len) == 0)
 			return m->format;
 	}
