@@ -51,5 +51,6 @@ program debian-boots tests/debian/boots.py $sika out/debian.img --cpus 1,2,4 --m
 program debian-survive tests/debian/survive.py $sika out/debian.img --engine bt
 program debian-merge tests/debian/merge.py $sika out/debian.img --engine bt
 program kvm-nested tests/kvm/run.sh build
+program checks tools/checks.sh build
 python3 tools/count_tests.py "${logs[@]}" || status=1
 exit $status

@@ -1,0 +1,95 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# checks.sh - other tools' opinions of the tree, part of `make test`: spelling, cppcheck, clang-tidy, and the
+# suites with threads under ThreadSanitizer.
+#
+# usage: checks.sh [BUILD [codespell|cppcheck|clang-tidy|tsan]...]
+#
+# BUILD is a configured build directory (default build). What a tool has found good it does not look at
+# again until it changes. A missing tool is skipped aloud. Closes with "P passed, F failed, S skipped".
+set -u
+cd "$(dirname "$0")/.." || exit 1
+build=${1:-build}
+[[ $# == 0 ]] || shift
+passed=0 failed=0 skipped=0
+state=$build/checks
+mkdir -p "$state"
+
+# Words that are names of ours: Nd (asm, mdoc), ExtINT, the mark of VPC images, FPR, IST, DAA.
+words=nd,extint,conectix,fpr,ist,daa
+
+codespell_check() {
+	git ls-files | grep -v '^tests/fuzz/corpus/' | xargs codespell -q 3 -L $words
+}
+
+# The x86 core is left to the oracle: tables and macros of a size that no checker takes kindly.
+cppcheck_check() {
+	mkdir -p "$state/cppcheck"
+	cppcheck -q -j2 --cppcheck-build-dir="$state/cppcheck" --enable=warning,portability --std=c11 \
+		--inline-suppr --suppressions-list=tools/cppcheck.supp --suppress=missingInclude \
+		-D__x86_64__ -D__linux__ -D__GNUC__=12 -Isrc --error-exitcode=1 \
+		--template='{file}:{line}: {id}: {message}' $(git ls-files 'src/*.c' | grep -v '^src/x86/')
+}
+
+tidy_one() { # FILE
+	local mark=$state/tidy/${1//\//_}
+
+	if [[ -e $mark && ! $1 -nt $mark && ! $headers -nt $mark && ! .clang-tidy -nt $mark ]]; then
+		return 0
+	fi
+	# The option is gcc's here, and clang 14 wants a promise with it.
+	clang-tidy --quiet -p "$build" --extra-arg=-ftrivial-auto-var-init=uninitialized "$1" \
+		>"$mark.log" 2>/dev/null && touch "$mark" || { cat "$mark.log"; return 1; }
+}
+
+# About a second and a half a file: where bytes of guests and files are taken in, and no more.
+tidy_check() {
+	mkdir -p "$state/tidy"
+	headers=$(git ls-files 'src/*.h' | xargs ls -t | head -n 1)
+	export state build headers
+	export -f tidy_one
+	git ls-files 'src/*.c' | grep -E '^src/(boot|char|config|disk|mem|net|dev/virtio)/' |
+		xargs -P2 -I{} bash -c 'tidy_one {}'
+}
+
+tsan_suites=(tests/unit/base/test_base_loop tests/unit/bus/test_bus_bus tests/unit/dev/test_dev_virtio
+	tests/unit/disk/test_disk tests/unit/engine/engine_bt_test)
+
+tsan_check() {
+	local dir=build-tsan suite status=0
+
+	[[ -e $dir/build.ninja ]] ||
+		meson setup $dir -Db_sanitize=thread -Db_lundef=false >/dev/null || return 1
+	ninja -C $dir --quiet "${tsan_suites[@]}" || return 1
+	for suite in "${tsan_suites[@]}"; do
+		TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp exitcode=66" \
+			timeout 120 $dir/"$suite" >"$state/tsan.log" 2>&1 ||
+			{ echo "$suite: status $?"; cat "$state/tsan.log"; status=1; }
+	done
+	return $status
+}
+
+check() { # NAME TOOL FUNCTION
+	if ! command -v "$2" >/dev/null; then
+		echo "SKIP: $1: $2 is not installed"
+		skipped=$((skipped + 1))
+	elif "$3" >"$state/$1.log" 2>&1; then
+		echo "PASS: $1"
+		passed=$((passed + 1))
+	else
+		echo "FAIL: $1"
+		head -n 100 "$state/$1.log" | sed 's/^/    /'
+		failed=$((failed + 1))
+	fi
+}
+
+wanted() {
+	[[ $only == '  ' || $only == *" $1 "* ]]
+}
+only=" $* "
+wanted codespell && check codespell codespell codespell_check
+wanted cppcheck && check cppcheck cppcheck cppcheck_check
+wanted clang-tidy && check clang-tidy clang-tidy tidy_check
+wanted tsan && check tsan meson tsan_check
+echo "$passed passed, $failed failed, $skipped skipped"
+[[ $failed == 0 ]]
