@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# checks.sh - other tools' opinions of the tree, part of `make test`: spelling, cppcheck, clang-tidy, and the
-# suites with threads under ThreadSanitizer.
+# checks.sh - other tools' opinions of the tree, part of `make test`: spelling, cppcheck, clang-tidy, and
+# under ThreadSanitizer the suites with threads and a whole machine.
 #
 # usage: checks.sh [BUILD [codespell|cppcheck|clang-tidy|tsan]...]
 #
@@ -60,12 +60,14 @@ tsan_check() {
 
 	[[ -e $dir/build.ninja ]] ||
 		meson setup $dir -Db_sanitize=thread -Db_lundef=false >/dev/null || return 1
-	ninja -C $dir --quiet "${tsan_suites[@]}" || return 1
+	ninja -C $dir --quiet "${tsan_suites[@]}" src/cli/sika src/vmm/sika-vmm tests/guest/fuzz.elf || return 1
+	export TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp exitcode=66"
 	for suite in "${tsan_suites[@]}"; do
-		TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp exitcode=66" \
-			timeout 120 $dir/"$suite" >"$state/tsan.log" 2>&1 ||
-			{ echo "$suite: status $?"; cat "$state/tsan.log"; status=1; }
+		timeout 120 $dir/"$suite" >"$state/tsan-suite.log" 2>&1 ||
+			{ echo "$suite: status $?"; cat "$state/tsan-suite.log"; status=1; }
 	done
+	# And all of it at once, under a guest with several CPUs that spares no device.
+	tests/guest/fuzz.sh --seconds 5 --asan $dir/src/cli/sika || status=1
 	return $status
 }
 
