@@ -81,7 +81,7 @@ static int write_cr3(struct x86_cpu *cpu, uint64_t value)
 	/* The TLB is not tagged with PCIDs: only a switch to where we are may keep it. */
 	if (!keep || value != s->cr3) {
 		s->cr3 = value;
-		x86_tlb_flush(cpu);
+		x86_tlb_flush_local(cpu);
 	}
 	return X86_STOP;
 }

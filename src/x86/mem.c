@@ -12,6 +12,7 @@
 /* Low bits of a TLB entry's gpa. */
 #define ENTRY_EXEC    1u /* instructions may be fetched from it */
 #define ENTRY_WATCHED 2u /* writable, but each store is reported */
+#define ENTRY_GLOBAL  4u /* stays over a write to CR3 */
 
 #define ENTRY_FLAGS 0xfffu
 
@@ -76,17 +77,58 @@ int x86_linear(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len, bo
 
 /* ---- TLB ---- */
 
+/* The tag of a page in the table of @mode. */
+static uint64_t page_tag(const struct x86_cpu *cpu, unsigned mode, uint64_t linear)
+{
+	return (linear & X86_TLB_PAGE_MASK) | cpu->tlb_gens[mode];
+}
+
+static void flush_mode(struct x86_cpu *cpu, unsigned mode)
+{
+	if (++cpu->tlb_gens[mode] >= 0xfff) {
+		memset(cpu->tlb->entry[mode], 0xff, sizeof(cpu->tlb->entry[mode]));
+		cpu->tlb_gens[mode] = 0;
+	}
+	if (mode == X86_TLB_KERNEL)
+		cpu->tlb_local_count = 0;
+	cpu->tlb_gen = cpu->tlb_gens[cpu->tlb_mode];
+}
+
+static void forget_large(struct x86_cpu *cpu, unsigned half)
+{
+	cpu->tlb_large[half].first = ~(uint64_t)0;
+	cpu->tlb_large[half].last = 0;
+}
+
 void x86_tlb_flush(struct x86_cpu *cpu)
 {
-	if (++cpu->tlb_gen >= 0xfff) {
-		memset(cpu->tlb, 0xff, sizeof(*cpu->tlb));
-		cpu->tlb_gen = 0;
-	}
-	for (unsigned i = 0; i < 2; i++) {
-		cpu->tlb_large[i].first = ~(uint64_t)0;
-		cpu->tlb_large[i].last = 0;
-	}
+	for (unsigned mode = 0; mode < X86_TLB_MODES; mode++)
+		flush_mode(cpu, mode);
+	forget_large(cpu, 0);
+	forget_large(cpu, 1);
 	if (cpu->ops->tlb_flushed)
+		cpu->ops->tlb_flushed(cpu);
+}
+
+/* Global pages count only in the kernel's table and in the upper half; there is little else. */
+void x86_tlb_flush_local(struct x86_cpu *cpu)
+{
+	flush_mode(cpu, X86_TLB_KERNEL_AC);
+	flush_mode(cpu, X86_TLB_USER);
+	flush_mode(cpu, X86_TLB_SLOW);
+	if (cpu->tlb_local_count > X86_TLB_LOCAL)
+		flush_mode(cpu, X86_TLB_KERNEL);
+	for (unsigned i = 0; i < cpu->tlb_local_count; i++) {
+		struct x86_tlb_entry *e = &cpu->tlb->entry[X86_TLB_KERNEL][cpu->tlb_local[i]];
+
+		if (!(e->gpa & ENTRY_GLOBAL))
+			e->read_tag = e->write_tag = ~(uint64_t)0;
+	}
+	cpu->tlb_local_count = 0;
+	forget_large(cpu, 0);
+	if (cpu->ops->tlb_flushed_local)
+		cpu->ops->tlb_flushed_local(cpu);
+	else if (cpu->ops->tlb_flushed)
 		cpu->ops->tlb_flushed(cpu);
 }
 
@@ -102,7 +144,7 @@ void x86_tlb_flush_page(struct x86_cpu *cpu, uint64_t linear)
 	for (unsigned mode = 0; mode < X86_TLB_MODES; mode++) {
 		struct x86_tlb_entry *e = x86_tlb_slot(cpu, mode, linear);
 
-		if (e->read_tag == x86_tlb_tag(cpu, linear, 1))
+		if (e->read_tag == page_tag(cpu, mode, linear))
 			e->read_tag = e->write_tag = ~(uint64_t)0;
 	}
 	if (cpu->ops->tlb_flushed_page)
@@ -143,7 +185,7 @@ static void fill(struct x86_cpu *cpu, unsigned mode, uint64_t linear, unsigned a
 {
 	struct x86_tlb_entry *e = x86_tlb_slot(cpu, mode, linear);
 	uint64_t page = walk->gpa & X86_TLB_PAGE_MASK;
-	bool write = access & X86_PF_W, direct = true;
+	bool write = access & X86_PF_W, direct = true, global = walk->global && linear >> 63;
 	bool exec = walk->executable && (mode >= X86_TLB_USER ? walk->user :
 					 !walk->user || !(cpu->s.cr4 & X86_CR4_SMEP));
 	uint8_t *host = cpu->ops->ram_page(cpu, page, write, &direct);
@@ -154,10 +196,17 @@ static void fill(struct x86_cpu *cpu, unsigned mode, uint64_t linear, unsigned a
 	if (!host)
 		return;
 	note_large(cpu, linear, walk->page_bits);
-	e->read_tag = x86_tlb_tag(cpu, linear, 1);
+	if (mode == X86_TLB_KERNEL && !global) {
+		if (cpu->tlb_local_count < X86_TLB_LOCAL)
+			cpu->tlb_local[cpu->tlb_local_count] = (uint16_t)(e - cpu->tlb->entry[mode]);
+		if (cpu->tlb_local_count <= X86_TLB_LOCAL)
+			cpu->tlb_local_count++;
+	}
+	e->read_tag = page_tag(cpu, mode, linear);
 	e->write_tag = write && direct ? e->read_tag : ~(uint64_t)0;
 	e->addend = (uint64_t)(uintptr_t)host - (linear & X86_TLB_PAGE_MASK);
-	e->gpa = page | (exec ? ENTRY_EXEC : 0) | (write && !direct ? ENTRY_WATCHED : 0);
+	e->gpa = page | (exec ? ENTRY_EXEC : 0) | (write && !direct ? ENTRY_WATCHED : 0) |
+		 (global ? ENTRY_GLOBAL : 0);
 }
 
 /* Of a page that the TLB holds. False: it has to be walked. */
@@ -165,7 +214,7 @@ static bool lookup(struct x86_cpu *cpu, unsigned mode, uint64_t linear, bool wri
 		   struct x86_part *part)
 {
 	struct x86_tlb_entry *e = x86_tlb_slot(cpu, mode, linear);
-	uint64_t tag = x86_tlb_tag(cpu, linear, 1);
+	uint64_t tag = page_tag(cpu, mode, linear);
 
 	if (e->read_tag != tag)
 		return false;
@@ -502,11 +551,15 @@ static int map_fetch(struct x86_cpu *cpu, uint64_t linear, struct x86_part *part
 	bool direct;
 	int r;
 
-	if (likely(e->gpa & ENTRY_EXEC) && lookup(cpu, mode, linear, false, part))
+	if (likely(e->gpa & ENTRY_EXEC) && lookup(cpu, mode, linear, false, part)) {
+		cpu->fetch_global = e->gpa & ENTRY_GLOBAL;
 		return X86_NEXT;
+	}
+	cpu->fetch_global = false;
 	r = x86_walk(cpu, linear, access, true, &walk);
 	if (r != X86_NEXT)
 		return r;
+	cpu->fetch_global = walk.global && linear >> 63;
 	/* What may be fetched may be read, unless SMAP forbids it. */
 	if (mode == X86_TLB_USER || !walk.user || !(cpu->s.cr4 & X86_CR4_SMAP)) {
 		walk.executable = true;

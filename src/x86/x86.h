@@ -73,6 +73,8 @@ struct x86_cpu_ops {
 	bool (*should_stop)(struct x86_cpu *cpu);
 	/* The linear address space changed under the fetch path (CR3, INVLPG, mode...). */
 	void (*tlb_flushed)(struct x86_cpu *cpu);
+	/* All but global pages of the upper half. Optional: absent means tlb_flushed(). */
+	void (*tlb_flushed_local)(struct x86_cpu *cpu);
 	/* Only the page of @linear. Optional: absent means tlb_flushed(). */
 	void (*tlb_flushed_page)(struct x86_cpu *cpu, uint64_t linear);
 	/* VMCALL or VMMCALL: registers in the state. May be NULL; false: #UD. */
@@ -80,10 +82,11 @@ struct x86_cpu_ops {
 };
 
 /* Softmmu TLB: one table per kind of access rights, see x86/softmmu.h. A tag is the linear page with
- * cpu->tlb_gen in its low 12 bits, so that a flush need not touch the table; a tag of ~0 never
+ * the generation of its table in its low 12 bits, so that a flush need not touch the table; a tag of ~0 never
  * matches. host = addend + linear address. */
 #define X86_TLB_BITS  10
 #define X86_TLB_SIZE  (1u << X86_TLB_BITS)
+#define X86_TLB_LOCAL 64u
 
 enum x86_tlb_mode {
 	X86_TLB_KERNEL,
@@ -122,7 +125,12 @@ struct x86_cpu {
 	 * instruction, and clears it. */
 	bool stop_requested;
 
-	uint16_t tlb_gen; /* 0..0xffe: what the low bits of valid tags hold */
+	uint16_t tlb_gen; /* 0..0xffe: what the low bits of valid tags hold; that of tlb_mode */
+	uint16_t tlb_gens[X86_TLB_MODES];
+	/* Slots of the kernel's table with pages that are not global: what a write to CR3 drops. */
+	uint16_t tlb_local[X86_TLB_LOCAL];
+	uint16_t tlb_local_count; /* above X86_TLB_LOCAL: too many, drop all */
+	bool fetch_global; /* x86_fetch_address(): in a global page of the upper half */
 	/* Linear ranges that hold every large page in the TLB, lower and upper half: mem.c. */
 	struct {
 		uint64_t first, last; /* first > last: none */
@@ -187,6 +195,7 @@ int x86_fetch_bytes(struct x86_cpu *cpu, uint8_t *buf, unsigned max);
 
 /* Must follow each change of translation from outside. */
 void x86_tlb_flush(struct x86_cpu *cpu);
+void x86_tlb_flush_local(struct x86_cpu *cpu); /* all but global pages */
 void x86_tlb_flush_page(struct x86_cpu *cpu, uint64_t linear);
 /* Drop write rights to one guest-physical page: its stores have to be reported from now on. */
 void x86_tlb_protect(struct x86_cpu *cpu, uint64_t gpa);
