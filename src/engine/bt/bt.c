@@ -11,7 +11,7 @@
 static void bt_probe(struct engine_probe *ret)
 {
 	*ret = (struct engine_probe){ .available = true };
-	g_strlcpy(ret->text, "software CPU (interpreter over decoded blocks), needs nothing of the host",
+	g_strlcpy(ret->text, "software CPU (translates 64-bit code, interprets the rest), needs nothing of the host",
 		  sizeof(ret->text));
 }
 
@@ -40,6 +40,8 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 	engine->mem = config->mem;
 	engine->host = config->host;
 	engine->vcpu_count = config->vcpus;
+	engine->interpret = config->interpret;
+	engine->cache_bytes = config->cache_bytes;
 	bt_clock_init(&engine->clock);
 	r = bt_pages_init(engine);
 	if (r < 0) {
@@ -63,7 +65,7 @@ static void bt_vcpu_free(struct engine_vcpu *base)
 	if (!vcpu)
 		return;
 	atomic_store(&bt_engine_of(vcpu)->vcpu[base->index], NULL);
-	bt_cache_fini(&vcpu->cache);
+	bt_cache_fini(vcpu);
 	free(vcpu);
 }
 
@@ -84,12 +86,14 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 	vcpu->cpu.ops = &bt_cpu_ops;
 	vcpu->cpu.tlb = &vcpu->tlb;
 	vcpu->cpu.model = x86_cpuid_model_max();
-	if (bt_cache_init(&vcpu->cache, engine->vcpu_count) < 0) {
+	if (bt_cache_init(vcpu, engine->vcpu_count, engine->cache_bytes) < 0) {
 		g_set_error(err, G_IO_ERROR, G_IO_ERROR_FAILED,
 			    "engine bt: no memory for the code cache of CPU %u", index);
 		free(vcpu);
 		return NULL;
 	}
+	if (engine->interpret)
+		vcpu->jit.on = false;
 	/* The guest's TSC starts at zero, on all vCPUs alike. */
 	atomic_store(&vcpu->tsc_offset, -engine->clock.tsc_start);
 	x86_cpu_reset(&vcpu->cpu);

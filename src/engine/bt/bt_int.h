@@ -14,8 +14,8 @@
  *
  * Fetch context: two instruction fetches from the same RIP give the same bytes when privilege (user or
  * not), code size, CS base and limit, and all translations are the same. The context has a
- * number, vcpu->epoch; links and map entries carry it. A TLB flush starts a new series of numbers,
- * a switch between user and kernel only moves between the numbers of a series.
+ * number, vcpu->epoch; links and map entries carry it. A TLB flush starts a new series of numbers; that
+ * of the kernel goes on over a write to CR3 while all its code lies in global pages.
  *
  * Code that is overwritten
  *
@@ -45,13 +45,14 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "engine/bt/jit.h"
 #include "engine/engine.h"
 #include "x86/x86.h"
 
 #define BT_BLOCK_INSNS 32u
 #define BT_BLOCK_BYTES 192u
-#define BT_MAP_BITS    12
-#define BT_HASH_BITS   13
+#define BT_MAP_BITS    13
+#define BT_HASH_BITS   14
 #define BT_HASH_WAYS   8u
 #define BT_CROSS_BITS  8
 #define BT_SYNC_RING   16u
@@ -95,6 +96,10 @@ struct bt_block {
 	uint8_t count; /* instructions, without the end mark */
 	uint16_t len;  /* bytes */
 	struct bt_link link[2];
+	struct bt_exit exit[2];
+	uint32_t code;	    /* native code, or 0: entry with flags in jit.flags */
+	uint32_t code_host; /* and with flags in the host's */
+	uint32_t runs;	    /* times interpreted */
 	uint64_t gpa;
 	uint64_t trust_seq;  /* trusted once all vCPUs acknowledged this sync */
 	uint32_t trust_word; /* the page's word when trust_seq was taken */
@@ -145,7 +150,9 @@ struct bt_vcpu {
 
 	struct bt_block *current; /* being executed, or NULL */
 	uint32_t epoch;
-	uint32_t epoch_series;
+	uint32_t epoch_series; /* the last number given to a series */
+	uint32_t series_user, series_kernel; /* in use at privilege 3, and below */
+	bool kernel_local; /* code below privilege 3 was fetched from a page that is not global */
 	uint64_t context_base; /* CS base and limit the series holds for */
 	uint32_t context_limit;
 	/* Pages that the series was used for: a bit per page number modulo 4096. */
@@ -161,6 +168,7 @@ struct bt_vcpu {
 	void *trace_arg;
 	char error[128];
 
+	struct bt_jit jit;
 	struct x86_cpu cpu;
 	struct x86_tlb tlb;
 	struct bt_cache cache;
@@ -186,6 +194,8 @@ struct bt_engine {
 	struct mem *mem;
 	struct engine_host *host;
 	unsigned vcpu_count; /* configured */
+	bool interpret;	     /* translate nothing */
+	uint32_t cache_bytes; /* for blocks, per vCPU; 0: by the number of vCPUs */
 	_Atomic(struct bt_vcpu *) vcpu[ENGINE_MAX_VCPUS];
 	struct bt_ram ram[2];
 	unsigned ram_count;
@@ -249,8 +259,8 @@ int bt_dirty_sync(struct engine *engine);
 void bt_dirty_stop(struct engine *engine);
 
 /* ---- cache.c: blocks ---- */
-int bt_cache_init(struct bt_cache *cache, unsigned vcpu_count);
-void bt_cache_fini(struct bt_cache *cache);
+int bt_cache_init(struct bt_vcpu *vcpu, unsigned vcpu_count, uint32_t bytes);
+void bt_cache_fini(struct bt_vcpu *vcpu);
 /* Drop every block. */
 void bt_cache_flush(struct bt_vcpu *vcpu);
 /* The block at RIP, decoded and checked; NULL when the instruction there must run alone (bt_step).
@@ -265,6 +275,7 @@ int bt_cross_decode(struct bt_vcpu *vcpu, const uint8_t *bytes, unsigned avail,
 /* Recompute the fetch context after anything that may have changed it. */
 void bt_context_update(struct bt_vcpu *vcpu);
 void bt_context_flush(struct bt_vcpu *vcpu);
+void bt_context_flush_local(struct bt_vcpu *vcpu);
 void bt_context_flush_page(struct bt_vcpu *vcpu, uint64_t linear);
 
 static inline struct bt_block *bt_block_at(const struct bt_vcpu *vcpu, uint32_t offset)

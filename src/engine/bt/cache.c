@@ -9,41 +9,49 @@
 
 #include "base/bits.h"
 
-/* Over all vCPUs. A decoded instruction takes 40 bytes; booting Debian touches some 300 000. */
-#define BT_ARENA_TOTAL (32u << 20)
-#define BT_ARENA_MAX   (16u << 20)
-#define BT_ARENA_MIN   (2u << 20)
+/* Over all vCPUs. A decoded instruction takes 48 bytes; booting Debian touches some 300 000. */
+#define BT_ARENA_TOTAL (96u << 20)
+#define BT_ARENA_MAX   (48u << 20)
+#define BT_ARENA_MIN   (4u << 20)
 /* A waiting guest gives its place away after so many. */
 #define BT_PAUSES 64u
 /* An instruction of a hot page cools it by one step in so many executions. */
 #define BT_COOL_STEPS 256u
 
-int bt_cache_init(struct bt_cache *cache, unsigned vcpu_count)
+int bt_cache_init(struct bt_vcpu *vcpu, unsigned vcpu_count, uint32_t bytes)
 {
+	struct bt_cache *cache = &vcpu->cache;
 	uint32_t size = BT_ARENA_TOTAL / vcpu_count;
 
 	if (size > BT_ARENA_MAX)
 		size = BT_ARENA_MAX;
 	if (size < BT_ARENA_MIN)
 		size = BT_ARENA_MIN;
-	cache->arena = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (cache->arena == MAP_FAILED) {
-		cache->arena = NULL;
-		return -errno;
-	}
+	if (bytes)
+		size = align_up(bytes, 4096);
+	if (bt_jit_init(vcpu, size, &cache->arena) < 0)
+		return -ENOMEM;
 	cache->size = size;
 	cache->used = 64; /* offset 0 says "none" */
 	return 0;
 }
 
-void bt_cache_fini(struct bt_cache *cache)
+void bt_cache_fini(struct bt_vcpu *vcpu)
 {
-	if (cache->arena)
-		munmap(cache->arena, cache->size);
+	bt_jit_fini(vcpu, vcpu->cache.arena, vcpu->cache.size);
 }
 
 /* ---- fetch context ---- */
+
+static uint32_t bt_next_series(struct bt_vcpu *vcpu)
+{
+	vcpu->epoch_series++;
+	if (unlikely(!(vcpu->epoch_series << 4))) { /* numbers begin again: nothing old may match */
+		bt_cache_flush(vcpu);
+		vcpu->series_kernel = vcpu->epoch_series++;
+	}
+	return vcpu->epoch_series;
+}
 
 void bt_context_update(struct bt_vcpu *vcpu)
 {
@@ -55,18 +63,28 @@ void bt_context_update(struct bt_vcpu *vcpu)
 	if (unlikely(base != vcpu->context_base || limit != vcpu->context_limit)) {
 		vcpu->context_base = base;
 		vcpu->context_limit = limit;
-		vcpu->epoch_series++;
+		vcpu->series_user = vcpu->series_kernel = bt_next_series(vcpu);
 	}
 	/* Bits: user, code size 2, 4, 8 as 0, 1, 2; and one that keeps 0 free. */
-	vcpu->epoch = vcpu->epoch_series << 4 | 8 | (cpu->code_bytes / 4u) << 1 | (cpu->cpl == 3);
+	vcpu->epoch = (cpu->cpl == 3 ? vcpu->series_user : vcpu->series_kernel) << 4 | 8 |
+		      (cpu->code_bytes / 4u) << 1 | (cpu->cpl == 3);
 }
 
 void bt_context_flush(struct bt_vcpu *vcpu)
 {
-	vcpu->epoch_series++;
+	vcpu->series_user = vcpu->series_kernel = bt_next_series(vcpu);
+	vcpu->kernel_local = false;
 	memset(vcpu->fetched, 0, sizeof(vcpu->fetched));
-	if (unlikely(!(vcpu->epoch_series << 4))) /* numbers begin again: nothing old may match */
-		bt_cache_flush(vcpu);
+	bt_context_update(vcpu);
+}
+
+void bt_context_flush_local(struct bt_vcpu *vcpu)
+{
+	if (vcpu->kernel_local) {
+		bt_context_flush(vcpu);
+		return;
+	}
+	vcpu->series_user = bt_next_series(vcpu);
 	bt_context_update(vcpu);
 }
 
@@ -128,6 +146,7 @@ void bt_cache_flush(struct bt_vcpu *vcpu)
 	memset(cache->map, 0, sizeof(cache->map));
 	cache->used = 64;
 	cache->flushes++;
+	bt_jit_flush(vcpu);
 	vcpu->current = NULL;
 }
 
@@ -330,6 +349,8 @@ static struct bt_block *bt_block_find_gpa(struct bt_vcpu *vcpu, uint32_t hint, b
 	host = bt_ram_host(bt_engine_of(vcpu), gpa);
 	if (!host)
 		return NULL;
+	if (cpu->cpl < 3 && !cpu->fetch_global)
+		vcpu->kernel_local = true;
 	*bt_fetched_word(vcpu, linear) |= 1ull << (linear >> 12 & 63);
 	/* What was there before the context changed is mostly there still. */
 	slot = bt_map_slot(vcpu, cpu->s.rip);

@@ -185,6 +185,11 @@ static void bt_op_tlb_flushed(struct x86_cpu *cpu)
 	bt_context_flush(bt_vcpu_of(cpu));
 }
 
+static void bt_op_tlb_flushed_local(struct x86_cpu *cpu)
+{
+	bt_context_flush_local(bt_vcpu_of(cpu));
+}
+
 static void bt_op_tlb_flushed_page(struct x86_cpu *cpu, uint64_t linear)
 {
 	bt_context_flush_page(bt_vcpu_of(cpu), linear);
@@ -207,5 +212,6 @@ const struct x86_cpu_ops bt_cpu_ops = {
 	.should_stop = bt_op_should_stop,
 	.hypercall = bt_op_hypercall,
 	.tlb_flushed = bt_op_tlb_flushed,
+	.tlb_flushed_local = bt_op_tlb_flushed_local,
 	.tlb_flushed_page = bt_op_tlb_flushed_page,
 };

@@ -109,6 +109,105 @@ static bool bt_is_requested(const struct bt_vcpu *vcpu)
 	return unlikely(atomic_load_explicit(&vcpu->request, memory_order_relaxed));
 }
 
+/* Interpret @block. False: the loop must end. */
+static bool bt_interpret(struct bt_vcpu *vcpu, struct bt_block **ret_next)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+	struct bt_block *block = *ret_next;
+	const struct x86_insn *insn = block->insn;
+	uint64_t rip = cpu->s.rip;
+	struct bt_link *link;
+	int result;
+
+	vcpu->current = block;
+	cpu->s.interrupt_shadow = 0;
+	do {
+		rip += insn->len;
+		cpu->s.rip = rip;
+		result = insn->exec(cpu, insn);
+		insn++;
+	} while (result == X86_NEXT);
+	if (unlikely(result != X86_JUMP)) {
+		if (!bt_left(vcpu, insn - 1, rip, result))
+			return false;
+		*ret_next = bt_follow(vcpu, NULL);
+		if (unlikely(cpu->s.interrupt_shadow))
+			return true;
+	} else {
+		link = &block->link[cpu->s.rip == rip];
+		if (likely(link->rip == cpu->s.rip && link->epoch == vcpu->epoch)) {
+			*ret_next = bt_block_at(vcpu, link->block);
+			if (unlikely(!bt_block_is_trusted(*ret_next)))
+				*ret_next = bt_follow(vcpu, link);
+		} else {
+			*ret_next = bt_follow(vcpu, link);
+		}
+	}
+	return !bt_is_requested(vcpu);
+}
+
+/* An instruction of native code was left to its handler, which did not say "next". */
+static bool bt_native_handled(struct bt_vcpu *vcpu, struct bt_block **ret_next)
+{
+	struct bt_jit *jit = &vcpu->jit;
+	struct bt_block *next;
+
+	if (jit->result != X86_NEXT && jit->result != X86_JUMP) {
+		if (!bt_left(vcpu, jit->insn, jit->next, jit->result))
+			return false;
+		*ret_next = bt_follow(vcpu, NULL);
+		return vcpu->cpu.s.interrupt_shadow || !bt_is_requested(vcpu);
+	}
+	next = bt_follow(vcpu, NULL);
+	if (next && next->code && jit->result == X86_JUMP)
+		bt_jit_note_target(vcpu, next);
+	*ret_next = next;
+	return !bt_is_requested(vcpu);
+}
+
+/* Run native code from @block on. False: the loop must end. *ret_interpret: the next block must not be
+ * native. */
+static bool bt_native(struct bt_vcpu *vcpu, struct bt_block **ret_next, bool *ret_interpret)
+{
+	uint32_t flushes = vcpu->cache.flushes;
+	enum bt_jit_exit why = bt_jit_run(vcpu, *ret_next);
+	struct bt_block *next;
+
+	switch (why) {
+	case BT_JIT_REQUEST:
+		return false;
+	case BT_JIT_HANDLER:
+		return bt_native_handled(vcpu, ret_next);
+	case BT_JIT_LINK:
+	case BT_JIT_STALE:
+	case BT_JIT_VECTOR:
+		break;
+	}
+	next = bt_follow(vcpu, NULL);
+	if (why == BT_JIT_LINK && next && flushes == vcpu->cache.flushes)
+		bt_jit_link(vcpu, vcpu->jit.exit_ptr, next);
+	*ret_interpret = why == BT_JIT_VECTOR;
+	*ret_next = next;
+	return !bt_is_requested(vcpu);
+}
+
+/* It was interpreted often enough. Where the cache was full it is empty now: @block is looked up again. */
+static struct bt_block *bt_heat(struct bt_vcpu *vcpu, struct bt_block *block)
+{
+	uint32_t flushes = vcpu->cache.flushes;
+
+	if (block->code || !vcpu->jit.on || block->runs > vcpu->jit.threshold)
+		return block;
+	if (++block->runs <= vcpu->jit.threshold)
+		return block;
+	if (!bt_block_is_trusted(block)) {
+		block->runs = 0;
+		return block;
+	}
+	(void)bt_jit_translate(vcpu, block);
+	return flushes == vcpu->cache.flushes ? block : bt_follow(vcpu, NULL);
+}
+
 /*
  * Requests are looked at before each block, save the first one and one in the shadow of STI or
  * MOV SS: an interrupt must not come between STI and HLT. With nothing known to be held back the
@@ -118,47 +217,23 @@ static void bt_execute(struct bt_vcpu *vcpu)
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
 	struct bt_block *block = bt_follow(vcpu, NULL);
+	bool interpret = false, more = true;
 
-	for (;;) {
-		const struct x86_insn *insn;
-		struct bt_link *link;
-		uint64_t rip;
-		int result;
-
+	while (more) {
+		if (likely(block))
+			block = bt_heat(vcpu, block);
 		if (unlikely(!block)) {
 			if (bt_must_look(vcpu) || bt_is_requested(vcpu))
 				return;
 			block = bt_follow(vcpu, NULL);
-			continue;
-		}
-		vcpu->current = block;
-		cpu->s.interrupt_shadow = 0;
-		insn = block->insn;
-		rip = cpu->s.rip;
-		do {
-			rip += insn->len;
-			cpu->s.rip = rip;
-			result = insn->exec(cpu, insn);
-			insn++;
-		} while (result == X86_NEXT);
-		if (unlikely(result != X86_JUMP)) {
-			if (!bt_left(vcpu, insn - 1, rip, result))
-				return;
-			block = bt_follow(vcpu, NULL);
-			if (unlikely(cpu->s.interrupt_shadow))
-				continue;
+			interpret = false;
+		} else if (block->code && !interpret && !cpu->s.interrupt_shadow &&
+			   bt_block_is_trusted(block)) {
+			more = bt_native(vcpu, &block, &interpret);
 		} else {
-			link = &block->link[cpu->s.rip == rip];
-			if (likely(link->rip == cpu->s.rip && link->epoch == vcpu->epoch)) {
-				block = bt_block_at(vcpu, link->block);
-				if (unlikely(!bt_block_is_trusted(block)))
-					block = bt_follow(vcpu, link);
-			} else {
-				block = bt_follow(vcpu, link);
-			}
+			interpret = false;
+			more = bt_interpret(vcpu, &block);
 		}
-		if (bt_is_requested(vcpu))
-			return;
 	}
 }
 
@@ -275,6 +350,7 @@ enum engine_exit bt_vcpu_run(struct engine_vcpu *base)
 	struct x86_state *s = &cpu->s;
 	enum engine_exit leave = ENGINE_EXIT_KICK;
 
+	bt_jit_thread(vcpu);
 	bt_guest_enter(vcpu);
 	for (;;) {
 		if (atomic_load_explicit(&vcpu->request, memory_order_relaxed) &&

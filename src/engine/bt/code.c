@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+/* code.c - the code cache, and the stubs at its start by which native code is entered and left. */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "engine/bt/jit_int.h"
+
+#define BT_JIT_THRESHOLD 16
+
+void jit_emit_flags_save(struct emit *e)
+{
+	emit_mov_rr(e, T_2, H_RAX);
+	emit_byte(e, 0x9f); /* lahf */
+	EMIT(e, .map = 1, .opcode = 0x90 | CC_O, .kind = EMIT_REG, .rm = H_RAX);
+	EMIT(e, .opcode = 0x89, .p66 = true, .kind = EMIT_GS, .reg = H_RAX, .rm = H_NONE,
+	     .disp = GS_VCPU(jit.flags));
+	emit_mov_rr(e, H_RAX, T_2);
+}
+
+/* AX to flags: what jit.flags held. */
+static void emit_flags_load(struct emit *e)
+{
+	EMIT(e, .map = 1, .opcode = 0xb7, .kind = EMIT_GS, .reg = H_RAX, .rm = H_NONE,
+	     .disp = GS_VCPU(jit.flags));
+	EMIT(e, .opcode = 0x04, .kind = EMIT_NO_MODRM, .imm = 0x7f, .imm_len = 1);
+	emit_byte(e, 0x9e); /* sahf */
+}
+
+void jit_emit_flags_restore(struct emit *e)
+{
+	emit_mov_rr(e, T_2, H_RAX);
+	emit_flags_load(e);
+	emit_mov_rr(e, H_RAX, T_2);
+}
+
+static void emit_push(struct emit *e, unsigned reg)
+{
+	EMIT(e, .opcode = (uint8_t)(0x50 | (reg & 7)), .kind = EMIT_NO_MODRM, .rm = (uint8_t)reg);
+}
+
+static void emit_pop(struct emit *e, unsigned reg)
+{
+	EMIT(e, .opcode = (uint8_t)(0x58 | (reg & 7)), .kind = EMIT_NO_MODRM, .rm = (uint8_t)reg);
+}
+
+static const uint8_t callee_saved[] = { H_RBX, H_RBP, H_R12, H_R13, H_R14, H_R15 };
+
+static void emit_gprs(struct emit *e, bool store)
+{
+	for (unsigned g = 0; g < 16; g++) {
+		unsigned h = host_of(g);
+
+		if (h == H_NONE)
+			continue;
+		if (store)
+			emit_store_gs(e, GS_GPR(g), h);
+		else
+			emit_load_gs(e, h, GS_GPR(g));
+	}
+}
+
+static void emit_vec_move(struct emit *e, bool store)
+{
+	for (unsigned i = 0; i < 16; i++)
+		EMIT(e, .vex = true, .map = 1, .opcode = store ? 0x11 : 0x10, .l256 = true,
+		     .kind = EMIT_GS, .reg = (uint8_t)i, .rm = H_NONE, .disp = GS_VEC(i));
+}
+
+static void emit_mxcsr(struct emit *e, bool store)
+{
+	EMIT(e, .map = 1, .opcode = 0xae, .kind = EMIT_GS, .reg = store ? 3 : 2, .rm = H_NONE,
+	     .disp = (int32_t)offsetof(struct x86_cpu, s.fpu.mxcsr));
+}
+
+static void emit_vec_save(struct emit *e)
+{
+	emit_vec_move(e, true);
+	EMIT(e, .vex = true, .map = 1, .opcode = 0x77); /* vzeroupper */
+	emit_mxcsr(e, true);
+}
+
+static void emit_vec_restore(struct emit *e)
+{
+	emit_vec_move(e, false);
+	emit_mxcsr(e, false);
+}
+
+/* cmp byte gs:[jit.vec_loaded], 0 */
+static void emit_vec_test(struct emit *e)
+{
+	EMIT(e, .opcode = 0x80, .kind = EMIT_GS, .reg = 7, .rm = H_NONE,
+	     .disp = GS_VCPU(jit.vec_loaded), .imm_len = 1);
+}
+
+static void emit_vec_set_loaded(struct emit *e, uint8_t v)
+{
+	EMIT(e, .opcode = 0xc6, .kind = EMIT_GS, .rm = H_NONE, .disp = GS_VCPU(jit.vec_loaded),
+	     .imm = v, .imm_len = 1);
+}
+
+static void emit_vec_save_if_loaded(struct emit *e)
+{
+	uint8_t *skip;
+
+	emit_vec_test(e);
+	skip = emit_jcc(e, CC_E);
+	emit_vec_save(e);
+	emit_patch_here(e, skip);
+}
+
+static void emit_return(struct emit *e)
+{
+	emit_lea(e, H_RSP, H_RSP, 8);
+	for (unsigned i = sizeof(callee_saved); i-- > 0;)
+		emit_pop(e, callee_saved[i]);
+	emit_byte(e, 0xc3);
+}
+
+/* void enter(struct x86_cpu *cpu, void *code) */
+static void stub_enter(struct bt_jit *jit, struct emit *e)
+{
+	jit->enter = e->p;
+	for (unsigned i = 0; i < sizeof(callee_saved); i++)
+		emit_push(e, callee_saved[i]);
+	emit_lea(e, H_RSP, H_RSP, -8);
+	emit_mov_rr(e, T_1, H_RSI);
+	emit_gprs(e, false);
+	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 4, .rm = T_1);
+}
+
+/* To here with T_1: pointer, T_2: reason, flags saved. */
+static void stub_leave(struct bt_jit *jit, struct emit *e)
+{
+	jit->leave_link = e->p;
+	emit_mov_imm32(e, T_2, BT_JIT_LINK);
+	jit->leave = e->p;
+	emit_store_gs(e, GS_VCPU(jit.exit_ptr), T_1);
+	EMIT(e, .opcode = 0x89, .kind = EMIT_GS, .reg = T_2, .rm = H_NONE,
+	     .disp = GS_VCPU(jit.exit_reason));
+	emit_gprs(e, true);
+	emit_vec_save_if_loaded(e);
+	emit_vec_set_loaded(e, 0);
+	emit_return(e);
+}
+
+/* The handler of an instruction. T_ADDR: it, T_1: its block, T_2: offset of the next one in the page
+ * of RIP. Flags are in jit.flags before, and in both places behind. */
+static void stub_call(struct bt_jit *jit, struct emit *e)
+{
+	uint8_t *gone, *skip;
+
+	jit->call = e->p;
+	emit_lea(e, H_RSP, H_RSP, -8);
+	emit_gprs(e, true);
+	emit_vec_save_if_loaded(e);
+	emit_load_gs(e, H_RDI, GS_VCPU(jit.self));
+	emit_mov_rr(e, H_RSI, T_ADDR);
+	emit_mov_rr(e, H_RDX, T_1);
+	emit_mov_rr(e, H_RCX, T_2);
+	emit_mov_imm64(e, H_RAX, (uintptr_t)bt_jit_exec);
+	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 2, .rm = H_RAX);
+	EMIT(e, .opcode = 0x85, .kind = EMIT_REG, .reg = H_RAX, .rm = H_RAX);
+	gone = emit_jcc(e, CC_NE);
+	emit_vec_test(e);
+	skip = emit_jcc(e, CC_E);
+	emit_vec_restore(e);
+	emit_patch_here(e, skip);
+	emit_flags_load(e);
+	emit_gprs(e, false);
+	emit_lea(e, H_RSP, H_RSP, 8);
+	emit_byte(e, 0xc3);
+
+	/* All is in memory. */
+	emit_patch_here(e, gone);
+	emit_vec_set_loaded(e, 0);
+	emit_lea(e, H_RSP, H_RSP, 16);
+	EMIT(e, .opcode = 0xc7, .kind = EMIT_GS, .rm = H_NONE, .disp = GS_VCPU(jit.exit_reason),
+	     .imm = BT_JIT_HANDLER, .imm_len = 4);
+	emit_return(e);
+}
+
+static void emit_test_gs32(struct emit *e, size_t off, uint32_t mask)
+{
+	EMIT(e, .opcode = 0xf7, .kind = EMIT_GS, .rm = H_NONE, .disp = (int32_t)off, .imm = mask,
+	     .imm_len = 4);
+}
+
+/*
+ * Vector registers from memory. Called with T_1: the block; leaves when the guest's must not be
+ * used, or when its MXCSR differs from the host's in more than the sticky flags. Spoils T_2 and flags.
+ */
+static void stub_vec_load(struct bt_jit *jit, struct emit *e)
+{
+	uint8_t *no[4];
+
+	jit->vec_load = e->p;
+	emit_test_gs32(e, offsetof(struct x86_cpu, s.cr0), X86_CR0_EM | X86_CR0_TS);
+	no[0] = emit_jcc(e, CC_NE);
+	emit_load_gs32(e, T_2, (int32_t)offsetof(struct x86_cpu, s.cr4));
+	EMIT(e, .opcode = 0x81, .kind = EMIT_REG, .reg = 4, .rm = T_2,
+	     .imm = X86_CR4_OSFXSR | X86_CR4_OSXSAVE, .imm_len = 4);
+	EMIT(e, .opcode = 0x81, .kind = EMIT_REG, .reg = 7, .rm = T_2,
+	     .imm = X86_CR4_OSFXSR | X86_CR4_OSXSAVE, .imm_len = 4);
+	no[1] = emit_jcc(e, CC_NE);
+	emit_load_gs32(e, T_2, (int32_t)offsetof(struct x86_cpu, s.xcr0));
+	EMIT(e, .opcode = 0x83, .kind = EMIT_REG, .reg = 4, .rm = T_2, .imm = 6, .imm_len = 1);
+	EMIT(e, .opcode = 0x83, .kind = EMIT_REG, .reg = 7, .rm = T_2, .imm = 6, .imm_len = 1);
+	no[2] = emit_jcc(e, CC_NE);
+	emit_load_gs32(e, T_2, (int32_t)offsetof(struct x86_cpu, s.fpu.mxcsr));
+	EMIT(e, .opcode = 0x81, .kind = EMIT_REG, .reg = 4, .rm = T_2, .imm = 0xffffffc0u,
+	     .imm_len = 4);
+	EMIT(e, .opcode = 0x81, .kind = EMIT_REG, .reg = 7, .rm = T_2, .imm = 0x1f80, .imm_len = 4);
+	no[3] = emit_jcc(e, CC_NE);
+	emit_vec_restore(e);
+	emit_vec_set_loaded(e, 1);
+	emit_byte(e, 0xc3);
+	for (unsigned i = 0; i < 4; i++)
+		emit_patch_here(e, no[i]);
+	emit_lea(e, H_RSP, H_RSP, 8);
+	emit_mov_imm32(e, T_2, BT_JIT_VECTOR);
+	emit_jmp_to(e, jit->leave);
+}
+
+/* LAHF in 64-bit mode and all that is emitted or copied through. */
+static bool host_is_fit(void)
+{
+	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") &&
+	       __builtin_cpu_supports("popcnt");
+}
+
+static int map_code(struct bt_jit *jit, uint8_t *at)
+{
+	int fd = memfd_create("bt code", MFD_CLOEXEC);
+	int r = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, jit->size) < 0)
+		r = -errno;
+	jit->code = mmap(NULL, jit->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (jit->code == MAP_FAILED) {
+		jit->code = NULL;
+		r = -ENOMEM;
+	}
+	if (!r && mmap(at, jit->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) ==
+			  MAP_FAILED)
+		r = -errno;
+	close(fd);
+	jit->exec = at;
+	return r;
+}
+
+int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena)
+{
+	struct bt_jit *jit = &vcpu->jit;
+	uint8_t *region;
+	struct emit e;
+
+	jit->size = (arena_size / 2 + 4095) & ~4095u;
+	jit->threshold = BT_JIT_THRESHOLD;
+	jit->self = &vcpu->cpu;
+	region = mmap(NULL, (size_t)arena_size + jit->size, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (region == MAP_FAILED)
+		return -errno;
+	*ret_arena = region;
+	if (!host_is_fit() || map_code(jit, region + arena_size) < 0)
+		return 0;
+	e = (struct emit){ .p = jit->code + 64, .end = jit->code + 4096,
+			   .to_exec = jit->exec - jit->code };
+	stub_enter(jit, &e);
+	stub_leave(jit, &e);
+	stub_call(jit, &e);
+	stub_vec_load(jit, &e);
+	jit->on = !e.full;
+	jit->used = jit->first = 4096;
+	return 0;
+}
+
+void bt_jit_fini(struct bt_vcpu *vcpu, uint8_t *arena, uint32_t arena_size)
+{
+	struct bt_jit *jit = &vcpu->jit;
+
+	if (jit->code)
+		munmap(jit->code, jit->size);
+	if (arena)
+		munmap(arena, (size_t)arena_size + jit->size);
+}
+
+void bt_jit_flush(struct bt_vcpu *vcpu)
+{
+	vcpu->jit.used = vcpu->jit.first;
+	memset(vcpu->jit.map, 0, sizeof(vcpu->jit.map));
+}

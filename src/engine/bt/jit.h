@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * jit.h - the translator: hot blocks of 64-bit code as native code.
+ *
+ * Theory of operation
+ *
+ * A block that was interpreted a few times is translated, instruction by instruction. Each one is
+ * either emitted with its operands renamed, or becomes a call of its handler in the x86 core; the
+ * same call is the slow path of every emitted one, so that faults, MMIO, page crossings and
+ * all modes of a processor are in one place, the interpreter.
+ *
+ * Registers. Host RAX RCX RDX RBX RBP RSI RDI R8-R11 are the guest's; host R12 is guest RSP; guest
+ * R12-R15 stay in cpu->s; R13-R15 are scratch. GS points at struct x86_cpu. RSP is the host's.
+ * Vector registers are either all in the host's registers or all in cpu->s (jit.vec_loaded).
+ *
+ * Flags. The status flags are in the host's flags, in jit.flags (as LAHF and SETO give them), or both.
+ * Code of ours that spoils the host's saves them first when an instruction that follows can read
+ * them. A flag that is overwritten before any instruction reads it may be lost at a fault in between.
+ *
+ * RIP. Only the page of the instruction being executed is kept (jit.rip_page), the rest is a constant
+ * of the code; so code does not depend on where its page is mapped. Exits to the same page need no check;
+ * others, and indirect ones, are guarded by the number of the fetch context as in the interpreter.
+ *
+ * Code is private to a vCPU, as blocks are, and dropped with them, all at once. It is written through
+ * one mapping and executed through another.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct bt_vcpu;
+struct bt_block;
+struct x86_insn;
+
+#define BT_JIT_MAP_BITS 13
+
+/* Why native code was left. */
+enum bt_jit_exit {
+	BT_JIT_LINK,	 /* end of a block, not linked yet: exit_ptr is the struct bt_exit */
+	BT_JIT_REQUEST,	 /* before the block exit_ptr: the request word is set */
+	BT_JIT_STALE,	 /* before the block exit_ptr: it is not trusted */
+	BT_JIT_VECTOR,	 /* before the block exit_ptr: vector registers cannot be native now */
+	BT_JIT_HANDLER,	 /* insn returned result */
+};
+
+/* A direct way out of a block. */
+struct bt_exit {
+	uint64_t from_page; /* linked for this page of RIP and this epoch: only where it crosses */
+	int64_t off;	    /* target relative to the page of RIP */
+	uint32_t epoch;
+	uint32_t site; /* of the jump, in the code; 0: none */
+	bool host_flags, cross;
+};
+
+/* Where an indirect branch goes: valid while the epoch is the same. */
+struct bt_jit_target {
+	uint64_t rip;
+	uint32_t epoch;
+	uint32_t code; /* offset */
+};
+
+struct bt_jit {
+	/* Used by native code. */
+	void *self; /* struct x86_cpu */
+	uint64_t rip_page;
+	uint64_t tmp, tmp_host;
+	void *exit_ptr;
+	uint32_t exit_reason;
+	uint16_t flags; /* AH: LAHF, AL: SETO */
+	uint8_t vec_loaded;
+
+	/* Of BT_JIT_HANDLER. */
+	const struct x86_insn *insn;
+	uint64_t next; /* RIP behind it */
+	int result;
+
+	bool on;
+	uint32_t threshold; /* executions before a block is translated */
+	uint8_t *code, *exec; /* the two mappings */
+	uint32_t size, used, first; /* first: behind the stubs */
+	/* Stubs, in the writable mapping. */
+	uint8_t *enter, *leave, *leave_link, *call, *vec_load;
+	uint64_t translated, translated_insns, handler_insns; /* statistics */
+	struct bt_jit_target map[1u << BT_JIT_MAP_BITS];
+};
+
+/* ---- code.c: the cache and its stubs ---- */
+/* Room for code and, in front of it, for @arena bytes of blocks, so that each reaches the other. NULL:
+ * no translation here (an old host, or no memory); *ret_arena is still given where that is possible. */
+int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena);
+void bt_jit_fini(struct bt_vcpu *vcpu, uint8_t *arena, uint32_t arena_size);
+void bt_jit_flush(struct bt_vcpu *vcpu);
+
+/* ---- translate.c ---- */
+/* False: no room, or nothing to gain. */
+bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_block *block);
+
+/* ---- glue.c ---- */
+/* In the thread that will run the vCPU. */
+void bt_jit_thread(struct bt_vcpu *vcpu);
+/* From @block, which has code and is trusted. RIP and all state are valid on return. */
+enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block);
+void bt_jit_link(struct bt_vcpu *vcpu, struct bt_exit *exit, const struct bt_block *to);
+/* An indirect branch went to @block at RIP. */
+void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block);
+int bt_jit_exec(void *cpu, const struct x86_insn *insn, struct bt_block *block, uint32_t off);
