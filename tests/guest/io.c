@@ -4,6 +4,7 @@
 
 #define COM1_SCRATCH 0x3ff
 #define IOAPIC	     0xfec00000ul
+#define ECAM	     0xe0000000ul /* 00:00.0 */
 
 static void rep_ports(void)
 {
@@ -71,9 +72,16 @@ static void device_memory(void)
 	volatile uint32_t *nothing = (uint32_t *)0xfea00000ul;
 	*nothing = 0;
 	(void)*nothing; /* ones or zeros: what the bus gives */
-	/* SSE moves through it. */
-	asm volatile("movd %1, %%xmm0; movd %%xmm0, %0" : "=m"(*index) : "r"(9));
-	check_equal(*index, 9);
+	/* SSE moves to and from configuration space: an I/O APIC may live in the host's kernel, whose
+	 * emulator does not know these. Where there is none, ones. */
+	volatile uint32_t *line = (uint32_t *)(ECAM + 0x3c);
+	uint32_t sse;
+	*line = 9;
+	v = *line;
+	asm volatile("movd %1, %%xmm0; movd %%xmm0, %0" : "=m"(*line) : "r"(6));
+	check_equal(*line, v == 0xffffffff ? v : (v ^ 9 ^ 6));
+	asm volatile("movd %1, %%xmm0; movd %%xmm0, %0" : "=r"(sse) : "m"(*line));
+	check_equal(sse, *line);
 }
 
 static word user_out(word port)

@@ -34,6 +34,7 @@ START_TEST(has_defaults)
 	ck_assert_msg(c != NULL, "%s", text);
 	ck_assert_str_eq(c->name, "sika");
 	ck_assert_str_eq(c->engine, "auto");
+	ck_assert(!c->own_irqchip);
 	ck_assert(c->memory == GIB && c->cpus == 1 && c->disk_count == 0);
 	ck_assert(c->net_count == 1 && c->nets[0].kind == VM_NET_USER);
 	ck_assert(c->serial == VM_SERIAL_STDIO && c->pins[0] == -1 && c->mem_backing.node == -1);
@@ -49,7 +50,7 @@ START_TEST(takes_every_option)
 		"--memory 512M --cpus=2 --pin 0=1,1=0 --mem-backing prealloc,merge,lock,node=1 "
 		"--net "
 		"user,forward=tcp:2222:22,forward=udp:127.0.0.2:53:5353,mac=52:54:00:0a:bC:01 "
-		"--net tap=tap0 --engine bt --serial unix:/s --debug-exit --name n-1 --no-reboot",
+		"--net tap=tap0 --engine kvm,irqchip=off --serial unix:/s --debug-exit --name n-1 --no-reboot",
 		&text);
 
 	ck_assert_msg(c != NULL, "%s", text);
@@ -74,6 +75,8 @@ START_TEST(takes_every_option)
 	ck_assert(c->nets[0].has_mac && c->nets[0].mac[4] == 0xbc);
 	ck_assert(c->nets[1].kind == VM_NET_TAP);
 	ck_assert_str_eq(c->nets[1].tap, "tap0");
+	ck_assert_str_eq(c->engine, "kvm");
+	ck_assert(c->own_irqchip);
 	ck_assert(c->serial == VM_SERIAL_UNIX);
 	ck_assert_str_eq(c->serial_path, "/s");
 	ck_assert(c->debug_exit && c->no_reboot);
@@ -147,6 +150,8 @@ static const struct {
 	{ "--kernel k --net none --net user", "'none'" },
 	{ "--kernel k --net user --net none", "'none'" },
 	{ "--kernel k --engine qemu", "'qemu'" },
+	{ "--kernel k --engine kvm,irqchip=maybe", "'irqchip=maybe'" },
+	{ "--kernel k --engine kvm,speed=2", "'speed=2'" },
 	{ "--kernel k --serial unix:", "'unix:'" },
 	{ "--kernel k --name a/b", "'a/b'" },
 };
