@@ -49,6 +49,7 @@ enum vm_serial_kind { VM_SERIAL_STDIO, VM_SERIAL_FILE, VM_SERIAL_UNIX, VM_SERIAL
 struct vm_config {
 	char *name; /* never NULL after validation */
 	char *engine; /* "auto", "kvm", "bt" */
+	bool own_irqchip; /* our interrupt chips even where the engine has some */
 	uint64_t memory; /* bytes */
 	unsigned cpus;
 	int pins[VM_MAX_CPUS]; /* host CPU of each vCPU, -1: free */

@@ -135,7 +135,9 @@ static bool build_engine(struct vm *vm, GError **err)
 		.lock = c->mem_backing.lock,
 		.node = c->mem_backing.node,
 	};
-	struct engine_config engine = { .host = &vm->host, .vcpus = c->cpus, .want_irqchip = true };
+	struct engine_config engine = {
+		.host = &vm->host, .vcpus = c->cpus, .want_irqchip = !c->own_irqchip
+	};
 
 	b->mem = mem_new(&mem, err);
 	if (!b->mem)

@@ -12,7 +12,7 @@ _sika() {
 	else
 		case $prev in
 		--kernel | --initrd | --disk | --ssh-key) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
-		--engine) words="auto kvm bt" ;;
+		--engine) words="auto kvm kvm,irqchip=off bt" ;;
 		--mem-backing) words="hugepages prealloc merge lock node=" ;;
 		--net) words="user tap= none" ;;
 		--serial) words="stdio unix: none"; compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")) ;;
