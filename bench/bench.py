@@ -22,6 +22,7 @@ SIKA = os.environ.get("SIKA", os.path.join(ROOT, "build", "src", "cli", "sika"))
 IMAGE = os.environ.get("SIKA_IMAGE", os.path.join(ROOT, "out", "debian.img"))
 FIRST = os.path.join(ROOT, "build", "bench", "first.elf")
 QEMU = shutil.which("qemu-system-x86_64")
+RAM_MEMFD = "/memfd:guest-ram"  # src/mem/mem.c
 APPEND = "root=/dev/vda rw console=ttyS0 quiet"
 
 
@@ -89,9 +90,16 @@ def boot_cmd(who, disk):
 
 
 def memory_beyond_guest(pid):
-    """RssAnon + RssFile in KiB: the guest's RAM is a shared memfd under Sika and counted apart."""
-    text = open(f"/proc/{pid}/status").read()
-    return sum(int(re.search(rf"{k}:\s+(\d+)", text).group(1)) for k in ("RssAnon", "RssFile"))
+    """KiB resident that are not the guest's RAM: every mapping but the RAM's memfd, pages that are mapped
+    twice (the code cache) counted once."""
+    kib, ram = 0, False
+    with open(f"/proc/{pid}/smaps") as f:
+        for line in f:
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                ram = RAM_MEMFD in line
+            elif line.startswith("Pss:") and not ram:
+                kib += int(line.split()[1])
+    return kib
 
 
 def boot(who, limit=600):
