@@ -111,8 +111,8 @@ cp "$here/../guest/run.sh" "$here/../guest/guests.list" "$here/known.list" "$out
 cp "$build"/tests/guest/*.elf "$outer/build/tests/guest/" || fail "no tiny guests in $build"
 pack "$outer" "$work/outer.gz"
 
-# One emulated machine for each piece of work, in turn. QEMU's threads share AMD-V's state without
-# care and then stop dead, kernel and all: all of the machine's CPUs take turns in one thread.
+# One emulated machine for each piece of work, in turn. With a thread for each of its CPUs the emulated
+# machine did not always come to its end (why was not found out); with all CPUs in one thread it does.
 # The heartbeat on the second serial port tells a machine that died from a guest that hangs.
 logs=$build/tests/kvm
 passed=0 failed=0 skipped=0

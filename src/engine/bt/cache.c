@@ -9,10 +9,11 @@
 
 #include "base/bits.h"
 
-/* Over all vCPUs. A decoded instruction takes 48 bytes; booting Debian touches some 300 000. */
-#define BT_ARENA_TOTAL (96u << 20)
-#define BT_ARENA_MAX   (48u << 20)
-#define BT_ARENA_MIN   (4u << 20)
+/* Over all vCPUs. A decoded instruction takes 48 bytes; booting Debian touches some 300 000. Code takes
+ * half as much again, and both together keep within 60 MiB what a machine needs beyond its guest's RAM. */
+#define BT_ARENA_TOTAL (34u << 20)
+#define BT_ARENA_MAX   (34u << 20)
+#define BT_ARENA_MIN   (2u << 20)
 /* A waiting guest gives its place away after so many. */
 #define BT_PAUSES 64u
 /* An instruction of a hot page cools it by one step in so many executions. */
