@@ -3,7 +3,7 @@
 """bench.py - Sika beside QEMU on this machine: start-up, boot to login, resident memory.
 
 Runs alternate between the two, medians are printed; absolute times of a shared machine mean
-little, ratios of one run more. Usage: bench.py [--runs N] [--json F] [start] [boot]
+little, ratios of one run more. Usage: bench.py [--runs N] [--json F] [start] [boot] [programs] [programs]
 """
 import argparse
 import json
@@ -20,6 +20,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SIKA = os.environ.get("SIKA", os.path.join(ROOT, "build", "src", "cli", "sika"))
 IMAGE = os.environ.get("SIKA_IMAGE", os.path.join(ROOT, "out", "debian.img"))
+PROGRAMS = os.path.join(ROOT, "build", "bench", "programs")
 FIRST = os.path.join(ROOT, "build", "bench", "first.elf")
 QEMU = shutil.which("qemu-system-x86_64")
 RAM_MEMFD = "/memfd:guest-ram"  # src/mem/mem.c
@@ -140,20 +141,65 @@ def bench_boot(runs):
              "sika": round(statistics.median(kib) / 1024, 1), "runs": runs}]
 
 
+def programs_initrd(directory):
+    """programs.c as the only file of an initial RAM disk, with the console it writes to."""
+    os.makedirs(os.path.join(directory, "dev"))
+    shutil.copy(PROGRAMS, os.path.join(directory, "init"))
+    with open(os.path.join(directory, "..", "initrd"), "wb") as f:
+        subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=directory, stdout=f, check=True,
+                       input=b"init\ndev\n")
+    return f.name
+
+
+def programs_cmd(who, initrd):
+    kernel = IMAGE + ".vmlinuz"
+    if who == "native":
+        return [PROGRAMS]
+    if who == "qemu":
+        return [QEMU, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512",
+                "-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio", "-kernel", kernel,
+                "-initrd", initrd, "-append", "console=ttyS0 quiet"]
+    return [SIKA, "run", "--engine", who, "--memory", "512M", "--net", "none", "--no-reboot",
+            "--kernel", kernel, "--initrd", initrd, "--append", "console=ttyS0 quiet"]
+
+
+def bench_programs(runs):
+    """Medians, in milliseconds; native beside both."""
+    times = {who: {} for who in ("native", "bt", "qemu")}
+    with tempfile.TemporaryDirectory() as tmp:
+        initrd = programs_initrd(os.path.join(tmp, "root"))
+        for _ in range(runs):
+            for who, found in times.items():
+                r = subprocess.run(programs_cmd(who, initrd), stdin=subprocess.DEVNULL,
+                                   capture_output=True, timeout=900)
+                for name, t in re.findall(r"B (\S+) ([0-9.]+)", r.stdout.decode(errors="replace")):
+                    found.setdefault(name, []).append(float(t))
+    rows = []
+    for name, native in times["native"].items():
+        if name not in times["bt"] or name not in times["qemu"]:
+            sys.exit(f"bench: {name} did not run to its end in a guest")
+        r = row(name, "ms", 1e3, times["bt"][name], times["qemu"][name])
+        r["native"] = round(statistics.median(native) * 1e3, 2)
+        r["against_native"] = round(r["sika"] / r["native"], 2)
+        rows.append(r)
+    return rows
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--runs", type=int, default=5)
     ap.add_argument("--json")
-    ap.add_argument("what", nargs="*", help="start, boot; default both")
+    ap.add_argument("what", nargs="*", help="start, boot, programs; default all")
     args = ap.parse_args()
     if not QEMU:
         sys.exit("bench: qemu-system-x86_64 is not installed (apt-get install qemu-system-x86)")
     rows = []
-    for what in args.what or ["start", "boot"]:
-        rows += {"start": bench_start, "boot": bench_boot}[what](args.runs)
+    for what in args.what or ["start", "boot", "programs"]:
+        rows += {"start": bench_start, "boot": bench_boot, "programs": bench_programs}[what](args.runs)
     for r in rows:
         qemu = f"{r['qemu']:>10} {r['ratio']:>8}" if "qemu" in r else " " * 19
-        print(f"{r['what']:<44} {r['unit']:>4} {r['sika']:>10} {qemu}  (median of {r['runs']})")
+        native = f", {r['against_native']} of native" if "native" in r else ""
+        print(f"{r['what']:<44} {r['unit']:>4} {r['sika']:>10} {qemu}  (median of {r['runs']}{native})")
     if args.json:
         with open(args.json, "w") as f:
             json.dump(rows, f, indent=1)
