@@ -16,7 +16,7 @@
 
 #include "engine/bt/bt.h"
 #include "engine/bt/bt_int.h"
-#include "engine/bt/describe.h"
+#include "engine/bt/jit/describe.h"
 #include "x86/x86_int.h"
 
 /* Guest RAM, as in guest.c. */

@@ -45,7 +45,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "engine/bt/jit.h"
+#include "engine/bt/jit/jit.h"
 #include "engine/engine.h"
 #include "x86/x86.h"
 

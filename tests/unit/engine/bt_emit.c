@@ -4,8 +4,8 @@
 #include <check.h>
 #include <string.h>
 
-#include "engine/bt/describe.h"
-#include "engine/bt/emit.h"
+#include "engine/bt/jit/describe.h"
+#include "engine/bt/jit/emit.h"
 
 static uint8_t buf[256];
 static struct emit e;

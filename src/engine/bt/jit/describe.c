@@ -4,7 +4,7 @@
  *
  * Opcode maps: Intel SDM vol. 2, appendix A. What is left out here is left to the handlers.
  */
-#include "engine/bt/describe.h"
+#include "engine/bt/jit/describe.h"
 
 #include <string.h>
 

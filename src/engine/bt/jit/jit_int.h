@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 #include "engine/bt/bt_int.h"
-#include "engine/bt/emit.h"
+#include "engine/bt/jit/emit.h"
 
 /* Displacements from GS. */
 #define GS_VCPU(field) \

@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "engine/bt/jit_int.h"
+#include "engine/bt/jit/jit_int.h"
 
 #define BT_JIT_THRESHOLD 16
 

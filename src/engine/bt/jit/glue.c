@@ -4,7 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "engine/bt/jit_int.h"
+#include "engine/bt/jit/jit_int.h"
 
 #define BT_MXCSR_FLAGS	 0x3fu
 #define BT_MXCSR_DEFAULT 0x1f80u

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* emit.c - the encoder. */
-#include "engine/bt/emit.h"
+#include "engine/bt/jit/emit.h"
 
 #include <string.h>
 

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+/* tr.h - a block on its way to native code: what the files that emit it (tr_*.c) share. */
+#pragma once
+
+#include "engine/bt/jit/describe.h"
+#include "engine/bt/jit/jit_int.h"
+
+#define BT_JIT_SLOW 160u
+/* No block needs more, slow paths included. */
+#define BT_JIT_BLOCK_MAX (16u << 10)
+
+struct tr_slow {
+	uint8_t *site;
+	uint8_t insn;
+};
+
+struct tr {
+	struct emit e;
+	struct bt_vcpu *vcpu;
+	struct bt_block *block;
+	struct jit_desc desc[BT_BLOCK_INSNS];
+	uint32_t live[BT_BLOCK_INSNS + 1]; /* flags that matter before each instruction */
+	uint32_t next_off[BT_BLOCK_INSNS]; /* of the next instruction, in the page of RIP */
+	uint8_t *resume[BT_BLOCK_INSNS];   /* NULL: nothing is to follow */
+	bool in_host, in_mem;		   /* where the flags are */
+	bool failed;
+	unsigned slow_count;
+	struct tr_slow slow[BT_JIT_SLOW];
+	struct {
+		uint8_t *site;
+		int64_t off;
+		bool used, save;
+	} exit[2];
+	uint8_t *request, *stale, *vector, *vector_back;
+};
+
+/* Offset in the code cache. */
+static inline uint32_t tr_offset(const struct tr *t, const uint8_t *p)
+{
+	return (uint32_t)(p - t->vcpu->jit.code);
+}
+
+/* Unless said otherwise, @i is the number of the instruction in its block. */
+
+/* ---- tr_flags.c ---- */
+/* Code that follows changes the host's flags. */
+void tr_flags_spoil(struct tr *t, unsigned i);
+/* The instruction reads flags, or leaves some as they were. */
+void tr_flags_want(struct tr *t, unsigned i);
+void tr_flags_written(struct tr *t, unsigned i);
+/* To the slow path of @i, which is its handler. Flags are saved. */
+void tr_slow_if(struct tr *t, unsigned i, unsigned cc);
+void tr_slow_finish(struct tr *t);
+void tr_handler(struct tr *t, unsigned i);
+
+/* ---- tr_memory.c ---- */
+/* Group 1 of the opcode map. */
+#define ALU_ADD 0u
+#define ALU_AND 4u
+#define ALU_CMP 7u
+void tr_alu_imm(struct emit *e, unsigned op, bool wide, unsigned reg, int32_t v);
+void tr_shr(struct emit *e, bool wide, unsigned reg, uint8_t n);
+void tr_load_mem(struct emit *e, unsigned reg, unsigned base);
+void tr_store_mem(struct emit *e, unsigned base, unsigned reg);
+/* A general register of the guest, in a host register: @scratch where it has none. */
+unsigned tr_value_reg(struct tr *t, unsigned guest, unsigned scratch);
+/* LEA @to with the operand's address, segment left out. Spoils T_ADDR and T_1. */
+void tr_ea(struct tr *t, unsigned i, unsigned to, bool wide);
+/* T_ADDR = host address of the memory operand. Spoils T_1, T_2 and flags. */
+void tr_operand(struct tr *t, unsigned i, unsigned len, unsigned align, bool write);
+/* T_ADDR = host address of 8 bytes at @disp from host register @base. Spoils T_1, T_2 and flags. */
+void tr_stack(struct tr *t, unsigned i, unsigned base, int32_t disp, bool write);
+
+/* ---- tr_copy.c ---- */
+/* AH CH DH BH can be named only without REX: by registers that need none. */
+bool tr_high_bytes_fit(const struct x86_insn *insn, const struct jit_desc *d);
+void tr_copy(struct tr *t, unsigned i);
+
+/* ---- tr_insn.c ---- */
+void tr_lea(struct tr *t, unsigned i);
+void tr_mov_imm(struct tr *t, const struct x86_insn *insn);
+void tr_xchg_ax(struct tr *t, const struct x86_insn *insn);
+void tr_bswap(struct tr *t, const struct x86_insn *insn);
+void tr_push(struct tr *t, unsigned i);
+void tr_pop(struct tr *t, unsigned i);
+void tr_leave(struct tr *t, unsigned i);
+void tr_div(struct tr *t, unsigned i);
+
+/* ---- tr_flow.c ---- */
+void tr_jcc(struct tr *t, unsigned i);
+void tr_jmp(struct tr *t, unsigned i);
+void tr_call(struct tr *t, unsigned i);
+void tr_ret(struct tr *t, unsigned i);
+void tr_indirect(struct tr *t, unsigned i);
+/* To @off in the page of RIP, which ends the block, by its exit @n. */
+void tr_exit(struct tr *t, unsigned n, int64_t off);
+/* What the exits lead to while they are not linked. */
+void tr_exit_finish(struct tr *t, unsigned n);
+/* From @site back to the loop, in front of the block. */
+void tr_leave_at(struct tr *t, uint8_t *site, enum bt_jit_exit why);

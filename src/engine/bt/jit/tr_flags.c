@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+/* tr_flags.c - where the guest's status flags are, and the slow paths that want them in memory. */
+#include "engine/bt/jit/tr.h"
+
+/* Code that follows changes the host's flags. */
+void tr_flags_spoil(struct tr *t, unsigned i)
+{
+	if (t->in_host && !t->in_mem && t->live[i]) {
+		jit_emit_flags_save(&t->e);
+		t->in_mem = true;
+	}
+	t->in_host = false;
+}
+
+/* The instruction reads flags, or leaves some as they were. */
+void tr_flags_want(struct tr *t, unsigned i)
+{
+	const struct jit_desc *d = &t->desc[i];
+
+	uint32_t need = d->fr | (d->fm ? t->live[i + 1] & ~d->fw : 0);
+
+	if (!need || t->in_host)
+		return;
+	jit_emit_flags_restore(&t->e);
+	t->in_host = true;
+}
+
+void tr_flags_written(struct tr *t, unsigned i)
+{
+	if (t->desc[i].fm) {
+		t->in_host = true;
+		t->in_mem = false;
+	}
+}
+
+static void slow_at(struct tr *t, unsigned i, uint8_t *site)
+{
+	if (t->slow_count == BT_JIT_SLOW) {
+		t->failed = true;
+		return;
+	}
+	t->slow[t->slow_count++] = (struct tr_slow){ .site = site, .insn = (uint8_t)i };
+}
+
+void tr_slow_if(struct tr *t, unsigned i, unsigned cc)
+{
+	slow_at(t, i, emit_jcc(&t->e, cc));
+}
+
+static void emit_handler(struct tr *t, unsigned i)
+{
+	emit_lea_rip(&t->e, T_ADDR, &t->block->insn[i]);
+	emit_lea_rip(&t->e, T_1, t->block);
+	emit_mov_imm32(&t->e, T_2, t->next_off[i]);
+	emit_call_to(&t->e, t->vcpu->jit.call);
+}
+
+void tr_handler(struct tr *t, unsigned i)
+{
+	tr_flags_spoil(t, i);
+	emit_handler(t, i);
+	t->in_host = t->in_mem = true;
+}
+
+/* Slow paths of an instruction share one call. */
+void tr_slow_finish(struct tr *t)
+{
+	for (unsigned n = 0; n < t->slow_count;) {
+		unsigned i = t->slow[n].insn;
+
+		for (; n < t->slow_count && t->slow[n].insn == i; n++)
+			emit_patch_here(&t->e, t->slow[n].site);
+		emit_handler(t, i);
+		if (t->resume[i])
+			emit_jmp_to(&t->e, t->resume[i]);
+		else /* a branch: its handler does not come back */
+			EMIT(&t->e, .map = 1, .opcode = 0x0b);
+	}
+}

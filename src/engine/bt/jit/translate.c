@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+/* translate.c - from a decoded block to native code, in one pass. See jit.h for how it works. */
+#include <string.h>
+
+#include "engine/bt/jit/tr.h"
+
+static void analyse(struct tr *t)
+{
+	const struct bt_block *block = t->block;
+	const uint8_t *bytes = block->bytes;
+	uint32_t off = block->gpa & 0xfff, live = X86_FL_STATUS;
+
+	for (unsigned i = 0; i < block->count; i++) {
+		jit_describe(&block->insn[i], bytes, &t->desc[i]);
+		if (t->desc[i].kind == JIT_COPY && !tr_high_bytes_fit(&block->insn[i], &t->desc[i]))
+			t->desc[i] = (struct jit_desc){ .kind = JIT_HANDLER, .fr = X86_FL_STATUS,
+							.fm = X86_FL_STATUS };
+		bytes += block->insn[i].len;
+		off += block->insn[i].len;
+		t->next_off[i] = off;
+	}
+	t->live[block->count] = live;
+	for (unsigned i = block->count; i-- > 0;) {
+		live = (live & ~t->desc[i].fw) | t->desc[i].fr;
+		t->live[i] = live;
+	}
+}
+
+static void emit_entry(struct tr *t)
+{
+	struct bt_block *block = t->block;
+	struct emit *e = &t->e;
+	bool vec = false;
+
+	block->code_host = tr_offset(t, e->p);
+	if (t->live[0])
+		jit_emit_flags_save(e);
+	block->code = tr_offset(t, e->p);
+	EMIT(e, .opcode = 0x83, .kind = EMIT_GS, .reg = 7, .rm = H_NONE, .disp = GS_VCPU(request),
+	     .imm_len = 1);
+	t->request = emit_jcc(e, CC_NE);
+	emit_mov_imm64(e, T_1, (uintptr_t)block->page);
+	EMIT(e, .opcode = 0x8b, .kind = EMIT_MEM, .reg = T_2, .rm = T_1, .index = H_NONE);
+	EMIT(e, .opcode = 0x3b, .kind = EMIT_RIP, .reg = T_2, .target = &block->stamp);
+	t->stale = emit_jcc(e, CC_NE);
+	for (unsigned i = 0; i < block->count; i++)
+		vec |= t->desc[i].vec;
+	if (vec) {
+		EMIT(e, .opcode = 0x80, .kind = EMIT_GS, .reg = 7, .rm = H_NONE,
+		     .disp = GS_VCPU(jit.vec_loaded), .imm_len = 1);
+		t->vector = emit_jcc(e, CC_E);
+		t->vector_back = e->p;
+	}
+	t->in_host = false;
+	t->in_mem = true;
+}
+
+/* True: the block ends with it, and its exits are emitted. */
+static bool tr_insn(struct tr *t, unsigned i)
+{
+	const struct x86_insn *insn = &t->block->insn[i];
+
+	switch ((enum jit_kind)t->desc[i].kind) {
+	case JIT_HANDLER:
+		tr_handler(t, i);
+		t->vcpu->jit.handler_insns++;
+		return false;
+	case JIT_COPY:
+		tr_copy(t, i);
+		return false;
+	case JIT_NOTHING:
+		return false;
+	case JIT_LEA:
+		tr_lea(t, i);
+		return false;
+	case JIT_MOV_IMM:
+		tr_mov_imm(t, insn);
+		return false;
+	case JIT_XCHG_AX:
+		tr_xchg_ax(t, insn);
+		return false;
+	case JIT_BSWAP:
+		tr_bswap(t, insn);
+		return false;
+	case JIT_PUSH_REG:
+	case JIT_PUSH_IMM:
+	case JIT_PUSH_MEM:
+		tr_push(t, i);
+		return false;
+	case JIT_POP_REG:
+		tr_pop(t, i);
+		return false;
+	case JIT_LEAVE:
+		tr_leave(t, i);
+		return false;
+	case JIT_DIV:
+	case JIT_IDIV:
+		tr_div(t, i);
+		return false;
+	case JIT_JCC:
+		tr_jcc(t, i);
+		return true;
+	case JIT_JMP:
+		tr_jmp(t, i);
+		return true;
+	case JIT_CALL:
+		tr_call(t, i);
+		return true;
+	case JIT_RET:
+		tr_ret(t, i);
+		return true;
+	case JIT_JMP_REG:
+	case JIT_JMP_MEM:
+	case JIT_CALL_REG:
+	case JIT_CALL_MEM:
+		tr_indirect(t, i);
+		return true;
+	}
+	return false;
+}
+
+static void tr_block(struct tr *t)
+{
+	struct bt_block *block = t->block;
+	bool ended = false;
+
+	analyse(t);
+	emit_entry(t);
+	for (unsigned i = 0; i < block->count && !ended; i++) {
+		ended = tr_insn(t, i);
+		t->resume[i] = ended ? NULL : t->e.p;
+	}
+	if (!ended)
+		tr_exit(t, 0, t->next_off[block->count - 1]);
+	tr_exit_finish(t, 0);
+	tr_exit_finish(t, 1);
+	tr_leave_at(t, t->request, BT_JIT_REQUEST);
+	tr_leave_at(t, t->stale, BT_JIT_STALE);
+	if (t->vector) {
+		emit_patch_here(&t->e, t->vector);
+		emit_lea_rip(&t->e, T_1, block);
+		emit_call_to(&t->e, t->vcpu->jit.vec_load);
+		emit_jmp_to(&t->e, t->vector_back);
+	}
+	tr_slow_finish(t);
+}
+
+bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_block *block)
+{
+	struct bt_jit *jit = &vcpu->jit;
+	struct tr t;
+
+	if (block->code_bytes != 8)
+		return false;
+	if (jit->size - jit->used < BT_JIT_BLOCK_MAX) {
+		bt_cache_flush(vcpu);
+		return false;
+	}
+	memset(&t, 0, offsetof(struct tr, desc));
+	memset(t.exit, 0, sizeof(t.exit));
+	t.failed = false;
+	t.slow_count = 0;
+	t.vector = NULL;
+	t.vcpu = vcpu;
+	t.block = block;
+	t.e.p = jit->code + jit->used;
+	t.e.end = t.e.p + BT_JIT_BLOCK_MAX;
+	t.e.to_exec = jit->exec - jit->code;
+	tr_block(&t);
+	if (t.e.full || t.failed) {
+		block->code = 0;
+		return false;
+	}
+	jit->used = (tr_offset(&t, t.e.p) + 15) & ~15u;
+	jit->translated++;
+	jit->translated_insns += block->count;
+	return true;
+}
