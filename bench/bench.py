@@ -18,12 +18,15 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "tools"))
+
+from guest_console import memory_beyond_guest  # noqa: E402
+
 SIKA = os.environ.get("SIKA", os.path.join(ROOT, "build", "src", "cli", "sika"))
 IMAGE = os.environ.get("SIKA_IMAGE", os.path.join(ROOT, "out", "debian.img"))
 PROGRAMS = os.path.join(ROOT, "build", "bench", "programs")
 FIRST = os.path.join(ROOT, "build", "bench", "first.elf")
 QEMU = shutil.which("qemu-system-x86_64")
-RAM_MEMFD = "/memfd:guest-ram"  # src/mem/mem.c
 APPEND = "root=/dev/vda rw console=ttyS0 quiet"
 
 
@@ -88,19 +91,6 @@ def boot_cmd(who, disk):
                 "-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile="]
     return [SIKA, "run", "--engine", who, "--memory", "1G", "--no-reboot", "--kernel", kernel,
             "--initrd", initrd, "--append", APPEND, "--disk", disk]
-
-
-def memory_beyond_guest(pid):
-    """KiB resident that are not the guest's RAM: every mapping but the RAM's memfd, pages that are mapped
-    twice (the code cache) counted once."""
-    kib, ram = 0, False
-    with open(f"/proc/{pid}/smaps") as f:
-        for line in f:
-            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-                ram = RAM_MEMFD in line
-            elif line.startswith("Pss:") and not ram:
-                kib += int(line.split()[1])
-    return kib
 
 
 def boot(who, limit=600):

@@ -14,6 +14,22 @@ class Failure(Exception):
     pass
 
 
+RAM_MEMFD = "/memfd:guest-ram"  # src/mem/mem.c
+
+
+def memory_beyond_guest(pid):
+    """KiB resident that are not the guest's RAM: every mapping but the RAM's memfd, pages that are mapped
+    twice (the code cache) counted once."""
+    kib, ram = 0, False
+    with open(f"/proc/{pid}/smaps") as f:
+        for line in f:
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                ram = RAM_MEMFD in line
+            elif line.startswith("Pss:") and not ram:
+                kib += int(line.split()[1])
+    return kib
+
+
 class Guest:
     """One run of the machine; its console on pipes, copied to our standard output."""
 

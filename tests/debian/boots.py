@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """boots.py - Debian boots to a login and powers off, for every number of vCPUs and size of memory.
 
-usage: boots.py SIKA IMAGE [--engine E] [--cpus 1,2,4] [--memory 256M,1G,6G] [--times N] [OPTION...]
-What follows `--` goes to sika run. Each boot logs in, counts CPUs and memory, powers off.
+usage: boots.py SIKA IMAGE [--engine E] [--cpus 1,2,4] [--memory 256M,1G,6G] [--times N]
+	[--beyond MIB] [OPTION...]
+What follows `--` goes to sika run. Each boot logs in, counts CPUs and memory, powers off; what the machine
+has resident beyond its guest's RAM at the login may not be more than --beyond.
 """
 import argparse
 import subprocess
@@ -11,17 +13,21 @@ import sys
 import tempfile
 import time
 
-from scratch import Failure, Guest, copy_image, report, run_command
+from scratch import Failure, Guest, copy_image, memory_beyond_guest, report, run_command
 
 UNITS = {"M": 1 << 10, "G": 1 << 20}  # KiB
 
 
-def boot(command, cpus, memory):
+def boot(command, cpus, memory, beyond):
+    """Seconds to the login, and MiB beyond the guest's RAM then."""
     guest = Guest(command, echo=False)
     try:
         start = time.monotonic()
         guest.login()
         took = time.monotonic() - start
+        mib = memory_beyond_guest(guest.process.pid) / 1024
+        if mib > beyond:
+            raise Failure(f"{mib:.0f} MiB are resident beyond the guest's RAM")
         found = int(guest.run("nproc"))
         if found != cpus:
             raise Failure(f"{found} CPUs instead of {cpus}")
@@ -30,7 +36,7 @@ def boot(command, cpus, memory):
         if not want * 0.75 < kib < want:
             raise Failure(f"{kib} KiB of memory instead of nearly {want}")
         guest.power_off()
-        return took
+        return took, mib
     except Failure as e:
         raise Failure(f"{e}; the console ended with: {guest.seen[-300:]!r}") from e
     finally:
@@ -45,6 +51,7 @@ def main():
     ap.add_argument("--cpus", default="1,2,4")
     ap.add_argument("--memory", default="256M,1G,6G")
     ap.add_argument("--times", type=int, default=1)
+    ap.add_argument("--beyond", type=float, default=60, help="MiB (60)")
     ap.add_argument("options", nargs="*")
     args = ap.parse_args()
     passed = failed = 0
@@ -55,10 +62,11 @@ def main():
                     disk = copy_image(args.image, tmp)
                     what = f"{args.engine}: {cpus} vCPUs, {memory}, boot {i + 1}"
                     try:
-                        took = boot(run_command(args.sika, args.image, disk, "--engine", args.engine,
+                        took, mib = boot(run_command(args.sika, args.image, disk, "--engine", args.engine,
                                                 "--cpus", str(cpus), "--memory", memory,
-                                                *args.options), cpus, memory)
-                        print(f"ok      {what}: login after {took:.1f} s", flush=True)
+                                                *args.options), cpus, memory, args.beyond)
+                        print(f"ok      {what}: login after {took:.1f} s, {mib:.0f} MiB beyond RAM",
+                              flush=True)
                         passed += 1
                     except (Failure, OSError, subprocess.TimeoutExpired) as e:
                         print(f"FAILED  {what}: {e}", flush=True)

@@ -7,7 +7,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tools"))
 
-from guest_console import Failure, Guest  # noqa: E402,F401 (handed on)
+from guest_console import Failure, Guest, memory_beyond_guest  # noqa: E402,F401 (handed on)
 
 
 def copy_image(image, directory):

@@ -39,11 +39,32 @@ check() {
 	[ $s = pass ] || tail -n 30 /tmp/out
 }
 
+beyond_ram() { # pid: KiB of it that are resident and not the guest's RAM
+	awk '/^[0-9a-f]+-[0-9a-f]+ / { ram = /memfd:guest-ram/ }
+	     /^Pss:/ && !ram { kib += $2 }
+	     END { print kib + 0 }' "/proc/$1/smaps"
+}
+
+# Up to user space, as many CPUs as asked for, and at most 20 MiB of the host's memory beyond the guest's.
 boots() { # cpus memory engine
 	sika run --engine "$3" --kernel /vmlinuz --initrd /inner.gz \
 		--append "console=ttyS0 quiet panic=-1" --memory "$2" --cpus "$1" \
-		--net none --serial stdio --no-reboot || return 1
-	grep -q "^SIKA-GUEST-ALIVE cpus=$1 " /tmp/out
+		--net user --serial stdio --no-reboot >/tmp/console 2>&1 &
+	machine=$! kib=
+	while kill -0 $machine 2>/dev/null; do
+		if grep -q "^SIKA-GUEST-ALIVE" /tmp/console; then
+			kib=$(beyond_ram $machine)
+			break
+		fi
+		sleep 0.2
+	done
+	wait $machine
+	status=$?
+	cat /tmp/console
+	echo "status $status, ${kib:-unknown} KiB beyond the guest's RAM"
+	[ $status = 0 ] && grep -q "^SIKA-GUEST-ALIVE cpus=$1 " /tmp/console || return 1
+	[ "${kib:-0}" -gt 0 ] && [ "$kib" -le 20480 ] || return 1
+	echo "INFO $kib KiB beyond the guest's RAM" >/dev/console
 }
 
 # A guest that fails is judged by known.list: failed checks, and no others, at the lines named there.

@@ -10,9 +10,10 @@
 #include "base/bits.h"
 
 /* Over all vCPUs. A decoded instruction takes 48 bytes; booting Debian touches some 300 000. Code takes
- * half as much again, and both together keep within 60 MiB what a machine needs beyond its guest's RAM. */
+ * half as much again, other tables BT_VCPU_TABLES each, and all together keep within 60 MiB what a machine
+ * needs beyond its guest's RAM. */
 #define BT_ARENA_TOTAL (34u << 20)
-#define BT_ARENA_MAX   (34u << 20)
+#define BT_VCPU_TABLES (3u << 19)
 #define BT_ARENA_MIN   (2u << 20)
 /* A waiting guest gives its place away after so many. */
 #define BT_PAUSES 64u
@@ -22,12 +23,11 @@
 int bt_cache_init(struct bt_vcpu *vcpu, unsigned vcpu_count, uint32_t bytes)
 {
 	struct bt_cache *cache = &vcpu->cache;
-	uint32_t size = BT_ARENA_TOTAL / vcpu_count;
+	uint32_t tables = (vcpu_count - 1) * BT_VCPU_TABLES;
+	uint32_t size = BT_ARENA_MIN;
 
-	if (size > BT_ARENA_MAX)
-		size = BT_ARENA_MAX;
-	if (size < BT_ARENA_MIN)
-		size = BT_ARENA_MIN;
+	if (tables < BT_ARENA_TOTAL && (BT_ARENA_TOTAL - tables) / vcpu_count > size)
+		size = align_down((BT_ARENA_TOTAL - tables) / vcpu_count, 4096);
 	if (bytes)
 		size = align_up(bytes, 4096);
 	if (bt_jit_init(vcpu, size, &cache->arena) < 0)
