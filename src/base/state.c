@@ -2,10 +2,10 @@
 /* state.c - save and load objects by the tables that describe them. */
 #include "state.h"
 
-#include <gio/gio.h>
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/error.h"
 
 static uint64_t element_get(const uint8_t *p, size_t size)
 {
@@ -81,8 +81,8 @@ struct walk {
 
 static bool refuse(const struct walk *w, const char *field, const char *why)
 {
-	g_set_error(w->err, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "saved state of '%s': %s%s%s",
-		    w->desc->name, field ? field : "", field ? " " : "", why);
+	g_set_error(w->err, BASE_ERROR, EBADMSG, "saved state of '%s': %s%s%s", w->desc->name,
+		    field ? field : "", field ? " " : "", why);
 	return false;
 }
 

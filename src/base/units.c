@@ -2,8 +2,9 @@
 /* units.c - sizes as people write them. */
 #include "units.h"
 
-#include <gio/gio.h>
 #include <string.h>
+
+#include "base/error.h"
 
 #define SIZE_LIMIT (1ull << 63)
 
@@ -78,16 +79,15 @@ gboolean size_parse(const char *text, uint64_t plain_unit, uint64_t *ret_bytes, 
 
 	total = (unsigned __int128)whole * unit + (unsigned __int128)num * unit / den;
 	if (overflow || total >= SIZE_LIMIT) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "size '%s' is too large",
-			    text);
+		g_set_error(err, BASE_ERROR, EINVAL, "size '%s' is too large", text);
 		return FALSE;
 	}
 	*ret_bytes = (uint64_t)total;
 	return TRUE;
 
 not_a_size:
-	g_set_error(err, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-		    "'%s' is not a size (write it as 512M, 1G or 1.5G)", text);
+	g_set_error(err, BASE_ERROR, EINVAL, "'%s' is not a size (write it as 512M, 1G or 1.5G)",
+		    text);
 	return FALSE;
 }
 

@@ -8,10 +8,10 @@
  */
 #include "boot/acpi_int.h"
 
-#include <gio/gio.h>
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/error.h"
 #include "boot/layout.h"
 
 #define ACPI_HEADER_SIZE 36u
@@ -330,7 +330,7 @@ bool boot_write_acpi(const struct boot_config *config, struct mem *mem, uint64_t
 
 	if (bytes->len > LAYOUT_ACPI_SIZE ||
 	    mem_write(mem, LAYOUT_ACPI_BASE, bytes->data, bytes->len) < 0) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_NO_SPACE,
+		g_set_error(err, BASE_ERROR, ENOSPC,
 			    "ACPI tables of %u bytes do not fit below 1 MiB", bytes->len);
 		return false;
 	}

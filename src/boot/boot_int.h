@@ -2,7 +2,6 @@
 /* boot_int.h - what the loaders share: the image file, the map of taken memory, entry states. */
 #pragma once
 
-#include <gio/gio.h>
 #include <inttypes.h>
 
 #include "boot/boot.h"

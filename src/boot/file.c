@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/error.h"
+
 bool boot_file_fail(const struct boot_file *file, GError **err, const char *fmt, ...)
 {
 	g_autofree char *text = NULL;
@@ -17,15 +19,14 @@ bool boot_file_fail(const struct boot_file *file, GError **err, const char *fmt,
 	va_start(ap, fmt);
 	text = g_strdup_vprintf(fmt, ap);
 	va_end(ap);
-	g_set_error(err, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "%s '%s': %s", file->what, file->path,
-		    text);
+	g_set_error(err, BASE_ERROR, EBADMSG, "%s '%s': %s", file->what, file->path, text);
 	return false;
 }
 
 static bool boot_file_errno(const struct boot_file *file, GError **err, const char *verb, int error)
 {
-	g_set_error(err, G_IO_ERROR, g_io_error_from_errno(error), "%s '%s': cannot %s: %s",
-		    file->what, file->path, verb, g_strerror(error));
+	g_set_error(err, BASE_ERROR, error, "%s '%s': cannot %s: %s", file->what, file->path, verb,
+		    g_strerror(error));
 	return false;
 }
 

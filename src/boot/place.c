@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/error.h"
 #include "base/units.h"
 
 /* Below this lie the real-mode vectors and the BIOS data area; nothing is placed there. */
@@ -136,9 +137,10 @@ bool boot_put_initrd(struct boot *boot, gpa_t limit, gpa_t *ret_gpa, uint64_t *r
 			g_autofree char *size = size_format(file.size);
 			g_autofree char *memory = size_format(mem_size(boot->mem));
 
-			g_set_error(err, G_IO_ERROR, G_IO_ERROR_NO_SPACE,
-				    "initrd '%s' (%s) does not fit beside the kernel in %s of memory",
-				    file.path, size, memory);
+			g_set_error(
+				err, BASE_ERROR, ENOSPC,
+				"initrd '%s' (%s) does not fit beside the kernel in %s of memory",
+				file.path, size, memory);
 			ok = false;
 		}
 	}
@@ -156,7 +158,7 @@ bool boot_put_cmdline(struct boot *boot, uint64_t max_bytes, gpa_t *ret_gpa, GEr
 	size_t len = strlen(boot->cmdline);
 
 	if (len >= max_bytes) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+		g_set_error(err, BASE_ERROR, EINVAL,
 			    "command line of %zu bytes is too long: kernel '%s' takes %" PRIu64,
 			    len, boot->kernel.path, max_bytes - 1);
 		return false;

@@ -6,10 +6,10 @@
  */
 #include "boot/boot.h"
 
-#include <gio/gio.h>
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/error.h"
 #include "base/units.h"
 #include "boot/layout.h"
 
@@ -198,7 +198,7 @@ bool boot_write_smbios(const struct boot_config *config, struct mem *mem, GError
 
 	if (bytes->len > LAYOUT_SMBIOS_SIZE ||
 	    mem_write(mem, LAYOUT_SMBIOS_BASE, bytes->data, bytes->len) < 0) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_NO_SPACE,
+		g_set_error(err, BASE_ERROR, ENOSPC,
 			    "SMBIOS tables of %u bytes do not fit below 1 MiB", bytes->len);
 		return false;
 	}

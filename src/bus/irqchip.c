@@ -10,7 +10,7 @@
  */
 #include "irqchip.h"
 
-#include <gio/gio.h>
+#include "base/error.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -174,7 +174,7 @@ static bool chips_attach(struct irqchip *chip, GError **err)
 			pic_detach(&chip->pic, chip->bus);
 	}
 	if (r < 0)
-		g_set_error(err, G_IO_ERROR, g_io_error_from_errno(-r),
+		g_set_error(err, BASE_ERROR, -r,
 			    "interrupt controllers: their ports or addresses are taken");
 	return r == 0;
 }
@@ -199,7 +199,7 @@ struct irqchip *irqchip_new(const struct irqchip_config *config, GError **err)
 	for (unsigned i = 0; i < config->vcpus; i++) {
 		chip->lapic_count++;
 		if (lapic_init(&chip->lapics[i], chip, i) < 0) {
-			g_set_error(err, G_IO_ERROR, G_IO_ERROR_NO_SPACE,
+			g_set_error(err, BASE_ERROR, ENOSPC,
 				    "interrupt controllers: no timer for vCPU %u", i);
 			goto err;
 		}

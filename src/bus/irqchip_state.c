@@ -2,8 +2,7 @@
 /* irqchip_state.c - what the interrupt controllers save. */
 #include "irqchip_int.h"
 
-#include <gio/gio.h>
-
+#include "base/error.h"
 #include "base/state.h"
 
 static const struct state_field unit_fields[] = {
@@ -110,9 +109,8 @@ bool irqchip_load(struct irqchip *chip, struct state_reader *in, GError **err)
 	saved = chip->lapic_count;
 	chip->lapic_count = count;
 	if (ok && saved != count) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
-			    "saved state of 'irqchip': has %u vCPUs, the machine %u", saved,
-			    count);
+		g_set_error(err, BASE_ERROR, EBADMSG,
+			    "saved state of 'irqchip': has %u vCPUs, the machine %u", saved, count);
 		return false;
 	}
 	pthread_mutex_lock(&chip->pic.lock);

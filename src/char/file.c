@@ -4,10 +4,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <gio/gio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "char/char_int.h"
 
@@ -52,8 +52,8 @@ struct chardev *char_file_open(const char *path, struct loop *loop, GError **err
 		char_set_output(&f->chr, fd);
 		return &f->chr;
 	}
-	g_set_error(err, G_IO_ERROR, g_io_error_from_errno(-r), "serial '%s': cannot open: %s%s",
-		    path, g_strerror(-r), r == -ENXIO ? " (nobody reads this FIFO)" : "");
+	g_set_error(err, BASE_ERROR, -r, "serial '%s': cannot open: %s%s", path, g_strerror(-r),
+		    r == -ENXIO ? " (nobody reads this FIFO)" : "");
 	char_close(&f->chr);
 	return NULL;
 }

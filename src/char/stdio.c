@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <gio/gio.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "base/loop.h"
 #include "char/char_int.h"
 #include "char/terminal.h"
@@ -188,7 +188,7 @@ struct chardev *char_stdio_open(const struct char_stdio_config *config, GError *
 		goto err;
 	return &s->chr;
 err:
-	g_set_error(err, G_IO_ERROR, g_io_error_from_errno(-r), "terminal: %s", g_strerror(-r));
+	g_set_error(err, BASE_ERROR, -r, "terminal: %s", g_strerror(-r));
 	char_close(&s->chr);
 	return NULL;
 }

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <gio/gio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -18,6 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "base/fd.h"
 #include "base/loop.h"
 #include "char/char_int.h"
@@ -131,8 +131,7 @@ struct chardev *char_unix_open(const char *path, struct loop *loop, GError **err
 		r = listen_at(u, path);
 	if (r == 0)
 		return &u->chr;
-	g_set_error(err, G_IO_ERROR, g_io_error_from_errno(-r), "serial 'unix:%s': %s", path,
-		    explain(-r));
+	g_set_error(err, BASE_ERROR, -r, "serial 'unix:%s': %s", path, explain(-r));
 	char_close(&u->chr);
 	return NULL;
 }

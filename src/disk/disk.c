@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <gio/gio.h>
 #include <linux/fs.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -13,20 +12,20 @@
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "disk/disk_int.h"
 
 static bool fail(GError **err, int error, const char *path, const char *what)
 {
-	g_set_error(err, G_IO_ERROR, g_io_error_from_errno(error), "disk '%s': %s", path, what);
+	g_set_error(err, BASE_ERROR, error, "disk '%s': %s", path, what);
 	return false;
 }
 
 static bool fail_errno(GError **err, int error, const char *path, const char *what)
 {
-	g_set_error(err, G_IO_ERROR, g_io_error_from_errno(error), "disk '%s': %s: %s", path, what,
-		    g_strerror(error));
+	g_set_error(err, BASE_ERROR, error, "disk '%s': %s: %s", path, what, g_strerror(error));
 	return false;
 }
 
@@ -78,8 +77,8 @@ static bool lock_image(int fd, const char *path, bool readonly, GError **err)
 	if (pid == getpid())
 		return fail(err, EBUSY, path, "given twice to this machine");
 	if (pid > 0)
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_BUSY,
-			    "disk '%s': in use by another process (pid %d)", path, pid);
+		g_set_error(err, BASE_ERROR, EBUSY, "disk '%s': in use by another process (pid %d)",
+			    path, pid);
 	else
 		fail(err, EBUSY, path, "in use by another process");
 	return false;
@@ -110,7 +109,7 @@ static bool check_format(int fd, const char *path, const char *format, GError **
 	if (format && strcmp(format, "raw") == 0)
 		return true;
 	if (format) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+		g_set_error(err, BASE_ERROR, ENOTSUP,
 			    "disk '%s': format '%s' is not supported; only raw is supported", path,
 			    format);
 		return false;
@@ -118,9 +117,10 @@ static bool check_format(int fd, const char *path, const char *format, GError **
 	found = disk_probe(fd);
 	if (!found)
 		return true;
-	g_set_error(err, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
-		    "disk '%s': is a %s image; only raw is supported (format=raw takes it as it is)",
-		    path, found);
+	g_set_error(
+		err, BASE_ERROR, ENOTSUP,
+		"disk '%s': is a %s image; only raw is supported (format=raw takes it as it is)",
+		path, found);
 	return false;
 }
 

@@ -2,9 +2,9 @@
 /* engine.c - the table of engines, and which one `auto` takes. */
 #include "engine/engine.h"
 
-#include <gio/gio.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "engine/bt/bt.h"
 #include "engine/kvm/kvm.h"
 
@@ -27,15 +27,15 @@ static const struct engine_ops *engine_select_named(const char *name, char **ret
 			continue;
 		ops->probe(&probe);
 		if (!probe.available) {
-			g_set_error(err, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+			g_set_error(err, BASE_ERROR, ENOTSUP,
 				    "engine '%s' is not available here: %s", name, probe.text);
 			return NULL;
 		}
 		*ret_why = g_strdup_printf("engine %s: as asked; %s", name, probe.text);
 		return ops;
 	}
-	g_set_error(err, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-		    "no engine is called '%s': there are 'auto', %s", name, names->str);
+	g_set_error(err, BASE_ERROR, EINVAL, "no engine is called '%s': there are 'auto', %s", name,
+		    names->str);
 	return NULL;
 }
 
@@ -62,8 +62,8 @@ static const struct engine_ops *engine_select_auto(char **ret_why, GError **err)
 					       engine_list[i]->name, probe.text);
 	}
 	if (!best) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
-			    "no engine works on this host: %s", refused->str);
+		g_set_error(err, BASE_ERROR, ENOTSUP, "no engine works on this host: %s",
+			    refused->str);
 		return NULL;
 	}
 	if (best_probe.hardware || !refused->len)

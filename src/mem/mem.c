@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <gio/gio.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "base/error.h"
 #include "base/fd.h"
 #include "base/units.h"
 
@@ -57,8 +57,7 @@ struct mem {
 
 static void *mem_error(GError **err, const char *what, int error, const char *hint)
 {
-	g_set_error(err, G_IO_ERROR, g_io_error_from_errno(error), "memory: %s: %s%s", what,
-		    g_strerror(error), hint);
+	g_set_error(err, BASE_ERROR, error, "memory: %s: %s%s", what, g_strerror(error), hint);
 	return NULL;
 }
 
@@ -68,23 +67,23 @@ static bool config_check(const struct mem_config *config, GError **err)
 
 	if (config->size_bytes % MEM_PAGE_SIZE || config->size_bytes < MIB ||
 	    config->size_bytes > 1024 * GIB) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+		g_set_error(err, BASE_ERROR, EINVAL,
 			    "memory: %s is not a multiple of 4 KiB between 1 MiB and 1 TiB", size);
 		return false;
 	}
 	if (config->hugepages && config->size_bytes % HUGE_BYTES) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+		g_set_error(err, BASE_ERROR, EINVAL,
 			    "memory: %s is not a multiple of 2 MiB, which 'hugepages' needs", size);
 		return false;
 	}
 	if (config->hugepages && config->merge) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+		g_set_error(err, BASE_ERROR, EINVAL,
 			    "memory: 'merge' works on small pages only, leave out 'hugepages'");
 		return false;
 	}
 	if (config->node >= NODE_LIMIT) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-			    "memory: there is no NUMA node %d", config->node);
+		g_set_error(err, BASE_ERROR, EINVAL, "memory: there is no NUMA node %d",
+			    config->node);
 		return false;
 	}
 	return true;

@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <gio/gio.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <stdlib.h>
@@ -16,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -136,7 +136,7 @@ static const struct net_ops tap_ops = {
 
 static bool fail(GError **err, const char *ifname, int error, const char *what)
 {
-	g_set_error(err, G_IO_ERROR, g_io_error_from_errno(error), "net tap '%s': %s", ifname,
+	g_set_error(err, BASE_ERROR, error, "net tap '%s': %s", ifname,
 		    what ? what : g_strerror(error));
 	return false;
 }
@@ -184,9 +184,8 @@ static bool attach(struct tap *t, const char *ifname, GError **err)
 		return fail(err, ifname, errno,
 			    "this host has no /dev/net/tun (load the kernel's module tun)");
 	if (t->fd < 0) {
-		g_set_error(err, G_IO_ERROR, g_io_error_from_errno(errno),
-			    "net tap '%s': cannot open /dev/net/tun: %s", ifname,
-			    g_strerror(errno));
+		g_set_error(err, BASE_ERROR, errno, "net tap '%s': cannot open /dev/net/tun: %s",
+			    ifname, g_strerror(errno));
 		return false;
 	}
 	if (ioctl(t->fd, TUNGETFEATURES, &features) == 0 && (features & IFF_VNET_HDR))

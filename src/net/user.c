@@ -9,13 +9,13 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <gio/gio.h>
 #include <libslirp.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "net/net_int.h"
@@ -324,7 +324,7 @@ static bool add_forward(struct user *u, const struct net_forward *f, GError **er
 	int e;
 
 	if (inet_pton(AF_INET, host, &addr) != 1) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+		g_set_error(err, BASE_ERROR, EINVAL,
 			    "net user: forward: '%s' is not an IPv4 address", host);
 		return false;
 	}
@@ -333,15 +333,14 @@ static bool add_forward(struct user *u, const struct net_forward *f, GError **er
 		return true;
 	e = errno;
 	if (e == EADDRINUSE)
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_ADDRESS_IN_USE,
-			    "net user: %s %u on %s is in use", kind, f->host_port, host);
+		g_set_error(err, BASE_ERROR, EADDRINUSE, "net user: %s %u on %s is in use", kind,
+			    f->host_port, host);
 	else if (e == EADDRNOTAVAIL)
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_FAILED,
-			    "net user: %s is not an address of this host", host);
+		g_set_error(err, BASE_ERROR, EIO, "net user: %s is not an address of this host",
+			    host);
 	else
-		g_set_error(err, G_IO_ERROR, g_io_error_from_errno(e),
-			    "net user: %s %u on %s cannot be forwarded: %s", kind, f->host_port,
-			    host, g_strerror(e));
+		g_set_error(err, BASE_ERROR, e, "net user: %s %u on %s cannot be forwarded: %s",
+			    kind, f->host_port, host, g_strerror(e));
 	return false;
 }
 
@@ -377,8 +376,7 @@ struct net *net_user_open(const struct net_forward *forwards, unsigned count, st
 	if (u->sync_timer && u->poll_timer)
 		u->slirp = start_slirp(u);
 	if (!u->slirp) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_FAILED,
-			    "net user: libslirp cannot be started");
+		g_set_error(err, BASE_ERROR, EIO, "net user: libslirp cannot be started");
 		ok = false;
 	}
 	for (unsigned i = 0; ok && i < count; i++)

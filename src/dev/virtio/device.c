@@ -3,13 +3,13 @@
 #include "dev/virtio/device.h"
 
 #include <errno.h>
-#include <gio/gio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
 
@@ -313,8 +313,8 @@ void virtio_resume(struct virtio_dev *dev)
 
 static bool set_error(const struct virtio_dev *dev, int error, const char *what, GError **err)
 {
-	g_set_error(err, G_IO_ERROR, g_io_error_from_errno(error), "%s: %s: %s", dev->class->name,
-		    what, g_strerror(error));
+	g_set_error(err, BASE_ERROR, error, "%s: %s: %s", dev->class->name, what,
+		    g_strerror(error));
 	return false;
 }
 

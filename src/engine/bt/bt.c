@@ -3,7 +3,7 @@
 #include "engine/bt/bt.h"
 
 #include <errno.h>
-#include <gio/gio.h>
+#include "base/error.h"
 #include <stdlib.h>
 
 #include "engine/bt/bt_int.h"
@@ -31,7 +31,7 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 	int r;
 
 	if (!engine || config->vcpus < 1 || config->vcpus > ENGINE_MAX_VCPUS) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+		g_set_error(err, BASE_ERROR, EINVAL,
 			    "engine bt: cannot make a machine of %u CPUs", config->vcpus);
 		free(engine);
 		return NULL;
@@ -45,7 +45,7 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 	bt_clock_init(&engine->clock);
 	r = bt_pages_init(engine);
 	if (r < 0) {
-		g_set_error(err, G_IO_ERROR, g_io_error_from_errno(-r),
+		g_set_error(err, BASE_ERROR, -r,
 			    "engine bt: cannot make the table of code pages: %s", g_strerror(-r));
 		free(engine);
 		return NULL;
@@ -76,7 +76,7 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 
 	if (index >= engine->vcpu_count ||
 	    posix_memalign((void **)&vcpu, 64, sizeof(*vcpu)) != 0) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_FAILED, "engine bt: cannot make CPU %u",
+		g_set_error(err, BASE_ERROR, EIO, "engine bt: cannot make CPU %u",
 			    index);
 		return NULL;
 	}
@@ -87,7 +87,7 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 	vcpu->cpu.tlb = &vcpu->tlb;
 	vcpu->cpu.model = x86_cpuid_model_max();
 	if (bt_cache_init(vcpu, engine->vcpu_count, engine->cache_bytes) < 0) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_FAILED,
+		g_set_error(err, BASE_ERROR, EIO,
 			    "engine bt: no memory for the code cache of CPU %u", index);
 		free(vcpu);
 		return NULL;

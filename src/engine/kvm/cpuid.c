@@ -8,10 +8,10 @@
 #include "engine/kvm/kvm_int.h"
 
 #include <errno.h>
-#include <gio/gio.h>
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/error.h"
 
 #define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
@@ -33,7 +33,7 @@ int kvm_cpuid_read(struct kvm *kvm, GError **err)
 	cpuid->nent = KVM_CPUID_MAX;
 	r = kvm_ioctl(kvm->dev_fd, KVM_GET_SUPPORTED_CPUID, cpuid);
 	if (r < 0) {
-		g_set_error(err, G_IO_ERROR, g_io_error_from_errno(-r),
+		g_set_error(err, BASE_ERROR, -r,
 			    "engine 'kvm': cannot learn which CPU the host offers: %s",
 			    g_strerror(-r));
 		g_free(cpuid);

@@ -3,8 +3,9 @@
 #include "engine/kvm/kvm_int.h"
 
 #include <errno.h>
-#include <gio/gio.h>
 #include <string.h>
+
+#include "base/error.h"
 
 #define PIC_PINS 8u
 
@@ -76,8 +77,8 @@ int kvm_irq_setup(struct kvm *kvm, GError **err)
 		r = kvm_ioctl(kvm->vm_fd, KVM_CREATE_PIT2, &pit);
 	}
 	if (r < 0)
-		g_set_error(err, G_IO_ERROR, g_io_error_from_errno(-r),
-			    "engine 'kvm': cannot %s: %s", what, g_strerror(-r));
+		g_set_error(err, BASE_ERROR, -r, "engine 'kvm': cannot %s: %s", what,
+			    g_strerror(-r));
 	return r;
 }
 

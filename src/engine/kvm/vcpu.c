@@ -3,7 +3,6 @@
 #include "engine/kvm/kvm_int.h"
 
 #include <errno.h>
-#include <gio/gio.h>
 #include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "base/error.h"
 #include "base/log.h"
 
 /* Ends KVM_RUN; the handler does nothing. Not SIGUSR1, which belongs to the program. */
@@ -33,8 +33,8 @@ int kvm_signal_setup(void)
 
 static bool fail(GError **err, unsigned index, const char *what, int error)
 {
-	g_set_error(err, G_IO_ERROR, g_io_error_from_errno(error),
-		    "engine 'kvm': cannot %s vCPU %u: %s", what, index, g_strerror(error));
+	g_set_error(err, BASE_ERROR, error, "engine 'kvm': cannot %s vCPU %u: %s", what, index,
+		    g_strerror(error));
 	return false;
 }
 

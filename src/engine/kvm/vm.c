@@ -3,11 +3,11 @@
 #include "engine/kvm/kvm_int.h"
 
 #include <errno.h>
-#include <gio/gio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "base/error.h"
 #include "base/log.h"
 
 static int map_slot(const struct kvm *kvm, size_t index, bool log_dirty)
@@ -60,8 +60,8 @@ static void setup_user_msrs(struct kvm *kvm)
 
 static bool fail(GError **err, int error, const char *what)
 {
-	g_set_error(err, G_IO_ERROR, g_io_error_from_errno(-error), "engine 'kvm': cannot %s: %s",
-		    what, g_strerror(-error));
+	g_set_error(err, BASE_ERROR, -error, "engine 'kvm': cannot %s: %s", what,
+		    g_strerror(-error));
 	return false;
 }
 
@@ -114,8 +114,8 @@ struct engine *kvm_open(const struct engine_config *config, GError **err)
 
 	kvm->dev_fd = kvm_open_device(text, sizeof(text), &kvm->caps);
 	if (kvm->dev_fd < 0) {
-		g_set_error(err, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
-			    "engine 'kvm' is not available here: %s", text);
+		g_set_error(err, BASE_ERROR, ENOTSUP, "engine 'kvm' is not available here: %s",
+			    text);
 		goto fail;
 	}
 	if (!config->want_irqchip)
