@@ -10,11 +10,11 @@
  */
 #include "irqchip.h"
 
-#include "base/error.h"
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/error.h"
 #include "irqchip_int.h"
 
 #define LEGACY_LINES 16u
@@ -188,7 +188,6 @@ struct irqchip *irqchip_new(const struct irqchip_config *config, GError **err)
 	chip->arg = config->arg;
 	chip->bus = config->bus;
 	chip->clock = config->clock;
-	irqchip_set_tsc_hz(chip, config->tsc_hz);
 	/* Aligned, so that two vCPUs never share a line. */
 	chip->lapics = aligned_alloc(64, config->vcpus * sizeof(*chip->lapics));
 	if (!chip->lapics)
@@ -249,9 +248,15 @@ void irqchip_nmi(struct irqchip *chip)
 		lapic_nmi_pin(&chip->lapics[i]);
 }
 
-void irqchip_set_tsc_hz(struct irqchip *chip, uint64_t hz)
+uint64_t irqchip_tsc_hz(struct irqchip *chip)
 {
-	atomic_store(&chip->tsc_hz, chip->ops->tsc ? hz : 0);
+	uint64_t hz = atomic_load(&chip->tsc_hz);
+
+	if (!hz && chip->ops->tsc) {
+		hz = chip->ops->tsc_hz(chip->arg);
+		atomic_store(&chip->tsc_hz, hz);
+	}
+	return hz;
 }
 
 int irqchip_vcpu_pending(struct irqchip *chip, unsigned vcpu)

@@ -36,6 +36,9 @@ struct irqchip_vcpu_ops {
 	void (*sipi)(void *arg, unsigned vcpu, uint8_t vector);
 	/* The vCPU's time stamp counter now, for the TSC-deadline timer. Optional. */
 	uint64_t (*tsc)(void *arg, unsigned vcpu);
+	/* Its rate, with tsc(); asked for when a guest first uses that timer, since an engine may
+	 * have to measure it. 0: no TSC-deadline timer. */
+	uint64_t (*tsc_hz)(void *arg);
 };
 
 struct irqchip_config {
@@ -44,7 +47,6 @@ struct irqchip_config {
 	struct vclock *clock; /* borrowed */
 	const struct irqchip_vcpu_ops *ops;
 	void *arg;
-	uint64_t tsc_hz; /* 0: no TSC-deadline timer */
 };
 
 /* NULL with a sentence where ports or addresses are taken. */
@@ -57,8 +59,6 @@ void irqchip_reset(struct irqchip *chip);
 struct irq_chip *irqchip_face(struct irqchip *chip);
 /* The external NMI button: to LINT1 of every local APIC. */
 void irqchip_nmi(struct irqchip *chip);
-/* The frequency of tsc() when it is known only after the machine was built. */
-void irqchip_set_tsc_hz(struct irqchip *chip, uint64_t hz);
 
 /* Machine state (base/state.h) of all controllers. No vCPU runs; before loading the clock is
  * set. */

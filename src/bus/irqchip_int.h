@@ -151,7 +151,7 @@ struct irqchip {
 	void *arg;
 	struct bus *bus;
 	struct vclock *clock;
-	_Atomic uint64_t tsc_hz;
+	_Atomic uint64_t tsc_hz; /* as the engine said it; 0: not asked yet, or there is none */
 	struct pic pic;
 	struct ioapic ioapic;
 	atomic_uint lowest_turn; /* breaks ties of lowest-priority delivery */
@@ -162,6 +162,8 @@ struct irqchip {
 /* irqchip.c. Return whether anyone accepted it. */
 bool irqchip_deliver(struct irqchip *chip, const struct apic_msg *msg);
 bool irqchip_deliver_to(struct lapic *lapic, const struct apic_msg *msg);
+/* 0: no TSC-deadline timer. vCPU's thread. */
+uint64_t irqchip_tsc_hz(struct irqchip *chip);
 
 /* lapic.c */
 int lapic_init(struct lapic *lapic, struct irqchip *chip, unsigned index);

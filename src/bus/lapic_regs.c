@@ -380,7 +380,7 @@ bool lapic_read_msr(struct lapic *lapic, uint32_t msr, uint64_t *ret)
 	}
 	if (msr == MSR_TSC_DEADLINE) {
 		*ret = lapic_timer_tsc_deadline(lapic);
-		return atomic_load(&lapic->chip->tsc_hz) != 0;
+		return irqchip_tsc_hz(lapic->chip) != 0;
 	}
 	if (msr < MSR_X2APIC || msr > MSR_X2APIC_LAST)
 		return false;
@@ -394,7 +394,7 @@ bool lapic_write_msr(struct lapic *lapic, uint32_t msr, uint64_t value)
 		return base_write(lapic, value);
 	if (msr == MSR_TSC_DEADLINE) {
 		lapic_timer_set_tsc_deadline(lapic, value);
-		return atomic_load(&lapic->chip->tsc_hz) != 0;
+		return irqchip_tsc_hz(lapic->chip) != 0;
 	}
 	if (msr < MSR_X2APIC || msr > MSR_X2APIC_LAST)
 		return false;

@@ -142,10 +142,9 @@ static uint64_t tsc_left_ns(struct lapic *lapic, uint64_t deadline, uint64_t hz)
 
 void lapic_timer_set_tsc_deadline(struct lapic *lapic, uint64_t deadline)
 {
-	uint64_t hz = atomic_load(&lapic->chip->tsc_hz);
-	uint64_t left = 1;
+	uint64_t left = 1, hz;
 
-	if (timer_mode(lapic) != LVT_TIMER_TSC || hz == 0)
+	if (timer_mode(lapic) != LVT_TIMER_TSC || (hz = irqchip_tsc_hz(lapic->chip)) == 0)
 		return;
 	if (deadline)
 		left = tsc_left_ns(lapic, deadline, hz);

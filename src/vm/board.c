@@ -97,11 +97,19 @@ static uint64_t chip_tsc(void *arg, unsigned vcpu)
 	return ((struct vm *)arg)->engine_ops->vcpu_tsc(vcpu_of(arg, vcpu));
 }
 
+static uint64_t chip_tsc_hz(void *arg)
+{
+	const struct vm *vm = arg;
+
+	return vm->engine_ops->tsc_hz(vm->board.engine);
+}
+
 static const struct irqchip_vcpu_ops chip_ops = { .irq = chip_irq,
 						  .nmi = chip_nmi,
 						  .init = chip_init,
 						  .sipi = chip_sipi,
-						  .tsc = chip_tsc };
+						  .tsc = chip_tsc,
+						  .tsc_hz = chip_tsc_hz };
 
 /* ---- bus to engine ---- */
 
@@ -179,7 +187,6 @@ static bool build_irq(struct vm *vm, GError **err)
 		return b->irq || fail(err, "interrupt controllers");
 	}
 	chip.clock = b->clock;
-	chip.tsc_hz = vm->engine_ops->tsc_hz(b->engine);
 	b->irqchip = irqchip_new(&chip, err);
 	if (!b->irqchip)
 		return false;

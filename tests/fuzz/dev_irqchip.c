@@ -30,7 +30,12 @@ static uint64_t tsc(void *arg, unsigned vcpu)
 	return vclock_now_ns(((struct board *)arg)->clock) * 2;
 }
 
-static const struct irqchip_vcpu_ops ops = {ignore, ignore, ignore, ignore_sipi, tsc};
+static uint64_t tsc_hz(void *arg)
+{
+	return 2000000000;
+}
+
+static const struct irqchip_vcpu_ops ops = { ignore, ignore, ignore, ignore_sipi, tsc, tsc_hz };
 
 static void port_access(struct board *b, struct input *in)
 {
@@ -168,8 +173,9 @@ static void step(struct board *b, struct input *in)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct board b = {.bus = bus_new(), .clock = vclock_new_manual()};
-	struct irqchip_config config = {.vcpus = VCPUS, .bus = b.bus, .clock = b.clock,
-					.ops = &ops, .arg = &b, .tsc_hz = 2000000000};
+	struct irqchip_config config = {
+		.vcpus = VCPUS, .bus = b.bus, .clock = b.clock, .ops = &ops, .arg = &b
+	};
 	struct input in = {data, size};
 
 	b.chip = irqchip_new(&config, NULL);

@@ -3,9 +3,9 @@
 #include "engine/bt/bt.h"
 
 #include <errno.h>
-#include "base/error.h"
 #include <stdlib.h>
 
+#include "base/error.h"
 #include "engine/bt/bt_int.h"
 
 static void bt_probe(struct engine_probe *ret)
@@ -31,8 +31,8 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 	int r;
 
 	if (!engine || config->vcpus < 1 || config->vcpus > ENGINE_MAX_VCPUS) {
-		g_set_error(err, BASE_ERROR, EINVAL,
-			    "engine bt: cannot make a machine of %u CPUs", config->vcpus);
+		g_set_error(err, BASE_ERROR, EINVAL, "engine bt: cannot make a machine of %u CPUs",
+			    config->vcpus);
 		free(engine);
 		return NULL;
 	}
@@ -76,8 +76,7 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 
 	if (index >= engine->vcpu_count ||
 	    posix_memalign((void **)&vcpu, 64, sizeof(*vcpu)) != 0) {
-		g_set_error(err, BASE_ERROR, EIO, "engine bt: cannot make CPU %u",
-			    index);
+		g_set_error(err, BASE_ERROR, EIO, "engine bt: cannot make CPU %u", index);
 		return NULL;
 	}
 	memset(vcpu, 0, sizeof(*vcpu));
@@ -160,13 +159,15 @@ static int bt_vcpu_get_state(struct engine_vcpu *base, struct x86_state *state)
 	return 0;
 }
 
-/* The TSCs of a machine's vCPUs are read, and set, one after another; what differs by less than a
- * second is meant to be the same. */
+/* The TSCs of a machine's vCPUs are read, and set, one after another; what differs by less than
+ * about a second is meant to be the same. About: the rate, which it would take 10 ms to measure, is
+ * not worth waiting for here. */
+#define BT_TSC_SAME (UINT64_C(1) << 31)
+
 static void bt_restore_tsc(struct bt_vcpu *vcpu, uint64_t tsc)
 {
 	struct bt_engine *engine = bt_engine_of(vcpu);
 	uint64_t offset = tsc - bt_clock_counter(&engine->clock);
-	uint64_t second = bt_clock_hz(&engine->clock);
 
 	for (unsigned i = 0; i <= engine->vcpu_count; i++) {
 		/* Its own first, so that reading and writing back changes nothing. */
@@ -176,7 +177,7 @@ static void bt_restore_tsc(struct bt_vcpu *vcpu, uint64_t tsc)
 		if (!other)
 			continue;
 		near = atomic_load(&other->tsc_offset);
-		if (near - offset + second < 2 * second) {
+		if (near - offset + BT_TSC_SAME < 2 * BT_TSC_SAME) {
 			offset = near;
 			break;
 		}

@@ -72,7 +72,12 @@ static uint64_t on_tsc(void *arg, unsigned vcpu)
 	return atomic_load(&tsc);
 }
 
-static const struct irqchip_vcpu_ops ops = {on_irq, on_nmi, on_init, on_sipi, on_tsc};
+static uint64_t on_tsc_hz(void *arg)
+{
+	return 2000000000;
+}
+
+static const struct irqchip_vcpu_ops ops = { on_irq, on_nmi, on_init, on_sipi, on_tsc, on_tsc_hz };
 
 static uint32_t rd(unsigned vcpu, uint32_t reg)
 {
@@ -111,7 +116,7 @@ static uint32_t io_rd(uint8_t index)
 
 static void setup(void)
 {
-	struct irqchip_config config = {.vcpus = VCPUS, .ops = &ops, .tsc_hz = 2000000000};
+	struct irqchip_config config = { .vcpus = VCPUS, .ops = &ops };
 
 	config.bus = bus = bus_new();
 	config.clock = vclk = vclock_new_manual();
@@ -698,7 +703,7 @@ END_TEST
 START_TEST(state_comes_back)
 {
 	g_autoptr(GByteArray) out_bytes = g_byte_array_new(), again = g_byte_array_new();
-	struct irqchip_config config = {.vcpus = VCPUS, .ops = &ops, .tsc_hz = 2000000000};
+	struct irqchip_config config = { .vcpus = VCPUS, .ops = &ops };
 	struct irqchip *first = chip;
 	struct state_reader in_bytes;
 
