@@ -184,8 +184,12 @@ static bool bt_native(struct bt_vcpu *vcpu, struct bt_block **ret_next, bool *re
 		break;
 	}
 	next = bt_follow(vcpu, NULL);
-	if (why == BT_JIT_LINK && next && flushes == vcpu->cache.flushes)
-		bt_jit_link(vcpu, vcpu->jit.exit_ptr, next);
+	if (next && flushes == vcpu->cache.flushes) {
+		if (why == BT_JIT_LINK)
+			bt_jit_link(vcpu, vcpu->jit.exit_ptr, next);
+		else if (why == BT_JIT_STALE)
+			bt_jit_replace(vcpu, vcpu->jit.exit_ptr, next);
+	}
 	*ret_interpret = why == BT_JIT_VECTOR;
 	*ret_next = next;
 	return !bt_is_requested(vcpu);

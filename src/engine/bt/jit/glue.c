@@ -103,6 +103,16 @@ void bt_jit_link(struct bt_vcpu *vcpu, struct bt_exit *exit, const struct bt_blo
 	emit_patch(code + exit->site, code + (exit->host_flags ? to->code_host : to->code));
 }
 
+void bt_jit_replace(struct bt_vcpu *vcpu, const struct bt_block *dead, const struct bt_block *by)
+{
+	struct emit e = { .p = vcpu->jit.code + dead->code, .to_exec = 0 };
+
+	if (dead == by || dead->gpa != by->gpa || !by->code)
+		return;
+	e.end = e.p + 64; /* the jump takes 5 bytes, and no entry is shorter */
+	emit_jmp_to(&e, vcpu->jit.code + by->code);
+}
+
 void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block)
 {
 	uint64_t rip = vcpu->cpu.s.rip;

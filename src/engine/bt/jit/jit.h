@@ -102,6 +102,8 @@ void bt_jit_thread(struct bt_vcpu *vcpu);
 /* From @block, which has code and is trusted. RIP and all state are valid on return. */
 enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block);
 void bt_jit_link(struct bt_vcpu *vcpu, struct bt_exit *exit, const struct bt_block *to);
+/* Native code still leads to @dead, which will never be trusted again: let it lead to @by. */
+void bt_jit_replace(struct bt_vcpu *vcpu, const struct bt_block *dead, const struct bt_block *by);
 /* An indirect branch went to @block at RIP. */
 void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block);
 int bt_jit_exec(void *cpu, const struct x86_insn *insn, struct bt_block *block, uint32_t off);
