@@ -75,9 +75,10 @@ struct engine_config {
 	struct engine_host *host; /* borrowed */
 	unsigned vcpus;		  /* 1..ENGINE_MAX_VCPUS */
 	bool want_irqchip;	  /* use the engine's interrupt chips where it has them */
-	/* For tests of the bt engine: translate nothing; a size of its caches other than its own
-	 * choice (at least 64 KiB). */
+	/* For tests of the bt engine: translate nothing; optimizations switched off (enum bt_off); a
+	 * size of its caches other than its own choice (at least 64 KiB). */
 	bool interpret;
+	uint32_t off;
 	uint32_t cache_bytes;
 };
 

@@ -40,7 +40,7 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 	engine->mem = config->mem;
 	engine->host = config->host;
 	engine->vcpu_count = config->vcpus;
-	engine->interpret = config->interpret;
+	engine->off = config->off | (config->interpret ? BT_OFF_JIT : 0u);
 	engine->cache_bytes = config->cache_bytes;
 	bt_clock_init(&engine->clock);
 	r = bt_pages_init(engine);
@@ -91,7 +91,7 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 		free(vcpu);
 		return NULL;
 	}
-	if (engine->interpret)
+	if (engine->off & BT_OFF_JIT)
 		vcpu->jit.on = false;
 	/* The guest's TSC starts at zero, on all vCPUs alike. */
 	atomic_store(&vcpu->tsc_offset, -engine->clock.tsc_start);

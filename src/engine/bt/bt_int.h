@@ -194,7 +194,7 @@ struct bt_engine {
 	struct mem *mem;
 	struct engine_host *host;
 	unsigned vcpu_count; /* configured */
-	bool interpret;	     /* translate nothing */
+	uint32_t off;	     /* enum bt_off */
 	uint32_t cache_bytes; /* for blocks, per vCPU; 0: by the number of vCPUs */
 	_Atomic(struct bt_vcpu *) vcpu[ENGINE_MAX_VCPUS];
 	struct bt_ram ram[2];

@@ -35,6 +35,17 @@ struct x86_insn;
 
 #define BT_JIT_MAP_BITS 13
 
+/* Switches of struct bt_engine.off: each takes one optimization away, for tests. */
+enum bt_off {
+	BT_OFF_JIT = 1u << 0,	  /* nothing is translated */
+	BT_OFF_LINKS = 1u << 1,	  /* each direct branch goes by the loop */
+	BT_OFF_CROSS = 1u << 2,	  /* so do those to another page */
+	BT_OFF_ENTRIES = 1u << 3, /* links within a page check all that others check */
+	BT_OFF_FLAGS = 1u << 4,	  /* flags are in memory from one block to the next */
+	BT_OFF_RETURNS = 1u << 5, /* returns are indirect branches like others */
+	BT_OFF_MAP = 1u << 6,	  /* each indirect branch goes by the loop */
+};
+
 /* Why native code was left. */
 enum bt_jit_exit {
 	BT_JIT_LINK,	 /* end of a block, not linked yet: exit_ptr is the struct bt_exit */
