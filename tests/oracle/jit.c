@@ -129,6 +129,7 @@ static bool set_up(struct run *run)
 	memcpy(run->ram + RAM_CONST, run->constants, CONST_SIZE);
 	set_user_mode(&run->vcpu->cpu.s);
 	x86_cpu_sync(&run->vcpu->cpu);
+	run->vcpu->jit.single = true;
 	bt_jit_thread(run->vcpu);
 	for (unsigned i = 0; i < X86_ROW_COUNT; i++)
 		if (oracle_row_is_wanted(i, &run->options) &&

@@ -295,6 +295,10 @@ enum engine_exit bt_vcpu_run(struct engine_vcpu *vcpu);
 /* Set bits of the request word and wake the vCPU where @wake. Any thread. */
 void bt_request(struct bt_vcpu *vcpu, uint32_t bits, bool wake);
 
+/* Behind an instruction of native code that was left to its handler, which did not say X86_NEXT: the
+ * block whose native code can follow at once, or NULL. */
+struct bt_block *bt_native_next(struct bt_vcpu *vcpu);
+
 /* ---- step.c: one instruction with everything that may surround it ---- */
 void bt_step(struct bt_vcpu *vcpu);
 /* Deliver cpu->fault, raised by the instruction at @rip (or @next for traps). */

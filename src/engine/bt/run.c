@@ -165,6 +165,18 @@ static bool bt_native_handled(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 	return !bt_is_requested(vcpu);
 }
 
+struct bt_block *bt_native_next(struct bt_vcpu *vcpu)
+{
+	struct bt_jit *jit = &vcpu->jit;
+
+	jit->found = NULL;
+	jit->more = bt_native_handled(vcpu, &jit->found);
+	if (!jit->more || !jit->found || !jit->found->code || vcpu->cpu.s.interrupt_shadow ||
+	    !bt_block_is_trusted(jit->found))
+		return NULL;
+	return jit->found;
+}
+
 /* Run native code from @block on. False: the loop must end. *ret_interpret: the next block must not be
  * native. */
 static bool bt_native(struct bt_vcpu *vcpu, struct bt_block **ret_next, bool *ret_interpret)
@@ -177,7 +189,8 @@ static bool bt_native(struct bt_vcpu *vcpu, struct bt_block **ret_next, bool *re
 	case BT_JIT_REQUEST:
 		return false;
 	case BT_JIT_HANDLER:
-		return bt_native_handled(vcpu, ret_next);
+		*ret_next = vcpu->jit.found;
+		return vcpu->jit.more;
 	case BT_JIT_LINK:
 	case BT_JIT_STALE:
 	case BT_JIT_VECTOR:

@@ -145,40 +145,58 @@ static void stub_leave(struct bt_jit *jit, struct emit *e)
 	emit_return(e);
 }
 
-/* The handler of an instruction. T_ADDR: it, T_1: its block, T_2: offset of the next one in the page
- * of RIP. Flags are in jit.flags before, and in both places behind. */
-static void stub_call(struct bt_jit *jit, struct emit *e)
+/*
+ * The handler of an instruction. T_ADDR: it, T_1: its block, T_2: offset of the next one in the page
+ * of RIP. Flags are in jit.flags before, and in both places behind. Vector registers are in memory
+ * behind it, unless @vec: instructions of the same block that follow want them.
+ */
+static const uint8_t *stub_call(struct emit *e, bool vec)
 {
-	uint8_t *gone, *skip;
+	const uint8_t *start = e->p;
+	uint8_t *gone, *out, *skip;
 
-	jit->call = e->p;
 	emit_lea(e, H_RSP, H_RSP, -8);
 	emit_gprs(e, true);
-	emit_vec_save_if_loaded(e);
+	emit_vec_test(e);
+	skip = emit_jcc(e, CC_E);
+	emit_vec_save(e);
+	if (!vec)
+		emit_vec_set_loaded(e, 0);
+	emit_patch_here(e, skip);
 	emit_load_gs(e, H_RDI, GS_VCPU(jit.self));
 	emit_mov_rr(e, H_RSI, T_ADDR);
 	emit_mov_rr(e, H_RDX, T_1);
 	emit_mov_rr(e, H_RCX, T_2);
 	emit_mov_imm64(e, H_RAX, (uintptr_t)bt_jit_exec);
 	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 2, .rm = H_RAX);
-	EMIT(e, .opcode = 0x85, .kind = EMIT_REG, .reg = H_RAX, .rm = H_RAX);
+	EMIT(e, .opcode = 0x85, .w = true, .kind = EMIT_REG, .reg = H_RAX, .rm = H_RAX);
 	gone = emit_jcc(e, CC_NE);
-	emit_vec_test(e);
-	skip = emit_jcc(e, CC_E);
-	emit_vec_restore(e);
-	emit_patch_here(e, skip);
+	if (vec) {
+		emit_vec_test(e);
+		skip = emit_jcc(e, CC_E);
+		emit_vec_restore(e);
+		emit_patch_here(e, skip);
+	}
 	emit_flags_load(e);
 	emit_gprs(e, false);
 	emit_lea(e, H_RSP, H_RSP, 8);
 	emit_byte(e, 0xc3);
 
-	/* All is in memory. */
+	/* All is in memory. RAX: where to go on, or BT_JIT_OUT. */
 	emit_patch_here(e, gone);
 	emit_vec_set_loaded(e, 0);
 	emit_lea(e, H_RSP, H_RSP, 16);
+	EMIT(e, .opcode = 0x83, .w = true, .kind = EMIT_REG, .reg = 7, .rm = H_RAX,
+	     .imm = BT_JIT_OUT, .imm_len = 1);
+	out = emit_jcc(e, CC_E);
+	emit_mov_rr(e, T_1, H_RAX);
+	emit_gprs(e, false);
+	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 4, .rm = T_1);
+	emit_patch_here(e, out);
 	EMIT(e, .opcode = 0xc7, .kind = EMIT_GS, .rm = H_NONE, .disp = GS_VCPU(jit.exit_reason),
 	     .imm = BT_JIT_HANDLER, .imm_len = 4);
 	emit_return(e);
+	return start;
 }
 
 static void emit_test_gs32(struct emit *e, size_t off, uint32_t mask)
@@ -272,7 +290,8 @@ int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena)
 			   .to_exec = jit->exec - jit->code };
 	stub_enter(jit, &e);
 	stub_leave(jit, &e);
-	stub_call(jit, &e);
+	jit->call = stub_call(&e, false);
+	jit->call_vec = stub_call(&e, true);
 	stub_vec_load(jit, &e);
 	jit->on = !e.full;
 	jit->used = jit->first = 4096;

@@ -41,12 +41,12 @@ static bool vector_changed(const struct bt_vcpu *vcpu)
 		s->cr0 & (X86_CR0_EM | X86_CR0_TS));
 }
 
-/* Called by native code. 0: go on behind the instruction. */
-int bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *block, uint32_t off)
+uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *block, uint32_t off)
 {
 	struct x86_cpu *cpu = self;
 	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
 	struct bt_jit *jit = &vcpu->jit;
+	const struct bt_block *next;
 	int r;
 
 	cpu->s.rip = jit->rip_page + off;
@@ -55,12 +55,18 @@ int bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *block,
 	flags_from_jit(vcpu);
 	cpu->stop_requested = false;
 	r = insn->exec(cpu, insn);
-	flags_to_jit(vcpu);
-	if (likely(r == X86_NEXT && !cpu->stop_requested && !vector_changed(vcpu)))
+	if (likely(r == X86_NEXT && !cpu->stop_requested && !vector_changed(vcpu))) {
+		flags_to_jit(vcpu);
 		return 0;
+	}
 	jit->insn = insn;
 	jit->result = r;
-	return 1;
+	next = jit->single ? NULL : bt_native_next(vcpu);
+	flags_to_jit(vcpu);
+	if (!next)
+		return BT_JIT_OUT;
+	jit->rip_page = cpu->s.rip & ~0xfffull;
+	return (uintptr_t)jit->exec + next->code;
 }
 
 enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block)

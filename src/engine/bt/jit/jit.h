@@ -52,7 +52,7 @@ enum bt_jit_exit {
 	BT_JIT_REQUEST,	 /* before the block exit_ptr: the request word is set */
 	BT_JIT_STALE,	 /* before the block exit_ptr: it is not trusted */
 	BT_JIT_VECTOR,	 /* before the block exit_ptr: vector registers cannot be native now */
-	BT_JIT_HANDLER,	 /* insn returned result */
+	BT_JIT_HANDLER,	 /* insn returned result; found and more tell what bt_native_next() found */
 };
 
 /* A direct way out of a block. */
@@ -85,13 +85,17 @@ struct bt_jit {
 	const struct x86_insn *insn;
 	uint64_t next; /* RIP behind it */
 	int result;
+	struct bt_block *found; /* behind it, with @more of bt_native_next() */
+	bool more;
+	bool single; /* for tests: leave behind every handler that does not say X86_NEXT */
 
 	bool on;
 	uint32_t threshold; /* executions before a block is translated */
 	uint8_t *code, *exec; /* the two mappings */
 	uint32_t size, used, first; /* first: behind the stubs */
 	/* Stubs, in the writable mapping. */
-	uint8_t *enter, *leave, *leave_link, *call, *vec_load;
+	uint8_t *enter, *leave, *leave_link, *vec_load;
+	const uint8_t *call, *call_vec;
 	uint64_t translated, translated_insns, handler_insns; /* statistics */
 	struct bt_jit_target map[1u << BT_JIT_MAP_BITS];
 };
@@ -117,4 +121,7 @@ void bt_jit_link(struct bt_vcpu *vcpu, struct bt_exit *exit, const struct bt_blo
 void bt_jit_replace(struct bt_vcpu *vcpu, const struct bt_block *dead, const struct bt_block *by);
 /* An indirect branch went to @block at RIP. */
 void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block);
-int bt_jit_exec(void *cpu, const struct x86_insn *insn, struct bt_block *block, uint32_t off);
+/* Called by native code: execute @insn of @block, behind which RIP is @off in its page. Returns 0: go
+ * on behind it; JIT_LEAVE; or the code to go on at. */
+#define BT_JIT_OUT 1u
+uintptr_t bt_jit_exec(void *cpu, const struct x86_insn *insn, struct bt_block *block, uint32_t off);

@@ -24,6 +24,7 @@ struct tr {
 	uint8_t *resume[BT_BLOCK_INSNS];   /* NULL: nothing is to follow */
 	bool in_host, in_mem;		   /* where the flags are */
 	bool failed;
+	int last_vec; /* the last instruction with vector registers, or -1 */
 	unsigned slow_count;
 	struct tr_slow slow[BT_JIT_SLOW];
 	struct {

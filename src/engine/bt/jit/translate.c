@@ -19,6 +19,10 @@ static void analyse(struct tr *t)
 		off += block->insn[i].len;
 		t->next_off[i] = off;
 	}
+	t->last_vec = -1;
+	for (unsigned i = 0; i < block->count; i++)
+		if (t->desc[i].vec)
+			t->last_vec = (int)i;
 	t->live[block->count] = live;
 	for (unsigned i = block->count; i-- > 0;) {
 		live = (live & ~t->desc[i].fw) | t->desc[i].fr;
@@ -30,8 +34,6 @@ static void emit_entry(struct tr *t)
 {
 	struct bt_block *block = t->block;
 	struct emit *e = &t->e;
-	bool vec = false;
-
 	block->code_host = tr_offset(t, e->p);
 	if (t->live[0])
 		jit_emit_flags_save(e);
@@ -43,9 +45,7 @@ static void emit_entry(struct tr *t)
 	EMIT(e, .opcode = 0x8b, .kind = EMIT_MEM, .reg = T_2, .rm = T_1, .index = H_NONE);
 	EMIT(e, .opcode = 0x3b, .kind = EMIT_RIP, .reg = T_2, .target = &block->stamp);
 	t->stale = emit_jcc(e, CC_NE);
-	for (unsigned i = 0; i < block->count; i++)
-		vec |= t->desc[i].vec;
-	if (vec) {
+	if (t->last_vec >= 0) {
 		EMIT(e, .opcode = 0x80, .kind = EMIT_GS, .reg = 7, .rm = H_NONE,
 		     .disp = GS_VCPU(jit.vec_loaded), .imm_len = 1);
 		t->vector = emit_jcc(e, CC_E);
