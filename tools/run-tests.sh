@@ -50,6 +50,7 @@ sika=build/src/cli/sika
 program debian-boots tests/debian/boots.py $sika out/debian.img --cpus 1,2,4 --memory 256M,6G
 program debian-survive tests/debian/survive.py $sika out/debian.img --engine bt
 program debian-merge tests/debian/merge.py $sika out/debian.img --engine bt
+program debian-tap tests/debian/tap.py $sika out/debian.img --engine bt
 program kvm-nested tests/kvm/run.sh build
 program checks tools/checks.sh build
 python3 tools/count_tests.py "${logs[@]}" || status=1
