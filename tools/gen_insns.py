@@ -329,7 +329,7 @@ def main():
     rows = read_tables(sys.argv[5:])
     name_rows(rows)
     table = collect(rows)
-    features = sorted({r.feature for r in rows if r.feature})
+    features = sorted(where)
     handlers = sorted({name for r in rows for _, _, name in r.forms()} | {'ud'})
     with open(out_h, 'w', encoding='utf-8') as out:
         emit_header(out, rows, features, handlers)

@@ -22,6 +22,8 @@
 
 struct engine;
 struct engine_vcpu;
+struct x86_cpu_spec;
+struct x86_cpuid_model;
 struct x86_state;
 
 #define ENGINE_MAX_VCPUS 64u
@@ -75,6 +77,9 @@ struct engine_config {
 	struct engine_host *host; /* borrowed */
 	unsigned vcpus;		  /* 1..ENGINE_MAX_VCPUS */
 	bool want_irqchip;	  /* use the engine's interrupt chips where it has them */
+	/* The processor to show (x86/model.h); borrowed until open() returns. NULL: the default. A
+	 * feature that the engine lacks is an error that names it. */
+	const struct x86_cpu_spec *cpu;
 	/* For tests of the bt engine: translate nothing; optimizations switched off (enum bt_off); a
 	 * size of its caches other than its own choice (at least 64 KiB). */
 	bool interpret;
@@ -93,6 +98,8 @@ struct engine_probe {
 struct engine_ops {
 	const char *name; /* "kvm", "bt" */
 	void (*probe)(struct engine_probe *ret);
+	/* The most it can show a guest of a processor on this host. */
+	bool (*cpu_max)(struct x86_cpuid_model *ret, GError **err);
 	struct engine *(*open)(const struct engine_config *config, GError **err);
 	void (*close)(struct engine *engine);
 	uint32_t (*caps)(const struct engine *engine);

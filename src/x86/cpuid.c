@@ -17,17 +17,6 @@
 #define BIT(n) (1u << (n))
 enum { EAX, EBX, ECX, EDX };
 
-struct x86_cpuid_model {
-	uint32_t vendor[3]; /* EBX, EDX, ECX of leaf 0 */
-	bool amd;
-	uint32_t signature;
-	uint32_t f1_ecx, f1_edx;
-	uint32_t f7_ebx, f7_ecx, f7_edx;
-	uint32_t xcr0;
-	uint32_t ext1_ecx, ext1_edx;
-	uint32_t brand[12];
-};
-
 /* Leaf 1 EDX: FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX
  * FXSR SSE SSE2. */
 #define F1_EDX                                                                                     \
@@ -40,14 +29,14 @@ struct x86_cpuid_model {
 	(BIT(0) | BIT(1) | BIT(9) | BIT(12) | BIT(13) | BIT(19) | BIT(20) | BIT(22) | BIT(23) |    \
 	 BIT(25) | BIT(28) | BIT(29) | BIT(30))
 #define F1_ECX_OWN (BIT(17) | BIT(21) | BIT(24) | BIT(26) | BIT(31))
-#define F1_ECX_AVX (BIT(12) | BIT(28) | BIT(29))
-#define F1_XSAVE   BIT(26)
-#define F1_OSXSAVE BIT(27)
+#define F1_ECX_AVX  (BIT(12) | BIT(28) | BIT(29))
+#define F1_OSXSAVE  BIT(27)
 /* Leaf 7 EBX, from the host: BMI1 AVX2 BMI2 RDSEED ADX SHA. By ourselves: FSGSBASE SMEP ERMS
  * INVPCID SMAP CLFLUSHOPT, and no FCS and FDS. ECX: UMIP, RDPID. */
 #define F7_EBX_HOST (BIT(3) | BIT(5) | BIT(8) | BIT(18) | BIT(19) | BIT(29))
 #define F7_EBX_OWN  (BIT(0) | BIT(7) | BIT(9) | BIT(10) | BIT(13) | BIT(20) | BIT(23))
-#define F7_EBX_AVX  BIT(5)
+#define F7_EBX_AVX    BIT(5)
+#define F7_EBX_AVX512 (BIT(16) | BIT(17) | BIT(21) | BIT(26) | BIT(27) | BIT(28) | BIT(30) | BIT(31))
 #define F7_ECX_OWN  (BIT(2) | BIT(22))
 /* Intel's speculation controls: IBRS and IBPB, STIBP, ARCH_CAPABILITIES, SSBD. */
 #define F7_EDX_INTEL (BIT(26) | BIT(27) | BIT(29) | BIT(31))
@@ -57,7 +46,12 @@ struct x86_cpuid_model {
 #define EXT1_ECX_AMD  BIT(22)
 /* SYSCALL NX 1GB RDTSCP LM; AMD repeats leaf 1 and has the MMX extensions. */
 #define EXT1_EDX      (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
-#define EXT1_EDX_AMD  (BIT(22) | (F1_EDX & 0x0183f3ffu))
+#define EXT1_EDX_AMD  BIT(22)
+/* Leaf 8000_0008: immune to speculative store bypass and branch type confusion. 8000_0021: LFENCE
+ * serializes, null selectors clear the base, automatic IBRS, immune to speculative return stack
+ * overflow. */
+#define EXT8_EBX_AMD  (BIT(26) | BIT(29))
+#define EXT21_EAX_AMD (BIT(2) | BIT(6) | BIT(8) | BIT(29))
 /* Leaf 0xd subleaf 1: XSAVEOPT, XSAVEC, XGETBV(1). */
 #define FD1_EAX (BIT(0) | BIT(1) | BIT(2))
 
@@ -76,77 +70,85 @@ static void host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 			 : "a"(leaf), "c"(subleaf));
 }
 
-/* AVX counts when the host's system keeps its registers. */
-static bool host_has_avx(uint32_t f1_ecx)
+/* Vector registers count when the host's system keeps them: XCR0. */
+static uint32_t host_xcr0(void)
 {
-	uint32_t lo, hi;
+	uint32_t r[4], lo, hi;
 
-	if (!(f1_ecx & F1_OSXSAVE) || !(f1_ecx & BIT(28)))
-		return false;
+	host_cpuid(1, 0, r);
+	if (!(r[ECX] & F1_OSXSAVE))
+		return 0;
 	__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-	return (lo & 6) == 6;
+	return lo;
 }
 
-static void build_model(struct x86_cpuid_model *m)
+void x86_cpuid_host_words(uint32_t ret_word[X86_CPUID_WORDS])
 {
-	uint32_t r[4], max, max_ext;
+	uint32_t r[4], max, max_ext, xcr0 = host_xcr0();
 
-	memset(m, 0, sizeof(*m));
 	host_cpuid(0, 0, r);
 	max = r[EAX];
+	host_cpuid(0x80000000u, 0, r);
+	max_ext = r[EAX];
+	for (unsigned i = 0; i < X86_CPUID_WORDS; i++) {
+		const struct x86_cpuid_place *p = &x86_cpuid_places[i];
+
+		ret_word[i] = 0;
+		if (p->leaf > (p->leaf & BIT(31) ? max_ext : max))
+			continue;
+		host_cpuid(p->leaf, p->subleaf, r);
+		ret_word[i] = r[p->reg];
+	}
+	if ((xcr0 & 6) != 6) {
+		ret_word[X86_CPUID_1_ECX] &= ~F1_ECX_AVX;
+		ret_word[X86_CPUID_7_EBX] &= ~F7_EBX_AVX;
+	}
+	if ((xcr0 & 0xe6) != 0xe6)
+		ret_word[X86_CPUID_7_EBX] &= ~F7_EBX_AVX512;
+}
+
+/* Vendor, family and name. */
+static void host_identity(struct x86_cpuid_model *m)
+{
+	uint32_t r[4];
+
+	host_cpuid(0, 0, r);
 	m->vendor[0] = r[EBX];
 	m->vendor[1] = r[EDX];
 	m->vendor[2] = r[ECX];
 	m->amd = !memcmp(m->vendor, "AuthenticAMD", 12) || !memcmp(m->vendor, "HygonGenuine", 12);
-
 	host_cpuid(1, 0, r);
 	m->signature = r[EAX];
-	bool avx = host_has_avx(r[ECX]);
-
-	m->f1_edx = F1_EDX;
-	m->f1_ecx = (r[ECX] & F1_ECX_HOST) | F1_ECX_OWN;
-	if (!avx)
-		m->f1_ecx &= ~F1_ECX_AVX;
-	m->xcr0 = avx ? 7 : 3;
-
-	memset(r, 0, sizeof(r));
-	if (max >= 7)
-		host_cpuid(7, 0, r);
-	m->f7_ebx = (r[EBX] & F7_EBX_HOST & (avx ? ~0u : ~F7_EBX_AVX)) | F7_EBX_OWN;
-	m->f7_ecx = F7_ECX_OWN;
-	m->f7_edx = m->amd ? 0 : F7_EDX_INTEL;
-
 	host_cpuid(0x80000000u, 0, r);
-	max_ext = r[EAX];
-	memset(r, 0, sizeof(r));
-	if (max_ext >= 0x80000001u)
-		host_cpuid(0x80000001u, 0, r);
-	m->ext1_ecx = (r[ECX] & EXT1_ECX_HOST) | EXT1_ECX_OWN | (m->amd ? EXT1_ECX_AMD : 0);
-	m->ext1_edx = EXT1_EDX | (m->amd ? EXT1_EDX_AMD : 0);
-	if (max_ext >= 0x80000004u) {
+	if (r[EAX] >= 0x80000004u) {
 		for (unsigned i = 0; i < 3; i++)
 			host_cpuid(0x80000002u + i, 0, &m->brand[i * 4]);
 	}
 }
 
-const struct x86_cpuid_model *x86_cpuid_model_max(void)
+void x86_cpuid_model_max(struct x86_cpuid_model *ret)
 {
-	/* Written once; 0: not yet, 1: being built, 2: ready. The release store pairs with the
-	 * acquire loads. */
-	static struct x86_cpuid_model model;
-	static int state;
-	int expected = 0;
+	uint32_t host[X86_CPUID_WORDS], *w = ret->word;
 
-	if (__atomic_load_n(&state, __ATOMIC_ACQUIRE) == 2)
-		return &model;
-	if (__atomic_compare_exchange_n(&state, &expected, 1, false, __ATOMIC_ACQUIRE,
-					__ATOMIC_ACQUIRE)) {
-		build_model(&model);
-		__atomic_store_n(&state, 2, __ATOMIC_RELEASE);
+	memset(ret, 0, sizeof(*ret));
+	host_identity(ret);
+	x86_cpuid_host_words(host);
+	w[X86_CPUID_1_EDX] = F1_EDX;
+	w[X86_CPUID_1_ECX] = (host[X86_CPUID_1_ECX] & F1_ECX_HOST) | F1_ECX_OWN;
+	w[X86_CPUID_7_EBX] = (host[X86_CPUID_7_EBX] & F7_EBX_HOST) | F7_EBX_OWN;
+	w[X86_CPUID_7_ECX] = F7_ECX_OWN;
+	w[X86_CPUID_D_1_EAX] = FD1_EAX;
+	w[X86_CPUID_EXT1_EDX] = EXT1_EDX;
+	w[X86_CPUID_EXT1_ECX] = (host[X86_CPUID_EXT1_ECX] & EXT1_ECX_HOST) | EXT1_ECX_OWN;
+	if (ret->amd) {
+		w[X86_CPUID_EXT1_EDX] |= EXT1_EDX_AMD;
+		w[X86_CPUID_EXT1_ECX] |= EXT1_ECX_AMD;
+		w[X86_CPUID_EXT8_EBX] = EXT8_EBX_AMD;
+		w[X86_CPUID_EXT21_EAX] = EXT21_EAX_AMD;
+	} else {
+		w[X86_CPUID_7_EDX] = F7_EDX_INTEL;
 	}
-	while (__atomic_load_n(&state, __ATOMIC_ACQUIRE) != 2)
-		__builtin_ia32_pause();
-	return &model;
+	ret->xcr0 = host[X86_CPUID_1_ECX] & BIT(28) ? 7 : 3;
 }
 
 bool x86_model_is_amd(const struct x86_cpuid_model *model)
@@ -177,13 +179,14 @@ static bool cache_leaf(uint32_t index, uint32_t r[4])
 
 static void xsave_leaf(uint32_t subleaf, uint32_t xcr0, uint32_t r[4])
 {
+	if (!xcr0)
+		return; /* no XSAVE */
 	switch (subleaf) {
 	case 0:
 		r[EAX] = xcr0;
 		r[EBX] = r[ECX] = XSTATE_LEGACY + ((xcr0 & 4) ? XSTATE_AVX : 0);
 		break;
 	case 1:
-		r[EAX] = FD1_EAX;
 		r[EBX] = XSTATE_LEGACY + ((xcr0 & 4) ? XSTATE_AVX : 0);
 		break;
 	case 2:
@@ -208,8 +211,6 @@ static void basic_leaf(const struct x86_cpuid_model *m, uint32_t leaf, uint32_t 
 	case 1:
 		r[EAX] = m->signature;
 		r[EBX] = (CACHE_LINE / 8) << 8 | BIT(16);
-		r[ECX] = m->f1_ecx;
-		r[EDX] = m->f1_edx;
 		break;
 	case 2:
 		if (!m->amd)
@@ -223,14 +224,11 @@ static void basic_leaf(const struct x86_cpuid_model *m, uint32_t leaf, uint32_t 
 		r[EAX] = BIT(2); /* the APIC timer always runs */
 		break;
 	case 7:
-		if (subleaf == 0) {
-			r[EBX] = m->f7_ebx;
-			r[ECX] = m->f7_ecx;
-			r[EDX] = m->f7_edx;
-		}
+		if (subleaf == 0 && m->word[X86_CPUID_7_1_EAX])
+			r[EAX] = 1; /* the last subleaf */
 		break;
 	case 0xd:
-		xsave_leaf(subleaf, m->xcr0, r);
+		xsave_leaf(subleaf, (uint32_t)m->xcr0, r);
 		break;
 	}
 }
@@ -249,8 +247,7 @@ static void extended_leaf(const struct x86_cpuid_model *m, uint32_t leaf, uint32
 		break;
 	case 0x80000001u:
 		r[EAX] = m->amd ? m->signature : 0;
-		r[ECX] = m->ext1_ecx;
-		r[EDX] = m->ext1_edx;
+		r[EDX] = m->amd ? m->word[X86_CPUID_1_EDX] & X86_CPUID_REPEATED : 0;
 		break;
 	case 0x80000002u:
 	case 0x80000003u:
@@ -275,21 +272,14 @@ static void extended_leaf(const struct x86_cpuid_model *m, uint32_t leaf, uint32
 		break;
 	case 0x80000008u:
 		r[EAX] = X86_PHYS_BITS | 48u << 8;
-		if (m->amd) /* immune to speculative store bypass and branch type confusion */
-			r[EBX] = BIT(26) | BIT(29);
 		break;
 	case 0x8000001du:
 		if (m->amd)
 			(void)cache_leaf(subleaf, r);
 		break;
 	case 0x80000021u:
-		if (m->amd) {
-			/* LFENCE serializes, null selectors clear the base, automatic IBRS,
-			 * immune to speculative return stack overflow; transient scheduler
-			 * attacks. */
-			r[EAX] = BIT(2) | BIT(6) | BIT(8) | BIT(29);
-			r[ECX] = BIT(1) | BIT(2);
-		}
+		if (m->amd)
+			r[ECX] = BIT(1) | BIT(2); /* immune to transient scheduler attacks */
 		break;
 	}
 }
@@ -304,6 +294,12 @@ void x86_cpuid_plain(const struct x86_cpuid_model *model, uint32_t leaf, uint32_
 		basic_leaf(model, leaf, subleaf, r);
 	else if (leaf >= 0x80000000u)
 		extended_leaf(model, leaf, subleaf, r);
+	for (unsigned i = 0; i < X86_CPUID_WORDS; i++) {
+		const struct x86_cpuid_place *p = &x86_cpuid_places[i];
+
+		if (p->leaf == leaf && (p->subleaf == subleaf || (leaf != 7 && leaf != 0xd)))
+			r[p->reg] |= model->word[i];
+	}
 }
 
 void x86_cpuid(struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t ret_regs[4])
@@ -314,7 +310,7 @@ void x86_cpuid(struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t re
 	if (leaf == 1 && (cpu->s.cr4 & X86_CR4_OSXSAVE))
 		r[ECX] |= F1_OSXSAVE;
 	/* The size for what is enabled just now. */
-	if (leaf == 0xd && subleaf <= 1)
+	if (leaf == 0xd && subleaf <= 1 && r[EBX])
 		r[EBX] = XSTATE_LEGACY + ((cpu->s.xcr0 & 4) ? XSTATE_AVX : 0);
 	if (cpu->ops && cpu->ops->cpuid)
 		cpu->ops->cpuid(cpu, leaf, subleaf, r);
@@ -368,7 +364,7 @@ void x86_cpuid_topology(uint32_t leaf, uint32_t subleaf, uint32_t apic_id, uint3
 			r[ECX] |= BIT(1);
 		break;
 	case 0x80000008u:
-		if (r[EBX]) /* AMD: cores, and bits of the APIC id */
+		if (r[EBX] & EXT8_EBX_AMD) /* AMD: cores, and bits of the APIC id */
 			r[ECX] = (count - 1) | bits << 12;
 		break;
 	case 0x8000001eu:

@@ -86,14 +86,38 @@ static int write_cr3(struct x86_cpu *cpu, uint64_t value)
 	return X86_STOP;
 }
 
+/* Bits that exist only with a feature, SDM vol. 3, 2.5: reserved without it. */
+static const struct {
+	uint32_t bits;
+	uint8_t leaf, reg, bit;
+} cr4_needs[] = {
+	{ X86_CR4_VME | X86_CR4_PVI, 1, X86_CPUID_EDX, 1 },
+	{ X86_CR4_TSD, 1, X86_CPUID_EDX, 4 },
+	{ X86_CR4_DE, 1, X86_CPUID_EDX, 2 },
+	{ X86_CR4_PSE, 1, X86_CPUID_EDX, 3 },
+	{ X86_CR4_PAE, 1, X86_CPUID_EDX, 6 },
+	{ X86_CR4_MCE, 1, X86_CPUID_EDX, 7 },
+	{ X86_CR4_PGE, 1, X86_CPUID_EDX, 13 },
+	{ X86_CR4_OSFXSR, 1, X86_CPUID_EDX, 24 },
+	{ X86_CR4_OSXMMEXCPT, 1, X86_CPUID_EDX, 25 },
+	{ X86_CR4_PCIDE, 1, X86_CPUID_ECX, 17 },
+	{ X86_CR4_OSXSAVE, 1, X86_CPUID_ECX, 26 },
+	{ X86_CR4_FSGSBASE, 7, X86_CPUID_EBX, 0 },
+	{ X86_CR4_SMEP, 7, X86_CPUID_EBX, 7 },
+	{ X86_CR4_SMAP, 7, X86_CPUID_EBX, 20 },
+	{ X86_CR4_UMIP, 7, X86_CPUID_ECX, 2 },
+};
+
 static uint64_t cr4_allowed(struct x86_cpu *cpu)
 {
-	uint32_t regs[4] = { 0 };
 	uint64_t allowed = CR4_KNOWN;
+	uint32_t regs[2][4] = { 0 };
 
-	x86_cpuid_plain(cpu->model, 1, 0, regs);
-	if (!(regs[2] & (1u << 26)))
-		allowed &= ~(uint64_t)X86_CR4_OSXSAVE;
+	x86_cpuid(cpu, 1, 0, regs[0]);
+	x86_cpuid(cpu, 7, 0, regs[1]);
+	for (unsigned i = 0; i < sizeof(cr4_needs) / sizeof(cr4_needs[0]); i++)
+		if (!(regs[cr4_needs[i].leaf == 7][cr4_needs[i].reg] >> cr4_needs[i].bit & 1))
+			allowed &= ~(uint64_t)cr4_needs[i].bits;
 	return allowed;
 }
 

@@ -11,6 +11,7 @@
  * PDPTEs are read on every walk rather than kept in registers (AMD APM vol. 2, 5.3.2 does the same
  * under nested paging); loads of CR3 check their reserved bits.
  */
+#include "insns.h"
 #include "sys_int.h"
 #include "x86_int.h"
 
@@ -183,7 +184,8 @@ static uint32_t descend_wide(struct x86_cpu *cpu, uint64_t linear, uint64_t tabl
 		}
 		if (!(entry & PTE_PS))
 			continue;
-		if (shift == 39 || (shift == 30 && !cpu->long_mode))
+		if (shift == 39 || (shift == 30 && (!cpu->long_mode ||
+						    !x86_has_feature(cpu, X86_FEATURE_PDPE1GB))))
 			return X86_PF_P | X86_PF_RSVD;
 		/* Bit 12 of a large page is PAT; the rest below the frame is reserved. */
 		if (table & ((1ull << shift) - 1) & ~0x1fffull)

@@ -4,6 +4,7 @@
  * few that do something, the holder's hook for what is not the core's, and the ones that read as
  * zero.
  */
+#include "insns.h"
 #include "sys_int.h"
 #include "x86_int.h"
 
@@ -215,10 +216,16 @@ bool x86_rdmsr(struct x86_cpu *cpu, uint32_t msr, uint64_t *ret_value)
 static bool write_efer(struct x86_cpu *cpu, uint64_t value)
 {
 	struct x86_state *s = &cpu->s;
-	uint64_t known = X86_EFER_SCE | X86_EFER_LME | X86_EFER_NXE | X86_EFER_LMA, change;
+	uint64_t known = X86_EFER_LMA, change;
 
 	if (x86_model_is_amd(cpu->model))
 		known |= EFER_AUTOIBRS;
+	if (x86_has_feature(cpu, X86_FEATURE_SYSCALL))
+		known |= X86_EFER_SCE;
+	if (x86_has_feature(cpu, X86_FEATURE_LM))
+		known |= X86_EFER_LME;
+	if (x86_has_feature(cpu, X86_FEATURE_NX))
+		known |= X86_EFER_NXE;
 	if (value & ~known)
 		return false;
 	/* LMA follows LME and paging, whatever is written. */

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "insn.h"
+#include "model.h"
 #include "state.h"
 
 #include <stddef.h>
@@ -200,11 +201,7 @@ void x86_tlb_flush_page(struct x86_cpu *cpu, uint64_t linear);
 /* Drop write rights to one guest-physical page: its stores have to be reported from now on. */
 void x86_tlb_protect(struct x86_cpu *cpu, uint64_t gpa);
 
-/* CPUID: which processor the guest sees. Bits are those the core implements. */
-struct x86_cpuid_model;
-/* The fullest model the core implements (its AVX2 etc. are dropped when the host lacks them, because
- * arithmetic runs on the host's own units). Static storage. */
-const struct x86_cpuid_model *x86_cpuid_model_max(void);
+/* CPUID by cpu->model, which model.h describes. */
 void x86_cpuid(struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t ret_regs[4]);
 /* For a holder's cpuid hook: APIC id and topology of one package of @cpus single-threaded cores into
  * what the model filled (leaves 1, 4, 0xb, 8000_0001, 8000_0008, 8000_001D, 8000_001E). */

@@ -61,6 +61,12 @@ bool x86_phys_read(struct x86_cpu *cpu, uint64_t gpa, void *buf, unsigned len);
 
 /* ---- derived state ---- (state.c) */
 uint64_t x86_features(struct x86_cpu *cpu); /* features.c; for cpu->features, on reset and sync */
+/* @feature: enum x86_feature of insns.h. */
+static inline bool x86_has_feature(const struct x86_cpu *cpu, unsigned feature)
+{
+	return cpu->features >> feature & 1;
+}
+
 void x86_update_mode(struct x86_cpu *cpu); /* after CS, SS, CR0, CR4, EFER, RFLAGS.AC/VM, CPL */
 
 /* CR0.AM, EFLAGS.AC and privilege 3 together make unaligned accesses raise #AC. */

@@ -28,6 +28,7 @@
 struct oracle_guest {
 	struct x86_cpu cpu; /* first: ops find the rest */
 	struct x86_tlb tlb;
+	struct x86_cpuid_model model;
 	uint8_t *ram;
 	uint8_t pristine[DATA_SIZE], constants[CONST_SIZE];
 };
@@ -134,7 +135,8 @@ struct oracle_guest *oracle_guest_new(void)
 	memset(g->ram, 0, RAM_SIZE);
 	g->cpu.ops = &ops;
 	g->cpu.tlb = &g->tlb;
-	g->cpu.model = x86_cpuid_model_max();
+	x86_cpuid_model_max(&g->model);
+	g->cpu.model = &g->model;
 	build_tables(g);
 	oracle_pristine(g->pristine, g->constants);
 	memcpy(g->ram + RAM_CONST, g->constants, CONST_SIZE);

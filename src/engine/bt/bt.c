@@ -15,6 +15,12 @@ static void bt_probe(struct engine_probe *ret)
 		  sizeof(ret->text));
 }
 
+static bool bt_cpu_max(struct x86_cpuid_model *ret, GError **err)
+{
+	x86_cpuid_model_max(ret);
+	return true;
+}
+
 static void bt_close(struct engine *base)
 {
 	struct bt_engine *engine = (struct bt_engine *)base;
@@ -28,6 +34,8 @@ static void bt_close(struct engine *base)
 static struct engine *bt_open(const struct engine_config *config, GError **err)
 {
 	struct bt_engine *engine = calloc(1, sizeof(*engine));
+	struct x86_cpuid_model max;
+	const char *missing;
 	int r;
 
 	if (!engine || config->vcpus < 1 || config->vcpus > ENGINE_MAX_VCPUS) {
@@ -42,6 +50,14 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 	engine->vcpu_count = config->vcpus;
 	engine->off = config->off | (config->interpret ? BT_OFF_JIT : 0u);
 	engine->cache_bytes = config->cache_bytes;
+	x86_cpuid_model_max(&max);
+	if (!x86_cpuid_model_make(&engine->model, &max, config->cpu, &missing)) {
+		g_set_error(err, BASE_ERROR, ENOTSUP,
+			    "--cpu: engine 'bt' does not offer '%s' here; 'sika run --cpu help' shows "
+			    "what it does", missing);
+		free(engine);
+		return NULL;
+	}
 	bt_clock_init(&engine->clock);
 	r = bt_pages_init(engine);
 	if (r < 0) {
@@ -84,7 +100,7 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 	vcpu->base.index = index;
 	vcpu->cpu.ops = &bt_cpu_ops;
 	vcpu->cpu.tlb = &vcpu->tlb;
-	vcpu->cpu.model = x86_cpuid_model_max();
+	vcpu->cpu.model = &engine->model;
 	if (bt_cache_init(vcpu, engine->vcpu_count, engine->cache_bytes) < 0) {
 		g_set_error(err, BASE_ERROR, EIO,
 			    "engine bt: no memory for the code cache of CPU %u", index);
@@ -207,6 +223,7 @@ static const char *bt_vcpu_error(const struct engine_vcpu *vcpu)
 const struct engine_ops engine_bt = {
 	.name = "bt",
 	.probe = bt_probe,
+	.cpu_max = bt_cpu_max,
 	.open = bt_open,
 	.close = bt_close,
 	.caps = bt_caps,

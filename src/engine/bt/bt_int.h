@@ -196,6 +196,7 @@ struct bt_engine {
 	unsigned vcpu_count; /* configured */
 	uint32_t off;	     /* enum bt_off */
 	uint32_t cache_bytes; /* for blocks, per vCPU; 0: by the number of vCPUs */
+	struct x86_cpuid_model model; /* the processor shown, fixed from bt_open() on */
 	_Atomic(struct bt_vcpu *) vcpu[ENGINE_MAX_VCPUS];
 	struct bt_ram ram[2];
 	unsigned ram_count;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * cpuid.c - the processor the guest sees: what the host's KVM supports, with our topology.
+ * cpuid.c - the processor the guest sees: what the host's KVM supports of the model asked for, with
+ * our topology.
  *
  * One socket, one thread a core, APIC id = index of the vCPU. SDM vol. 2 "CPUID", AMD APM vol. 3
  * appendix E; paravirtual leaves: Linux, Documentation/virt/kvm/x86/cpuid.rst.
@@ -9,6 +10,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bits.h"
 #include "base/error.h"
@@ -24,23 +26,43 @@
 #define KVM_FEATURES_OF_LAPIC                                                                      \
 	((1u << 4) | (1u << 6) | (1u << 7) | (1u << 10) | (1u << 11) | (1u << 14) | (1u << 15))
 
-int kvm_cpuid_read(struct kvm *kvm, GError **err)
+/* Leaves that hold features which no word of a model names: PMU, SGX, tracing, key locker, AMX, AVX10. */
+static const uint8_t unnamed_leaves[] = { 0xa, 0x12, 0x14, 0x19, 0x1d, 0x1e, 0x24 };
+
+static struct kvm_cpuid2 *cpuid_read(int dev_fd, GError **err)
 {
 	struct kvm_cpuid2 *cpuid = g_malloc0(sizeof(*cpuid) +
 					     KVM_CPUID_MAX * sizeof(cpuid->entries[0]));
 	int r;
 
 	cpuid->nent = KVM_CPUID_MAX;
-	r = kvm_ioctl(kvm->dev_fd, KVM_GET_SUPPORTED_CPUID, cpuid);
-	if (r < 0) {
-		g_set_error(err, BASE_ERROR, -r,
-			    "engine 'kvm': cannot learn which CPU the host offers: %s",
-			    g_strerror(-r));
-		g_free(cpuid);
-		return r;
+	r = kvm_ioctl(dev_fd, KVM_GET_SUPPORTED_CPUID, cpuid);
+	if (r >= 0)
+		return cpuid;
+	g_set_error(err, BASE_ERROR, -r,
+		    "engine 'kvm': cannot learn which CPU the host offers: %s", g_strerror(-r));
+	g_free(cpuid);
+	return NULL;
+}
+
+static struct kvm_cpuid_entry2 *find(struct kvm_cpuid2 *c, uint32_t function, uint32_t sub)
+{
+	for (unsigned i = 0; i < c->nent; i++) {
+		struct kvm_cpuid_entry2 *e = &c->entries[i];
+
+		if (e->function == function &&
+		    (e->index == sub || !(e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX)))
+			return e;
 	}
-	kvm->cpuid = cpuid;
-	return 0;
+	return NULL;
+}
+
+/* The register of @e by enum x86_cpuid_reg. */
+static uint32_t *reg_of(struct kvm_cpuid_entry2 *e, unsigned reg)
+{
+	uint32_t *const regs[] = { &e->eax, &e->ebx, &e->ecx, &e->edx };
+
+	return regs[reg];
 }
 
 static unsigned bits_for(unsigned count)
@@ -59,22 +81,163 @@ static void set_field(uint32_t *reg, unsigned first, unsigned bits, uint32_t val
 	*reg = (*reg & ~mask) | ((value << first) & mask);
 }
 
+/* What we and not the host's KVM decide of leaf 1. */
+static void own_flags(struct kvm_cpuid2 *c, bool irqchip, bool deadline, bool user_msr)
+{
+	struct kvm_cpuid_entry2 *e = find(c, 1, 0);
+
+	if (!e)
+		return;
+	e->ecx |= LEAF1_ECX_HYPERVISOR;
+	/* Nested guests are no part of the state that the engine saves. */
+	e->ecx &= ~LEAF1_ECX_VMX;
+	if (!irqchip) {
+		/* KVM drops writes to IA32_TSC_DEADLINE without telling when it has no local
+		 * APIC, on VMX even those that a filter should hand to us. */
+		e->ecx &= ~LEAF1_ECX_TSC_DEADLINE;
+		set_field(&e->ecx, 21, 1, user_msr); /* x2APIC */
+	} else if (deadline) {
+		e->ecx |= LEAF1_ECX_TSC_DEADLINE;
+	}
+}
+
+/* What the table can show, as a model. */
+static void model_of(struct kvm_cpuid2 *c, struct x86_cpuid_model *m)
+{
+	struct kvm_cpuid_entry2 *e;
+
+	memset(m, 0, sizeof(*m));
+	for (unsigned i = 0; i < X86_CPUID_WORDS; i++) {
+		e = find(c, x86_cpuid_places[i].leaf, x86_cpuid_places[i].subleaf);
+		if (e)
+			m->word[i] = *reg_of(e, x86_cpuid_places[i].reg);
+	}
+	if ((e = find(c, 0, 0))) {
+		m->vendor[0] = e->ebx;
+		m->vendor[1] = e->edx;
+		m->vendor[2] = e->ecx;
+	}
+	m->amd = !memcmp(m->vendor, "AuthenticAMD", 12) || !memcmp(m->vendor, "HygonGenuine", 12);
+	m->word[X86_CPUID_EXT1_EDX] &= ~X86_CPUID_REPEATED;
+	if ((e = find(c, 1, 0)))
+		m->signature = e->eax;
+	if ((e = find(c, 0xd, 0)))
+		m->xcr0 = e->eax | (uint64_t)e->edx << 32;
+	for (unsigned i = 0; i < 3; i++) {
+		if ((e = find(c, 0x80000002u + i, 0)))
+			memcpy(&m->brand[4 * i], &e->eax, 16);
+	}
+}
+
+/* Leaf 0xd: only what the model's XCR0 allows. SDM vol. 1, 13.2. */
+static void apply_xsave(struct kvm_cpuid2 *c, const struct x86_cpuid_model *m)
+{
+	bool xsaves = m->word[X86_CPUID_D_1_EAX] & 8;
+	uint32_t size = 576; /* x87, SSE and the header */
+	struct kvm_cpuid_entry2 *e;
+
+	for (unsigned i = 0; i < c->nent; i++) {
+		e = &c->entries[i];
+		if (e->function != 0xd || e->index == 0)
+			continue;
+		if (e->index == 1 && !xsaves)
+			e->ecx = e->edx = 0;
+		if (e->index < 2)
+			continue;
+		if (e->index > 63 || ((e->ecx & 1) ? !xsaves : !(m->xcr0 >> e->index & 1)))
+			e->eax = e->ebx = e->ecx = e->edx = 0;
+		else if (!(e->ecx & 1))
+			size = MAX(size, e->eax + e->ebx);
+	}
+	if ((e = find(c, 0xd, 0))) {
+		e->eax &= (uint32_t)m->xcr0;
+		e->edx &= (uint32_t)(m->xcr0 >> 32);
+		e->ebx = e->ecx = m->xcr0 ? size : 0;
+	}
+}
+
+/* Show @m, which model_of() and x86_cpuid_model_make() gave. */
+static void apply_model(struct kvm_cpuid2 *c, const struct x86_cpuid_model *m)
+{
+	struct kvm_cpuid_entry2 *e;
+
+	for (unsigned i = 0; i < X86_CPUID_WORDS; i++) {
+		e = find(c, x86_cpuid_places[i].leaf, x86_cpuid_places[i].subleaf);
+		if (e)
+			*reg_of(e, x86_cpuid_places[i].reg) = m->word[i];
+	}
+	if ((e = find(c, 1, 0)))
+		e->eax = m->signature;
+	if ((e = find(c, 0x80000001u, 0)) && m->amd) {
+		e->eax = m->signature;
+		e->edx |= m->word[X86_CPUID_1_EDX] & X86_CPUID_REPEATED;
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		if ((e = find(c, 0x80000002u + i, 0)))
+			memcpy(&e->eax, &m->brand[4 * i], 16);
+	}
+	apply_xsave(c, m);
+	for (unsigned i = 0; m->neutral && i < c->nent; i++) {
+		e = &c->entries[i];
+		if (e->function == 7 && e->index == 1)
+			e->ebx = e->ecx = e->edx = 0;
+		else if ((e->function == 7 && e->index > 1) ||
+			 (e->function < 256 &&
+			  memchr(unnamed_leaves, (int)e->function, sizeof(unnamed_leaves))))
+			e->eax = e->ebx = e->ecx = e->edx = 0;
+	}
+}
+
+int kvm_cpuid_setup(struct kvm *kvm, const struct x86_cpu_spec *spec, GError **err)
+{
+	struct x86_cpuid_model max, model;
+	const char *missing;
+
+	kvm->cpuid = cpuid_read(kvm->dev_fd, err);
+	if (!kvm->cpuid)
+		return -EIO;
+	own_flags(kvm->cpuid, kvm_has_irqchip(kvm),
+		  kvm_ioctl_long(kvm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0,
+		  kvm->user_msr);
+	model_of(kvm->cpuid, &max);
+	if (!x86_cpuid_model_make(&model, &max, spec, &missing)) {
+		g_set_error(err, BASE_ERROR, ENOTSUP,
+			    "--cpu: engine 'kvm' does not offer '%s' here; 'sika run --cpu help' "
+			    "shows what it does", missing);
+		return -ENOTSUP;
+	}
+	apply_model(kvm->cpuid, &model);
+	return 0;
+}
+
+bool kvm_cpu_max(struct x86_cpuid_model *ret, GError **err)
+{
+	struct kvm_cpuid2 *c = NULL;
+	uint32_t caps;
+	char text[256];
+	int fd = kvm_open_device(text, sizeof(text), &caps);
+
+	if (fd < 0) {
+		g_set_error(err, BASE_ERROR, ENOTSUP, "%s", text);
+		return false;
+	}
+	c = cpuid_read(fd, err);
+	if (c) {
+		own_flags(c, caps & ENGINE_CAP_IRQCHIP,
+			  kvm_ioctl_long(fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0,
+			  false);
+		model_of(c, ret);
+	}
+	g_free(c);
+	close(fd);
+	return c != NULL;
+}
+
 static void fix_leaf1(const struct kvm *kvm, unsigned index, struct kvm_cpuid_entry2 *e)
 {
 	set_field(&e->ebx, 24, 8, index);
 	set_field(&e->ebx, 16, 8, kvm->vcpus);
 	set_field(&e->edx, 28, 1, kvm->vcpus > 1);
-	e->ecx |= LEAF1_ECX_HYPERVISOR;
-	/* Nested guests are no part of the state that the engine saves. */
-	e->ecx &= ~LEAF1_ECX_VMX;
-	if (!kvm_has_irqchip(kvm)) {
-		/* KVM drops writes to IA32_TSC_DEADLINE without telling when it has no local
-		 * APIC, on VMX even those that a filter should hand to us. */
-		e->ecx &= ~LEAF1_ECX_TSC_DEADLINE;
-		set_field(&e->ecx, 21, 1, kvm->user_msr); /* x2APIC */
-	} else if (kvm_ioctl_long(kvm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0) {
-		e->ecx |= LEAF1_ECX_TSC_DEADLINE;
-	}
 }
 
 /* Caches, leaves 4 and 0x8000001d: level 3 is shared by all, the others by none. */

@@ -159,6 +159,7 @@ static void kvm_probe(struct engine_probe *ret)
 const struct engine_ops engine_kvm = {
 	.name = "kvm",
 	.probe = kvm_probe,
+	.cpu_max = kvm_cpu_max,
 	.open = kvm_open,
 	.close = kvm_close,
 	.caps = kvm_caps,

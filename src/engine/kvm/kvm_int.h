@@ -59,7 +59,7 @@ struct kvm {
 	size_t xsave_bytes;	/* 0: no XSAVE, KVM_GET_FPU is used */
 	bool user_msr;		/* MSRs KVM does not know come to us */
 	bool has_signal_msi;
-	struct kvm_cpuid2 *cpuid; /* as supported by the host; owned */
+	struct kvm_cpuid2 *cpuid; /* of the model, as the host supports it; owned */
 	unsigned msr_count;
 	uint8_t msrs[KVM_MSR_MAX]; /* rows of the table in msr.c that this host has */
 
@@ -119,7 +119,9 @@ int kvm_irqfd_msi(struct engine *engine, int fd, uint64_t address, uint32_t data
 int kvm_ioeventfd(struct engine *engine, bool pio, uint64_t addr, unsigned len, int fd, bool add);
 
 /* ---- cpuid.c ---- */
-int kvm_cpuid_read(struct kvm *kvm, GError **err);
+/* The machine's table, for the model @spec; behind the set-up of interrupt chips and MSRs. -errno. */
+int kvm_cpuid_setup(struct kvm *kvm, const struct x86_cpu_spec *spec, GError **err);
+bool kvm_cpu_max(struct x86_cpuid_model *ret, GError **err);
 /* The vCPU's own table from the machine's. Caller frees with g_free(). */
 struct kvm_cpuid2 *kvm_cpuid_for(const struct kvm *kvm, unsigned index);
 

@@ -24,6 +24,7 @@
 struct rescue {
 	struct x86_cpu cpu;
 	struct x86_tlb tlb;
+	struct x86_cpuid_model model; /* whose vendor counts; the rest is rescue_cpuid()'s */
 	struct kvm_vcpu *vcpu; /* owner */
 };
 
@@ -197,7 +198,8 @@ static struct x86_cpu *rescue_cpu(struct kvm_vcpu *vcpu)
 	rescue->vcpu = vcpu;
 	rescue->cpu.ops = &rescue_ops;
 	rescue->cpu.tlb = &rescue->tlb;
-	rescue->cpu.model = x86_cpuid_model_max();
+	x86_cpuid_model_max(&rescue->model);
+	rescue->cpu.model = &rescue->model;
 	x86_cpu_reset(&rescue->cpu);
 	vcpu->rescue = rescue;
 	log_info("vcpu %u: the host's KVM cannot emulate an instruction; the x86 core runs such",

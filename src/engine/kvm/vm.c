@@ -94,7 +94,7 @@ static bool setup_vm(struct kvm *kvm, GError **err)
 	r = map_slots(kvm, false);
 	if (r < 0)
 		return fail(err, r, "map guest memory");
-	return kvm_cpuid_read(kvm, err) >= 0;
+	return true;
 }
 
 struct engine *kvm_open(const struct engine_config *config, GError **err)
@@ -129,6 +129,8 @@ struct engine *kvm_open(const struct engine_config *config, GError **err)
 		goto fail;
 	if (!kvm_has_irqchip(kvm))
 		setup_user_msrs(kvm);
+	if (kvm_cpuid_setup(kvm, config->cpu, err) < 0)
+		goto fail;
 	return &kvm->engine;
 fail:
 	kvm_close(&kvm->engine);

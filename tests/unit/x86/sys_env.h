@@ -14,6 +14,7 @@
 struct env {
 	struct x86_cpu cpu; /* first: ops find the rest from it */
 	struct x86_tlb tlb;
+	struct x86_cpuid_model model;
 	uint8_t *ram;
 	unsigned written; /* calls of ram_written() */
 	bool indirect;	  /* every page's stores are reported */
@@ -104,7 +105,8 @@ static inline struct env *env_new(void)
 	memset(&e->tlb, 0xff, sizeof(e->tlb));
 	e->cpu.ops = &env_ops;
 	e->cpu.tlb = &e->tlb;
-	e->cpu.model = x86_cpuid_model_max();
+	x86_cpuid_model_max(&e->model);
+	e->cpu.model = &e->model;
 	x86_cpu_reset(&e->cpu);
 	return e;
 }
