@@ -21,11 +21,11 @@ MAY_USE = {
     "disk": ["base"],
     "net": ["base"],
     "char": ["base"],
-    "config": ["base"],
+    "config": ["base", "x86"],
     "dev": ["base", "mem", "bus", "disk", "net", "char"],
     "boot": ["base", "mem", "bus", "x86"],
     "vm": ["base", "x86", "mem", "engine", "bus", "disk", "net", "char", "config", "dev", "boot"],
-    "vmm": ["base", "config", "engine", "vm"],
+    "vmm": ["base", "x86", "config", "engine", "vm"],
     "cli": ["base", "config", "disk"],
 }
 # base/bits.h is freestanding and says so; the x86 core may use it and nothing else.

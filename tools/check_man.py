@@ -33,7 +33,7 @@ def main():
         wrong = [f"{page}: {o} is not explained" for o in sorted(offered - explained)]
         wrong += [f"{page}: {o} does not exist" for o in sorted(explained - offered)]
         wrong += [f"sika.bash: {o} is not completed" for o in sorted(offered)
-                  if not re.search(rf"{o}\b", completion)]
+                  if not re.search(rf"{o}(?![\w-])", completion)]
         if len(lines) > 24 or max(map(len, lines)) > 80:
             wrong.append(f"{page}: --help does not fit a screen of 80 by 24")
         print("\n".join(wrong) if wrong else f"{page}: {len(offered)} options")

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "x86/model.h"
+
 #define VM_MAX_CPUS	 64u
 #define VM_MAX_DISKS	 16u
 #define VM_MAX_NETS	 8u
@@ -51,6 +53,7 @@ struct vm_config {
 	char *engine; /* "auto", "kvm", "bt" */
 	bool own_irqchip; /* our interrupt chips even where the engine has some */
 	uint64_t memory; /* bytes */
+	struct x86_cpu_spec cpu; /* which processor the guest sees */
 	unsigned cpus;
 	int pins[VM_MAX_CPUS]; /* host CPU of each vCPU, -1: free */
 	struct {

@@ -4,6 +4,21 @@
 
 #include <glib.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Set @err to a VM_CONFIG_ERROR with that sentence; always false. */
 bool config_fail(GError **err, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+
+struct vm_config;
+
+/* ---- options.c ---- */
+/* Whole @text as a number in [min, max]. */
+bool number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *ret);
+/* Split "a,b=c,,d" at single commas; a doubled comma stands for one, so that every file name can
+ * be given. NULL-terminated, never empty; caller frees with g_strfreev(). */
+char **list_split(const char *text);
+/* "key=value" -> value; "key" -> ""; anything else -> NULL. */
+const char *key_value(const char *item, const char *key);
+
+/* ---- cpu.c ---- */
+bool config_apply_cpu(struct vm_config *config, const char *value, GError **err);

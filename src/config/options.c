@@ -21,17 +21,12 @@ struct parse {
 	bool net_none;
 };
 
-/* Whole @text as a number in [min, max]. */
-static bool number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
+bool number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
 {
 	return *text && g_ascii_string_to_unsigned(text, 10, min, max, ret, NULL);
 }
 
-/*
- * Split "a,b=c,,d" at single commas; a doubled comma stands for one, so that every file name can
- * be given. NULL-terminated; caller frees with g_strfreev().
- */
-static char **list_split(const char *text)
+char **list_split(const char *text)
 {
 	g_autoptr(GPtrArray) parts = g_ptr_array_new();
 	GString *part = g_string_new(NULL);
@@ -51,8 +46,7 @@ static char **list_split(const char *text)
 	return (char **)g_ptr_array_free(g_steal_pointer(&parts), FALSE);
 }
 
-/* "key=value" -> value; "key" -> ""; anything else -> NULL. */
-static const char *key_value(const char *item, const char *key)
+const char *key_value(const char *item, const char *key)
 {
 	size_t n = strlen(key);
 
@@ -389,6 +383,8 @@ static const struct option options[] = {
 	{ { "append", "STRING", "kernel command line" }, apply_append },
 	{ { "disk", "FILE[,format=raw][,readonly]", "virtio disk; again for more" }, apply_disk },
 	{ { "memory", "SIZE", "RAM, as 512M or 4G (default 1G)" }, apply_memory },
+	{ { "cpu", "MODEL[,+FLAG,-FLAG]", "max, host, x86-64-v2...; help: all" },
+	  config_apply_cpu },
 	{ { "cpus", "N", "virtual CPUs, 1 to 64 (default 1)" }, apply_cpus },
 	{ { "pin", "VCPU=HOSTCPU,...", "keep vCPUs on host CPUs" }, apply_pin },
 	{ { "mem-backing", "KIND,...", "hugepages, prealloc, merge, lock, node=N" },

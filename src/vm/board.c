@@ -144,7 +144,8 @@ static bool build_engine(struct vm *vm, GError **err)
 		.node = c->mem_backing.node,
 	};
 	struct engine_config engine = {
-		.host = &vm->host, .vcpus = c->cpus, .want_irqchip = !c->own_irqchip
+		.host = &vm->host, .vcpus = c->cpus, .want_irqchip = !c->own_irqchip,
+		.cpu = &c->cpu,
 	};
 
 	b->mem = mem_new(&mem, err);

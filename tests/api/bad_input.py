@@ -81,6 +81,11 @@ def usage_cases():
     refused("unknown option", ["run", "--kernl", "k"], 2, ["--kernl"])
     run("memory is not a size", "--kernel", ELF, "--memory", "lots", status=2, names=["lots"])
     run("no such engine", "--kernel", ELF, "--engine", "warp", status=2, names=["warp"])
+    run("no such processor", "--kernel", ELF, "--cpu", "z80", status=2, names=["z80", "x86-64-v3"])
+    run("no such flag", "--kernel", ELF, "--cpu", "max,+warp", status=2, names=["warp", "help"])
+    run("flag without a sign", "--kernel", ELF, "--cpu", "max,avx", status=2, names=["'avx'"])
+    run("flag that no engine has", "--kernel", ELF, "--cpu", "max,+3dnow", status=1,
+        names=["bt", "3dnow"])
     run("pin to a host CPU that is not there", "--kernel", ELF, "--pin", "0=8000", names=["8000"])
     refused("image: size", ["image", "build", "debian", "--size", "1", "/tmp/x"], 2, ["'1'"])
     refused("image: suite", ["image", "build", "debian", "--suite", "$(x)", "/tmp/x"], 2, ["$(x)"])

@@ -19,12 +19,13 @@ _sika() {
 		--memory) words="256M 512M 1G 2G 4G" ;;
 		--size) words="2G 4G 8G 16G" ;;
 		--suite) words="bookworm trixie sid" ;;
+		--cpu) words="max host x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4 help" ;;
 		--cpus) words="1 2 4 8" ;;
 		--append | --pin | --name | --include) return ;;
 		*)
 			case $verb in
 			run)
-				words="--kernel --initrd --append --disk --memory --cpus --pin --mem-backing
+				words="--kernel --initrd --append --disk --memory --cpu --cpus --pin --mem-backing
 					--net --engine --serial --debug-exit --name --no-reboot --help"
 				;;
 			image)

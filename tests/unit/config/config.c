@@ -50,7 +50,7 @@ START_TEST(takes_every_option)
 		"--memory 512M --cpus=2 --pin 0=1,1=0 --mem-backing prealloc,merge,lock,node=1 "
 		"--net "
 		"user,forward=tcp:2222:22,forward=udp:127.0.0.2:53:5353,mac=52:54:00:0a:bC:01 "
-		"--net tap=tap0 --engine kvm,irqchip=off --serial unix:/s --debug-exit --name n-1 --no-reboot",
+		"--net tap=tap0 --cpu x86-64-v2,+avx,-popcnt --engine kvm,irqchip=off --serial unix:/s --debug-exit --name n-1 --no-reboot",
 		&text);
 
 	ck_assert_msg(c != NULL, "%s", text);
@@ -76,6 +76,9 @@ START_TEST(takes_every_option)
 	ck_assert(c->nets[1].kind == VM_NET_TAP);
 	ck_assert_str_eq(c->nets[1].tap, "tap0");
 	ck_assert_str_eq(c->engine, "kvm");
+	ck_assert_str_eq(x86_cpu_base(c->cpu.base)->name, "x86-64-v2");
+	ck_assert_uint_eq(c->cpu.add[X86_CPUID_1_ECX] >> 28 & 1, 1);
+	ck_assert_uint_eq(c->cpu.drop[X86_CPUID_1_ECX] >> 23 & 1, 1);
 	ck_assert(c->own_irqchip);
 	ck_assert(c->serial == VM_SERIAL_UNIX);
 	ck_assert_str_eq(c->serial_path, "/s");
@@ -150,6 +153,11 @@ static const struct {
 	{ "--kernel k --net none --net user", "'none'" },
 	{ "--kernel k --net user --net none", "'none'" },
 	{ "--kernel k --engine qemu", "'qemu'" },
+	{ "--kernel k --cpu i386", "'i386'" },
+	{ "--kernel k --cpu max,", "''" },
+	{ "--kernel k --cpu max,sse", "'sse'" },
+	{ "--kernel k --cpu max,+", "no flag ''" },
+	{ "--kernel k --cpu host,-sse5", "'sse5'" },
 	{ "--kernel k --engine kvm,irqchip=maybe", "'irqchip=maybe'" },
 	{ "--kernel k --engine kvm,speed=2", "'speed=2'" },
 	{ "--kernel k --serial unix:", "'unix:'" },
