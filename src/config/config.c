@@ -41,6 +41,7 @@ void vm_config_free(struct vm_config *c)
 	}
 	g_free(c->name);
 	g_free(c->engine);
+	g_free(c->bt.off);
 	g_free(c->kernel);
 	g_free(c->initrd);
 	g_free(c->append);
@@ -181,5 +182,6 @@ static bool validate_name(struct vm_config *c, GError **err)
 bool vm_config_validate(struct vm_config *c, GError **err)
 {
 	return validate_boot(c, err) && validate_memory(c, err) && validate_cpus(c, err) &&
+	       config_validate_engine(c, err) &&
 	       validate_nets(c, err) && validate_disks(c, err) && validate_name(c, err);
 }

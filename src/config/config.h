@@ -20,6 +20,8 @@
 #define VM_MAX_FORWARDS	 32u
 #define VM_MIN_MEMORY	 (1ull << 20)
 #define VM_MAX_MEMORY	 (1ull << 40)
+#define VM_MIN_BT_CACHE	 (128ull << 10) /* for each vCPU */
+#define VM_MAX_BT_CACHE	 (1ull << 30)
 #define VM_CMDLINE_BYTES 2048u /* Linux COMMAND_LINE_SIZE on x86 */
 
 struct vm_disk {
@@ -52,6 +54,13 @@ struct vm_config {
 	char *name; /* never NULL after validation */
 	char *engine; /* "auto", "kvm", "bt" */
 	bool own_irqchip; /* our interrupt chips even where the engine has some */
+	/* Of engine bt. */
+	struct {
+		bool interpret; /* translate nothing */
+		char *off; /* "NAME+NAME": optimizations to leave out; NULL: none. The engine knows
+			    * the names. */
+		uint64_t cache_bytes; /* of all vCPUs; 0: its own choice */
+	} bt;
 	uint64_t memory; /* bytes */
 	struct x86_cpu_spec cpu; /* which processor the guest sees */
 	unsigned cpus;

@@ -81,25 +81,6 @@ static bool apply_append(struct vm_config *c, const char *value, GError **err)
 	return true;
 }
 
-static bool apply_engine(struct vm_config *c, const char *value, GError **err)
-{
-	g_auto(GStrv) items = list_split(value);
-
-	if (strcmp(items[0], "auto") && strcmp(items[0], "kvm") && strcmp(items[0], "bt"))
-		return config_fail(err, "--engine: no engine '%s', there are: auto, kvm, bt",
-				   items[0]);
-	replace(&c->engine, items[0]);
-	for (char **item = items + 1; *item; item++) {
-		const char *v = key_value(*item, "irqchip");
-
-		if (!v || (strcmp(v, "on") && strcmp(v, "off")))
-			return config_fail(err, "--engine %s: '%s' is not irqchip=on or irqchip=off",
-					   items[0], *item);
-		c->own_irqchip = !strcmp(v, "off");
-	}
-	return true;
-}
-
 static bool apply_name(struct vm_config *c, const char *value, GError **err)
 {
 	replace(&c->name, value);
@@ -390,7 +371,9 @@ static const struct option options[] = {
 	{ { "mem-backing", "KIND,...", "hugepages, prealloc, merge, lock, node=N" },
 	  apply_mem_backing },
 	{ { "net", "user[,forward=tcp:2222:22]", "or tap=NAME, none (default user)" }, apply_net },
-	{ { "engine", "auto|kvm|bt[,irqchip=off]", "what runs the CPUs (default auto)" }, apply_engine },
+	{ { "engine", "auto|kvm|bt[,irqchip=off]", "what runs the CPUs (default auto)" },
+	  config_apply_engine },
+	{ { "bt-cache", "SIZE", "for code that bt translates" }, config_apply_bt_cache },
 	{ { "serial", "stdio|FILE|unix:PATH|none", "first serial port (default stdio)" },
 	  apply_serial },
 	{ { "debug-exit", NULL, "guest's write to port 0xf4 ends it" }, apply_debug_exit },

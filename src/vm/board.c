@@ -145,7 +145,8 @@ static bool build_engine(struct vm *vm, GError **err)
 	};
 	struct engine_config engine = {
 		.host = &vm->host, .vcpus = c->cpus, .want_irqchip = !c->own_irqchip,
-		.cpu = &c->cpu,
+		.cpu = &c->cpu, .interpret = c->bt.interpret, .off_names = c->bt.off,
+		.cache_total_bytes = c->bt.cache_bytes,
 	};
 
 	b->mem = mem_new(&mem, err);

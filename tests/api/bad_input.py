@@ -86,6 +86,8 @@ def usage_cases():
     run("flag without a sign", "--kernel", ELF, "--cpu", "max,avx", status=2, names=["'avx'"])
     run("flag that no engine has", "--kernel", ELF, "--cpu", "max,+3dnow", status=1,
         names=["bt", "3dnow"])
+    refused("no such optimization", ["run", "--engine", "bt,off=links+warp", "--net", "none",
+                                     "--kernel", ELF], 1, ["'warp'", "links"])
     run("pin to a host CPU that is not there", "--kernel", ELF, "--pin", "0=8000", names=["8000"])
     refused("image: size", ["image", "build", "debian", "--size", "1", "/tmp/x"], 2, ["'1'"])
     refused("image: suite", ["image", "build", "debian", "--suite", "$(x)", "/tmp/x"], 2, ["$(x)"])

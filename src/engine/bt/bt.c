@@ -5,8 +5,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/bits.h"
 #include "base/error.h"
 #include "engine/bt/bt_int.h"
+
+/* Code and blocks reach each other with 32 bits. */
+#define BT_CACHE_MAX (1ull << 30)
 
 static void bt_probe(struct engine_probe *ret)
 {
@@ -50,6 +54,14 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 	engine->vcpu_count = config->vcpus;
 	engine->off = config->off | (config->interpret ? BT_OFF_JIT : 0u);
 	engine->cache_bytes = config->cache_bytes;
+	/* Code takes half as much as the blocks that it is of. */
+	if (config->cache_total_bytes)
+		engine->cache_bytes = (uint32_t)align_down(
+			MIN(config->cache_total_bytes, BT_CACHE_MAX) / config->vcpus / 3 * 2, 4096);
+	if (config->off_names && !bt_off_parse(config->off_names, &engine->off, err)) {
+		free(engine);
+		return NULL;
+	}
 	x86_cpuid_model_max(&max);
 	if (!x86_cpuid_model_make(&engine->model, &max, config->cpu, &missing)) {
 		g_set_error(err, BASE_ERROR, ENOTSUP,

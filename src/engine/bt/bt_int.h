@@ -291,6 +291,10 @@ static inline bool bt_block_is_trusted(const struct bt_block *block)
 	return block->stamp == atomic_load_explicit(block->page, memory_order_acquire);
 }
 
+/* ---- off.c ---- */
+/* Add the bits of "NAME+NAME" (enum bt_off) to *ret_off. False: a sentence that lists the names. */
+bool bt_off_parse(const char *text, uint32_t *ret_off, GError **err);
+
 /* ---- run.c: the loop ---- */
 enum engine_exit bt_vcpu_run(struct engine_vcpu *vcpu);
 /* Set bits of the request word and wake the vCPU where @wake. Any thread. */

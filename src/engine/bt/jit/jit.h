@@ -35,7 +35,7 @@ struct x86_insn;
 
 #define BT_JIT_MAP_BITS 13
 
-/* Switches of struct bt_engine.off: each takes one optimization away, for tests. */
+/* Switches of struct bt_engine.off: each takes one optimization away, for tests. Names: off.c. */
 enum bt_off {
 	BT_OFF_JIT = 1u << 0,	  /* nothing is translated */
 	BT_OFF_LINKS = 1u << 1,	  /* each direct branch goes by the loop */

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+/* engine.c - --engine and the options of the bt engine. */
+#include <string.h>
+
+#include "base/units.h"
+#include "config/config.h"
+#include "config/config_int.h"
+
+static bool apply_item(struct vm_config *c, const char *item, GError **err)
+{
+	const char *v;
+
+	if ((v = key_value(item, "irqchip")) && (!strcmp(v, "on") || !strcmp(v, "off"))) {
+		c->own_irqchip = !strcmp(v, "off");
+		return true;
+	}
+	if (!strcmp(item, "interpret")) {
+		c->bt.interpret = true;
+		return true;
+	}
+	if ((v = key_value(item, "off")) && *v) {
+		g_free(c->bt.off);
+		c->bt.off = g_strdup(v);
+		return true;
+	}
+	return config_fail(err,
+			   "--engine %s: '%s' is none of irqchip=on, irqchip=off, interpret, "
+			   "off=NAME+NAME...",
+			   c->engine, item);
+}
+
+bool config_apply_engine(struct vm_config *config, const char *value, GError **err)
+{
+	g_auto(GStrv) items = list_split(value);
+
+	if (strcmp(items[0], "auto") && strcmp(items[0], "kvm") && strcmp(items[0], "bt"))
+		return config_fail(err, "--engine: no engine '%s', there are: auto, kvm, bt",
+				   items[0]);
+	g_free(config->engine);
+	config->engine = g_strdup(items[0]);
+	for (char **item = items + 1; *item; item++)
+		if (!apply_item(config, *item, err))
+			return false;
+	return true;
+}
+
+bool config_apply_bt_cache(struct vm_config *config, const char *value, GError **err)
+{
+	g_autoptr(GError) why = NULL;
+
+	if (!size_parse(value, MIB, &config->bt.cache_bytes, &why))
+		return config_fail(err, "--bt-cache: %s", why->message);
+	if (config->bt.cache_bytes < VM_MIN_BT_CACHE || config->bt.cache_bytes > VM_MAX_BT_CACHE)
+		return config_fail(err, "--bt-cache: '%s' is not between 128K and 1G", value);
+	return true;
+}
+
+bool config_validate_engine(const struct vm_config *c, GError **err)
+{
+	if (strcmp(c->engine, "bt") && (c->bt.interpret || c->bt.off))
+		return config_fail(err, "--engine %s: '%s' is of engine bt, which has to be named",
+				   c->engine, c->bt.interpret ? "interpret" : "off");
+	if (!strcmp(c->engine, "kvm") && c->bt.cache_bytes)
+		return config_fail(err, "--bt-cache: engine kvm has no such cache");
+	if (c->bt.cache_bytes && c->bt.cache_bytes / c->cpus < VM_MIN_BT_CACHE)
+		return config_fail(err, "--bt-cache: less than 128K for each of %u CPUs", c->cpus);
+	return true;
+}
