@@ -78,11 +78,8 @@ static int write_cr3(struct x86_cpu *cpu, uint64_t value)
 	if (!cpu->long_mode && (s->cr0 & X86_CR0_PG) && (s->cr4 & X86_CR4_PAE) &&
 	    !x86_pdptes_valid(cpu, value))
 		return x86_gp(cpu, 0);
-	/* The TLB is not tagged with PCIDs: only a switch to where we are may keep it. */
-	if (!keep || value != s->cr3) {
-		s->cr3 = value;
-		x86_tlb_flush_local(cpu);
-	}
+	s->cr3 = value;
+	x86_tlb_switch(cpu, s->cr4 & X86_CR4_PCIDE ? value & 0xfff : 0, keep);
 	return X86_STOP;
 }
 
@@ -367,6 +364,13 @@ int x86_op_invpcid(struct x86_cpu *cpu, const struct x86_insn *insn)
 		return x86_gp(cpu, 0);
 	if (type == 0 && !x86_is_canonical(desc[1]))
 		return x86_gp(cpu, 0);
-	x86_tlb_flush(cpu);
+	if (type == 0)
+		x86_tlb_flush_pcid_page(cpu, (uint16_t)desc[0], desc[1]);
+	else if (type == 1)
+		x86_tlb_flush_pcid(cpu, (uint16_t)desc[0]);
+	else if (type == 2)
+		x86_tlb_flush(cpu);
+	else
+		x86_tlb_flush_local(cpu);
 	return X86_STOP;
 }

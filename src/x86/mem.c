@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
- * mem.c - guest memory by the book: segments, the software TLB, page crossings, MMIO.
+ * mem.c - guest memory by the book: segments, page crossings, MMIO. The TLB itself is in tlb.c.
  *
  * Each access is cut into one or two parts, one per page; both are translated before a byte is
  * moved, so that a fault leaves nothing half done. Sources: Intel SDM vol. 3, chapters 4 and 5.
@@ -8,13 +8,6 @@
 #include "softmmu.h"
 
 #include <string.h>
-
-/* Low bits of a TLB entry's gpa. */
-#define ENTRY_EXEC    1u /* instructions may be fetched from it */
-#define ENTRY_WATCHED 2u /* writable, but each store is reported */
-#define ENTRY_GLOBAL  4u /* stays over a write to CR3 */
-
-#define ENTRY_FLAGS 0xfffu
 
 uint64_t x86_ea(const struct x86_cpu *cpu, const struct x86_insn *insn)
 {
@@ -26,11 +19,6 @@ uint64_t x86_ea(const struct x86_cpu *cpu, const struct x86_insn *insn)
 }
 
 /* ---- segments ---- */
-
-static bool is_canonical(uint64_t linear)
-{
-	return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
-}
 
 static int segment_fault(struct x86_cpu *cpu, unsigned seg)
 {
@@ -64,7 +52,7 @@ int x86_linear(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len, bo
 	if (cpu->code_bytes == 8) {
 		uint64_t linear = off + (seg >= X86_FS ? s->base : 0);
 
-		if (!is_canonical(linear) || !is_canonical(linear + len - 1))
+		if (!x86_is_canonical(linear) || !x86_is_canonical(linear + len - 1))
 			return segment_fault(cpu, seg);
 		*ret_linear = linear;
 		return X86_NEXT;
@@ -75,162 +63,7 @@ int x86_linear(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len, bo
 	return X86_NEXT;
 }
 
-/* ---- TLB ---- */
-
-/* The tag of a page in the table of @mode. */
-static uint64_t page_tag(const struct x86_cpu *cpu, unsigned mode, uint64_t linear)
-{
-	return (linear & X86_TLB_PAGE_MASK) | cpu->tlb_gens[mode];
-}
-
-static void flush_mode(struct x86_cpu *cpu, unsigned mode)
-{
-	if (++cpu->tlb_gens[mode] >= 0xfff) {
-		memset(cpu->tlb->entry[mode], 0xff, sizeof(cpu->tlb->entry[mode]));
-		cpu->tlb_gens[mode] = 0;
-	}
-	if (mode == X86_TLB_KERNEL)
-		cpu->tlb_local_count = 0;
-	cpu->tlb_gen = cpu->tlb_gens[cpu->tlb_mode];
-}
-
-static void forget_large(struct x86_cpu *cpu, unsigned half)
-{
-	cpu->tlb_large[half].first = ~(uint64_t)0;
-	cpu->tlb_large[half].last = 0;
-}
-
-void x86_tlb_flush(struct x86_cpu *cpu)
-{
-	for (unsigned mode = 0; mode < X86_TLB_MODES; mode++)
-		flush_mode(cpu, mode);
-	forget_large(cpu, 0);
-	forget_large(cpu, 1);
-	if (cpu->ops->tlb_flushed)
-		cpu->ops->tlb_flushed(cpu);
-}
-
-/* Global pages count only in the kernel's table and in the upper half; there is little else. */
-void x86_tlb_flush_local(struct x86_cpu *cpu)
-{
-	flush_mode(cpu, X86_TLB_KERNEL_AC);
-	flush_mode(cpu, X86_TLB_USER);
-	flush_mode(cpu, X86_TLB_SLOW);
-	if (cpu->tlb_local_count > X86_TLB_LOCAL)
-		flush_mode(cpu, X86_TLB_KERNEL);
-	for (unsigned i = 0; i < cpu->tlb_local_count; i++) {
-		struct x86_tlb_entry *e = &cpu->tlb->entry[X86_TLB_KERNEL][cpu->tlb_local[i]];
-
-		if (!(e->gpa & ENTRY_GLOBAL))
-			e->read_tag = e->write_tag = ~(uint64_t)0;
-	}
-	cpu->tlb_local_count = 0;
-	forget_large(cpu, 0);
-	if (cpu->ops->tlb_flushed_local)
-		cpu->ops->tlb_flushed_local(cpu);
-	else if (cpu->ops->tlb_flushed)
-		cpu->ops->tlb_flushed(cpu);
-}
-
-void x86_tlb_flush_page(struct x86_cpu *cpu, uint64_t linear)
-{
-	unsigned half = linear >> 63;
-
-	/* Any 4 KiB piece of a large page may be cached: SDM vol. 3, 4.10.2.3. */
-	if (linear >= cpu->tlb_large[half].first && linear <= cpu->tlb_large[half].last) {
-		x86_tlb_flush(cpu);
-		return;
-	}
-	for (unsigned mode = 0; mode < X86_TLB_MODES; mode++) {
-		struct x86_tlb_entry *e = x86_tlb_slot(cpu, mode, linear);
-
-		if (e->read_tag == page_tag(cpu, mode, linear))
-			e->read_tag = e->write_tag = ~(uint64_t)0;
-	}
-	if (cpu->ops->tlb_flushed_page)
-		cpu->ops->tlb_flushed_page(cpu, linear);
-	else if (cpu->ops->tlb_flushed)
-		cpu->ops->tlb_flushed(cpu);
-}
-
-void x86_tlb_protect(struct x86_cpu *cpu, uint64_t gpa)
-{
-	for (unsigned mode = 0; mode < X86_TLB_MODES; mode++) {
-		for (unsigned i = 0; i < X86_TLB_SIZE; i++) {
-			struct x86_tlb_entry *e = &cpu->tlb->entry[mode][i];
-
-			if (((e->gpa ^ gpa) & ~(uint64_t)ENTRY_FLAGS) == 0)
-				e->write_tag = ~(uint64_t)0;
-		}
-	}
-}
-
-static void note_large(struct x86_cpu *cpu, uint64_t linear, unsigned page_bits)
-{
-	uint64_t first = linear & ~(((uint64_t)1 << page_bits) - 1);
-	uint64_t last = first + ((uint64_t)1 << page_bits) - 1;
-	unsigned half = linear >> 63;
-
-	if (page_bits == 12)
-		return;
-	if (first < cpu->tlb_large[half].first)
-		cpu->tlb_large[half].first = first;
-	if (last > cpu->tlb_large[half].last)
-		cpu->tlb_large[half].last = last;
-}
-
-/* Find the RAM of a translated page and let the TLB remember it. */
-static void fill(struct x86_cpu *cpu, unsigned mode, uint64_t linear, unsigned access,
-		 const struct x86_walk *walk, struct x86_part *part)
-{
-	struct x86_tlb_entry *e = x86_tlb_slot(cpu, mode, linear);
-	uint64_t page = walk->gpa & X86_TLB_PAGE_MASK;
-	bool write = access & X86_PF_W, direct = true, global = walk->global && linear >> 63;
-	bool exec = walk->executable && (mode >= X86_TLB_USER ? walk->user :
-					 !walk->user || !(cpu->s.cr4 & X86_CR4_SMEP));
-	uint8_t *host = cpu->ops->ram_page(cpu, page, write, &direct);
-
-	part->gpa = walk->gpa;
-	part->direct = direct;
-	part->host = host ? host + (walk->gpa & 0xfff) : NULL;
-	if (!host)
-		return;
-	note_large(cpu, linear, walk->page_bits);
-	if (mode == X86_TLB_KERNEL && !global) {
-		if (cpu->tlb_local_count < X86_TLB_LOCAL)
-			cpu->tlb_local[cpu->tlb_local_count] = (uint16_t)(e - cpu->tlb->entry[mode]);
-		if (cpu->tlb_local_count <= X86_TLB_LOCAL)
-			cpu->tlb_local_count++;
-	}
-	e->read_tag = page_tag(cpu, mode, linear);
-	e->write_tag = write && direct ? e->read_tag : ~(uint64_t)0;
-	e->addend = (uint64_t)(uintptr_t)host - (linear & X86_TLB_PAGE_MASK);
-	e->gpa = page | (exec ? ENTRY_EXEC : 0) | (write && !direct ? ENTRY_WATCHED : 0) |
-		 (global ? ENTRY_GLOBAL : 0);
-}
-
-/* Of a page that the TLB holds. False: it has to be walked. */
-static bool lookup(struct x86_cpu *cpu, unsigned mode, uint64_t linear, bool write,
-		   struct x86_part *part)
-{
-	struct x86_tlb_entry *e = x86_tlb_slot(cpu, mode, linear);
-	uint64_t tag = page_tag(cpu, mode, linear);
-
-	if (e->read_tag != tag)
-		return false;
-	part->gpa = (e->gpa & X86_TLB_PAGE_MASK) | (linear & 0xfff);
-	part->host = (uint8_t *)(uintptr_t)(e->addend + linear);
-	part->direct = true;
-	if (!write || e->write_tag == tag)
-		return true;
-	if (!(e->gpa & ENTRY_WATCHED))
-		return false;
-	if (!cpu->ops->ram_page(cpu, e->gpa & X86_TLB_PAGE_MASK, true, &part->direct))
-		return false;
-	if (part->direct)
-		e->write_tag = tag;
-	return true;
-}
+/* ---- pages ---- */
 
 static int map_part(struct x86_cpu *cpu, unsigned mode, uint64_t linear, bool write,
 		    struct x86_part *part)
@@ -239,12 +72,12 @@ static int map_part(struct x86_cpu *cpu, unsigned mode, uint64_t linear, bool wr
 	struct x86_walk walk;
 	int r;
 
-	if (lookup(cpu, mode, linear, write, part))
+	if (x86_tlb_lookup(cpu, mode, linear, write, part))
 		return X86_NEXT;
 	r = x86_walk(cpu, linear, access, mode == X86_TLB_KERNEL_AC, &walk);
 	if (r != X86_NEXT)
 		return r;
-	fill(cpu, mode, linear, access, &walk, part);
+	x86_tlb_insert(cpu, mode, linear, access, &walk, part);
 	return X86_NEXT;
 }
 
@@ -534,7 +367,7 @@ static int code_linear(struct x86_cpu *cpu, uint64_t rip, uint64_t *ret_linear)
 
 	if (cpu->code_bytes == 8) {
 		*ret_linear = rip;
-		return is_canonical(rip) ? X86_NEXT : x86_gp(cpu, 0);
+		return x86_is_canonical(rip) ? X86_NEXT : x86_gp(cpu, 0);
 	}
 	if (rip > cs->limit)
 		return x86_gp(cpu, 0);
@@ -551,8 +384,8 @@ static int map_fetch(struct x86_cpu *cpu, uint64_t linear, struct x86_part *part
 	bool direct;
 	int r;
 
-	if (likely(e->gpa & ENTRY_EXEC) && lookup(cpu, mode, linear, false, part)) {
-		cpu->fetch_global = e->gpa & ENTRY_GLOBAL;
+	if (likely(e->gpa & X86_TLB_EXEC) && x86_tlb_lookup(cpu, mode, linear, false, part)) {
+		cpu->fetch_global = e->gpa & X86_TLB_GLOBAL;
 		return X86_NEXT;
 	}
 	cpu->fetch_global = false;
@@ -563,7 +396,7 @@ static int map_fetch(struct x86_cpu *cpu, uint64_t linear, struct x86_part *part
 	/* What may be fetched may be read, unless SMAP forbids it. */
 	if (mode == X86_TLB_USER || !walk.user || !(cpu->s.cr4 & X86_CR4_SMAP)) {
 		walk.executable = true;
-		fill(cpu, mode, linear, access, &walk, part);
+		x86_tlb_insert(cpu, mode, linear, access, &walk, part);
 		return X86_NEXT;
 	}
 	part->gpa = walk.gpa;

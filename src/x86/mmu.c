@@ -85,9 +85,10 @@ static uint64_t read_entry(struct x86_cpu *cpu, uint64_t gpa, unsigned bytes)
 	return __atomic_load_n((const uint32_t *)(const void *)page, __ATOMIC_RELAXED);
 }
 
-/* Set @bits in an entry if it still is what was judged. False: it changed. */
+/* Set @bits in an entry if it still is what was judged. False: it changed, or it is @quiet and the
+ * store would have to be reported. */
 static bool update_entry(struct x86_cpu *cpu, const struct step *step, uint64_t bits,
-			 unsigned bytes)
+			 unsigned bytes, bool quiet)
 {
 	bool direct = true, done;
 	uint64_t want = step->entry | bits;
@@ -95,6 +96,8 @@ static bool update_entry(struct x86_cpu *cpu, const struct step *step, uint64_t 
 
 	if (!page)
 		return true; /* a table outside RAM keeps no bits */
+	if (quiet && !direct)
+		return false;
 	page += step->gpa & PAGE_MASK;
 	if (bytes == 8) {
 		uint64_t old = step->entry;
@@ -273,8 +276,8 @@ static int page_fault(struct x86_cpu *cpu, uint64_t linear, unsigned access, uin
 	return x86_raise_pf(cpu, linear, error);
 }
 
-/* False when an entry changed and the walk has to start again. */
-static bool mark_used(struct x86_cpu *cpu, struct walk *w, bool write)
+/* False when an entry changed and the walk has to start again. @quiet: see update_entry(). */
+static bool mark_used(struct x86_cpu *cpu, struct walk *w, bool write, bool quiet)
 {
 	for (unsigned i = 0; i < w->steps; i++) {
 		struct step *step = &w->step[i];
@@ -286,7 +289,7 @@ static bool mark_used(struct x86_cpu *cpu, struct walk *w, bool write)
 			bits |= PTE_D;
 		if ((step->entry & bits) == bits)
 			continue;
-		if (!update_entry(cpu, step, bits, w->entry_bytes))
+		if (!update_entry(cpu, step, bits, w->entry_bytes, quiet))
 			return false;
 		step->entry |= bits;
 	}
@@ -301,10 +304,24 @@ static void identity(uint64_t linear, struct x86_walk *ret)
 	};
 }
 
+static void walk_result(const struct x86_cpu *cpu, const struct walk *w, uint64_t linear,
+			unsigned access, struct x86_walk *ret)
+{
+	uint64_t leaf = w->step[w->steps - 1].entry;
+
+	*ret = (struct x86_walk){
+		.gpa = w->frame | (linear & ((1ull << w->page_bits) - 1)),
+		.page_bits = w->page_bits,
+		.writable = (leaf & PTE_D) && may_write(cpu, w->rights, access & X86_PF_U),
+		.user = w->rights & PTE_U,
+		.executable = !(w->rights & PTE_NX),
+		.global = (leaf & PTE_G) && (cpu->s.cr4 & X86_CR4_PGE),
+	};
+}
+
 int x86_walk(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted,
 	     struct x86_walk *ret)
 {
-	bool write = access & X86_PF_W;
 	struct walk w;
 
 	if (!(cpu->s.cr0 & X86_CR0_PG)) {
@@ -321,23 +338,26 @@ int x86_walk(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_li
 			return page_fault(cpu, linear, access, why);
 		if (!is_allowed(cpu, w.rights, access, smap_lifted))
 			return page_fault(cpu, linear, access, X86_PF_P);
-		if (mark_used(cpu, &w, write))
+		if (mark_used(cpu, &w, access & X86_PF_W, false))
 			break;
 		if (i == MAX_RETRIES)
 			return page_fault(cpu, linear, access, 0);
 	}
-
-	uint64_t leaf = w.step[w.steps - 1].entry;
-
-	*ret = (struct x86_walk){
-		.gpa = w.frame | (linear & ((1ull << w.page_bits) - 1)),
-		.page_bits = w.page_bits,
-		.writable = (leaf & PTE_D) && may_write(cpu, w.rights, access & X86_PF_U),
-		.user = w.rights & PTE_U,
-		.executable = !(w.rights & PTE_NX),
-		.global = (leaf & PTE_G) && (cpu->s.cr4 & X86_CR4_PGE),
-	};
+	walk_result(cpu, &w, linear, access, ret);
 	return X86_NEXT;
+}
+
+bool x86_walk_quietly(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted,
+		      struct x86_walk *ret)
+{
+	struct walk w;
+
+	if (!cpu->long_mode || descend(cpu, linear, &w) ||
+	    !is_allowed(cpu, w.rights, access, smap_lifted) ||
+	    !mark_used(cpu, &w, access & X86_PF_W, true))
+		return false;
+	walk_result(cpu, &w, linear, access, ret);
+	return true;
 }
 
 int x86_translate(struct x86_cpu *cpu, uint64_t linear, unsigned access, uint64_t *ret_gpa)

@@ -50,23 +50,59 @@ static inline uint64_t x86_linear64(const struct x86_cpu *cpu, const struct x86_
 	return linear;
 }
 
+/* Low bits of a TLB entry's gpa. */
+#define X86_TLB_EXEC	1u /* instructions may be fetched from it */
+#define X86_TLB_WATCHED 2u /* writable, but each store is reported */
+#define X86_TLB_GLOBAL	4u /* stays over a write to CR3 */
+#define X86_TLB_FLAGS	0xfffu
+
+struct x86_part;
+
+/* tlb.c: of a page that the TLB holds (false: walk), and what a walk found. */
+bool x86_tlb_lookup(struct x86_cpu *cpu, unsigned mode, uint64_t linear, bool write,
+		    struct x86_part *part);
+void x86_tlb_insert(struct x86_cpu *cpu, unsigned mode, uint64_t linear, unsigned access,
+		    const struct x86_walk *walk, struct x86_part *part);
+
+static inline struct x86_tlb_entry *x86_tlb_slot_in(const struct x86_cpu *cpu, unsigned mode,
+						    unsigned space, uint64_t linear)
+{
+	struct x86_tlb_entry *e = cpu->tlb->entry;
+	uint64_t page = linear >> 12;
+
+	switch (mode) {
+	case X86_TLB_KERNEL:
+		return &e[page % X86_TLB_KERNEL_SIZE];
+	case X86_TLB_KERNEL_AC:
+		return &e[X86_TLB_AC_AT + space * X86_TLB_AC_SIZE + page % X86_TLB_AC_SIZE];
+	case X86_TLB_USER:
+		return &e[X86_TLB_USER_AT + space * X86_TLB_USER_SIZE + page % X86_TLB_USER_SIZE];
+	default:
+		return &e[X86_TLB_SLOW_AT];
+	}
+}
+
 static inline struct x86_tlb_entry *x86_tlb_slot(const struct x86_cpu *cpu, unsigned mode,
 						 uint64_t linear)
 {
-	return &cpu->tlb->entry[mode][(linear >> 12) & (X86_TLB_SIZE - 1)];
+	return x86_tlb_slot_in(cpu, mode, cpu->space_now, linear);
 }
+
+_Static_assert(sizeof(struct x86_tlb_entry) == 32, "the shift below");
 
 /* The slot in the table of the current rights. */
 static inline const struct x86_tlb_entry *x86_tlb_now(const struct x86_cpu *cpu, uint64_t linear)
 {
-	return &cpu->tlb_table[(linear >> 12) & (X86_TLB_SIZE - 1)];
+	const uint8_t *table = (const uint8_t *)cpu->tlb_table;
+
+	return (const struct x86_tlb_entry *)(const void *)(table + (linear >> 7 & cpu->tlb_mask));
 }
 
 /* The tag that an access of @len bytes at @linear needs. Where it crosses a page this is the next
  * page's tag, which the slot of the first page never holds. */
-static inline uint64_t x86_tlb_tag(const struct x86_cpu *cpu, uint64_t linear, unsigned len)
+static inline uint64_t x86_tlb_tag(uint64_t linear, unsigned len)
 {
-	return ((linear + len - 1) & X86_TLB_PAGE_MASK) | cpu->tlb_gen;
+	return (linear + len - 1) & X86_TLB_PAGE_MASK;
 }
 
 /* Host address, or NULL when the slow path has to decide. */
@@ -74,7 +110,7 @@ static inline uint8_t *x86_host_read(const struct x86_cpu *cpu, uint64_t linear,
 {
 	const struct x86_tlb_entry *e = x86_tlb_now(cpu, linear);
 
-	if (likely(e->read_tag == x86_tlb_tag(cpu, linear, len)))
+	if (likely(e->read_tag == x86_tlb_tag(linear, len)))
 		return (uint8_t *)(uintptr_t)(e->addend + linear);
 	return NULL;
 }
@@ -83,7 +119,7 @@ static inline uint8_t *x86_host_write(const struct x86_cpu *cpu, uint64_t linear
 {
 	const struct x86_tlb_entry *e = x86_tlb_now(cpu, linear);
 
-	if (likely(e->write_tag == x86_tlb_tag(cpu, linear, len)))
+	if (likely(e->write_tag == x86_tlb_tag(linear, len)))
 		return (uint8_t *)(uintptr_t)(e->addend + linear);
 	return NULL;
 }

@@ -107,8 +107,7 @@ void x86_update_mode(struct x86_cpu *cpu)
 		cpu->tlb_mode = X86_TLB_SLOW;
 	else
 		cpu->tlb_mode = x86_rights_mode(cpu);
-	cpu->tlb_table = cpu->tlb->entry[cpu->tlb_mode];
-	cpu->tlb_gen = cpu->tlb_gens[cpu->tlb_mode];
+	x86_tlb_select(cpu);
 }
 
 void x86_cpu_sync(struct x86_cpu *cpu)

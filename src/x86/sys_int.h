@@ -107,11 +107,6 @@ static inline unsigned x86_iopl(const struct x86_cpu *cpu)
 }
 
 /* 48 bits: five-level paging is not offered. */
-static inline bool x86_is_canonical(uint64_t linear)
-{
-	return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
-}
-
 static inline uint64_t x86_size_mask(unsigned bytes)
 {
 	return bytes >= 8 ? ~0ull : (1ull << (bytes * 8)) - 1;

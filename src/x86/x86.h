@@ -74,20 +74,30 @@ struct x86_cpu_ops {
 	bool (*should_stop)(struct x86_cpu *cpu);
 	/* The linear address space changed under the fetch path (CR3, INVLPG, mode...). */
 	void (*tlb_flushed)(struct x86_cpu *cpu);
-	/* All but global pages of the upper half. Optional: absent means tlb_flushed(). */
-	void (*tlb_flushed_local)(struct x86_cpu *cpu);
+	/* CR3 was written, or the space of a PCID flushed: the one in use is @space (below
+	 * X86_TLB_SPACES), and unless @kept, @changed has lost all but global pages of the upper half.
+	 * Optional: absent means tlb_flushed(). */
+	void (*tlb_switched)(struct x86_cpu *cpu, unsigned space, unsigned changed, bool kept);
 	/* Only the page of @linear. Optional: absent means tlb_flushed(). */
 	void (*tlb_flushed_page)(struct x86_cpu *cpu, uint64_t linear);
 	/* VMCALL or VMMCALL: registers in the state. May be NULL; false: #UD. */
 	bool (*hypercall)(struct x86_cpu *cpu);
 };
 
-/* Softmmu TLB: one table per kind of access rights, see x86/softmmu.h. A tag is the linear page with
- * the generation of its table in its low 12 bits, so that a flush need not touch the table; a tag of ~0 never
- * matches. host = addend + linear address. */
-#define X86_TLB_BITS  10
-#define X86_TLB_SIZE  (1u << X86_TLB_BITS)
-#define X86_TLB_LOCAL 64u
+/*
+ * Softmmu TLB, see x86/tlb.c: a table per kind of access rights, and for all but the kernel's one per
+ * address space. A tag is the address of a linear page; one that is not that of a page never matches, nor
+ * does 0 but in the first and last slot. host = addend + linear address.
+ *
+ * A space is what goes by one PCID. Numbers of spaces are reused, the least recent first.
+ */
+#define X86_TLB_SPACES	    6u /* as many as Linux uses PCIDs at a time */
+#define X86_TLB_KERNEL_SIZE 4096u
+#define X86_TLB_AC_SIZE	    1024u
+#define X86_TLB_USER_SIZE   4096u
+#define X86_TLB_LOCAL	    64u
+#define X86_TLB_BACK_SETS   4096u
+#define X86_TLB_BACK_WAYS   4u
 
 enum x86_tlb_mode {
 	X86_TLB_KERNEL,
@@ -105,8 +115,27 @@ struct x86_tlb_entry {
 	uint64_t gpa; /* of the page; low bits are private to mem.c */
 };
 
+/* All tables, one behind the other; that of X86_TLB_SLOW is one entry. */
+#define X86_TLB_TABLES	(2u + 2u * X86_TLB_SPACES)
+#define X86_TLB_AC_AT	X86_TLB_KERNEL_SIZE
+#define X86_TLB_USER_AT (X86_TLB_AC_AT + X86_TLB_SPACES * X86_TLB_AC_SIZE)
+#define X86_TLB_SLOW_AT (X86_TLB_USER_AT + X86_TLB_SPACES * X86_TLB_USER_SIZE)
+
+/* Memory that is zeroed will do: x86_cpu_reset() makes it empty. */
 struct x86_tlb {
-	struct x86_tlb_entry entry[X86_TLB_MODES][X86_TLB_SIZE];
+	struct x86_tlb_entry entry[X86_TLB_SLOW_AT + 1];
+	/* Which 64th parts of each table hold anything. */
+	uint64_t touched[X86_TLB_TABLES];
+	/* Entries that may write, by guest-physical page: for x86_tlb_protect(). */
+	uint32_t back[X86_TLB_BACK_SETS][X86_TLB_BACK_WAYS];
+};
+
+struct x86_tlb_space {
+	uint16_t pcid;
+	bool used;
+	uint32_t last; /* when it was switched to */
+	/* 2 MiB pages it holds pieces of: a bit per page number modulo 1024. */
+	uint64_t large[16];
 };
 
 struct x86_cpu {
@@ -126,16 +155,19 @@ struct x86_cpu {
 	 * instruction, and clears it. */
 	bool stop_requested;
 
-	uint16_t tlb_gen; /* 0..0xffe: what the low bits of valid tags hold; that of tlb_mode */
-	uint16_t tlb_gens[X86_TLB_MODES];
 	/* Slots of the kernel's table with pages that are not global: what a write to CR3 drops. */
 	uint16_t tlb_local[X86_TLB_LOCAL];
 	uint16_t tlb_local_count; /* above X86_TLB_LOCAL: too many, drop all */
 	bool fetch_global; /* x86_fetch_address(): in a global page of the upper half */
-	/* Linear ranges that hold every large page in the TLB, lower and upper half: mem.c. */
+	struct x86_tlb_space space[X86_TLB_SPACES];
+	uint8_t space_now;
+	uint32_t space_clock;
+	bool tlb_foreign;	/* global pages of the lower half are in */
+	uint64_t tlb_large[16]; /* as space.large, of the upper half in all spaces */
+	/* Linear ranges that hold all other pages that are not of 4 KiB, lower and upper half. */
 	struct {
 		uint64_t first, last; /* first > last: none */
-	} tlb_large[2];
+	} tlb_huge[2];
 
 	uint64_t features; /* bit per enum x86_feature that the model offers: x86_features() */
 
@@ -150,7 +182,8 @@ struct x86_cpu {
 
 	const struct x86_cpu_ops *ops; /* borrowed */
 	struct x86_tlb *tlb;	       /* borrowed, given by the holder */
-	const struct x86_tlb_entry *tlb_table; /* tlb->entry[tlb_mode]: x86_update_mode() */
+	const struct x86_tlb_entry *tlb_table; /* of tlb_mode and space_now */
+	uint64_t tlb_mask; /* bytes: what of a page number * sizeof entry counts in tlb_table */
 	const struct x86_cpuid_model *model; /* borrowed */
 };
 
@@ -196,8 +229,13 @@ int x86_fetch_bytes(struct x86_cpu *cpu, uint8_t *buf, unsigned max);
 
 /* Must follow each change of translation from outside. */
 void x86_tlb_flush(struct x86_cpu *cpu);
-void x86_tlb_flush_local(struct x86_cpu *cpu); /* all but global pages */
 void x86_tlb_flush_page(struct x86_cpu *cpu, uint64_t linear);
+/*
+ * Let the TLB know the page of an explicit data access that has missed, where that takes neither a
+ * fault nor anything a device would see. @tag: what the entry's tag must be for the access, as in
+ * softmmu.h. True: it is now.
+ */
+bool x86_tlb_fill(struct x86_cpu *cpu, uint64_t linear, uint64_t tag, bool write);
 /* Drop write rights to one guest-physical page: its stores have to be reported from now on. */
 void x86_tlb_protect(struct x86_cpu *cpu, uint64_t gpa);
 

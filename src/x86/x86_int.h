@@ -11,6 +11,11 @@ int x86_raise_pf(struct x86_cpu *cpu, uint64_t linear, uint32_t error);
 #define x86_ud(cpu)	 x86_raise(cpu, X86_UD)
 #define x86_gp(cpu, err) x86_raise_error(cpu, X86_GP, err)
 
+static inline bool x86_is_canonical(uint64_t linear)
+{
+	return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
+}
+
 /* ---- memory operands ---- (mem.c)
  * Offsets are within segment @seg: limits, canonical form, paging and rights of the current CPL are
  * checked; page crossings and MMIO handled. All return X86_NEXT or X86_FAULT. @len 1..64. */
@@ -56,6 +61,9 @@ struct x86_walk {
  * supervisor data accesses unless @smap_lifted. */
 int x86_walk(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted,
 	     struct x86_walk *ret);
+/* The same where it succeeds and no store has to be reported; false: nothing was done. */
+bool x86_walk_quietly(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted,
+		      struct x86_walk *ret);
 /* Guest-physical access by the walker; false when it is not RAM (reads give all ones). */
 bool x86_phys_read(struct x86_cpu *cpu, uint64_t gpa, void *buf, unsigned len);
 
@@ -82,6 +90,16 @@ static inline unsigned x86_rights_mode(const struct x86_cpu *cpu)
 		return X86_TLB_USER;
 	return (cpu->s.rflags & X86_FL_AC) ? X86_TLB_KERNEL_AC : X86_TLB_KERNEL;
 }
+
+/* ---- TLB ---- (tlb.c) */
+/* CR3 was written with @pcid, 0 where there are none; @keep: what the TLB knows of it is still good. */
+void x86_tlb_switch(struct x86_cpu *cpu, uint16_t pcid, bool keep);
+/* INVPCID: one address of @pcid, all of @pcid, all but global pages. */
+void x86_tlb_flush_pcid_page(struct x86_cpu *cpu, uint16_t pcid, uint64_t linear);
+void x86_tlb_flush_pcid(struct x86_cpu *cpu, uint16_t pcid);
+void x86_tlb_flush_local(struct x86_cpu *cpu);
+/* cpu->tlb_table, after tlb_mode or the space changed. */
+void x86_tlb_select(struct x86_cpu *cpu);
 
 /* ---- debug registers, single step ---- (debug.c) */
 void x86_debug_update(struct x86_cpu *cpu); /* after DR7 or RFLAGS.TF */

@@ -190,6 +190,74 @@ static void large(void)
 	check_fault(14, 9);
 }
 
+#define NO_FLUSH (1ull << 63)
+
+static void invpcid(word type, word pcid, const void *linear)
+{
+	struct {
+		uint64_t pcid, linear;
+	} descriptor = { pcid, (uintptr_t)linear };
+
+	asm volatile("invpcid %0, %1" : : "m"(descriptor), "r"(type) : "memory");
+}
+
+static void go_to_pcid(word pcid)
+{
+	write_cr3((read_cr3() & ~0xffful) | pcid | NO_FLUSH);
+}
+
+static void put_code(uint8_t *at, uint8_t value)
+{
+	at[0] = 0xb8; /* mov eax, value */
+	memset(at + 1, 0, 4);
+	at[1] = value;
+	at[5] = 0xc3;
+}
+
+static unsigned run_code(void)
+{
+	return ((unsigned (*)(void))(uintptr_t)virt)();
+}
+
+/* What was read and run with one PCID, and is invalidated with another one in use, is gone. */
+static void invpcid_from_another(uint8_t *other)
+{
+	uint8_t *page[2] = { phys, other };
+
+	put_code(phys, 1);
+	put_code(other, 2);
+	for (unsigned i = 0; i < 200; i++) {
+		unsigned type = i & 3;
+
+		go_to_pcid(5);
+		*pte = (uintptr_t)page[i & 1] | PTE_P | PTE_W;
+		invlpg(virt);
+		check_equal(run_code(), 1 + (i & 1));
+		check_equal(*(volatile uint32_t *)(virt + 1), 1 + (i & 1));
+		go_to_pcid(6);
+		*pte = (uintptr_t)page[~i & 1] | PTE_P | PTE_W;
+		invpcid(type, 5, virt);
+		go_to_pcid(5);
+		check_equal(run_code(), 1 + (~i & 1));
+		check_equal(*(volatile uint32_t *)(virt + 1), 1 + (~i & 1));
+	}
+	/* Global pages are of all PCIDs. */
+	*pte = (uintptr_t)phys | PTE_P | PTE_W | PTE_G;
+	invlpg(virt);
+	check_equal(run_code(), 1);
+	go_to_pcid(6);
+	*pte = (uintptr_t)other | PTE_P | PTE_W | PTE_G;
+	invlpg(virt);
+	check_equal(run_code(), 2);
+	go_to_pcid(5);
+	check_equal(run_code(), 2);
+	*pte = (uintptr_t)phys | PTE_P | PTE_W;
+	invpcid(2, 0, virt);
+	check_equal(run_code(), 1);
+	TRY("invpcid (%0), %1;", : : "r"(other), "r"(4ul) : "memory");
+	check_fault(13, 0);
+}
+
 static void global_and_pcid(void)
 {
 	uint8_t *other = page_alloc();
@@ -214,6 +282,8 @@ static void global_and_pcid(void)
 	check_equal(*(volatile uint8_t *)virt, 1);
 	write_cr3((read_cr3() & ~0xffful) | 5); /* flushes 5 */
 	check_equal(*(volatile uint8_t *)virt, 1);
+	if (cpuid(7, 0).b & (1u << 10))
+		invpcid_from_another(other);
 	write_cr3(read_cr3() & ~0xffful);
 	write_cr4(read_cr4() & ~(word)CR4_PCIDE);
 }

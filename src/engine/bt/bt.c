@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "base/bits.h"
 #include "base/error.h"
@@ -94,7 +95,7 @@ static void bt_vcpu_free(struct engine_vcpu *base)
 		return;
 	atomic_store(&bt_engine_of(vcpu)->vcpu[base->index], NULL);
 	bt_cache_fini(vcpu);
-	free(vcpu);
+	munmap(vcpu, sizeof(*vcpu));
 }
 
 static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GError **err)
@@ -103,11 +104,11 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 	struct bt_vcpu *vcpu = NULL;
 
 	if (index >= engine->vcpu_count ||
-	    posix_memalign((void **)&vcpu, 64, sizeof(*vcpu)) != 0) {
+	    (vcpu = mmap(NULL, sizeof(*vcpu), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) == MAP_FAILED) {
 		g_set_error(err, BASE_ERROR, EIO, "engine bt: cannot make CPU %u", index);
 		return NULL;
 	}
-	memset(vcpu, 0, sizeof(*vcpu));
 	vcpu->base.engine = base;
 	vcpu->base.index = index;
 	vcpu->cpu.ops = &bt_cpu_ops;
@@ -116,7 +117,7 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 	if (bt_cache_init(vcpu, engine->vcpu_count, engine->cache_bytes) < 0) {
 		g_set_error(err, BASE_ERROR, EIO,
 			    "engine bt: no memory for the code cache of CPU %u", index);
-		free(vcpu);
+		munmap(vcpu, sizeof(*vcpu));
 		return NULL;
 	}
 	if (engine->off & BT_OFF_JIT)

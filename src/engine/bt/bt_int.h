@@ -14,8 +14,9 @@
  *
  * Fetch context: two instruction fetches from the same RIP give the same bytes when privilege (user or
  * not), code size, CS base and limit, and all translations are the same. The context has a
- * number, vcpu->epoch; links and map entries carry it. A TLB flush starts a new series of numbers; that
- * of the kernel goes on over a write to CR3 while all its code lies in global pages.
+ * number, vcpu->epoch; links and map entries carry it. A TLB flush starts a new series of numbers. Each
+ * address space that the TLB holds has one for user code; the kernel's goes on over a write to CR3 while
+ * all its code lies in global pages.
  *
  * Code that is overwritten
  *
@@ -151,12 +152,14 @@ struct bt_vcpu {
 	struct bt_block *current; /* being executed, or NULL */
 	uint32_t epoch;
 	uint32_t epoch_series; /* the last number given to a series */
-	uint32_t series_user, series_kernel; /* in use at privilege 3, and below */
+	/* In use at privilege 3, by address space (x86.h), and below. */
+	uint32_t series_user[X86_TLB_SPACES], series_kernel;
 	bool kernel_local; /* code below privilege 3 was fetched from a page that is not global */
 	uint64_t context_base; /* CS base and limit the series holds for */
 	uint32_t context_limit;
-	/* Pages that the series was used for: a bit per page number modulo 4096. */
-	uint64_t fetched[BT_FETCHED_WORDS];
+	/* Pages that the series were used for: a bit per page number modulo 4096. Of the lower half by
+	 * address space; the last are those of the upper half. */
+	uint64_t fetched[X86_TLB_SPACES + 1][BT_FETCHED_WORDS];
 	uint32_t hot_steps;
 	uint32_t pauses;
 	bool unhalted;	  /* BT_REQ_UNHALT was taken, no HLT has ended by it */
@@ -276,7 +279,8 @@ int bt_cross_decode(struct bt_vcpu *vcpu, const uint8_t *bytes, unsigned avail,
 /* Recompute the fetch context after anything that may have changed it. */
 void bt_context_update(struct bt_vcpu *vcpu);
 void bt_context_flush(struct bt_vcpu *vcpu);
-void bt_context_flush_local(struct bt_vcpu *vcpu);
+/* See tlb_switched() in struct x86_cpu_ops. */
+void bt_context_switch(struct bt_vcpu *vcpu, unsigned changed, bool kept);
 void bt_context_flush_page(struct bt_vcpu *vcpu, uint64_t linear);
 
 static inline struct bt_block *bt_block_at(const struct bt_vcpu *vcpu, uint32_t offset)

@@ -50,8 +50,18 @@ static uint32_t bt_next_series(struct bt_vcpu *vcpu)
 	if (unlikely(!(vcpu->epoch_series << 4))) { /* numbers begin again: nothing old may match */
 		bt_cache_flush(vcpu);
 		vcpu->series_kernel = vcpu->epoch_series++;
+		for (unsigned i = 0; i < X86_TLB_SPACES; i++)
+			vcpu->series_user[i] = vcpu->epoch_series++;
 	}
 	return vcpu->epoch_series;
+}
+
+/* User and kernel are told apart by a bit of the epoch: they may share a number. */
+static void bt_all_series(struct bt_vcpu *vcpu)
+{
+	for (unsigned i = 0; i < X86_TLB_SPACES; i++)
+		vcpu->series_user[i] = bt_next_series(vcpu);
+	vcpu->series_kernel = bt_next_series(vcpu);
 }
 
 void bt_context_update(struct bt_vcpu *vcpu)
@@ -64,41 +74,52 @@ void bt_context_update(struct bt_vcpu *vcpu)
 	if (unlikely(base != vcpu->context_base || limit != vcpu->context_limit)) {
 		vcpu->context_base = base;
 		vcpu->context_limit = limit;
-		vcpu->series_user = vcpu->series_kernel = bt_next_series(vcpu);
+		bt_all_series(vcpu);
 	}
 	/* Bits: user, code size 2, 4, 8 as 0, 1, 2; and one that keeps 0 free. */
-	vcpu->epoch = (cpu->cpl == 3 ? vcpu->series_user : vcpu->series_kernel) << 4 | 8 |
-		      (cpu->code_bytes / 4u) << 1 | (cpu->cpl == 3);
+	vcpu->epoch = (cpu->cpl == 3 ? vcpu->series_user[cpu->space_now] : vcpu->series_kernel)
+			      << 4 |
+		      8 | (cpu->code_bytes / 4u) << 1 | (cpu->cpl == 3);
 }
 
 void bt_context_flush(struct bt_vcpu *vcpu)
 {
-	vcpu->series_user = vcpu->series_kernel = bt_next_series(vcpu);
+	bt_all_series(vcpu);
 	vcpu->kernel_local = false;
 	memset(vcpu->fetched, 0, sizeof(vcpu->fetched));
 	bt_context_update(vcpu);
 }
 
-void bt_context_flush_local(struct bt_vcpu *vcpu)
+void bt_context_switch(struct bt_vcpu *vcpu, unsigned changed, bool kept)
 {
 	if (vcpu->kernel_local) {
 		bt_context_flush(vcpu);
 		return;
 	}
-	vcpu->series_user = bt_next_series(vcpu);
+	if (!kept) {
+		vcpu->series_user[changed] = bt_next_series(vcpu);
+		memset(vcpu->fetched[changed], 0, sizeof(vcpu->fetched[0]));
+	}
 	bt_context_update(vcpu);
 }
 
 static uint64_t *bt_fetched_word(struct bt_vcpu *vcpu, uint64_t linear)
 {
-	return &vcpu->fetched[(linear >> 18) % BT_FETCHED_WORDS];
+	unsigned space = linear >> 63 ? X86_TLB_SPACES : vcpu->cpu.space_now;
+
+	return &vcpu->fetched[space][(linear >> 18) % BT_FETCHED_WORDS];
 }
 
-/* Most pages that are unmapped hold data: nothing was fetched from them in this series. */
+/* Most pages that are unmapped hold data: nothing was fetched from them in this series. Global pages
+ * of the lower half would be of all spaces. */
 void bt_context_flush_page(struct bt_vcpu *vcpu, uint64_t linear)
 {
-	if (*bt_fetched_word(vcpu, linear) >> (linear >> 12 & 63) & 1)
+	if (!(*bt_fetched_word(vcpu, linear) >> (linear >> 12 & 63) & 1) && !vcpu->cpu.tlb_foreign)
+		return;
+	if (linear >> 63 || vcpu->kernel_local || vcpu->cpu.tlb_foreign)
 		bt_context_flush(vcpu);
+	else
+		bt_context_switch(vcpu, vcpu->cpu.space_now, false);
 }
 
 /* ---- blocks ---- */

@@ -185,9 +185,9 @@ static void bt_op_tlb_flushed(struct x86_cpu *cpu)
 	bt_context_flush(bt_vcpu_of(cpu));
 }
 
-static void bt_op_tlb_flushed_local(struct x86_cpu *cpu)
+static void bt_op_tlb_switched(struct x86_cpu *cpu, unsigned space, unsigned changed, bool kept)
 {
-	bt_context_flush_local(bt_vcpu_of(cpu));
+	bt_context_switch(bt_vcpu_of(cpu), changed, kept);
 }
 
 static void bt_op_tlb_flushed_page(struct x86_cpu *cpu, uint64_t linear)
@@ -212,6 +212,6 @@ const struct x86_cpu_ops bt_cpu_ops = {
 	.should_stop = bt_op_should_stop,
 	.hypercall = bt_op_hypercall,
 	.tlb_flushed = bt_op_tlb_flushed,
-	.tlb_flushed_local = bt_op_tlb_flushed_local,
+	.tlb_switched = bt_op_tlb_switched,
 	.tlb_flushed_page = bt_op_tlb_flushed_page,
 };

@@ -102,7 +102,6 @@ static inline struct env *env_new(void)
 	e->ram = aligned_alloc(4096, ENV_RAM_BYTES);
 	ck_assert_ptr_nonnull(e->ram);
 	memset(e->ram, 0, ENV_RAM_BYTES);
-	memset(&e->tlb, 0xff, sizeof(e->tlb));
 	e->cpu.ops = &env_ops;
 	e->cpu.tlb = &e->tlb;
 	x86_cpuid_model_max(&e->model);

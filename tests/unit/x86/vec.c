@@ -59,8 +59,7 @@ static struct x86_cpu *cpu_new(void)
 
 	memset(cpu, 0, sizeof(*cpu));
 	cpu->ops = &ops;
-	cpu->tlb = malloc(sizeof(*cpu->tlb));
-	memset(cpu->tlb, 0xff, sizeof(*cpu->tlb));
+	cpu->tlb = calloc(1, sizeof(*cpu->tlb));
 	cpu->s.cr0 = X86_CR0_PE | X86_CR0_NE | X86_CR0_ET;
 	cpu->s.cr4 = X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE;
 	cpu->s.xcr0 = 7;

@@ -199,6 +199,48 @@ static const uint8_t *stub_call(struct emit *e, bool vec)
 	return start;
 }
 
+/* What a call of C may spoil, to cpu->s or back. */
+static void emit_spoiled(struct emit *e, bool store)
+{
+	static const uint8_t regs[] = { H_RAX, H_RCX, H_RDX, H_RSI, H_RDI, H_R8, H_R9, H_R10, H_R11 };
+	uint8_t *skip;
+
+	for (unsigned i = 0; i < sizeof(regs); i++) {
+		if (store)
+			emit_store_gs(e, GS_GPR(regs[i]), regs[i]);
+		else
+			emit_load_gs(e, regs[i], GS_GPR(regs[i]));
+	}
+	emit_vec_test(e);
+	skip = emit_jcc(e, CC_E);
+	emit_vec_move(e, store);
+	if (store)
+		EMIT(e, .vex = true, .map = 1, .opcode = 0x77); /* vzeroupper */
+	emit_patch_here(e, skip);
+}
+
+/* The TLB has missed T_ADDR, whose tag would be T_2. Back with ZF clear when it now hits. Flags are
+ * saved or of no use. */
+static uint8_t *stub_fill(struct emit *e, bool write)
+{
+	uint8_t *stub = e->p;
+
+	emit_lea(e, H_RSP, H_RSP, -8);
+	emit_spoiled(e, true);
+	emit_load_gs(e, H_RDI, GS_VCPU(jit.self));
+	emit_mov_rr(e, H_RSI, T_ADDR);
+	emit_mov_rr(e, H_RDX, T_2);
+	emit_mov_imm32(e, H_RCX, write);
+	emit_mov_imm64(e, H_RAX, (uintptr_t)x86_tlb_fill);
+	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 2, .rm = H_RAX);
+	EMIT(e, .map = 1, .opcode = 0xb6, .kind = EMIT_REG, .reg = T_1, .rm = H_RAX);
+	emit_spoiled(e, false);
+	emit_lea(e, H_RSP, H_RSP, 8);
+	EMIT(e, .opcode = 0x85, .kind = EMIT_REG, .reg = T_1, .rm = T_1);
+	emit_byte(e, 0xc3);
+	return stub;
+}
+
 static void emit_test_gs32(struct emit *e, size_t off, uint32_t mask)
 {
 	EMIT(e, .opcode = 0xf7, .kind = EMIT_GS, .rm = H_NONE, .disp = (int32_t)off, .imm = mask,
@@ -293,6 +335,8 @@ int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena)
 	jit->call = stub_call(&e, false);
 	jit->call_vec = stub_call(&e, true);
 	stub_vec_load(jit, &e);
+	jit->fill_read = stub_fill(&e, false);
+	jit->fill_write = stub_fill(&e, true);
 	jit->on = !e.full;
 	jit->used = jit->first = 4096;
 	return 0;

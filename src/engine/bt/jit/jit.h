@@ -9,6 +9,9 @@
  * same call is the slow path of every emitted one, so that faults, MMIO, page crossings and
  * all modes of a processor are in one place, the interpreter.
  *
+ * Memory. Operands go by the TLB, inline (tr_memory.c). What misses it calls for its page to be filled in
+ * and tries again; what that does not help goes to the handler.
+ *
  * Registers. Host RAX RCX RDX RBX RBP RSI RDI R8-R11 are the guest's; host R12 is guest RSP; guest
  * R12-R15 stay in cpu->s; R13-R15 are scratch. GS points at struct x86_cpu. RSP is the host's.
  * Vector registers are either all in the host's registers or all in cpu->s (jit.vec_loaded).
@@ -94,7 +97,7 @@ struct bt_jit {
 	uint8_t *code, *exec; /* the two mappings */
 	uint32_t size, used, first; /* first: behind the stubs */
 	/* Stubs, in the writable mapping. */
-	uint8_t *enter, *leave, *leave_link, *vec_load;
+	uint8_t *enter, *leave, *leave_link, *vec_load, *fill_read, *fill_write;
 	const uint8_t *call, *call_vec;
 	uint64_t translated, translated_insns, handler_insns; /* statistics */
 	struct bt_jit_target map[1u << BT_JIT_MAP_BITS];

@@ -11,7 +11,9 @@
 
 struct tr_slow {
 	uint8_t *site;
+	uint8_t *retry; /* where the TLB is looked at, or NULL */
 	uint8_t insn;
+	bool write;
 };
 
 struct tr {
@@ -51,6 +53,8 @@ void tr_flags_want(struct tr *t, unsigned i);
 void tr_flags_written(struct tr *t, unsigned i);
 /* To the slow path of @i, which is its handler. Flags are saved. */
 void tr_slow_if(struct tr *t, unsigned i, unsigned cc);
+/* Where the TLB has missed: @retry when it has been filled. T_ADDR: the address, T_2: the tag. */
+void tr_miss_if(struct tr *t, unsigned i, unsigned cc, uint8_t *retry, bool write);
 void tr_slow_finish(struct tr *t);
 void tr_handler(struct tr *t, unsigned i);
 

@@ -33,18 +33,24 @@ void tr_flags_written(struct tr *t, unsigned i)
 	}
 }
 
-static void slow_at(struct tr *t, unsigned i, uint8_t *site)
+static void slow_at(struct tr *t, const struct tr_slow *slow)
 {
 	if (t->slow_count == BT_JIT_SLOW) {
 		t->failed = true;
 		return;
 	}
-	t->slow[t->slow_count++] = (struct tr_slow){ .site = site, .insn = (uint8_t)i };
+	t->slow[t->slow_count++] = *slow;
 }
 
 void tr_slow_if(struct tr *t, unsigned i, unsigned cc)
 {
-	slow_at(t, i, emit_jcc(&t->e, cc));
+	slow_at(t, &(struct tr_slow){ .site = emit_jcc(&t->e, cc), .insn = (uint8_t)i });
+}
+
+void tr_miss_if(struct tr *t, unsigned i, unsigned cc, uint8_t *retry, bool write)
+{
+	slow_at(t, &(struct tr_slow){ .site = emit_jcc(&t->e, cc), .retry = retry,
+				      .insn = (uint8_t)i, .write = write });
 }
 
 static void emit_handler(struct tr *t, unsigned i)
@@ -62,13 +68,27 @@ void tr_handler(struct tr *t, unsigned i)
 	t->in_host = t->in_mem = true;
 }
 
-/* Slow paths of an instruction share one call. */
+/* Fill the TLB and try again. Returns the jump for where that is not possible. */
+static uint8_t *emit_fill(struct tr *t, const struct tr_slow *slow)
+{
+	const struct bt_jit *jit = &t->vcpu->jit;
+
+	emit_patch_here(&t->e, slow->site);
+	emit_call_to(&t->e, slow->write ? jit->fill_write : jit->fill_read);
+	emit_jcc_to(&t->e, CC_NE, slow->retry);
+	return emit_jmp(&t->e);
+}
+
+/* Slow paths of an instruction share one call of its handler. */
 void tr_slow_finish(struct tr *t)
 {
 	for (unsigned n = 0; n < t->slow_count;) {
-		unsigned i = t->slow[n].insn;
+		unsigned i = t->slow[n].insn, end = n;
 
-		for (; n < t->slow_count && t->slow[n].insn == i; n++)
+		for (; end < t->slow_count && t->slow[end].insn == i; end++)
+			if (t->slow[end].retry)
+				t->slow[end].site = emit_fill(t, &t->slow[end]);
+		for (; n < end; n++)
 			emit_patch_here(&t->e, t->slow[n].site);
 		emit_handler(t, i);
 		if (t->resume[i])

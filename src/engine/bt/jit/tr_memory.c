@@ -54,33 +54,34 @@ void tr_shr(struct emit *e, bool wide, unsigned reg, uint8_t n)
 	     .imm_len = 1);
 }
 
+#define GS_CPU(field) ((int32_t)offsetof(struct x86_cpu, field))
 
-_Static_assert(sizeof(struct x86_tlb_entry) == 32, "the shift below");
+_Static_assert(sizeof(struct x86_tlb_entry) == 32, "the rotation below");
 
 /*
- * T_ADDR: linear address on entry, host address behind. The tag is made by adding the TLB's generation,
- * so that low bits left in by @align can never come out as a valid tag. Spoils T_1, T_2 and flags.
+ * T_ADDR: linear address on entry, host address behind. Low bits left in the tag by @align make it one
+ * that no entry has. Spoils T_1, T_2 and flags.
  */
 static void emit_tlb(struct tr *t, unsigned i, unsigned len, unsigned align, bool write)
 {
 	struct emit *e = &t->e;
+	uint8_t *retry = e->p;
 
-	emit_mov_rr(e, T_1, T_ADDR);
-	tr_shr(e, false, T_1, 7);
-	tr_alu_imm(e, ALU_AND, false, T_1, (X86_TLB_SIZE - 1) << 5);
+	EMIT(e, .vex = true, .map = 3, .opcode = 0xf0, .rep = 0xf2, .kind = EMIT_REG, .reg = T_1,
+	     .rm = T_ADDR, .imm = 7, .imm_len = 1); /* rorx */
+	EMIT(e, .opcode = 0x23, .kind = EMIT_GS, .reg = T_1, .rm = H_NONE,
+	     .disp = GS_CPU(tlb_mask));
 	EMIT(e, .opcode = 0x03, .w = true, .kind = EMIT_GS, .reg = T_1, .rm = H_NONE,
-	     .disp = (int32_t)offsetof(struct x86_cpu, tlb_table));
+	     .disp = GS_CPU(tlb_table));
 	if (align > 1 || len == 1)
 		emit_mov_rr(e, T_2, T_ADDR);
 	else
 		emit_lea(e, T_2, T_ADDR, (int32_t)len - 1);
 	tr_alu_imm(e, ALU_AND, true, T_2, (int32_t)(0xfffff000u | (align - 1)));
-	EMIT(e, .opcode = 0x03, .p66 = true, .kind = EMIT_GS, .reg = T_2, .rm = H_NONE,
-	     .disp = (int32_t)offsetof(struct x86_cpu, tlb_gen));
 	EMIT(e, .opcode = 0x3b, .w = true, .kind = EMIT_MEM, .reg = T_2, .rm = T_1, .index = H_NONE,
 	     .disp = write ? (int32_t)offsetof(struct x86_tlb_entry, write_tag) :
 			     (int32_t)offsetof(struct x86_tlb_entry, read_tag));
-	tr_slow_if(t, i, CC_NE);
+	tr_miss_if(t, i, CC_NE, retry, write);
 	EMIT(e, .opcode = 0x03, .w = true, .kind = EMIT_MEM, .reg = T_ADDR, .rm = T_1,
 	     .index = H_NONE, .disp = (int32_t)offsetof(struct x86_tlb_entry, addend));
 }
