@@ -32,11 +32,8 @@ def unpack_host_root(directory):
     """The image's files as a root for chroot: the host then runs the very same programs."""
     subprocess.run(["debugfs", "-R", f"rdump / {directory}", REAL], check=True,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    os.makedirs(os.path.join(directory, "tmp"), exist_ok=True)
-    with open(os.path.join(directory, "dev", "null"), "wb"):
-        pass
-    for name in ("urandom", "random"):
-        os.symlink("/proc/self/fd/0", os.path.join(directory, "dev", name))
+    for name in ("dev", "proc", "tmp"):
+        os.makedirs(os.path.join(directory, name), exist_ok=True)
     with open(SCRIPT, "rb") as f, open(os.path.join(directory, "real.sh"), "wb") as g:
         g.write(f.read())
 

@@ -82,12 +82,12 @@ class Guest:
                   "stty -echo; dmesg -n 1")
         self.run("true")
 
-    def run(self, command):
+    def run(self, command, timeout=TIMEOUT):
         """Output of a command; Failure when its status is not 0."""
         self.mark += 1
         # Typed with quotes inside, so that only the output matches.
         self.send(f"echo \"<\"{self.mark}\"[\"; {command}; echo \"]\"{self.mark}\":$?>\"")
-        m = self.expect(rf"<{self.mark}\[\r?\n((?s:.*?))\]{self.mark}:(\d+)>", command)
+        m = self.expect(rf"<{self.mark}\[\r?\n((?s:.*?))\]{self.mark}:(\d+)>", command, timeout)
         if m[2] != "0":
             raise Failure(f"'{command}' in the guest: status {m[2]}")
         return m[1].replace("\r", "")
