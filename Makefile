@@ -15,7 +15,7 @@ help:
 	@echo 'make test      all tests, closing with a line of totals'
 	@echo 'make test-kvm  the kvm engine on the hardware ABI, inside an emulated machine'
 	@echo 'make fuzz      the long forms of the fuzzers and of the oracle (SECONDS_EACH=600)'
-	@echo 'make bench     measure against QEMU'
+	@echo 'make bench     measure against QEMU and the host (bench/bench.py --help)'
 	@echo 'make install   to DESTDIR, below PREFIX ($(PREFIX))'
 	@echo 'make clean     remove build directories; images in out/ stay'
 
