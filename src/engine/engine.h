@@ -21,6 +21,8 @@
 #include "mem/mem.h"
 
 struct engine;
+struct engine_apic;
+struct engine_chips;
 struct engine_vcpu;
 struct x86_cpu_spec;
 struct x86_cpuid_model;
@@ -126,6 +128,16 @@ struct engine_ops {
 	/* Whole architectural state, engine-neutral (x86/state.h). 0 or -errno. */
 	int (*vcpu_get_state)(struct engine_vcpu *vcpu, struct x86_state *state);
 	int (*vcpu_set_state)(struct engine_vcpu *vcpu, const struct x86_state *state);
+	/* The chips of an engine with ENGINE_CAP_IRQCHIP (chips.h), with no vCPU running. A vCPU's
+	 * local APIC is set after its state. 0 or -errno. */
+	int (*vcpu_get_apic)(struct engine_vcpu *vcpu, struct engine_apic *apic);
+	int (*vcpu_set_apic)(struct engine_vcpu *vcpu, const struct engine_apic *apic);
+	int (*chips_get)(struct engine *engine, struct engine_chips *chips);
+	int (*chips_set)(struct engine *engine, const struct engine_chips *chips);
+	/* What the paravirtual clock of a guest shows, in nanoseconds. Set before the vCPUs'
+	 * states; it goes on from there. 0 or -errno. */
+	int (*clock_get)(struct engine *engine, uint64_t *ret_ns);
+	int (*clock_set)(struct engine *engine, uint64_t ns);
 	const char *(*vcpu_error)(const struct engine_vcpu *vcpu);
 
 	/* With ENGINE_CAP_IRQCHIP. */

@@ -113,6 +113,7 @@ struct x86_fpu {
 	uint64_t fdp;
 	uint16_t fcs, fds; /* legacy selectors; zero where the CPU deprecates them */
 	uint32_t mxcsr;
+	uint32_t pkru;
 };
 
 enum x86_activity {
@@ -138,9 +139,13 @@ struct x86_state {
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 	uint64_t pat, tsc_aux, misc_enable, spec_ctrl, debugctl, mcg_status;
 	uint64_t xss;
+	uint64_t tsc_adjust; /* IA32_TSC_ADJUST; the offset it names is in tsc already */
+	/* Of processors that our own model is not: 0 under it. */
+	uint64_t misc_features, tsx_ctrl, umwait_control;
 	uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_var[16];
 	/* Paravirtual clock, Linux Documentation/virt/kvm/x86/msr.rst. */
-	uint64_t pv_system_time, pv_wall_clock, pv_steal_time, pv_eoi, pv_async_pf, pv_poll_control;
+	uint64_t pv_system_time, pv_wall_clock, pv_steal_time, pv_eoi, pv_async_pf, pv_async_pf_int;
+	uint64_t pv_poll_control;
 
 	uint64_t tsc; /* the guest's time stamp counter when the state was read */
 

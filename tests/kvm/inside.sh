@@ -115,7 +115,10 @@ if [ ! -c /dev/kvm ]; then
 	finish
 fi
 case $work in
-engine) check "engine against kvm-amd, npt=$(word lab_npt)" test_kvm_engine ;;
+engine)
+	check "engine against kvm-amd, npt=$(word lab_npt)" test_kvm_engine
+	check "state of both engines, npt=$(word lab_npt)" test_engine_state
+	;;
 boot:*)
 	IFS=: read -r _ cpus memory engine <<-END
 		$work

@@ -97,7 +97,9 @@ cp "$work/inner.gz" "$outer/inner.gz"
 cp "$here/inside.sh" "$outer/init"
 chmod +x "$outer/init"
 programs=("$build/src/cli/sika" "$build/src/vmm/sika-vmm")
-[ -x "$build/tests/kvm/test_kvm_engine" ] && programs+=("$build/tests/kvm/test_kvm_engine")
+for p in test_kvm_engine test_engine_state; do
+	[ -x "$build/tests/kvm/$p" ] && programs+=("$build/tests/kvm/$p")
+done
 for p in "${programs[@]}"; do
 	cp "$p" "$outer/sika/"
 	ldd "$p" | awk '/=> \// { print $3 } /^[ \t]*\// { print $1 }'

@@ -228,6 +228,18 @@ static int bt_vcpu_set_state(struct engine_vcpu *base, const struct x86_state *s
 	return 0;
 }
 
+static int bt_clock_get(struct engine *base, uint64_t *ret_ns)
+{
+	*ret_ns = bt_clock_guest_ns(&((struct bt_engine *)base)->clock);
+	return 0;
+}
+
+static int bt_clock_set(struct engine *base, uint64_t ns)
+{
+	bt_clock_set_guest_ns(&((struct bt_engine *)base)->clock, ns);
+	return 0;
+}
+
 static const char *bt_vcpu_error(const struct engine_vcpu *vcpu)
 {
 	return ((const struct bt_vcpu *)vcpu)->error;
@@ -252,6 +264,8 @@ const struct engine_ops engine_bt = {
 	.vcpu_tsc = bt_vcpu_tsc,
 	.vcpu_get_state = bt_vcpu_get_state,
 	.vcpu_set_state = bt_vcpu_set_state,
+	.clock_get = bt_clock_get,
+	.clock_set = bt_clock_set,
 	.vcpu_error = bt_vcpu_error,
 	.dirty_start = bt_dirty_start,
 	.dirty_sync = bt_dirty_sync,

@@ -166,7 +166,6 @@ struct bt_vcpu {
 	bool irq_waiting; /* the local APIC may have something for us */
 	bool stepping;	  /* one instruction at a time */
 	uint64_t all_acked; /* every vCPU has acknowledged this sync */
-	uint64_t tsc_adjust;
 	bt_trace_fn trace;
 	void *trace_arg;
 	char error[128];
@@ -189,6 +188,8 @@ struct bt_clock {
 	uint64_t tsc_start; /* counter and monotonic time when the machine was opened */
 	uint64_t ns_start;
 	uint64_t wall_start_ns;
+	/* What the guest's clock showed, or would have shown, at tsc_start. */
+	_Atomic uint64_t guest_start_ns;
 	_Atomic uint64_t hz;
 };
 
@@ -320,6 +321,10 @@ extern const struct x86_cpu_ops bt_cpu_ops;
 void bt_clock_init(struct bt_clock *clock);
 /* Frequency of the counter; measured on first use. */
 uint64_t bt_clock_hz(struct bt_clock *clock);
+/* The paravirtual clock: nanoseconds since the machine was opened, or from where it was set to go
+ * on. */
+uint64_t bt_clock_guest_ns(const struct bt_clock *clock);
+void bt_clock_set_guest_ns(struct bt_clock *clock, uint64_t ns);
 uint64_t bt_clock_counter(const struct bt_clock *clock);
 void bt_pv_cpuid(struct bt_vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
 void bt_pv_hypercall(struct bt_vcpu *vcpu);

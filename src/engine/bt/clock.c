@@ -83,3 +83,20 @@ uint64_t bt_clock_hz(struct bt_clock *clock)
 		hz = expected;
 	return hz;
 }
+
+/* Not by the counter, whose rate would have to be known: the two keep pace, and a reading is needed
+ * only to the microsecond. */
+static uint64_t bt_clock_elapsed_ns(const struct bt_clock *clock)
+{
+	return bt_clock_ns(CLOCK_MONOTONIC_RAW) - clock->ns_start;
+}
+
+uint64_t bt_clock_guest_ns(const struct bt_clock *clock)
+{
+	return atomic_load(&clock->guest_start_ns) + bt_clock_elapsed_ns(clock);
+}
+
+void bt_clock_set_guest_ns(struct bt_clock *clock, uint64_t ns)
+{
+	atomic_store(&clock->guest_start_ns, ns - bt_clock_elapsed_ns(clock));
+}

@@ -96,7 +96,8 @@ static void bt_op_set_tsc(struct x86_cpu *cpu, uint64_t value)
 
 	/* SDM vol. 3, "Time-Stamp Counter Adjustment": a write to the counter moves the
 	 * adjustment by as much. */
-	vcpu->tsc_adjust += offset - atomic_load_explicit(&vcpu->tsc_offset, memory_order_relaxed);
+	vcpu->cpu.s.tsc_adjust +=
+		offset - atomic_load_explicit(&vcpu->tsc_offset, memory_order_relaxed);
 	atomic_store_explicit(&vcpu->tsc_offset, offset, memory_order_relaxed);
 	bt_pv_clock_write(vcpu);
 }
@@ -105,8 +106,8 @@ static void bt_set_tsc_adjust(struct bt_vcpu *vcpu, uint64_t value)
 {
 	uint64_t offset = atomic_load_explicit(&vcpu->tsc_offset, memory_order_relaxed);
 
-	offset += value - vcpu->tsc_adjust;
-	vcpu->tsc_adjust = value;
+	offset += value - vcpu->cpu.s.tsc_adjust;
+	vcpu->cpu.s.tsc_adjust = value;
 	atomic_store_explicit(&vcpu->tsc_offset, offset, memory_order_relaxed);
 	bt_pv_clock_write(vcpu);
 }
@@ -125,7 +126,7 @@ static bool bt_op_rdmsr(struct x86_cpu *cpu, uint32_t msr, uint64_t *ret_value)
 	if (bt_msr_is_apic(msr))
 		return host->ops->apic_read_msr(host, vcpu->base.index, msr, ret_value);
 	if (msr == BT_MSR_TSC_ADJUST) {
-		*ret_value = vcpu->tsc_adjust;
+		*ret_value = vcpu->cpu.s.tsc_adjust;
 		return true;
 	}
 	return bt_pv_rdmsr(vcpu, msr, ret_value);

@@ -88,8 +88,9 @@ static void bt_pvclock_scale(uint64_t hz, uint32_t *ret_mul, int8_t *ret_shift)
 }
 
 /*
- * The page says: nanoseconds since the machine was opened, as a function of this vCPU's TSC. It changes
- * only when the guest sets its TSC. The version is odd while the rest is being written.
+ * The page says: nanoseconds since the machine was opened, as a function of this vCPU's TSC. It
+ * changes only when the guest sets its TSC, and where the machine goes on that was saved elsewhere.
+ * The version is odd while the rest is being written.
  */
 void bt_pv_clock_write(struct bt_vcpu *vcpu)
 {
@@ -108,7 +109,7 @@ void bt_pv_clock_write(struct bt_vcpu *vcpu)
 	bt_pvclock_scale(bt_clock_hz(&engine->clock), &mul, &shift);
 	store_le64(page + BT_PVCLOCK_TSC,
 		   engine->clock.tsc_start + atomic_load(&vcpu->tsc_offset));
-	store_le64(page + BT_PVCLOCK_NS, 0);
+	store_le64(page + BT_PVCLOCK_NS, atomic_load(&engine->clock.guest_start_ns));
 	store_le32(page + BT_PVCLOCK_MUL, mul);
 	page[BT_PVCLOCK_SHIFT] = (uint8_t)shift;
 	page[BT_PVCLOCK_FLAGS] = BT_PVCLOCK_TSC_STABLE;
@@ -123,7 +124,7 @@ void bt_pv_clock_write(struct bt_vcpu *vcpu)
 static void bt_wall_clock_write(struct bt_vcpu *vcpu, gpa_t gpa)
 {
 	struct bt_engine *engine = bt_engine_of(vcpu);
-	uint64_t ns = engine->clock.wall_start_ns;
+	uint64_t ns = engine->clock.wall_start_ns - atomic_load(&engine->clock.guest_start_ns);
 	uint8_t page[12];
 
 	store_le32(page, 2);

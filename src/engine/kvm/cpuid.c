@@ -29,6 +29,54 @@
 /* Leaves that hold features which no word of a model names: PMU, SGX, tracing, key locker, AMX, AVX10. */
 static const uint8_t unnamed_leaves[] = { 0xa, 0x12, 0x14, 0x19, 0x1d, 0x1e, 0x24 };
 
+/* XCR0 bits that struct x86_state has: x87, SSE, AVX, the three of AVX-512, PKRU. */
+#define XCR0_KNOWN 0x2e7u
+
+/*
+ * What the host may offer and struct x86_state has no place for: a guest that used it would come
+ * out of a saved machine without it. Bits to clear in EAX, EBX, ECX, EDX.
+ */
+static const struct {
+	uint32_t function, index;
+	uint32_t clear[4];
+} not_in_state[] = {
+	/* SGX, MPX, processor trace; CET shadow stacks; user interrupts, architectural LBR, AMX,
+	 * CET indirect branch tracking */
+	{ 7, 0,
+	  { 0, 1u << 2 | 1u << 14 | 1u << 25, 1u << 7,
+	    1u << 5 | 1u << 19 | 1u << 20 | 1u << 22 | 1u << 24 | 1u << 25 } },
+	/* FRED and LKGS, AMX; AMX, CET for supervisors, AVX10, APX */
+	{ 7, 1,
+	  { 1u << 17 | 1u << 18 | 1u << 21, 0, 0, 1u << 8 | 1u << 18 | 1u << 19 | 1u << 21 } },
+	{ 0xa, 0, { ~0u, ~0u, ~0u, ~0u } }, /* performance counters */
+	{ 0xd, 0, { ~XCR0_KNOWN, 0, 0, ~0u } }, /* other states of XSAVE */
+	{ 0xd, 1, { 1u << 4, 0, ~0u, ~0u } }, /* XFD, states of supervisors */
+	{ 0x14, 0, { ~0u, ~0u, ~0u, ~0u } },
+	{ 0x19, 0, { ~0u, ~0u, ~0u, ~0u } },
+	{ 0x1c, 0, { ~0u, ~0u, ~0u, ~0u } },
+	{ 0x1d, 0, { ~0u, ~0u, ~0u, ~0u } },
+	{ 0x1e, 0, { ~0u, ~0u, ~0u, ~0u } },
+	{ 0x80000001, 0, { 0, 0, 1u << 23, 0 } }, /* extended performance counters */
+	{ 0x80000022, 0, { ~0u, ~0u, ~0u, ~0u } },
+};
+
+static void hide_what_is_not_in_state(struct kvm_cpuid_entry2 *e)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(not_in_state); i++) {
+		const uint32_t *clear = not_in_state[i].clear;
+
+		if (not_in_state[i].function != e->function || not_in_state[i].index != e->index)
+			continue;
+		e->eax &= ~clear[0];
+		e->ebx &= ~clear[1];
+		e->ecx &= ~clear[2];
+		e->edx &= ~clear[3];
+	}
+	/* One subleaf of 0xd for each state. */
+	if (e->function == 0xd && e->index > 1 && (e->index > 31 || !(XCR0_KNOWN & 1u << e->index)))
+		e->eax = e->ebx = e->ecx = e->edx = 0;
+}
+
 static struct kvm_cpuid2 *cpuid_read(int dev_fd, GError **err)
 {
 	struct kvm_cpuid2 *cpuid = g_malloc0(sizeof(*cpuid) +
@@ -37,6 +85,8 @@ static struct kvm_cpuid2 *cpuid_read(int dev_fd, GError **err)
 
 	cpuid->nent = KVM_CPUID_MAX;
 	r = kvm_ioctl(dev_fd, KVM_GET_SUPPORTED_CPUID, cpuid);
+	for (unsigned i = 0; r >= 0 && i < cpuid->nent; i++)
+		hide_what_is_not_in_state(&cpuid->entries[i]);
 	if (r >= 0)
 		return cpuid;
 	g_set_error(err, BASE_ERROR, -r,
@@ -63,6 +113,17 @@ static uint32_t *reg_of(struct kvm_cpuid_entry2 *e, unsigned reg)
 	uint32_t *const regs[] = { &e->eax, &e->ebx, &e->ecx, &e->edx };
 
 	return regs[reg];
+}
+
+uint32_t kvm_cpuid_xcr0(const struct kvm *kvm)
+{
+	for (unsigned i = 0; i < kvm->cpuid->nent; i++) {
+		const struct kvm_cpuid_entry2 *e = &kvm->cpuid->entries[i];
+
+		if (e->function == 0xd && e->index == 0)
+			return e->eax;
+	}
+	return 0;
 }
 
 static unsigned bits_for(unsigned count)

@@ -18,6 +18,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "engine/chips.h"
 #include "x86/x86.h"
 
 #define KVM_DEV "/dev/kvm"
@@ -121,6 +122,8 @@ int kvm_ioeventfd(struct engine *engine, bool pio, uint64_t addr, unsigned len, 
 /* ---- cpuid.c ---- */
 /* The machine's table, for the model @spec; behind the set-up of interrupt chips and MSRs. -errno. */
 int kvm_cpuid_setup(struct kvm *kvm, const struct x86_cpu_spec *spec, GError **err);
+/* States of XSAVE that the guest is offered, as bits of XCR0. */
+uint32_t kvm_cpuid_xcr0(const struct kvm *kvm);
 bool kvm_cpu_max(struct x86_cpuid_model *ret, GError **err);
 /* The vCPU's own table from the machine's. Caller frees with g_free(). */
 struct kvm_cpuid2 *kvm_cpuid_for(const struct kvm *kvm, unsigned index);
@@ -129,6 +132,8 @@ struct kvm_cpuid2 *kvm_cpuid_for(const struct kvm *kvm, unsigned index);
 void kvm_msr_setup(struct kvm *kvm, int vcpu_fd);
 int kvm_msr_get(const struct kvm_vcpu *vcpu, uint32_t msr, uint64_t *ret);
 int kvm_msr_set(const struct kvm_vcpu *vcpu, uint32_t msr, uint64_t value);
+/* Should the state have that MSR: what it is now. */
+void kvm_msr_note(struct x86_state *state, uint32_t msr, uint64_t value);
 int kvm_msrs_load(const struct kvm_vcpu *vcpu, struct x86_state *state);
 int kvm_msrs_store(const struct kvm_vcpu *vcpu, const struct x86_state *state, bool with_tsc);
 
@@ -138,6 +143,14 @@ int kvm_vcpu_set_state(struct engine_vcpu *vcpu, const struct x86_state *state);
 
 /* As vcpu_set_state, but the time stamp counter goes on undisturbed. */
 int kvm_state_continue(struct kvm_vcpu *vcpu, const struct x86_state *state);
+
+/* ---- chips.c ---- */
+int kvm_vcpu_get_apic(struct engine_vcpu *vcpu, struct engine_apic *apic);
+int kvm_vcpu_set_apic(struct engine_vcpu *vcpu, const struct engine_apic *apic);
+int kvm_chips_get(struct engine *engine, struct engine_chips *chips);
+int kvm_chips_set(struct engine *engine, const struct engine_chips *chips);
+int kvm_clock_get(struct engine *engine, uint64_t *ret_ns);
+int kvm_clock_set(struct engine *engine, uint64_t ns);
 
 /* ---- vcpu.c ---- */
 struct engine_vcpu *kvm_vcpu_new(struct engine *engine, unsigned index, GError **err);

@@ -34,6 +34,10 @@ static const struct {
 	{ 0x000001d9, FIELD(debugctl) },
 	{ 0x0000017a, FIELD(mcg_status) },
 	{ 0x00000da0, FIELD(xss) },
+	{ 0x0000003b, FIELD(tsc_adjust) }, /* written by the host, it moves no counter */
+	{ 0x00000140, FIELD(misc_features) },
+	{ 0x00000122, FIELD(tsx_ctrl) },
+	{ 0x000000e1, FIELD(umwait_control) },
 	{ 0x00000250, AT(mtrr_fixed, 0) },
 	{ 0x00000258, AT(mtrr_fixed, 1) },
 	{ 0x00000259, AT(mtrr_fixed, 2) },
@@ -64,6 +68,7 @@ static const struct {
 	{ 0x000002ff, FIELD(mtrr_def_type) },
 	{ 0x4b564d00, FIELD(pv_wall_clock) },
 	{ 0x4b564d01, FIELD(pv_system_time) },
+	{ 0x4b564d06, FIELD(pv_async_pf_int) },
 	{ 0x4b564d02, FIELD(pv_async_pf) },
 	{ 0x4b564d03, FIELD(pv_steal_time) },
 	{ 0x4b564d04, FIELD(pv_eoi) },
@@ -102,6 +107,13 @@ int kvm_msr_get(const struct kvm_vcpu *vcpu, uint32_t msr, uint64_t *ret)
 int kvm_msr_set(const struct kvm_vcpu *vcpu, uint32_t msr, uint64_t value)
 {
 	return transfer(vcpu->fd, KVM_SET_MSRS, msr, &value);
+}
+
+void kvm_msr_note(struct x86_state *state, uint32_t msr, uint64_t value)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(msr_table); i++)
+		if (msr_table[i].msr == msr)
+			store_le64((uint8_t *)state + msr_table[i].field, value);
 }
 
 /* KVM's list of MSRs leaves out many that it has; asking is the only way to know. */

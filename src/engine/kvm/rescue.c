@@ -114,7 +114,11 @@ static bool rescue_wrmsr(struct x86_cpu *cpu, uint32_t msr, uint64_t value)
 	if (!kvm_has_irqchip(kvm_of_cpu(cpu)) &&
 	    host->ops->apic_write_msr(host, vcpu->vcpu.index, msr, value))
 		return true;
-	return kvm_msr_set(vcpu, msr, value) == 0;
+	if (kvm_msr_set(vcpu, msr, value) < 0)
+		return false;
+	/* The state goes back whole when the instruction is done, with this in it. */
+	kvm_msr_note(&cpu->s, msr, value);
+	return true;
 }
 
 static uint8_t rescue_get_cr8(struct x86_cpu *cpu)

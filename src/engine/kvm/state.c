@@ -25,6 +25,7 @@
 #define XFEATURE_OPMASK 5u
 #define XFEATURE_ZMM_HI 6u /* upper halves of ZMM0..15 */
 #define XFEATURE_HI_ZMM 7u /* ZMM16..31 */
+#define XFEATURE_PKRU	9u
 
 #define FCW_INIT   0x37fu
 #define MXCSR_INIT 0x1f80u
@@ -184,10 +185,14 @@ static void xsave_to_state(const uint8_t *x, size_t size, struct x86_fpu *f)
 	at = xsave_offset(XFEATURE_OPMASK, sizeof(f->opmask), size);
 	if (at && (bv & (1u << XFEATURE_OPMASK)))
 		memcpy(f->opmask, x + at, sizeof(f->opmask));
+	at = xsave_offset(XFEATURE_PKRU, sizeof(f->pkru), size);
+	if (at && (bv & (1u << XFEATURE_PKRU)))
+		f->pkru = load_le32(x + at);
 }
 
-/* @x holds what KVM gave, so that components which the state does not know keep their values. */
-static void xsave_of_state(uint8_t *x, size_t size, const struct x86_fpu *f)
+/* @x holds what KVM gave, so that components which the state does not know keep their values. KVM
+ * refuses those that are not @offered to the guest. */
+static void xsave_of_state(uint8_t *x, size_t size, uint32_t offered, const struct x86_fpu *f)
 {
 	uint64_t bv = load_le64(x + XSAVE_BV) | 1u << XFEATURE_X87 | 1u << XFEATURE_SSE;
 	uint32_t at;
@@ -209,7 +214,7 @@ static void xsave_of_state(uint8_t *x, size_t size, const struct x86_fpu *f)
 		unsigned width = xsave_parts[p].width, count = xsave_parts[p].count;
 
 		at = xsave_offset(xsave_parts[p].component, count * width, size);
-		if (!at)
+		if (!at || !(offered & 1u << xsave_parts[p].component))
 			continue;
 		for (unsigned i = 0; i < count; i++)
 			memcpy(x + at + i * width,
@@ -217,9 +222,14 @@ static void xsave_of_state(uint8_t *x, size_t size, const struct x86_fpu *f)
 		bv |= 1u << xsave_parts[p].component;
 	}
 	at = xsave_offset(XFEATURE_OPMASK, sizeof(f->opmask), size);
-	if (at) {
+	if (at && offered & 1u << XFEATURE_OPMASK) {
 		memcpy(x + at, f->opmask, sizeof(f->opmask));
 		bv |= 1u << XFEATURE_OPMASK;
+	}
+	at = xsave_offset(XFEATURE_PKRU, sizeof(f->pkru), size);
+	if (at && offered & 1u << XFEATURE_PKRU) {
+		store_le32(x + at, f->pkru);
+		bv |= 1u << XFEATURE_PKRU;
 	}
 	store_le64(x + XSAVE_BV, bv);
 }
@@ -295,7 +305,7 @@ static int fpu_set(const struct kvm_vcpu *vcpu, const struct x86_fpu *f)
 	r = xsave_get(vcpu, x);
 	if (r < 0)
 		return r;
-	xsave_of_state(x, size, f);
+	xsave_of_state(x, size, kvm_cpuid_xcr0(kvm_of(&vcpu->vcpu)), f);
 	return kvm_ioctl(vcpu->fd, KVM_SET_XSAVE, x);
 }
 
