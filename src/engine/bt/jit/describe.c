@@ -573,6 +573,26 @@ static uint8_t vex_pp(const uint8_t *bytes)
 	return bytes[*bytes == 0xc5 ? 1 : 2] & 3;
 }
 
+/* What tr_sys.c emits. */
+static void system_insn(const struct x86_insn *insn, struct jit_desc *d)
+{
+	x86_exec_fn exec = insn->exec;
+
+	if (exec == x86_op_swapgs || exec == x86_op_cli || exec == x86_op_sti ||
+	    exec == x86_op_cld || exec == x86_op_std || exec == x86_op_rdtsc ||
+	    exec == x86_op_rdtscp || exec == x86_op_rdfsbase || exec == x86_op_rdgsbase ||
+	    exec == x86_op_wrfsbase || exec == x86_op_wrgsbase ||
+	    (exec == x86_op_mov_rsreg && insn->opsize >= 4 && insn->reg < X86_SEG_COUNT) ||
+	    (exec == x86_op_mov_r_cr && (insn->reg == 0 || (insn->reg >= 2 && insn->reg <= 4)))) {
+		*d = (struct jit_desc){ .kind = JIT_SYS };
+	} else if (exec == x86_op_pushf8) {
+		*d = (struct jit_desc){ .kind = JIT_SYS, .fr = ALL };
+	} else if (exec == x86_op_popf8) {
+		*d = (struct jit_desc){ .kind = JIT_SYS };
+		flags(d, 0, ALL);
+	}
+}
+
 void jit_describe(const struct x86_insn *insn, const uint8_t *bytes, struct jit_desc *ret)
 {
 	bool mem = insn->flags & X86_INSN_MEM;
@@ -598,6 +618,8 @@ void jit_describe(const struct x86_insn *insn, const uint8_t *bytes, struct jit_
 		ret->prefix = false;
 		vector(insn, ret);
 	}
+	if (ret->kind == JIT_HANDLER)
+		system_insn(insn, ret);
 	if (!ret->mem_len)
 		ret->mem_len = ret->byte_rm ? 1 : insn->opsize;
 	/* Addresses that are not simply 64 bits wide. */

@@ -19,6 +19,7 @@ enum jit_kind {
 	JIT_POP_REG,
 	JIT_LEAVE,
 	JIT_DIV, JIT_IDIV,
+	JIT_SYS, /* tr_sys.c */
 	/* These end a block. */
 	JIT_JCC, JIT_JMP, JIT_CALL, JIT_RET,
 	JIT_JMP_REG, JIT_JMP_MEM, JIT_CALL_REG, JIT_CALL_MEM,

@@ -47,6 +47,7 @@ enum bt_off {
 	BT_OFF_FLAGS = 1u << 4,	  /* flags are in memory from one block to the next */
 	BT_OFF_RETURNS = 1u << 5, /* returns are indirect branches like others */
 	BT_OFF_MAP = 1u << 6,	  /* each indirect branch goes by the loop */
+	BT_OFF_SYSTEM = 1u << 7,  /* system instructions are left to their handlers */
 };
 
 /* Why native code was left. */

@@ -61,6 +61,7 @@ void tr_handler(struct tr *t, unsigned i);
 /* ---- tr_memory.c ---- */
 /* Group 1 of the opcode map. */
 #define ALU_ADD 0u
+#define ALU_OR	1u
 #define ALU_AND 4u
 #define ALU_CMP 7u
 void tr_alu_imm(struct emit *e, unsigned op, bool wide, unsigned reg, int32_t v);
@@ -90,6 +91,9 @@ void tr_push(struct tr *t, unsigned i);
 void tr_pop(struct tr *t, unsigned i);
 void tr_leave(struct tr *t, unsigned i);
 void tr_div(struct tr *t, unsigned i);
+
+/* ---- tr_sys.c ---- */
+void tr_sys(struct tr *t, unsigned i);
 
 /* ---- tr_flow.c ---- */
 void tr_jcc(struct tr *t, unsigned i);

@@ -97,6 +97,9 @@ static bool tr_insn(struct tr *t, unsigned i)
 	case JIT_IDIV:
 		tr_div(t, i);
 		return false;
+	case JIT_SYS:
+		tr_sys(t, i);
+		return false;
 	case JIT_JCC:
 		tr_jcc(t, i);
 		return true;
