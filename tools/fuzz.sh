@@ -50,8 +50,10 @@ done
 # The oracle without sanitizers, whose shadow memory lies where random addresses have to fault. It does
 # some 20,000 cases a second, and prints the seed.
 [[ -e build/build.ninja ]] || meson setup build >/dev/null || exit 1
-ninja -C build --quiet tests/oracle/oracle || exit 1
+ninja -C build --quiet tests/oracle/oracle tests/oracle/oracle-jit tests/oracle/oracle-seq || exit 1
 tally oracle build/tests/oracle/oracle --cases $((seconds * 20000)) --seed "$RANDOM"
+tally 'oracle of the translator' build/tests/oracle/oracle-jit --cases $((seconds * 10000)) --seed "$RANDOM"
+tally 'oracle of programs' build/tests/oracle/oracle-seq --seconds "$seconds" --seed "$RANDOM"
 # The same from a guest that programs every device.
 tally 'devices at random' tests/guest/fuzz.sh --seconds "$seconds" --asan $dir/src/cli/sika
 echo "$passed passed, $failed failed, 0 skipped"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* gen.c - random encodings of the rows of the instruction tables, and states worth running them from. */
 #include "oracle.h"
+#include "rng.h"
 
 #include "x86/x86.h"
 
@@ -8,7 +9,7 @@
 #include <string.h>
 
 struct gen {
-	uint64_t rng[2];
+	struct rng rng;
 	struct oracle_case *c;
 	const struct x86_row_info *row;
 	unsigned pos;	   /* bytes written to c->code */
@@ -16,41 +17,27 @@ struct gen {
 	unsigned disp_len;
 };
 
-/* xorshift128+ */
 static uint64_t rnd(struct gen *g)
 {
-	uint64_t a = g->rng[0], b = g->rng[1];
-
-	g->rng[0] = b;
-	a ^= a << 23;
-	g->rng[1] = a ^ b ^ a >> 17 ^ b >> 26;
-	return g->rng[1] + b;
+	return rng_next(&g->rng);
 }
 
 static unsigned below(struct gen *g, unsigned n)
 {
-	return (unsigned)((rnd(g) >> 11) % n);
+	return rng_below(&g->rng, n);
 }
 
 static bool chance(struct gen *g, unsigned percent)
 {
-	return below(g, 100) < percent;
-}
-
-static uint64_t mix(uint64_t x)
-{
-	x += 0x9e3779b97f4a7c15ull;
-	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-	return x ^ x >> 31;
+	return rng_chance(&g->rng, percent);
 }
 
 void oracle_pristine(uint8_t *data, uint8_t *constants)
 {
 	for (unsigned i = 0; i < DATA_SIZE; i++)
-		data[i] = (uint8_t)(mix(i) >> 20);
+		data[i] = (uint8_t)(rng_mix(i) >> 20);
 	for (unsigned i = 0; i < CONST_SIZE; i++)
-		constants[i] = (uint8_t)(mix(i + 0x10000) >> 20);
+		constants[i] = (uint8_t)(rng_mix(i + 0x10000) >> 20);
 }
 
 /* ---- values ---- */
@@ -568,8 +555,7 @@ void oracle_generate(struct oracle_case *c, uint64_t number, const struct oracle
 	struct gen g = { .c = c };
 	uint64_t rip;
 
-	g.rng[0] = mix(options->seed ^ mix(number));
-	g.rng[1] = mix(g.rng[0] + 1);
+	rng_seed(&g.rng, options->seed ^ rng_mix(number));
 	memset(c, 0, sizeof(*c));
 	c->number = number;
 	c->row = rows[below(&g, n_rows)];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* guest.c - runs a case in the x86 core, in user mode over page tables that map what native.c maps. */
-#include "oracle.h"
+#include "seq.h"
 
 #include "x86/x86_int.h"
 
@@ -233,4 +233,79 @@ void oracle_guest_run(struct oracle_guest *g, const struct oracle_case *c,
 	if (c->bits == 32)
 		cpu->s.rip = (uint32_t)cpu->s.rip;
 	save(g, r);
+}
+
+/* ---- programs ---- */
+
+static void load_program(struct oracle_guest *g, const struct seq_program *p)
+{
+	struct oracle_case c = { .bits = p->bits, .in = p->in, .window_at = p->window_at };
+
+	memcpy(c.window, p->window, WINDOW);
+	load(g, &c);
+	g->cpu.s.rflags &= ~(uint64_t)X86_FL_TF;
+	memcpy(g->ram + RAM_CODE, p->code, CODE_SIZE);
+}
+
+/*
+ * One instruction. *ret_wild: what it does is not to be asked of the host; or a REP overwrites itself,
+ * where the processor may go on or fetch again after any of its steps.
+ */
+static int step_program(struct oracle_guest *g, bool *ret_wild)
+{
+	struct x86_cpu *cpu = &g->cpu;
+	uint64_t at = cpu->s.rip - CODE_BASE;
+	struct x86_insn insn;
+	int len = x86_fetch_insn(cpu, &insn), status;
+	uint8_t before[15];
+
+	*ret_wild = false;
+	if (!len)
+		return X86_FAULT;
+	if (x86_rows[insn.row].attrs & (X86_ROW_ATTR_NOHOST | X86_ROW_ATTR_PRIV)) {
+		*ret_wild = insn.map != 0 || insn.opcode != 0xcc;
+		cpu->s.rip += (unsigned)len;
+		cpu->fault = (struct x86_fault){ .vector = X86_BP };
+		return X86_STOP;
+	}
+	at = at < CODE_SIZE - 15 ? at : CODE_SIZE - 15;
+	memcpy(before, g->ram + RAM_CODE + at, sizeof(before));
+	cpu->s.rip += (unsigned)len;
+	status = insn.exec(cpu, &insn);
+	if (status == X86_REPEAT || status == X86_FAULT)
+		cpu->s.rip -= (unsigned)len;
+	if (x86_rows[insn.row].attrs & X86_ROW_ATTR_REP)
+		*ret_wild = memcmp(before, g->ram + RAM_CODE + at, sizeof(before)) != 0;
+	cpu->stop_requested = false;
+	return status;
+}
+
+bool seq_step_run(struct oracle_guest *g, const struct seq_program *p, struct seq_result *r)
+{
+	struct oracle_result one;
+	int status = X86_NEXT;
+	bool wild = false;
+
+	load_program(g, p);
+	g->cpu.fault = (struct x86_fault){ 0 };
+	for (unsigned i = 0; i < SEQ_STEPS; i++) {
+		status = step_program(g, &wild);
+		if (p->bits == 32)
+			g->cpu.s.rip = (uint32_t)g->cpu.s.rip;
+		if (wild)
+			return false;
+		if (status == X86_FAULT || (status == X86_STOP && g->cpu.fault.vector == X86_BP))
+			break;
+	}
+	if (status != X86_FAULT && status != X86_STOP)
+		return false;
+	save(g, &one);
+	r->valid = r->ended = true;
+	r->vector = g->cpu.fault.vector;
+	r->error = status == X86_FAULT && g->cpu.fault.has_error ? g->cpu.fault.error : 0;
+	r->cr2 = g->cpu.fault.vector == X86_PF ? g->cpu.fault.payload : 0;
+	r->out = one.out;
+	memcpy(r->data, one.data, DATA_SIZE);
+	memcpy(r->code, g->ram + RAM_CODE, CODE_SIZE);
+	return true;
 }

@@ -7,14 +7,18 @@
  * instruction ends in SIGTRAP, or in the signal of its fault. 32-bit cases are entered the same way,
  * through the code segment selector of compatibility mode.
  */
-#include "oracle.h"
+#include "seq.h"
+
+#include "x86/x86.h"
 
 #include <asm/prctl.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -153,16 +157,92 @@ static void *map_fixed(uint64_t addr, size_t size)
 	return p;
 }
 
+/* ---- programs: the same, without the trap flag ---- */
+
+static const struct seq_program *programs;
+static struct seq_result *seq_results;
+
+static void load_program(ucontext_t *uc)
+{
+	const struct seq_program *p = &programs[current];
+	greg_t *g = uc->uc_mcontext.gregs;
+
+	memcpy((void *)DATA_BASE, pristine, DATA_SIZE);
+	memcpy((void *)(DATA_BASE + p->window_at), p->window, WINDOW);
+	memcpy((void *)CODE_BASE, p->code, CODE_SIZE);
+	for (unsigned i = 0; i < 16; i++)
+		g[greg_of[i]] = (greg_t)p->in.gpr[i];
+	g[REG_RIP] = (greg_t)p->in.rip;
+	g[REG_EFL] = (greg_t)(p->in.rflags & ~(uint64_t)X86_FL_TF);
+	g[REG_CSGSFS] = (greg_t)((uint64_t)DS_FLAT << 48 | (p->bits == 64 ? CS_64 : CS_32));
+	load_fpu((uint8_t *)uc->uc_mcontext.fpregs, &p->in);
+	*progress_out = current;
+}
+
+static void save_program(const ucontext_t *uc)
+{
+	struct seq_result *r = &seq_results[current];
+	const greg_t *g = uc->uc_mcontext.gregs;
+
+	for (unsigned i = 0; i < 16; i++)
+		r->out.gpr[i] = (uint64_t)g[greg_of[i]];
+	r->out.rip = (uint64_t)g[REG_RIP];
+	r->out.rflags = (uint64_t)g[REG_EFL];
+	r->vector = (int)g[REG_TRAPNO];
+	r->error = (uint32_t)g[REG_ERR];
+	r->cr2 = r->vector == X86_PF ? (uint64_t)g[REG_CR2] : 0;
+	save_fpu((const uint8_t *)uc->uc_mcontext.fpregs, &r->out);
+	memcpy(r->data, (const void *)DATA_BASE, DATA_SIZE);
+	memcpy(r->code, (const void *)CODE_BASE, CODE_SIZE);
+	r->valid = r->ended = true;
+}
+
+static void on_program_signal(int sig, siginfo_t *si, void *context)
+{
+	ucontext_t *uc = context;
+
+	__asm__ volatile("pushfq; andl $~0x40000, (%%rsp); popfq" : : : "memory", "cc");
+	(void)si;
+	(void)sig;
+	if (started) {
+		save_program(uc);
+		current++;
+	} else {
+		/* What a program of random bytes could ask of the kernel is killed. */
+		prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT);
+	}
+	started = true;
+	if (current == n_cases)
+		syscall(SYS_exit, 0);
+	load_program(uc);
+}
+
+static void start(void (*handler)(int, siginfo_t *, void *), unsigned n,
+		  volatile unsigned *progress) __attribute__((noreturn));
+
 void oracle_native_run(const struct oracle_case *list, struct oracle_result *out, unsigned n,
 		       volatile unsigned *progress)
 {
+	cases = list;
+	results = out;
+	start(on_signal, n, progress);
+}
+
+void seq_native_run(const struct seq_program *list, struct seq_result *out, unsigned n,
+		    volatile unsigned *progress)
+{
+	programs = list;
+	seq_results = out;
+	start(on_program_signal, n, progress);
+}
+
+static void start(void (*handler)(int, siginfo_t *, void *), unsigned n, volatile unsigned *progress)
+{
 	static const int signals[] = { SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS, SIGUSR1 };
-	struct sigaction act = { .sa_sigaction = on_signal,
+	struct sigaction act = { .sa_sigaction = handler,
 				 .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
 	stack_t stack = { .ss_size = 1 << 16 };
 
-	cases = list;
-	results = out;
 	n_cases = n;
 	progress_out = progress;
 	map_fixed(CODE_BASE, CODE_SIZE);

@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * seq.c - random programs on the host CPU, in the x86 core, and in the bt engine interpreting and
+ * translating; what they leave behind is compared.
+ *
+ * usage: oracle-seq [--cases N] [--seconds S] [--seed S] [--only CASE] [--bits 32|64] [--strict]
+ *
+ * A program that differs is printed with its seed and number, less the instructions that do not
+ * matter. --strict: flags that are dead at a fault count as well; the translator may lose those.
+ */
+#include "seq.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "x86/x86.h"
+
+#define BATCH	       128u
+#define SHOWN	       8u
+#define FLAGS_COMPARED (X86_FL_STATUS | X86_FL_DF | X86_FL_AC | X86_FL_ID | X86_FL_NT)
+#define FAULTS_KEPT    35u /* percent of the programs that may end in a fault */
+
+enum way { WAY_CPU, WAY_CORE, WAY_INTERPRET, WAY_NATIVE, WAY_SMALL, WAY_KICKED, WAYS };
+
+static const char *const way_names[WAYS] = {
+	"cpu", "core", "engine, interpreting", "engine, translating",
+	"engine, a small cache", "engine, kicked",
+};
+
+struct run {
+	struct oracle_options options;
+	struct seq_rows rows;
+	struct oracle_guest *guest;
+	struct seq_engine *engine[WAYS];
+	struct seq_program *programs;
+	struct seq_result *cpu, *core, other; /* cpu: shared with the child */
+	volatile unsigned *progress;
+	uint64_t n_run, n_dropped, n_faults, n_bad, n_lost, n_patched;
+};
+
+/* ---- comparison ---- */
+
+struct verdict {
+	bool bad;
+	char *text; /* or NULL */
+	size_t size;
+};
+
+static void differ(struct verdict *v, const char *what, uint64_t a, uint64_t b)
+{
+	size_t n;
+
+	v->bad = true;
+	if (!v->text)
+		return;
+	n = strlen(v->text);
+	snprintf(v->text + n, v->size - n, "  %-8s %016lx  %016lx\n", what, a, b);
+}
+
+static void compare_bytes(struct verdict *v, const char *name, const uint8_t *a, const uint8_t *b,
+			  unsigned len)
+{
+	char what[24];
+
+	if (memcmp(a, b, len) == 0)
+		return;
+	for (unsigned i = 0; i < len; i += 8) {
+		uint64_t x = 0, y = 0;
+		unsigned n = len - i < 8 ? len - i : 8;
+
+		memcpy(&x, a + i, n);
+		memcpy(&y, b + i, n);
+		snprintf(what, sizeof(what), "%s+%x", name, i);
+		if (x != y)
+			differ(v, what, x, y);
+	}
+}
+
+/* The row of the instruction that faulted, or NULL. */
+static const struct x86_row_info *row_at(const struct seq_program *p, const struct seq_result *r)
+{
+	struct x86_insn insn;
+	uint64_t off = r->out.rip - CODE_BASE;
+
+	if (off >= CODE_SIZE ||
+	    x86_decode(r->code + off, CODE_SIZE - off < 15 ? CODE_SIZE - off : 15, p->bits / 8, &insn) <= 0)
+		return NULL;
+	return &x86_rows[insn.row];
+}
+
+/* What may differ where the program ended in a fault: see main.c, where the same is said of
+ * single instructions. */
+struct leave_out {
+	uint64_t flags;
+	uint32_t mxcsr, error;
+	bool registers; /* how many POPA has loaded is the processor's choice */
+	bool which; /* of two operands that both fault is told */
+};
+
+static void leave_out(struct leave_out *o, const struct run *run, const struct seq_program *p,
+		      const struct seq_result *a, enum way way)
+{
+	const struct x86_row_info *row = a->vector == X86_BP ? NULL : row_at(p, a);
+	/* INT3 may have been written there by the program itself. */
+	bool foreseen = a->vector == X86_BP && a->out.rip - CODE_BASE - 1 < CODE_SIZE &&
+			p->code[a->out.rip - CODE_BASE - 1] == 0xcc;
+
+	*o = (struct leave_out){ .flags = ~(uint64_t)FLAGS_COMPARED };
+	if (row)
+		o->flags |= row->undef;
+	if (!foreseen && way >= WAY_NATIVE && !run->options.strict)
+		o->flags |= X86_FL_STATUS;
+	if (a->cr2 >> 47)
+		o->error = X86_PF_P;
+	if (row && strcmp(row->name, "CMPS") == 0)
+		o->which = true;
+	if (row && strncmp(row->name, "POPA", 4) == 0)
+		o->registers = true;
+	if (a->vector == X86_XM && row && strstr(row->name, "DPP"))
+		o->mxcsr = 0x3f;
+	else if (a->vector == X86_XM && ~(a->out.mxcsr >> 7) & a->out.mxcsr & 0x18)
+		o->mxcsr = 0x20;
+}
+
+static void compare_registers(struct verdict *v, const struct seq_program *p,
+			      const struct oracle_regs *a, const struct oracle_regs *b,
+			      const struct leave_out *o)
+{
+	uint64_t mask = p->bits == 64 ? ~0ull : 0xffffffff;
+	char name[16];
+
+	for (unsigned i = 0; i < (p->bits == 64 ? 16u : 8u); i++) {
+		snprintf(name, sizeof(name), "r%u", i);
+		if ((a->gpr[i] ^ b->gpr[i]) & mask && !o->registers)
+			differ(v, name, a->gpr[i], b->gpr[i]);
+	}
+	if (a->rip != b->rip)
+		differ(v, "rip", a->rip, b->rip);
+	if ((a->rflags ^ b->rflags) & ~o->flags)
+		differ(v, "flags", a->rflags, b->rflags);
+	for (unsigned i = 0; i < (p->bits == 64 ? 16u : 8u); i++) {
+		snprintf(name, sizeof(name), "ymm%u", i);
+		compare_bytes(v, name, a->vec[i], b->vec[i], 32);
+	}
+	for (unsigned i = 0; i < 8; i++) {
+		snprintf(name, sizeof(name), "st%u", i);
+		compare_bytes(v, name, a->st[i], b->st[i], 10);
+	}
+	if (a->fcw != b->fcw)
+		differ(v, "fcw", a->fcw, b->fcw);
+	if (a->fsw != b->fsw)
+		differ(v, "fsw", a->fsw, b->fsw);
+	if (a->ftw != b->ftw)
+		differ(v, "ftw", a->ftw, b->ftw);
+	if ((a->mxcsr ^ b->mxcsr) & ~o->mxcsr)
+		differ(v, "mxcsr", a->mxcsr, b->mxcsr);
+}
+
+static void compare(struct verdict *v, const struct run *run, const struct seq_program *p,
+		    const struct seq_result *a, const struct seq_result *b, enum way way)
+{
+	struct leave_out o;
+
+	leave_out(&o, run, p, a, way);
+	if (a->ended != b->ended)
+		differ(v, "ended", a->ended, b->ended);
+	else if (o.which)
+		; /* either operand's fault */
+	else if (a->vector != b->vector)
+		differ(v, "vector", (uint64_t)a->vector, (uint64_t)b->vector);
+	else if (a->cr2 != b->cr2)
+		differ(v, "cr2", a->cr2, b->cr2);
+	else if ((a->vector == X86_PF || a->vector == X86_GP) && (a->error ^ b->error) & ~o.error)
+		differ(v, "error", a->error, b->error);
+	compare_registers(v, p, &a->out, &b->out, &o);
+	compare_bytes(v, "data", a->data, b->data, DATA_SIZE);
+	compare_bytes(v, "code", a->code, b->code, CODE_SIZE);
+}
+
+/* ---- running ---- */
+
+/* How many of @n the child got through. */
+static unsigned run_cpu(struct run *run, const struct seq_program *p, struct seq_result *r,
+			unsigned n)
+{
+	int status;
+	pid_t pid;
+
+	fflush(stdout);
+	*run->progress = 0;
+	pid = fork();
+	if (pid == 0)
+		seq_native_run(p, r, n, run->progress);
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return 0;
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? n : *run->progress;
+}
+
+/* Run @p by @way and compare with what the CPU made of it. */
+static bool differs(struct run *run, const struct seq_program *p, const struct seq_result *cpu,
+		    enum way way, char *text, size_t size)
+{
+	struct verdict v = { .text = text, .size = size };
+
+	if (way == WAY_CORE) {
+		if (!seq_step_run(run->guest, p, &run->other))
+			return false;
+	} else {
+		seq_engine_run(run->engine[way], p, &run->other);
+	}
+	if (text)
+		*text = 0;
+	compare(&v, run, p, cpu, &run->other, way);
+	return v.bad;
+}
+
+/* ---- report ---- */
+
+static void show(const struct seq_program *p)
+{
+	for (unsigned i = 0; i < p->n_items; i++) {
+		const struct seq_item *item = &p->item[i];
+		struct x86_insn insn;
+		bool nops = true;
+
+		for (unsigned j = 0; j < item->len; j++)
+			nops &= item->bytes[j] == 0x90;
+		if (nops)
+			continue;
+		printf("  %08llx %-12s", CODE_BASE + item->at,
+		       x86_decode(item->bytes, item->len, p->bits / 8, &insn) > 0 ?
+			       x86_rows[insn.row].name : "?");
+		for (unsigned j = 0; j < item->len; j++)
+			printf(" %02x", item->bytes[j]);
+		printf("\n");
+	}
+}
+
+static bool still_differs(struct run *run, const struct seq_program *p, enum way way)
+{
+	static struct seq_result *cpu;
+
+	if (!cpu)
+		cpu = mmap(NULL, sizeof(*cpu), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			   -1, 0);
+	return cpu != MAP_FAILED && seq_step_run(run->guest, p, &run->other) &&
+	       run_cpu(run, p, cpu, 1) == 1 && differs(run, p, cpu, way, NULL, 0);
+}
+
+/* Take out what is not needed for the difference. */
+static void reduce(struct run *run, struct seq_program *p, enum way way)
+{
+	static struct seq_program best;
+	bool smaller = true;
+
+	while (smaller) {
+		smaller = false;
+		for (unsigned i = 0; i + 1 < p->n_items; i++) {
+			best = *p;
+			seq_remove(&best, i);
+			if (memcmp(best.item[i].bytes, p->item[i].bytes, 15) == 0)
+				continue;
+			seq_layout(&best);
+			if (still_differs(run, &best, way)) {
+				*p = best;
+				smaller = true;
+			}
+		}
+	}
+}
+
+static void report(struct run *run, const struct seq_program *p, const struct seq_result *cpu,
+		   enum way way)
+{
+	static struct seq_program small;
+	static char text[1 << 16];
+
+	if (run->n_bad++ >= SHOWN)
+		return;
+	differs(run, p, cpu, way, text, sizeof(text));
+	small = *p;
+	reduce(run, &small, way);
+	printf("--seed %lu --only %lu (%u bits): %s; cpu, other:\n%.1500s", run->options.seed,
+	       p->number, p->bits, way_names[way], text);
+	show(&small);
+	printf("  ended at %lx by vector %d\n", cpu->out.rip, cpu->vector);
+	fflush(stdout);
+}
+
+/* ---- batches ---- */
+
+/*
+ * A program that the core can run to an end. Where it faults, the instruction is mostly taken out, so that
+ * faults do not keep all programs short.
+ */
+static bool make(struct run *run, struct seq_program *p, uint64_t number, struct seq_result *core)
+{
+	bool keep = (number * 0x9e3779b97f4a7c15ull >> 40) % 100 < FAULTS_KEPT;
+
+	seq_generate(p, number, &run->options, &run->rows);
+	for (unsigned i = 0; i < SEQ_ITEMS; i++) {
+		int item;
+
+		if (!seq_step_run(run->guest, p, core))
+			return false;
+		if (core->vector == X86_BP || keep)
+			return true;
+		item = seq_item_at(p, core->out.rip);
+		if (item < 0 || item + 1 == (int)p->n_items)
+			return true;
+		seq_remove(p, (unsigned)item);
+		seq_layout(p);
+	}
+	return true;
+}
+
+static void judge(struct run *run, unsigned i, uint64_t number)
+{
+	const struct seq_program *p = &run->programs[i];
+	struct verdict v = { 0 };
+
+	run->n_run++;
+	run->n_faults += run->cpu[i].vector != X86_BP;
+	run->n_patched += memcmp(p->code, run->cpu[i].code, CODE_SIZE) != 0;
+	compare(&v, run, p, &run->cpu[i], &run->core[i], WAY_CORE);
+	if (v.bad) {
+		report(run, p, &run->cpu[i], WAY_CORE);
+		return;
+	}
+	for (enum way way = WAY_INTERPRET; way < WAYS; way++) {
+		/* The rarer ways take their turns. */
+		if (way != WAY_NATIVE && (number + i) % 4 != (unsigned)way % 4)
+			continue;
+		if (differs(run, p, &run->cpu[i], way, NULL, 0)) {
+			report(run, p, &run->cpu[i], way);
+			return;
+		}
+	}
+}
+
+static void run_batch(struct run *run, uint64_t number, unsigned count)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		if (make(run, &run->programs[n], number + i, &run->core[n]))
+			run->cpu[n++].valid = false;
+		else
+			run->n_dropped++;
+	}
+	for (unsigned done = 0; done < n;) {
+		done += run_cpu(run, run->programs + done, run->cpu + done, n - done);
+		if (done < n) { /* this one killed the child */
+			run->n_lost++;
+			printf("lost: --seed %lu --only %lu\n", run->options.seed,
+			       run->programs[done].number);
+			done++;
+		}
+	}
+	for (unsigned i = 0; i < n; i++)
+		if (run->cpu[i].valid)
+			judge(run, i, number);
+}
+
+static bool set_up(struct run *run)
+{
+	static const struct seq_engine_kind kinds[WAYS] = {
+		[WAY_INTERPRET] = { .interpret = true, .cache_bytes = 1 << 20 },
+		[WAY_NATIVE] = { .threshold = 1, .cache_bytes = 4 << 20 },
+		[WAY_SMALL] = { .threshold = 0, .cache_bytes = 64 << 10 },
+		[WAY_KICKED] = { .threshold = 0, .cache_bytes = 1 << 20, .kicked = true },
+	};
+	size_t size = sizeof(*run->cpu) * BATCH;
+
+	run->guest = oracle_guest_new();
+	run->programs = calloc(BATCH, sizeof(*run->programs));
+	run->core = calloc(BATCH, sizeof(*run->core));
+	run->cpu = mmap(NULL, size + 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (!run->guest || !run->programs || !run->core || run->cpu == MAP_FAILED)
+		return false;
+	run->progress = (volatile unsigned *)((uint8_t *)run->cpu + size);
+	seq_rows_init(&run->rows, run->guest, &run->options);
+	for (enum way way = WAY_INTERPRET; way < WAYS; way++) {
+		run->engine[way] = seq_engine_new(&kinds[way]);
+		if (!run->engine[way])
+			return false;
+	}
+	return true;
+}
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option longopts[] = {
+		{ "cases", required_argument, NULL, 'c' }, { "seconds", required_argument, NULL, 't' },
+		{ "seed", required_argument, NULL, 's' },  { "only", required_argument, NULL, 'o' },
+		{ "bits", required_argument, NULL, 'b' },  { "strict", no_argument, NULL, 'S' },
+		{ 0 },
+	};
+	static struct run run;
+	uint64_t cases = UINT64_MAX, from = 0;
+	double seconds = 10, start;
+	int opt;
+
+	run.options.seed = 1;
+	while ((opt = getopt_long(argc, argv, "", longopts, NULL)) != -1) {
+		switch (opt) {
+		case 'c':
+			cases = strtoull(optarg, NULL, 0);
+			seconds = 1e9;
+			break;
+		case 't':
+			seconds = strtod(optarg, NULL);
+			break;
+		case 's':
+			run.options.seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'o':
+			from = strtoull(optarg, NULL, 0);
+			cases = 1;
+			break;
+		case 'b':
+			run.options.bits = (unsigned)strtoul(optarg, NULL, 0);
+			break;
+		case 'S':
+			run.options.strict = true;
+			break;
+		default:
+			return 2;
+		}
+	}
+	if (!set_up(&run))
+		return 2;
+	start = now();
+	for (uint64_t done = 0; done < cases && now() - start < seconds; done += BATCH)
+		run_batch(&run, from + done, cases - done < BATCH ? (unsigned)(cases - done) : BATCH);
+	printf("oracle-seq: seed %lu: %lu programs, %lu faulted, %lu changed their code, "
+	       "%lu without an end, %lu differ, %lu lost\n", run.options.seed, run.n_run, run.n_faults,
+	       run.n_patched, run.n_dropped, run.n_bad, run.n_lost);
+	return run.n_bad || run.n_lost ? 1 : 0;
+}
