@@ -47,6 +47,7 @@
 #include <stdatomic.h>
 
 #include "engine/bt/jit/jit.h"
+#include "engine/bt/stats.h"
 #include "engine/engine.h"
 #include "x86/x86.h"
 
@@ -58,6 +59,8 @@
 #define BT_CROSS_BITS  8
 #define BT_SYNC_RING   16u
 #define BT_FETCHED_WORDS 64u
+
+_Static_assert(BT_JIT_HANDLER < BT_STATS_EXITS, "each reason has its counter");
 
 #define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -170,6 +173,7 @@ struct bt_vcpu {
 	void *trace_arg;
 	char error[128];
 
+	struct bt_stats stats;
 	struct bt_jit jit;
 	struct x86_cpu cpu;
 	struct x86_tlb tlb;

@@ -84,6 +84,7 @@ void bt_context_update(struct bt_vcpu *vcpu)
 
 void bt_context_flush(struct bt_vcpu *vcpu)
 {
+	bt_count(&vcpu->stats.contexts);
 	bt_all_series(vcpu);
 	vcpu->kernel_local = false;
 	memset(vcpu->fetched, 0, sizeof(vcpu->fetched));
@@ -296,6 +297,8 @@ static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const u
 	memcpy((uint8_t *)&block->insn[count + 1], bytes, len);
 	bt_hash_insert(vcpu, block);
 	cache->used += (uint32_t)need;
+	bt_count(&vcpu->stats.hash_misses);
+	bt_count_add(&vcpu->stats.decoded_insns, count);
 	return block;
 }
 
@@ -326,6 +329,7 @@ static struct bt_block *bt_block_check(struct bt_vcpu *vcpu, struct bt_block *bl
 		word = bt_page_make_code(vcpu, gpa);
 	}
 	/* The page's word was read before its bytes: a store in between changes the word. */
+	bt_count(&vcpu->stats.compared);
 	if (block && memcmp(block->bytes, host, block->len) != 0) {
 		bt_block_kill(block);
 		block = NULL;
@@ -398,7 +402,10 @@ struct bt_block *bt_block_find(struct bt_vcpu *vcpu, uint32_t hint, bool *ret_ag
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
 	const struct bt_link *slot;
+	struct bt_block *found;
+	uint8_t doing;
 
+	bt_count(&vcpu->stats.finds);
 	*ret_again = false;
 	if (unlikely(cpu->code_bytes != 8))
 		cpu->s.rip = (uint32_t)cpu->s.rip; /* EIP wraps */
@@ -409,7 +416,11 @@ struct bt_block *bt_block_find(struct bt_vcpu *vcpu, uint32_t hint, bool *ret_ag
 		if (likely(bt_block_is_trusted(block)))
 			return block;
 	}
-	return bt_block_find_gpa(vcpu, hint, ret_again);
+	doing = bt_doing_set(&vcpu->stats, BT_DOING_FIND);
+	bt_count(&vcpu->stats.map_misses);
+	found = bt_block_find_gpa(vcpu, hint, ret_again);
+	bt_doing_set(&vcpu->stats, doing);
+	return found;
 }
 
 /* ---- single instructions ---- */

@@ -13,6 +13,7 @@ static uint8_t *bt_op_ram_page(struct x86_cpu *cpu, uint64_t gpa, bool write, bo
 	struct bt_engine *engine = bt_engine_of(bt_vcpu_of(cpu));
 	uint8_t *host = bt_ram_host(engine, gpa & ~0xfffull);
 
+	bt_count(&bt_vcpu_of(cpu)->stats.tlb_fills);
 	*ret_direct = true;
 	if (!host || !write)
 		return host;
@@ -39,6 +40,7 @@ static bool bt_op_ram_written(struct x86_cpu *cpu, uint64_t gpa, unsigned len)
 
 	if (!len || !bt_ram_host(engine, gpa) || !bt_ram_host(engine, gpa + len - 1))
 		return false;
+	bt_count(&vcpu->stats.stores);
 	bt_page_stored(engine, gpa, len);
 	if (!vcpu->current)
 		return false;
@@ -53,32 +55,46 @@ static uint64_t bt_op_mmio_read(struct x86_cpu *cpu, uint64_t gpa, unsigned size
 {
 	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
 	struct engine_host *host = bt_engine_of(vcpu)->host;
+	uint8_t old = bt_doing_set(&vcpu->stats, BT_DOING_DEVICE);
+	uint64_t value = host->ops->mmio_read(host, vcpu->base.index, gpa, size);
 
-	return host->ops->mmio_read(host, vcpu->base.index, gpa, size);
+	bt_count(&vcpu->stats.mmio);
+	bt_doing_set(&vcpu->stats, old);
+	return value;
 }
 
 static void bt_op_mmio_write(struct x86_cpu *cpu, uint64_t gpa, unsigned size, uint64_t value)
 {
 	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
 	struct engine_host *host = bt_engine_of(vcpu)->host;
+	uint8_t old = bt_doing_set(&vcpu->stats, BT_DOING_DEVICE);
 
 	host->ops->mmio_write(host, vcpu->base.index, gpa, size, value);
+	bt_count(&vcpu->stats.mmio);
+	bt_doing_set(&vcpu->stats, old);
 }
 
 static uint64_t bt_op_pio_read(struct x86_cpu *cpu, uint16_t port, unsigned size)
 {
 	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
 	struct engine_host *host = bt_engine_of(vcpu)->host;
+	uint8_t old = bt_doing_set(&vcpu->stats, BT_DOING_DEVICE);
+	uint64_t value = host->ops->pio_read(host, vcpu->base.index, port, size);
 
-	return host->ops->pio_read(host, vcpu->base.index, port, size);
+	bt_count(&vcpu->stats.ports);
+	bt_doing_set(&vcpu->stats, old);
+	return value;
 }
 
 static void bt_op_pio_write(struct x86_cpu *cpu, uint16_t port, unsigned size, uint64_t value)
 {
 	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
 	struct engine_host *host = bt_engine_of(vcpu)->host;
+	uint8_t old = bt_doing_set(&vcpu->stats, BT_DOING_DEVICE);
 
 	host->ops->pio_write(host, vcpu->base.index, port, size, value);
+	bt_count(&vcpu->stats.ports);
+	bt_doing_set(&vcpu->stats, old);
 }
 
 static uint64_t bt_op_rdtsc(struct x86_cpu *cpu)

@@ -31,6 +31,8 @@ static void bt_sleep(struct bt_vcpu *vcpu)
 	bool timed = vcpu->cpu.monitor_gpa != ~0ull;
 	uint32_t word = 0;
 
+	bt_count(&vcpu->stats.halts);
+	bt_doing_set(&vcpu->stats, BT_DOING_HALT);
 	bt_guest_leave(vcpu);
 	if (atomic_compare_exchange_strong(&vcpu->request, &word, BT_REQ_SLEEPING)) {
 		long r = 0;
@@ -46,6 +48,7 @@ static void bt_sleep(struct bt_vcpu *vcpu)
 			vcpu->cpu.s.activity = X86_RUNNING;
 	}
 	bt_guest_enter(vcpu);
+	bt_doing_set(&vcpu->stats, BT_DOING_LOOP);
 }
 
 /* Something that bt_execute() does not do itself. */
@@ -119,6 +122,8 @@ static bool bt_interpret(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 	struct bt_link *link;
 	int result;
 
+	bt_count(&vcpu->stats.interpreted);
+	bt_doing_set(&vcpu->stats, BT_DOING_INTERPRET);
 	vcpu->current = block;
 	cpu->s.interrupt_shadow = 0;
 	do {
@@ -182,9 +187,14 @@ struct bt_block *bt_native_next(struct bt_vcpu *vcpu)
 static bool bt_native(struct bt_vcpu *vcpu, struct bt_block **ret_next, bool *ret_interpret)
 {
 	uint32_t flushes = vcpu->cache.flushes;
-	enum bt_jit_exit why = bt_jit_run(vcpu, *ret_next);
+	enum bt_jit_exit why;
 	struct bt_block *next;
 
+	bt_count(&vcpu->stats.entries);
+	bt_doing_set(&vcpu->stats, BT_DOING_NATIVE);
+	why = bt_jit_run(vcpu, *ret_next);
+	bt_count(&vcpu->stats.exits[why]);
+	bt_doing_set(&vcpu->stats, BT_DOING_LOOP);
 	switch (why) {
 	case BT_JIT_REQUEST:
 		return false;
@@ -221,7 +231,9 @@ static struct bt_block *bt_heat(struct bt_vcpu *vcpu, struct bt_block *block)
 		block->runs = 0;
 		return block;
 	}
+	bt_doing_set(&vcpu->stats, BT_DOING_TRANSLATE);
 	(void)bt_jit_translate(vcpu, block);
+	bt_doing_set(&vcpu->stats, BT_DOING_LOOP);
 	return flushes == vcpu->cache.flushes ? block : bt_follow(vcpu, NULL);
 }
 
@@ -355,7 +367,10 @@ static bool bt_deliver_open(struct bt_vcpu *vcpu)
 		return false;
 	}
 	cpu->s.activity = X86_RUNNING;
+	bt_count(&vcpu->stats.interrupts);
+	bt_doing_set(&vcpu->stats, BT_DOING_DELIVER);
 	x86_deliver_interrupt(cpu, (uint8_t)vector);
+	bt_doing_set(&vcpu->stats, BT_DOING_LOOP);
 	bt_context_update(vcpu);
 	return true;
 }
@@ -407,5 +422,6 @@ enum engine_exit bt_vcpu_run(struct engine_vcpu *base)
 		bt_execute(vcpu);
 	}
 	bt_guest_leave(vcpu);
+	bt_doing_set(&vcpu->stats, BT_DOING_OUTSIDE);
 	return leave;
 }

@@ -6,8 +6,12 @@ void bt_deliver(struct bt_vcpu *vcpu, uint64_t rip, uint64_t next)
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
 
+	uint8_t old = bt_doing_set(&vcpu->stats, BT_DOING_DELIVER);
+
+	bt_count(&vcpu->stats.faults[MIN(cpu->fault.vector, 31u)]);
 	cpu->s.rip = cpu->fault.trap ? next : rip;
 	x86_deliver_fault(cpu);
+	bt_doing_set(&vcpu->stats, old);
 	bt_context_update(vcpu);
 }
 
@@ -38,6 +42,8 @@ void bt_step(struct bt_vcpu *vcpu)
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
 
+	bt_count(&vcpu->stats.steps);
+	bt_doing_set(&vcpu->stats, BT_DOING_STEP);
 	if (vcpu->trace)
 		vcpu->trace(vcpu, vcpu->trace_arg);
 	vcpu->current = NULL;

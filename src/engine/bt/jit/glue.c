@@ -54,7 +54,11 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 	vcpu->current = block;
 	flags_from_jit(vcpu);
 	cpu->stop_requested = false;
+	bt_count(&vcpu->stats.handlers);
+	bt_count_row(&vcpu->stats, insn->row);
+	bt_doing_set(&vcpu->stats, BT_DOING_HANDLER);
 	r = insn->exec(cpu, insn);
+	bt_doing_set(&vcpu->stats, BT_DOING_NATIVE);
 	if (likely(r == X86_NEXT && !cpu->stop_requested && !vector_changed(vcpu))) {
 		flags_to_jit(vcpu);
 		return 0;
@@ -62,6 +66,7 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 	jit->insn = insn;
 	jit->result = r;
 	next = jit->single ? NULL : bt_native_next(vcpu);
+	bt_doing_set(&vcpu->stats, BT_DOING_NATIVE);
 	flags_to_jit(vcpu);
 	if (!next)
 		return BT_JIT_OUT;
