@@ -10,7 +10,8 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PAGES = {"sika-run.1": ["run"], "sika-image.1": ["image"], "sika-engines.1": ["engines"]}
+PAGES = {"sika-run.1": ["run"], "sika-image.1": ["image"], "sika-engines.1": ["engines"],
+         "sika-bt-stats.1": ["bt-stats"]}
 OPTION = re.compile(r"^ +(--[a-z-]+)", re.M)
 # .It Fl -kernel Ar FILE: a dash of the option is the macro's.
 IN_MANUAL = re.compile(r"^\.It Fl -([a-z-]+)", re.M)

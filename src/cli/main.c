@@ -13,6 +13,7 @@ static const struct verb {
 } verbs[] = {
 	{ "run", cli_run, "Run a virtual machine in the foreground." },
 	{ "image", cli_image, "Build a disk image with Debian in it." },
+	{ "bt-stats", cli_bt_stats, "Show where a machine of engine bt spends its time." },
 	{ "engines", cli_engines, "Show what can run virtual CPUs on this host, and why not." },
 };
 

@@ -23,6 +23,7 @@
 struct engine;
 struct engine_apic;
 struct engine_chips;
+struct engine_stats;
 struct engine_vcpu;
 struct x86_cpu_spec;
 struct x86_cpuid_model;
@@ -153,6 +154,13 @@ struct engine_ops {
 	int (*dirty_start)(struct engine *engine);
 	int (*dirty_sync)(struct engine *engine);
 	void (*dirty_stop)(struct engine *engine);
+	/* Statistics, while vCPUs run; all in one thread. Absent: there are none. begin() takes the
+	 * counters as they are, sample() looks what each vCPU is doing, end() tells (text, or an
+	 * object of JSON on one line; lists of at most @top rows; caller frees) and frees. To be
+	 * ended before the engine is closed. */
+	struct engine_stats *(*stats_begin)(struct engine *engine);
+	void (*stats_sample)(struct engine_stats *stats);
+	char *(*stats_end)(struct engine_stats *stats, bool json, unsigned top);
 };
 
 /* Embedded first in every implementation. */

@@ -153,6 +153,7 @@ void vm_free(struct vm *vm)
 {
 	if (!vm)
 		return;
+	vm_stats_cancel(vm);
 	board_free(vm);
 	backends_close(&vm->back);
 	if (vm->loop)
@@ -185,6 +186,7 @@ static bool rebuild(struct vm *vm)
 	g_autoptr(GError) err = NULL;
 
 	log_info("the guest resets");
+	vm_stats_cancel(vm);
 	board_free(vm);
 	vm->wish = WISH_NONE;
 	if (board_build(vm, &err))

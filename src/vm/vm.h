@@ -8,6 +8,7 @@
 #pragma once
 
 #include <glib.h>
+#include <stdbool.h>
 
 struct vm;
 struct vm_config;
@@ -24,3 +25,17 @@ int vm_run(struct vm *vm);
 /* End the machine with that status, whatever the guest is doing. */
 void vm_stop(struct vm *vm, int status);
 void vm_free(struct vm *vm);
+
+/* A measurement of the engine, while vm_run() runs. */
+struct vm_stats_ask {
+	unsigned ms;  /* how long */
+	unsigned top; /* rows of the lists */
+	bool json;    /* an object on one line, else text for a person */
+};
+/* Called once from the main loop; @text is NULL when the machine was reset or ended before. */
+typedef void (*vm_stats_fn)(void *arg, const char *text);
+/* One at a time. False: one sentence in @err, and @done is not called. Main thread. */
+bool vm_stats(struct vm *vm, const struct vm_stats_ask *ask, vm_stats_fn done, void *arg,
+	      GError **err);
+/* End the measurement under way, if any, without a result. */
+void vm_stats_cancel(struct vm *vm);

@@ -73,6 +73,7 @@ struct vm {
 	int signal_fd; /* SIGINT, SIGTERM, SIGHUP, which are blocked from vm_new() on */
 	struct backends back;
 	struct board board;
+	struct vm_measure *measure; /* under way, or NULL; main thread */
 
 	/* vCPUs look at it after each return from the engine. Set before they are kicked. */
 	atomic_bool stop;

@@ -8,6 +8,7 @@
 #include "config/config.h"
 #include "sika_version.h"
 #include "vm/vm.h"
+#include "vmm/control.h"
 #include "vmm/show.h"
 
 #define STATUS_USAGE 2
@@ -23,7 +24,12 @@ static int run(int argc, char **argv)
 		status = STATUS_USAGE;
 		log_error("%s", err->message);
 	} else if ((vm = vm_new(config, &err))) {
+		struct control *control = control_open(vm, config->name, &err);
+
+		if (!control)
+			log_info("no control socket: %s", err->message);
 		status = vm_run(vm);
+		control_close(control);
 	} else {
 		status = VM_STATUS_FAIL;
 		log_error("%s", err->message);

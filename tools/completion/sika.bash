@@ -8,7 +8,7 @@ _sika() {
 	[[ $cur == "=" ]] && cur=
 	[[ $prev == "=" ]] && prev=${COMP_WORDS[COMP_CWORD - 2]}
 	if ((COMP_CWORD == 1)); then
-		words="run image engines help version --help --version"
+		words="run image bt-stats engines help version --help --version"
 	else
 		case $prev in
 		--kernel | --initrd | --disk | --ssh-key) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -22,7 +22,7 @@ _sika() {
 		--suite) words="bookworm trixie sid" ;;
 		--cpu) words="max host x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4 help" ;;
 		--cpus) words="1 2 4 8" ;;
-		--append | --pin | --name | --include) return ;;
+		--append | --pin | --name | --include | --time | --top) return ;;
 		*)
 			case $verb in
 			run)
@@ -39,8 +39,12 @@ _sika() {
 					[[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); }
 				fi
 				;;
+			bt-stats)
+				words="--time --top --json --help"
+				[[ $cur == -* ]] || words=$(ls "${XDG_RUNTIME_DIR:-/run}/sika" 2>/dev/null | sed 's/\.[0-9]*$//')
+				;;
 			engines) words="--json --help" ;;
-			help) words="run image engines" ;;
+			help) words="run image bt-stats engines" ;;
 			esac
 			;;
 		esac

@@ -95,6 +95,7 @@ static void bt_vcpu_free(struct engine_vcpu *base)
 		return;
 	atomic_store(&bt_engine_of(vcpu)->vcpu[base->index], NULL);
 	bt_cache_fini(vcpu);
+	g_free(vcpu->stats.rows);
 	munmap(vcpu, sizeof(*vcpu));
 }
 
@@ -270,4 +271,7 @@ const struct engine_ops engine_bt = {
 	.dirty_start = bt_dirty_start,
 	.dirty_sync = bt_dirty_sync,
 	.dirty_stop = bt_dirty_stop,
+	.stats_begin = bt_stats_begin,
+	.stats_sample = bt_stats_sample,
+	.stats_end = bt_stats_end,
 };

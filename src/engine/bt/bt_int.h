@@ -300,6 +300,11 @@ static inline bool bt_block_is_trusted(const struct bt_block *block)
 	return block->stamp == atomic_load_explicit(block->page, memory_order_acquire);
 }
 
+/* ---- stats.c: see engine_ops ---- */
+struct engine_stats *bt_stats_begin(struct engine *engine);
+void bt_stats_sample(struct engine_stats *stats);
+char *bt_stats_end(struct engine_stats *stats, bool json, unsigned top);
+
 /* ---- off.c ---- */
 /* Add the bits of "NAME+NAME" (enum bt_off) to *ret_off. False: a sentence that lists the names. */
 bool bt_off_parse(const char *text, uint32_t *ret_off, GError **err);

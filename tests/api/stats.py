@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""stats.py - `sika bt-stats` and the control socket of a running machine.
+
+usage: stats.py SIKA DIRECTORY_OF_GUESTS
+"""
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+SIKA, GUESTS = sys.argv[1:3]
+results = {"passed": 0, "failed": 0, "skipped": 0}
+tmp = tempfile.TemporaryDirectory()
+ENV = dict(os.environ, XDG_RUNTIME_DIR=tmp.name)
+RUN = os.path.join(tmp.name, "sika")
+
+
+def start(guest, *args):
+    p = subprocess.Popen([SIKA, "run", "--engine", "bt", "--net", "none", "--serial", "none",
+                          "--kernel", os.path.join(GUESTS, guest + ".elf"), *args], env=ENV,
+                         stdin=subprocess.DEVNULL)
+    deadline = time.time() + 20
+    while not any(f.endswith(f".{p.pid}") for f in listed()):
+        assert p.poll() is None and time.time() < deadline, "no socket"
+        time.sleep(0.02)
+    return p
+
+
+def listed():
+    return os.listdir(RUN) if os.path.isdir(RUN) else []
+
+
+def stop(*machines):
+    for p in machines:
+        if p.poll() is None:
+            p.terminate()
+        p.wait(20)
+
+
+def stats(*args, env=ENV):
+    return subprocess.run([SIKA, "bt-stats", *args], env=env, capture_output=True, text=True,
+                          timeout=60)
+
+
+def is_refused(r, status, *names):
+    assert r.returncode == status, (r.returncode, r.stderr)
+    assert r.stderr.count("\n") == 1 and not r.stdout, (r.stderr, r.stdout)
+    assert all(n in r.stderr for n in names), r.stderr
+
+
+def tells_where_time_goes():
+    p = start("spin", "--name", "busy", "--cpus", "2")
+    try:
+        for who in ("busy", str(p.pid)):
+            r = stats(who, "--json", "--top", "3")
+            assert r.returncode == 0, r.stderr
+            s = json.loads(r.stdout)
+            assert s["measured"]["vcpus"] == 2 and s["measured"]["samples"] > 10, s["measured"]
+            # The first runs a loop of one jump, whichever way; the other waits to be started.
+            time0 = s["time"]["vcpu 0"]
+            busy = time0["native"] + time0["interpret"] + time0["loop"]
+            assert busy > 0.9, time0
+            assert s["time"]["vcpu 1"]["halt"] > 0.9, s["time"]
+            assert 0.99 < sum(time0.values()) < 1.01, time0
+            assert s["cache"]["blocks_decoded"] > 0 and s["cache"]["flushes"] == 0, s["cache"]
+            assert s["counters"]["halts"]["total"] > 0, s["counters"]
+            pages = s["pages"]
+            assert max(pages, key=pages.get).endswith("kernel"), pages
+        text = stats("busy")
+        assert text.returncode == 0 and "TIME, SAMPLED" in text.stdout, text
+    finally:
+        stop(p)
+
+
+def socket_is_for_the_owner_and_goes_with_the_machine():
+    p = start("idle", "--name", "quiet")
+    try:
+        assert os.stat(RUN).st_mode & 0o777 == 0o700, oct(os.stat(RUN).st_mode)
+        assert listed() == [f"quiet.{p.pid}"], listed()
+        p.send_signal(signal.SIGTERM)
+        p.wait(20)
+        assert not listed(), listed()
+    finally:
+        stop(p)
+
+
+def ask(path, *lines):
+    """Answers to @lines, sent at once."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(20)
+        s.connect(path)
+        s.sendall(b"".join(lines))
+        s.shutdown(socket.SHUT_WR)
+        data = b""
+        try:
+            while part := s.recv(65536):
+                data += part
+        except ConnectionResetError:
+            pass  # it hung up with something unread
+    return [json.loads(a) for a in data.splitlines()]
+
+
+def bad_requests_are_answered():
+    p = start("idle", "--name", "asked")
+    path = os.path.join(RUN, f"asked.{p.pid}")
+    try:
+        bad = [b"\n", b"{}\n", b"\xff\xfe\n", b'{"command":"fly"}\n', b'{"command":{}}\n',
+               b'{"command":"bt-stats","time_ms":0}\n', b'{"command":"bt-stats","top":"x"}\n',
+               b'{"command":"bt-stats","format":"xml"}\n', b'{"command":"bt-\0stats"}\n']
+        answers = ask(path, *bad)
+        assert len(answers) == len(bad), answers
+        assert all(a["ok"] is False and a["error"] for a in answers), answers
+        assert not ask(path, b"x" * 5000), "a line without an end"
+        idle = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+        for s in idle:
+            s.connect(path)
+        for s in idle:
+            s.close()
+        r = stats("asked", "--time", "1")
+        assert r.returncode == 0, r.stderr
+        # Somebody who goes away in the middle disturbs nobody.
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(path)
+            s.sendall(b'{"command":"bt-stats","time_ms":300}\n')
+            busy = ask(path, b'{"command":"bt-stats","time_ms":10}\n')
+            time.sleep(0.05)
+        assert not busy or not busy[0]["ok"] or busy[0]["stats"], busy
+        time.sleep(0.6)
+        assert stats("asked").returncode == 0
+    finally:
+        stop(p)
+
+
+def mistakes_are_told():
+    is_refused(stats(), 2, "which machine")
+    is_refused(stats("a", "b"), 2, "'b'")
+    is_refused(stats("a", "--time", "soon"), 2, "soon")
+    is_refused(stats("a", "--top=-1"), 2, "-1")
+    is_refused(stats("nobody"), 1, "nobody")
+    a, b = start("idle", "--name", "twin"), start("idle", "--name", "twin")
+    try:
+        is_refused(stats("twin"), 1, "twin", str(a.pid), str(b.pid))
+        assert stats(str(a.pid)).returncode == 0
+        # What a killed machine leaves is no machine.
+        a.kill()
+        a.wait(20)
+        assert stats("twin").returncode == 0
+        assert listed() == [f"twin.{b.pid}"], listed()
+    finally:
+        stop(a, b)
+
+
+def machine_can_do_without_a_socket():
+    for value in ("/nowhere", "/" + "x" * 200):
+        env = dict(ENV, XDG_RUNTIME_DIR=value)
+        r = subprocess.run([SIKA, "run", "--engine", "bt", "--net", "none", "--serial", "none",
+                            "--debug-exit", "--kernel", os.path.join(GUESTS, "first.elf")],
+                           env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+        assert r.returncode == 0x21 and not r.stderr, r
+
+
+TESTS = [
+    tells_where_time_goes,
+    socket_is_for_the_owner_and_goes_with_the_machine,
+    bad_requests_are_answered,
+    mistakes_are_told,
+    machine_can_do_without_a_socket,
+]
+
+
+def main():
+    for test in TESTS:
+        try:
+            test()
+            results["passed"] += 1
+            print(f"ok: {test.__name__}", flush=True)
+        except (AssertionError, KeyError, OSError, ValueError, subprocess.SubprocessError) as e:
+            results["failed"] += 1
+            print(f"failed: {test.__name__}: {e!r}", flush=True)
+    print("{passed} passed, {failed} failed, {skipped} skipped".format(**results))
+    return 1 if results["failed"] else 0
+
+
+sys.exit(main())
