@@ -13,6 +13,7 @@
 #include "vm/vm.h"
 
 #define MAX_CLIENTS 8u
+#define BACKLOG	    64 /* more wait in the kernel */
 #define MAX_LINE    4096u
 
 struct client {
@@ -28,11 +29,12 @@ struct control {
 	struct vm *vm;
 	char *path;
 	int fd;
-	guint source;
+	guint source; /* 0: all places are taken */
 	struct client clients[MAX_CLIENTS];
 };
 
 static gboolean on_line(int fd, GIOCondition condition, gpointer arg);
+static gboolean on_connect(int fd, GIOCondition condition, gpointer arg);
 
 static void hang_up(struct client *c)
 {
@@ -43,6 +45,8 @@ static void hang_up(struct client *c)
 	c->fd = -1;
 	c->source = 0;
 	c->used = 0;
+	if (!c->control->source && c->control->fd >= 0)
+		c->control->source = g_unix_fd_add(c->control->fd, G_IO_IN, on_connect, c->control);
 }
 
 /* Takes @line. A client that does not read its answers is left. */
@@ -192,21 +196,24 @@ static bool is_ours(int fd)
 static gboolean on_connect(int fd, GIOCondition condition, gpointer arg)
 {
 	struct control *control = arg;
-	int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	struct client *c = NULL;
+	int client;
 
-	if (client < 0)
-		return G_SOURCE_CONTINUE;
-	for (unsigned i = 0; i < MAX_CLIENTS && is_ours(client); i++) {
-		struct client *c = &control->clients[i];
-
-		if (c->fd >= 0)
-			continue;
+	for (unsigned i = 0; i < MAX_CLIENTS && !c; i++)
+		if (control->clients[i].fd < 0)
+			c = &control->clients[i];
+	if (!c) {
+		control->source = 0; /* until hang_up() */
+		return G_SOURCE_REMOVE;
+	}
+	client = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	if (client >= 0 && !is_ours(client)) {
+		close(client);
+	} else if (client >= 0) {
 		c->fd = client;
 		c->used = 0;
 		c->source = g_unix_fd_add(client, G_IO_IN | G_IO_HUP, on_line, c);
-		return G_SOURCE_CONTINUE;
 	}
-	close(client);
 	return G_SOURCE_CONTINUE;
 }
 
@@ -222,7 +229,7 @@ static bool listen_at(struct control *control, GError **err)
 	control->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	(void)unlink(control->path); /* of a process that had our number and was killed */
 	if (control->fd < 0 || bind(control->fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-	    listen(control->fd, (int)MAX_CLIENTS) < 0) {
+	    listen(control->fd, BACKLOG) < 0) {
 		g_set_error(err, BASE_ERROR, errno, "cannot listen at '%s': %s", control->path,
 			    g_strerror(errno));
 		return false;
@@ -254,15 +261,16 @@ void control_close(struct control *control)
 {
 	if (!control)
 		return;
-	for (unsigned i = 0; i < MAX_CLIENTS; i++)
-		hang_up(&control->clients[i]);
-	vm_stats_cancel(control->vm);
 	if (control->source)
 		g_source_remove(control->source);
 	if (control->fd >= 0) {
 		close(control->fd);
 		(void)unlink(control->path);
 	}
+	control->fd = -1;
+	for (unsigned i = 0; i < MAX_CLIENTS; i++)
+		hang_up(&control->clients[i]);
+	vm_stats_cancel(control->vm);
 	g_free(control->path);
 	g_free(control);
 }
