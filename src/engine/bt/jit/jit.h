@@ -10,7 +10,8 @@
  * all modes of a processor are in one place, the interpreter.
  *
  * Memory. Operands go by the TLB, inline (tr_memory.c). What misses it calls for its page to be filled in
- * and tries again; what that does not help goes to the handler.
+ * and tries again; what that does not help goes to the handler. Accesses near each other share one
+ * look (tr_run.c).
  *
  * Registers. Host RAX RCX RDX RBX RBP RSI RDI R8-R11 are the guest's; host R12 is guest RSP; guest
  * R12-R15 stay in cpu->s; R13-R15 are scratch. GS points at struct x86_cpu. RSP is the host's.
@@ -37,6 +38,7 @@ struct bt_block;
 struct x86_insn;
 
 #define BT_JIT_MAP_BITS 13
+#define BT_JIT_RUNS	8u /* in a block */
 
 /* Switches of struct bt_engine.off: each takes one optimization away, for tests. Names: off.c. */
 enum bt_off {
@@ -48,6 +50,7 @@ enum bt_off {
 	BT_OFF_RETURNS = 1u << 5, /* returns are indirect branches like others */
 	BT_OFF_MAP = 1u << 6,	  /* each indirect branch goes by the loop */
 	BT_OFF_SYSTEM = 1u << 7,  /* system instructions are left to their handlers */
+	BT_OFF_RUNS = 1u << 10,  /* each access looks at the TLB */
 };
 
 /* Why native code was left. */
@@ -80,6 +83,7 @@ struct bt_jit {
 	void *self; /* struct x86_cpu */
 	uint64_t rip_page;
 	uint64_t tmp, tmp_host;
+	uint64_t run[BT_JIT_RUNS]; /* host addresses: tr_run.c */
 	void *exit_ptr;
 	uint32_t exit_reason;
 	uint16_t flags; /* AH: LAHF, AL: SETO */

@@ -11,9 +11,30 @@
 
 struct tr_slow {
 	uint8_t *site;
-	uint8_t *retry; /* where the TLB is looked at, or NULL */
-	uint8_t insn;
+	uint8_t *retry;	 /* where the TLB is looked at, or NULL */
+	uint8_t *resume; /* behind the instruction; NULL: nothing is to follow */
+	uint8_t insn, run;
 	bool write;
+};
+
+#define TR_NO_RUN    0xffu
+#define TR_NOT_PLAIN 0xffu
+
+/* Accesses with one look at the TLB, see tr_run.c. Offsets are from what base and index hold. */
+struct tr_run {
+	bool open, write, first_write; /* write: any of them; first_write: the first */
+	bool in_mem;		       /* where the flags are behind the look */
+	uint8_t first, last, end;      /* instructions: with accesses; the end of the copy */
+	uint8_t count, align, scale, seg;
+	unsigned base, index;
+	int64_t lo, hi, align_off;
+	uint8_t *code; /* of the copy */
+};
+
+/* Where a copy goes on, and how the flags have to be there. */
+struct tr_join {
+	uint8_t *at;
+	bool in_host, in_mem;
 };
 
 struct tr {
@@ -23,7 +44,16 @@ struct tr {
 	struct jit_desc desc[BT_BLOCK_INSNS];
 	uint32_t live[BT_BLOCK_INSNS + 1]; /* flags that matter before each instruction */
 	uint32_t next_off[BT_BLOCK_INSNS]; /* of the next instruction, in the page of RIP */
-	uint8_t *resume[BT_BLOCK_INSNS];   /* NULL: nothing is to follow */
+	/* The memory operand, behind tr_operand(). */
+	uint8_t mem_base, mem_index;
+	int32_t mem_disp;
+	bool no_runs;
+	uint8_t plain, plain_end; /* the copy being emitted: its first and last instruction */
+	unsigned run_count;
+	struct tr_run run[BT_JIT_RUNS];
+	uint8_t run_of[BT_BLOCK_INSNS];
+	int64_t run_off[BT_BLOCK_INSNS];
+	struct tr_join join[BT_BLOCK_INSNS];
 	bool in_host, in_mem;		   /* where the flags are */
 	bool failed;
 	int last_vec; /* the last instruction with vector registers, or -1 */
@@ -55,6 +85,8 @@ void tr_flags_written(struct tr *t, unsigned i);
 void tr_slow_if(struct tr *t, unsigned i, unsigned cc);
 /* Where the TLB has missed: @retry when it has been filled. T_ADDR: the address, T_2: the tag. */
 void tr_miss_if(struct tr *t, unsigned i, unsigned cc, uint8_t *retry, bool write);
+/* The same for all of run @n: what does not help leads to its copy. */
+void tr_miss_run_if(struct tr *t, unsigned n, unsigned cc, uint8_t *retry);
 void tr_slow_finish(struct tr *t);
 void tr_handler(struct tr *t, unsigned i);
 
@@ -68,14 +100,35 @@ void tr_alu_imm(struct emit *e, unsigned op, bool wide, unsigned reg, int32_t v)
 void tr_shr(struct emit *e, bool wide, unsigned reg, uint8_t n);
 void tr_load_mem(struct emit *e, unsigned reg, unsigned base);
 void tr_store_mem(struct emit *e, unsigned base, unsigned reg);
+/* @reg = [T_ADDR + mem_disp] */
+void tr_load_near(struct tr *t, unsigned reg);
 /* A general register of the guest, in a host register: @scratch where it has none. */
 unsigned tr_value_reg(struct tr *t, unsigned guest, unsigned scratch);
 /* LEA @to with the operand's address, segment left out. Spoils T_ADDR and T_1. */
 void tr_ea(struct tr *t, unsigned i, unsigned to, bool wide);
-/* T_ADDR = host address of the memory operand. Spoils T_1, T_2 and flags. */
+/* [mem_base + mem_index + mem_disp] is the memory operand: for tr_copy() any of it, else T_ADDR alone.
+ * Spoils T_1, T_2 and flags. */
 void tr_operand(struct tr *t, unsigned i, unsigned len, unsigned align, bool write);
 /* T_ADDR = host address of 8 bytes at @disp from host register @base. Spoils T_1, T_2 and flags. */
 void tr_stack(struct tr *t, unsigned i, unsigned base, int32_t disp, bool write);
+/* The same, or [T_ADDR + mem_disp]. */
+void tr_stack_near(struct tr *t, unsigned i, unsigned base, int32_t disp, bool write);
+
+/* ---- tr_run.c ---- */
+/* Find runs, before anything is emitted. */
+void tr_runs(struct tr *t);
+/* What the access of @i is part of; NULL: it stands alone. */
+const struct tr_run *tr_run_at(const struct tr *t, unsigned i);
+/* Emit @i. Returns whether it ends the block. */
+bool tr_insn_joined(struct tr *t, unsigned i);
+/* Behind the accesses of an instruction that ends the block: true when a copy goes over to it. */
+bool tr_joins(struct tr *t, unsigned i);
+/* The copies, behind the block. */
+void tr_runs_finish(struct tr *t);
+
+/* ---- translate.c ---- */
+/* Emit one instruction. True: the block ends with it, and its exits are emitted. */
+bool tr_insn(struct tr *t, unsigned i);
 
 /* ---- tr_copy.c ---- */
 /* AH CH DH BH can be named only without REX: by registers that need none. */

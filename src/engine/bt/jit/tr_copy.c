@@ -107,8 +107,9 @@ static unsigned name_rm(struct tr *t, unsigned i, struct emit_op *op)
 
 	if (insn->flags & X86_INSN_MEM) {
 		op->kind = EMIT_MEM;
-		op->rm = T_ADDR;
-		op->index = H_NONE;
+		op->rm = t->mem_base;
+		op->index = t->mem_index;
+		op->disp = t->mem_disp;
 		return H_NONE;
 	}
 	op->kind = EMIT_REG;

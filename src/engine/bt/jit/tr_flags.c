@@ -44,13 +44,26 @@ static void slow_at(struct tr *t, const struct tr_slow *slow)
 
 void tr_slow_if(struct tr *t, unsigned i, unsigned cc)
 {
-	slow_at(t, &(struct tr_slow){ .site = emit_jcc(&t->e, cc), .insn = (uint8_t)i });
+	slow_at(t, &(struct tr_slow){ .site = emit_jcc(&t->e, cc), .insn = (uint8_t)i,
+				      .run = TR_NO_RUN });
 }
 
 void tr_miss_if(struct tr *t, unsigned i, unsigned cc, uint8_t *retry, bool write)
 {
 	slow_at(t, &(struct tr_slow){ .site = emit_jcc(&t->e, cc), .retry = retry,
-				      .insn = (uint8_t)i, .write = write });
+				      .insn = (uint8_t)i, .run = TR_NO_RUN, .write = write });
+}
+
+/* The page is filled in for the first access, which is about to happen. A later store must not mark it
+ * dirty before its time. */
+void tr_miss_run_if(struct tr *t, unsigned n, unsigned cc, uint8_t *retry)
+{
+	struct tr_run *run = &t->run[n];
+
+	run->in_mem = t->in_mem;
+	slow_at(t, &(struct tr_slow){ .site = emit_jcc(&t->e, cc),
+				      .retry = run->first_write == run->write ? retry : NULL,
+				      .insn = run->first, .run = (uint8_t)n, .write = run->write });
 }
 
 static void emit_handler(struct tr *t, unsigned i)
@@ -79,20 +92,36 @@ static uint8_t *emit_fill(struct tr *t, const struct tr_slow *slow)
 	return emit_jmp(&t->e);
 }
 
+static void finish_run(struct tr *t, const struct tr_slow *slow)
+{
+	uint8_t *site = slow->retry ? emit_fill(t, slow) : slow->site;
+
+	if (!t->e.full)
+		emit_patch(site, t->run[slow->run].code);
+}
+
 /* Slow paths of an instruction share one call of its handler. */
 void tr_slow_finish(struct tr *t)
 {
-	for (unsigned n = 0; n < t->slow_count;) {
-		unsigned i = t->slow[n].insn, end = n;
+	for (unsigned n = 0, end; n < t->slow_count; n = end) {
+		const struct tr_slow first = t->slow[n];
 
-		for (; end < t->slow_count && t->slow[end].insn == i; end++)
-			if (t->slow[end].retry)
-				t->slow[end].site = emit_fill(t, &t->slow[end]);
-		for (; n < end; n++)
-			emit_patch_here(&t->e, t->slow[n].site);
-		emit_handler(t, i);
-		if (t->resume[i])
-			emit_jmp_to(&t->e, t->resume[i]);
+		end = n + 1;
+		if (first.run != TR_NO_RUN) {
+			finish_run(t, &first);
+			continue;
+		}
+		while (end < t->slow_count && t->slow[end].run == TR_NO_RUN &&
+		       t->slow[end].insn == first.insn && t->slow[end].resume == first.resume)
+			end++;
+		for (unsigned k = n; k < end; k++)
+			if (t->slow[k].retry)
+				t->slow[k].site = emit_fill(t, &t->slow[k]);
+		for (unsigned k = n; k < end; k++)
+			emit_patch_here(&t->e, t->slow[k].site);
+		emit_handler(t, first.insn);
+		if (first.resume)
+			emit_jmp_to(&t->e, first.resume);
 		else /* a branch: its handler does not come back */
 			EMIT(&t->e, .map = 1, .opcode = 0x0b);
 	}

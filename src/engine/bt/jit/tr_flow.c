@@ -131,6 +131,8 @@ void tr_call(struct tr *t, unsigned i)
 	tr_stack(t, i, HOST_SP, -8, true);
 	emit_return_address(t, i);
 	emit_lea(&t->e, HOST_SP, HOST_SP, -8);
+	if (tr_joins(t, i))
+		return;
 	tr_exit(t, 0, target_of(t, i));
 }
 
@@ -140,6 +142,8 @@ void tr_ret(struct tr *t, unsigned i)
 
 	tr_stack(t, i, HOST_SP, 0, false);
 	tr_load_mem(&t->e, T_ADDR, T_ADDR);
+	if (tr_joins(t, i))
+		return;
 	emit_indirect(t, i, 8 + (insn->opcode == 0xc2 ? (uint16_t)insn->imm : 0), false);
 }
 

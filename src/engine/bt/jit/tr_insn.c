@@ -51,15 +51,17 @@ void tr_push(struct tr *t, unsigned i)
 		tr_load_mem(&t->e, T_ADDR, T_ADDR);
 		emit_store_gs(&t->e, GS_VCPU(jit.tmp), T_ADDR);
 	}
-	tr_stack(t, i, HOST_SP, -8, true);
+	tr_stack_near(t, i, HOST_SP, -8, true);
 	if (kind == JIT_PUSH_IMM) {
 		EMIT(&t->e, .opcode = 0xc7, .w = true, .kind = EMIT_MEM, .rm = T_ADDR,
-		     .index = H_NONE, .imm = insn->imm, .imm_len = 4);
-	} else if (kind == JIT_PUSH_MEM) {
-		emit_load_gs(&t->e, T_1, GS_VCPU(jit.tmp));
-		tr_store_mem(&t->e, T_ADDR, T_1);
+		     .index = H_NONE, .disp = t->mem_disp, .imm = insn->imm, .imm_len = 4);
 	} else {
-		tr_store_mem(&t->e, T_ADDR, tr_value_reg(t, insn->rm, T_1));
+		unsigned reg = kind == JIT_PUSH_MEM ? T_1 : tr_value_reg(t, insn->rm, T_1);
+
+		if (kind == JIT_PUSH_MEM)
+			emit_load_gs(&t->e, T_1, GS_VCPU(jit.tmp));
+		EMIT(&t->e, .opcode = 0x89, .w = true, .kind = EMIT_MEM, .reg = (uint8_t)reg,
+		     .rm = T_ADDR, .index = H_NONE, .disp = t->mem_disp);
 	}
 	emit_lea(&t->e, HOST_SP, HOST_SP, -8);
 }
@@ -69,8 +71,8 @@ void tr_pop(struct tr *t, unsigned i)
 	const struct x86_insn *insn = &t->block->insn[i];
 	unsigned to = host_of(insn->rm), reg = to == H_NONE ? T_1 : to;
 
-	tr_stack(t, i, HOST_SP, 0, false);
-	tr_load_mem(&t->e, reg, T_ADDR);
+	tr_stack_near(t, i, HOST_SP, 0, false);
+	tr_load_near(t, reg);
 	if (reg != HOST_SP) /* POP RSP keeps what was popped */
 		emit_lea(&t->e, HOST_SP, HOST_SP, 8);
 	if (to == H_NONE)

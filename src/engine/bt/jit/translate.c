@@ -55,8 +55,7 @@ static void emit_entry(struct tr *t)
 	t->in_mem = true;
 }
 
-/* True: the block ends with it, and its exits are emitted. */
-static bool tr_insn(struct tr *t, unsigned i)
+bool tr_insn(struct tr *t, unsigned i)
 {
 	const struct x86_insn *insn = &t->block->insn[i];
 
@@ -128,11 +127,10 @@ static void tr_block(struct tr *t)
 	bool ended = false;
 
 	analyse(t);
+	tr_runs(t);
 	emit_entry(t);
-	for (unsigned i = 0; i < block->count && !ended; i++) {
-		ended = tr_insn(t, i);
-		t->resume[i] = ended ? NULL : t->e.p;
-	}
+	for (unsigned i = 0; i < block->count && !ended; i++)
+		ended = tr_insn_joined(t, i);
 	if (!ended)
 		tr_exit(t, 0, t->next_off[block->count - 1]);
 	tr_exit_finish(t, 0);
@@ -145,12 +143,34 @@ static void tr_block(struct tr *t)
 		emit_call_to(&t->e, t->vcpu->jit.vec_load);
 		emit_jmp_to(&t->e, t->vector_back);
 	}
+	tr_runs_finish(t);
 	tr_slow_finish(t);
+}
+
+/* False: it did not fit, or cannot be done. */
+static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_block *block, bool no_runs)
+{
+	struct bt_jit *jit = &vcpu->jit;
+
+	memset(t, 0, offsetof(struct tr, desc));
+	memset(t->exit, 0, sizeof(t->exit));
+	t->failed = false;
+	t->slow_count = 0;
+	t->vector = NULL;
+	t->vcpu = vcpu;
+	t->block = block;
+	t->no_runs = no_runs;
+	t->e.p = jit->code + jit->used;
+	t->e.end = t->e.p + BT_JIT_BLOCK_MAX;
+	t->e.to_exec = jit->exec - jit->code;
+	tr_block(t);
+	return !t->e.full && !t->failed;
 }
 
 bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_block *block)
 {
 	struct bt_jit *jit = &vcpu->jit;
+	bool no_runs = bt_engine_of(vcpu)->off & BT_OFF_RUNS;
 	struct tr t;
 
 	if (block->code_bytes != 8)
@@ -159,18 +179,7 @@ bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_block *block)
 		bt_cache_flush(vcpu);
 		return false;
 	}
-	memset(&t, 0, offsetof(struct tr, desc));
-	memset(t.exit, 0, sizeof(t.exit));
-	t.failed = false;
-	t.slow_count = 0;
-	t.vector = NULL;
-	t.vcpu = vcpu;
-	t.block = block;
-	t.e.p = jit->code + jit->used;
-	t.e.end = t.e.p + BT_JIT_BLOCK_MAX;
-	t.e.to_exec = jit->exec - jit->code;
-	tr_block(&t);
-	if (t.e.full || t.failed) {
+	if (!tr_try(&t, vcpu, block, no_runs) && (no_runs || !tr_try(&t, vcpu, block, true))) {
 		block->code = 0;
 		return false;
 	}
