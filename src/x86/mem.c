@@ -318,6 +318,11 @@ void *x86_rmw_open(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len
 		rmw->open = !rmw->part[0].direct;
 		return rmw->part[0].host;
 	}
+	/* Over two pages that lie side by side in the host too, as most do that do so in a guest's kernel. */
+	if (rmw->part[0].host && rmw->part[1].host == rmw->part[0].host + rmw->part[0].len) {
+		rmw->open = !rmw->part[0].direct || !rmw->part[1].direct;
+		return rmw->part[0].host;
+	}
 	rmw->open = rmw->bounced = true;
 	part_read(cpu, &rmw->part[0], rmw->buf);
 	if (rmw->part[1].len)
@@ -327,10 +332,13 @@ void *x86_rmw_open(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len
 
 void x86_rmw_close(struct x86_cpu *cpu, struct x86_rmw *rmw)
 {
-	if (rmw->bounced)
+	if (rmw->bounced) {
 		parts_write(cpu, rmw->part, rmw->buf);
-	else
-		report(cpu, &rmw->part[0]);
+		return;
+	}
+	for (unsigned i = 0; i < 2 && rmw->part[i].len; i++)
+		if (!rmw->part[i].direct)
+			report(cpu, &rmw->part[i]);
 }
 
 /* ---- implicit supervisor accesses ---- */

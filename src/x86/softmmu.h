@@ -239,9 +239,9 @@ static inline void *x86_rmw_fast(struct x86_cpu *cpu, const struct x86_insn *ins
 
 /*
  * Where to work on the @len bytes of the memory operand of @insn in place, checked for read and write;
- * NULL: X86_FAULT. It is guest RAM unless the operand is MMIO or crosses a page; those are bounced,
- * and so a locked instruction on them is not atomic. (Hardware splits such locks too, slowly;
- * nothing that is sold relies on them.)
+ * NULL: X86_FAULT. It is guest RAM unless the operand is MMIO, or crosses into a page that does not
+ * follow in the host's memory; those are bounced, and so a locked instruction on them is not atomic.
+ * (Hardware splits such locks too, slowly; nothing that is sold relies on them.)
  */
 static inline void *x86_rmw(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned len,
 			    struct x86_rmw *rmw)
