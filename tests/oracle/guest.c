@@ -249,9 +249,10 @@ static void load_program(struct oracle_guest *g, const struct seq_program *p)
 
 /*
  * One instruction. *ret_wild: what it does is not to be asked of the host; or a REP overwrites itself,
- * where the processor may go on or fetch again after any of its steps.
+ * where the processor may go on or fetch again after any of its steps; or no CMP follows where flags were
+ * left undefined, since code was overwritten at random. *undef: flags that are so.
  */
-static int step_program(struct oracle_guest *g, bool *ret_wild)
+static int step_program(struct oracle_guest *g, uint32_t *undef, bool *ret_wild)
 {
 	struct x86_cpu *cpu = &g->cpu;
 	uint64_t at = cpu->s.rip - CODE_BASE;
@@ -260,14 +261,26 @@ static int step_program(struct oracle_guest *g, bool *ret_wild)
 	uint8_t before[15];
 
 	*ret_wild = false;
-	if (!len)
+	if (!len) {
+		*ret_wild = *undef != 0;
 		return X86_FAULT;
+	}
 	if (x86_rows[insn.row].attrs & (X86_ROW_ATTR_NOHOST | X86_ROW_ATTR_PRIV)) {
 		*ret_wild = insn.map != 0 || insn.opcode != 0xcc;
 		cpu->s.rip += (unsigned)len;
 		cpu->fault = (struct x86_fault){ .vector = X86_BP };
 		return X86_STOP;
 	}
+	/* Nor is what lies behind FS: the C library's own. */
+	if (insn.seg == X86_FS)
+		*ret_wild = true;
+	if (*undef && strcmp(x86_rows[insn.row].name, "CMP") != 0) {
+		*ret_wild = true;
+		return X86_STOP;
+	}
+	if (*ret_wild)
+		return X86_STOP;
+	*undef = x86_rows[insn.row].undef & ~X86_FL_AF;
 	at = at < CODE_SIZE - 15 ? at : CODE_SIZE - 15;
 	memcpy(before, g->ram + RAM_CODE + at, sizeof(before));
 	cpu->s.rip += (unsigned)len;
@@ -284,12 +297,13 @@ bool seq_step_run(struct oracle_guest *g, const struct seq_program *p, struct se
 {
 	struct oracle_result one;
 	int status = X86_NEXT;
+	uint32_t undef = 0;
 	bool wild = false;
 
 	load_program(g, p);
 	g->cpu.fault = (struct x86_fault){ 0 };
 	for (unsigned i = 0; i < SEQ_STEPS; i++) {
-		status = step_program(g, &wild);
+		status = step_program(g, &undef, &wild);
 		if (p->bits == 32)
 			g->cpu.s.rip = (uint32_t)g->cpu.s.rip;
 		if (wild)
