@@ -14,6 +14,7 @@ help:
 	@echo 'make run       boot Debian to a login here; without a terminal: check itself (ARGS=...)'
 	@echo 'make test      all tests, closing with a line of totals'
 	@echo 'make test-kvm  the kvm engine on the hardware ABI, inside an emulated machine'
+	@echo 'make test-software  real programs in a Debian guest under bt (an hour or more; ARGS=--only=gcc)'
 	@echo 'make fuzz      the long forms of the fuzzers and of the oracle (SECONDS_EACH=600)'
 	@echo 'make bench     measure against QEMU and the host (bench/bench.py --help)'
 	@echo 'make install   to DESTDIR, below PREFIX ($(PREFIX))'
@@ -37,6 +38,11 @@ test-kvm: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@tests/kvm/run.sh $(BUILD)
 
+test-software: $(BUILD)/build.ninja
+	@tools/deps.sh build image software
+	@ninja -C $(BUILD) --quiet
+	@tests/debian/software.py $(BUILD)/src/cli/sika $(ARGS) -- --engine bt
+
 fuzz:
 	@tools/deps.sh build test
 	@tools/fuzz.sh
@@ -53,4 +59,4 @@ install: $(BUILD)/build.ninja
 clean:
 	rm -rf build build-*
 
-.PHONY: all help run test test-kvm fuzz bench install clean
+.PHONY: all help run test test-kvm test-software fuzz bench install clean

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # deps.sh - install what is missing from Debian's packages; nothing happens when all is there.
-# usage: tools/deps.sh [build] [image] [test]
+# usage: tools/deps.sh [build] [image] [test] [software]
 set -eu
 
 build="gcc libc6-dev meson ninja-build pkgconf python3 libglib2.0-dev liburing-dev libslirp-dev"
@@ -9,14 +9,18 @@ image="mmdebstrap e2fsprogs cpio gzip fakeroot uidmap debian-archive-keyring"
 test="check clang libclang-rt-14-dev libzydis-dev qemu-system-x86 qemu-utils socat busybox-static"
 test="$test clang-tidy cppcheck codespell iproute2"
 
+# What software.py compares the guest's programs with, and how it reaches the guest.
+software="openssh-client make openssl sqlite3 perl xz-utils gzip bzip2 zstd"
+
 want=
 for set in "${@:-build}"; do
 	case $set in
 	build) want="$want $build" ;;
 	image) want="$want $image" ;;
 	test) want="$want $test" ;;
+	software) want="$want $software" ;;
 	*)
-		echo "deps.sh: unknown set '$set', known are: build, image, test" >&2
+		echo "deps.sh: unknown set '$set', known are: build, image, test, software" >&2
 		exit 2
 		;;
 	esac
