@@ -60,6 +60,7 @@ struct vm_config {
 		char *off; /* "NAME+NAME": optimizations to leave out; NULL: none. The engine knows
 			    * the names. */
 		uint64_t cache_bytes; /* of all vCPUs; 0: its own choice */
+		bool perf_map;
 	} bt;
 	uint64_t memory; /* bytes */
 	struct x86_cpu_spec cpu; /* which processor the guest sees */

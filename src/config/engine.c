@@ -55,6 +55,12 @@ bool config_apply_bt_cache(struct vm_config *config, const char *value, GError *
 	return true;
 }
 
+bool config_apply_perf_map(struct vm_config *config, const char *value, GError **err)
+{
+	config->bt.perf_map = true;
+	return true;
+}
+
 bool config_validate_engine(const struct vm_config *c, GError **err)
 {
 	if (strcmp(c->engine, "bt") && (c->bt.interpret || c->bt.off))
@@ -62,6 +68,8 @@ bool config_validate_engine(const struct vm_config *c, GError **err)
 				   c->engine, c->bt.interpret ? "interpret" : "off");
 	if (!strcmp(c->engine, "kvm") && c->bt.cache_bytes)
 		return config_fail(err, "--bt-cache: engine kvm has no such cache");
+	if (!strcmp(c->engine, "kvm") && c->bt.perf_map)
+		return config_fail(err, "--perf-map: engine kvm translates no code");
 	if (c->bt.cache_bytes && c->bt.cache_bytes / c->cpus < VM_MIN_BT_CACHE)
 		return config_fail(err, "--bt-cache: less than 128K for each of %u CPUs", c->cpus);
 	return true;

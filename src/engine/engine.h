@@ -92,6 +92,7 @@ struct engine_config {
 	 * their code, or 0. */
 	const char *off_names;
 	uint64_t cache_total_bytes;
+	bool perf_map; /* write /tmp/perf-PID.map */
 };
 
 /* One row of `sika engines`. */

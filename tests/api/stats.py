@@ -164,7 +164,36 @@ def machine_can_do_without_a_socket():
         assert r.returncode == 0x21 and not r.stderr, r
 
 
+def perf_map_names_code():
+    p = start("spin", "--name", "mapped", "--perf-map")
+    path = f"/tmp/perf-{p.pid}.map"
+    try:
+        assert os.stat(path).st_mode & 0o777 == 0o600, oct(os.stat(path).st_mode)
+        with open(f"/proc/{p.pid}/maps", encoding="ascii") as f:
+            code = [m for m in f.read().splitlines() if "r-xs" in m]
+        stop(p)
+        with open(path, encoding="ascii") as f:
+            lines = [line.split() for line in f]
+        if not lines:
+            return  # a host that the translator does not support
+        # Not a memfd: perf would look for symbols in the file.
+        assert len(code) == 1 and "/dev/zero" in code[0], code
+        low, high = (int(a, 16) for a in code[0].split()[0].split("-"))
+        end = low
+        for start_, size, name in lines:
+            assert name.startswith(("sika_", "guest_")), name
+            assert end <= int(start_, 16) and int(size, 16) > 0, (start_, size, name)
+            end = int(start_, 16) + int(size, 16)
+            assert end <= high, (start_, size)
+        assert lines[0][2] == "sika_enter", lines[0]
+    finally:
+        stop(p)
+        if os.path.exists(path):
+            os.unlink(path)
+
+
 TESTS = [
+    perf_map_names_code,
     tells_where_time_goes,
     socket_is_for_the_owner_and_goes_with_the_machine,
     bad_requests_are_answered,

@@ -32,6 +32,7 @@ static void bt_close(struct engine *base)
 
 	if (!engine)
 		return;
+	bt_perf_map_close(engine);
 	bt_pages_fini(engine);
 	free(engine);
 }
@@ -79,6 +80,10 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 		free(engine);
 		return NULL;
 	}
+	if (config->perf_map && !bt_perf_map_open(engine, err)) {
+		bt_close(&engine->base);
+		return NULL;
+	}
 	return &engine->base;
 }
 
@@ -123,6 +128,7 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 	}
 	if (engine->off & BT_OFF_JIT)
 		vcpu->jit.on = false;
+	bt_perf_map_stubs(vcpu);
 	/* The guest's TSC starts at zero, on all vCPUs alike. */
 	atomic_store(&vcpu->tsc_offset, -engine->clock.tsc_start);
 	x86_cpu_reset(&vcpu->cpu);

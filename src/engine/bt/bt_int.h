@@ -204,6 +204,7 @@ struct bt_engine {
 	unsigned vcpu_count; /* configured */
 	uint32_t off;	     /* enum bt_off */
 	uint32_t cache_bytes; /* for blocks, per vCPU; 0: by the number of vCPUs */
+	struct bt_perf_map *perf_map; /* NULL: none is asked for */
 	struct x86_cpuid_model model; /* the processor shown, fixed from bt_open() on */
 	_Atomic(struct bt_vcpu *) vcpu[ENGINE_MAX_VCPUS];
 	struct bt_ram ram[2];
@@ -304,6 +305,15 @@ static inline bool bt_block_is_trusted(const struct bt_block *block)
 struct engine_stats *bt_stats_begin(struct engine *engine);
 void bt_stats_sample(struct engine_stats *stats);
 char *bt_stats_end(struct engine_stats *stats, bool json, unsigned top);
+
+/* ---- perf_map.c: which native code is of what, for profilers ---- */
+/* False: the file cannot be made; one sentence in @err. */
+bool bt_perf_map_open(struct bt_engine *engine, GError **err);
+void bt_perf_map_close(struct bt_engine *engine); /* the file stays */
+/* The stubs of a vCPU that is being made. */
+void bt_perf_map_stubs(struct bt_vcpu *vcpu);
+/* What lies in the code cache from @from on was translated for RIP just now. */
+void bt_perf_map_block(struct bt_vcpu *vcpu, uint32_t from);
 
 /* ---- off.c ---- */
 /* Add the bits of "NAME+NAME" (enum bt_off) to *ret_off. False: a sentence that lists the names. */

@@ -221,7 +221,7 @@ static bool bt_native(struct bt_vcpu *vcpu, struct bt_block **ret_next, bool *re
 /* It was interpreted often enough. Where the cache was full it is empty now: @block is looked up again. */
 static struct bt_block *bt_heat(struct bt_vcpu *vcpu, struct bt_block *block)
 {
-	uint32_t flushes = vcpu->cache.flushes;
+	uint32_t flushes = vcpu->cache.flushes, from;
 
 	if (block->code || !vcpu->jit.on || block->runs > vcpu->jit.threshold)
 		return block;
@@ -231,8 +231,10 @@ static struct bt_block *bt_heat(struct bt_vcpu *vcpu, struct bt_block *block)
 		block->runs = 0;
 		return block;
 	}
+	from = vcpu->jit.used;
 	bt_doing_set(&vcpu->stats, BT_DOING_TRANSLATE);
-	(void)bt_jit_translate(vcpu, block);
+	if (bt_jit_translate(vcpu, block) && unlikely(bt_engine_of(vcpu)->perf_map))
+		bt_perf_map_block(vcpu, from);
 	bt_doing_set(&vcpu->stats, BT_DOING_LOOP);
 	return flushes == vcpu->cache.flushes ? block : bt_follow(vcpu, NULL);
 }

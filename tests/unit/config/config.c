@@ -167,6 +167,7 @@ static const struct {
 	{ "--kernel k --bt-cache many", "'many'" },
 	{ "--kernel k --bt-cache 1M --cpus 9", "9 CPUs" },
 	{ "--kernel k --bt-cache 1M --engine kvm", "kvm" },
+	{ "--kernel k --perf-map --engine kvm", "kvm" },
 	{ "--kernel k --engine kvm,speed=2", "'speed=2'" },
 	{ "--kernel k --serial unix:", "'unix:'" },
 	{ "--kernel k --name a/b", "'a/b'" },

@@ -290,26 +290,21 @@ static bool host_is_fit(void)
 	       __builtin_cpu_supports("popcnt");
 }
 
+/* One piece of memory in two places: mremap() of nothing of a shared mapping gives another one of it. No
+ * memfd, because profilers look up the code of programs that make it only where no file is mapped. */
 static int map_code(struct bt_jit *jit, uint8_t *at)
 {
-	int fd = memfd_create("bt code", MFD_CLOEXEC);
-	int r = 0;
+	uint8_t *code = mmap(NULL, jit->size, PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (fd < 0)
+	if (code == MAP_FAILED)
 		return -errno;
-	if (ftruncate(fd, jit->size) < 0)
-		r = -errno;
-	jit->code = mmap(NULL, jit->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (jit->code == MAP_FAILED) {
-		jit->code = NULL;
-		r = -ENOMEM;
-	}
-	if (!r && mmap(at, jit->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) ==
-			  MAP_FAILED)
-		r = -errno;
-	close(fd);
+	jit->code = code;
 	jit->exec = at;
-	return r;
+	if (mremap(code, 0, jit->size, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED ||
+	    mprotect(at, jit->size, PROT_READ | PROT_EXEC) < 0)
+		return -errno;
+	return 0;
 }
 
 int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena)
