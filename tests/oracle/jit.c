@@ -289,8 +289,11 @@ static unsigned compose(struct run *run, uint64_t number, struct oracle_case *c)
 	/* JMP to the next instruction ends the block. */
 	memcpy(code + len, "\xeb\x00", 2);
 	len += 2;
-	if (number % 4) /* else it is mostly one that keeps vectors out of native code */
+	if (number % 4) { /* else they are mostly such that keep vectors and x87 out of native code */
 		c->in.mxcsr = 0x1f80 | (c->in.mxcsr & 0x3f);
+		c->in.fcw |= 0x3f;
+		c->in.fsw &= 0x7f7f;
+	}
 	c->in.rip = CODE_BASE + 0x100 + (number * 64 & 0x7ff);
 	memcpy(run->ram + RAM_CODE + (c->in.rip - CODE_BASE), code, len);
 	return len - 2;

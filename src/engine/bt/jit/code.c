@@ -283,6 +283,36 @@ static void stub_vec_load(struct bt_jit *jit, struct emit *e)
 	emit_jmp_to(e, jit->leave);
 }
 
+/* The guest's x87 state into the host's unit. Called with T_1: the block; leaves when it must not go
+ * there. Vector registers are in memory behind it. Flags are saved. */
+static const uint8_t *stub_x87_load(struct bt_jit *jit, struct emit *e)
+{
+	const uint8_t *start = e->p;
+	uint8_t *skip, *no;
+
+	emit_lea(e, H_RSP, H_RSP, -8);
+	emit_gprs(e, true);
+	emit_vec_test(e);
+	skip = emit_jcc(e, CC_E);
+	emit_vec_save(e);
+	emit_vec_set_loaded(e, 0);
+	emit_patch_here(e, skip);
+	emit_load_gs(e, H_RDI, GS_VCPU(jit.self_vcpu));
+	emit_mov_imm64(e, H_RAX, (uintptr_t)bt_jit_x87_load);
+	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 2, .rm = H_RAX);
+	EMIT(e, .map = 1, .opcode = 0xb6, .kind = EMIT_REG, .reg = T_2, .rm = H_RAX);
+	emit_gprs(e, false);
+	emit_lea(e, H_RSP, H_RSP, 8);
+	EMIT(e, .opcode = 0x85, .kind = EMIT_REG, .reg = T_2, .rm = T_2);
+	no = emit_jcc(e, CC_E);
+	emit_byte(e, 0xc3);
+	emit_patch_here(e, no);
+	emit_lea(e, H_RSP, H_RSP, 8);
+	emit_mov_imm32(e, T_2, BT_JIT_VECTOR);
+	emit_jmp_to(e, jit->leave);
+	return start;
+}
+
 /* LAHF in 64-bit mode and all that is emitted or copied through. */
 static bool host_is_fit(void)
 {
@@ -316,6 +346,7 @@ int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena)
 	jit->size = (arena_size / 2 + 4095) & ~4095u;
 	jit->threshold = BT_JIT_THRESHOLD;
 	jit->self = &vcpu->cpu;
+	jit->self_vcpu = vcpu;
 	region = mmap(NULL, (size_t)arena_size + jit->size, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (region == MAP_FAILED)
@@ -330,6 +361,7 @@ int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena)
 	jit->call = stub_call(&e, false);
 	jit->call_vec = stub_call(&e, true);
 	stub_vec_load(jit, &e);
+	jit->x87_load = stub_x87_load(jit, &e);
 	jit->fill_read = stub_fill(&e, false);
 	jit->fill_write = stub_fill(&e, true);
 	jit->on = !e.full;

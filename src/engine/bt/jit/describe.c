@@ -498,7 +498,7 @@ static unsigned code_size(const struct x86_insn *insn, const char *code)
 		char text[3];
 		uint8_t size;
 	} sizes[] = {
-		{ "dq", 16 }, { "q", 8 }, { "sd", 8 }, { "ss", 4 }, { "d", 4 }, { "w", 2 }, { "b", 1 },
+		{ "dq", 16 }, { "t", 10 }, { "q", 8 }, { "sd", 8 }, { "ss", 4 }, { "d", 4 }, { "w", 2 }, { "b", 1 },
 	};
 
 	if (strcmp(code, "x") == 0)
@@ -593,6 +593,37 @@ static void system_insn(const struct x86_insn *insn, struct jit_desc *d)
 	}
 }
 
+static bool x87_stores(x86_exec_fn exec)
+{
+	return exec == x86_op_x87_fst_m32 || exec == x86_op_x87_fst_m64 ||
+	       exec == x86_op_x87_fst_m80 || exec == x86_op_x87_fist_m16 ||
+	       exec == x86_op_x87_fist_m32 || exec == x86_op_x87_fist_m64 ||
+	       exec == x86_op_x87_fbstp || exec == x86_op_x87_fnstcw || exec == x86_op_x87_fnstsw;
+}
+
+/* D8 to DF, WAIT and EMMS. Whole states and environments are left to the handlers. */
+static void x87(const struct x86_insn *insn, struct jit_desc *d)
+{
+	x86_exec_fn exec = insn->exec;
+
+	if (exec == x86_op_x87_fldenv || exec == x86_op_x87_fnstenv ||
+	    exec == x86_op_x87_fnsave || exec == x86_op_x87_frstor ||
+	    exec == x86_op_x87_fninit || exec == x86_op_x87_nop_nowait)
+		return;
+	d->kind = JIT_X87;
+	d->x87 = true;
+	if (insn->flags & X86_INSN_MEM) {
+		d->mem_len = (uint8_t)code_size(insn, x86_rows[insn->row].operand[0] + 1);
+		d->rm_use = x87_stores(exec) ? JIT_W : JIT_R;
+		if (!d->mem_len)
+			d->kind = JIT_HANDLER;
+	}
+	if (exec == x86_op_x87_comi)
+		flags(d, 0, ALL);
+	else if (exec == x86_op_x87_fcmov)
+		flags(d, CF | ZF | X86_FL_PF, 0);
+}
+
 void jit_describe(const struct x86_insn *insn, const uint8_t *bytes, struct jit_desc *ret)
 {
 	bool mem = insn->flags & X86_INSN_MEM;
@@ -620,6 +651,9 @@ void jit_describe(const struct x86_insn *insn, const uint8_t *bytes, struct jit_
 	}
 	if (ret->kind == JIT_HANDLER)
 		system_insn(insn, ret);
+	if (insn->exec == x86_op_mmx_emms ||
+	    (insn->map == 0 && ((insn->opcode & 0xf8) == 0xd8 || insn->opcode == 0x9b)))
+		x87(insn, ret);
 	if (!ret->mem_len)
 		ret->mem_len = ret->byte_rm ? 1 : insn->opsize;
 	/* Addresses that are not simply 64 bits wide. */

@@ -20,6 +20,7 @@ enum jit_kind {
 	JIT_LEAVE,
 	JIT_DIV, JIT_IDIV,
 	JIT_SYS, /* tr_sys.c */
+	JIT_X87, /* tr_x87.c */
 	/* These end a block. */
 	JIT_JCC, JIT_JMP, JIT_CALL, JIT_RET,
 	JIT_JMP_REG, JIT_JMP_MEM, JIT_CALL_REG, JIT_CALL_MEM,
@@ -39,6 +40,7 @@ struct jit_desc {
 	uint8_t vex_pp;	  /* VEX.pp */
 	bool vec;	  /* vector registers are involved */
 	bool vec_rm;	  /* rm, when a register, is one */
+	bool x87;	  /* the guest's x87 state has to be in the host's unit */
 	uint8_t imm_len;
 	uint8_t mem_len, mem_align;
 	uint32_t fr, fw, fm; /* flags (X86_FL_*) read; surely written; perhaps written */

@@ -47,6 +47,7 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
 	struct bt_jit *jit = &vcpu->jit;
 	const struct bt_block *next;
+	bool x87 = jit->x87_loaded;
 	int r;
 
 	cpu->s.rip = jit->rip_page + off;
@@ -57,12 +58,17 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 	bt_count(&vcpu->stats.handlers);
 	bt_count_row(&vcpu->stats, insn->row);
 	bt_doing_set(&vcpu->stats, BT_DOING_HANDLER);
+	if (unlikely(x87) && bt_jit_x87_concerns(insn))
+		bt_jit_x87_save(vcpu);
 	r = insn->exec(cpu, insn);
 	bt_doing_set(&vcpu->stats, BT_DOING_NATIVE);
-	if (likely(r == X86_NEXT && !cpu->stop_requested && !vector_changed(vcpu))) {
+	if (likely(r == X86_NEXT && !cpu->stop_requested && !vector_changed(vcpu) &&
+		   jit->x87_loaded == x87)) {
 		flags_to_jit(vcpu);
 		return 0;
 	}
+	if (jit->x87_loaded)
+		bt_jit_x87_save(vcpu);
 	jit->insn = insn;
 	jit->result = r;
 	next = jit->single ? NULL : bt_native_next(vcpu);
@@ -83,6 +89,8 @@ enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block)
 	flags_to_jit(vcpu);
 	jit->rip_page = vcpu->cpu.s.rip & ~0xfffull;
 	enter(&vcpu->cpu, jit->exec + block->code);
+	if (jit->x87_loaded)
+		bt_jit_x87_save(vcpu);
 	flags_from_jit(vcpu);
 	switch ((enum bt_jit_exit)jit->exit_reason) {
 	case BT_JIT_LINK:

@@ -80,14 +80,14 @@ struct bt_jit_target {
 
 struct bt_jit {
 	/* Used by native code. */
-	void *self; /* struct x86_cpu */
+	void *self, *self_vcpu; /* struct x86_cpu, struct bt_vcpu */
 	uint64_t rip_page;
 	uint64_t tmp, tmp_host;
 	uint64_t run[BT_JIT_RUNS]; /* host addresses: tr_run.c */
 	void *exit_ptr;
 	uint32_t exit_reason;
 	uint16_t flags; /* AH: LAHF, AL: SETO */
-	uint8_t vec_loaded;
+	uint8_t vec_loaded, x87_loaded;
 
 	/* Of BT_JIT_HANDLER. */
 	const struct x86_insn *insn;
@@ -103,7 +103,7 @@ struct bt_jit {
 	uint32_t size, used, first; /* first: behind the stubs */
 	/* Stubs, in the writable mapping. */
 	uint8_t *enter, *leave, *leave_link, *vec_load, *fill_read, *fill_write;
-	const uint8_t *call, *call_vec;
+	const uint8_t *call, *call_vec, *x87_load;
 	uint64_t translated, translated_insns, handler_insns; /* statistics */
 	struct bt_jit_target map[1u << BT_JIT_MAP_BITS];
 };
@@ -118,6 +118,13 @@ void bt_jit_flush(struct bt_vcpu *vcpu);
 /* ---- translate.c ---- */
 /* False: no room, or nothing to gain. */
 bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_block *block);
+
+/* ---- x87.c ---- */
+/* Between cpu->s and the host's unit. False: not with these exception masks, or not now. */
+bool bt_jit_x87_load(struct bt_vcpu *vcpu);
+void bt_jit_x87_save(struct bt_vcpu *vcpu);
+/* The handler of @insn uses the unit, or the guest's state of it; perhaps. */
+bool bt_jit_x87_concerns(const struct x86_insn *insn);
 
 /* ---- glue.c ---- */
 /* In the thread that will run the vCPU. */

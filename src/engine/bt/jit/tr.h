@@ -65,6 +65,7 @@ struct tr {
 		bool used, save;
 	} exit[2];
 	uint8_t *request, *stale, *vector, *vector_back;
+	uint8_t *x87, *x87_back;
 };
 
 /* Offset in the code cache. */
@@ -147,6 +148,12 @@ void tr_div(struct tr *t, unsigned i);
 
 /* ---- tr_sys.c ---- */
 void tr_sys(struct tr *t, unsigned i);
+
+/* ---- tr_x87.c ---- */
+void tr_x87(struct tr *t, unsigned i);
+/* Part of the block's entry, and what it leads to, which is out of line. */
+void tr_x87_entry(struct tr *t);
+void tr_x87_finish(struct tr *t);
 
 /* ---- tr_flow.c ---- */
 void tr_jcc(struct tr *t, unsigned i);

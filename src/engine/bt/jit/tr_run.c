@@ -200,6 +200,9 @@ static bool effects(struct analysis *a, const struct tr *t, unsigned i)
 		return true;
 	case JIT_NOTHING:
 		return true;
+	case JIT_X87: /* FNSTSW AX; its handlers leave the block */
+		forget(a, X86_RAX);
+		return true;
 	case JIT_LEA:
 		lea_effects(a, t, i);
 		return true;

@@ -45,6 +45,7 @@ static void emit_entry(struct tr *t)
 	EMIT(e, .opcode = 0x8b, .kind = EMIT_MEM, .reg = T_2, .rm = T_1, .index = H_NONE);
 	EMIT(e, .opcode = 0x3b, .kind = EMIT_RIP, .reg = T_2, .target = &block->stamp);
 	t->stale = emit_jcc(e, CC_NE);
+	tr_x87_entry(t); /* it may put away vector registers */
 	if (t->last_vec >= 0) {
 		EMIT(e, .opcode = 0x80, .kind = EMIT_GS, .reg = 7, .rm = H_NONE,
 		     .disp = GS_VCPU(jit.vec_loaded), .imm_len = 1);
@@ -99,6 +100,9 @@ bool tr_insn(struct tr *t, unsigned i)
 	case JIT_SYS:
 		tr_sys(t, i);
 		return false;
+	case JIT_X87:
+		tr_x87(t, i);
+		return false;
 	case JIT_JCC:
 		tr_jcc(t, i);
 		return true;
@@ -137,6 +141,7 @@ static void tr_block(struct tr *t)
 	tr_exit_finish(t, 1);
 	tr_leave_at(t, t->request, BT_JIT_REQUEST);
 	tr_leave_at(t, t->stale, BT_JIT_STALE);
+	tr_x87_finish(t);
 	if (t->vector) {
 		emit_patch_here(&t->e, t->vector);
 		emit_lea_rip(&t->e, T_1, block);
@@ -156,7 +161,7 @@ static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_block *block, b
 	memset(t->exit, 0, sizeof(t->exit));
 	t->failed = false;
 	t->slow_count = 0;
-	t->vector = NULL;
+	t->vector = t->x87 = NULL;
 	t->vcpu = vcpu;
 	t->block = block;
 	t->no_runs = no_runs;
