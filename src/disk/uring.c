@@ -17,13 +17,15 @@
 #include "base/loop.h"
 #include "disk/disk_int.h"
 
-#define DEPTH 128u
+#define DEPTH	 128u
+#define RETRY_NS 1000000u
 
 struct uring {
 	struct disk_image image;
 	struct io_uring ring;
 	int event_fd;
 	struct loop_fd *watch;
+	struct loop_timer *retry; /* armed: the kernel did not take all that is queued */
 	unsigned in_kernel; /* queued or running */
 	struct disk_req *wait_head, **wait_tail;
 };
@@ -82,6 +84,20 @@ static void uring_submit(struct disk *disk, struct disk_req *req)
 		put_waiting(u, req);
 }
 
+/* What is queued, to the kernel. It may be short of something (EAGAIN, EBUSY), and then nothing
+ * need be under way whose completion would bring another try. */
+static void enter(struct uring *u)
+{
+	(void)io_uring_submit(&u->ring);
+	if (io_uring_sq_ready(&u->ring))
+		loop_timer_arm(u->retry, loop_now_ns() + RETRY_NS);
+}
+
+static void on_retry(void *arg)
+{
+	enter(arg);
+}
+
 static void uring_kick(struct disk *disk)
 {
 	struct uring *u = (struct uring *)disk;
@@ -94,9 +110,7 @@ static void uring_kick(struct disk *disk)
 			u->wait_tail = &u->wait_head;
 		queue_call(u, req);
 	}
-	/* EAGAIN, EBUSY: the kernel is short of something; what is queued goes with the next
-	 * completion or drain. */
-	(void)io_uring_submit(&u->ring);
+	enter(u);
 }
 
 static void reap(struct uring *u)
@@ -148,6 +162,7 @@ static void uring_close(struct disk *disk)
 {
 	struct uring *u = (struct uring *)disk;
 
+	loop_timer_free(u->retry);
 	loop_fd_remove(u->watch);
 	io_uring_queue_exit(&u->ring);
 	close(u->event_fd);
@@ -177,8 +192,10 @@ int disk_uring_new(const struct disk_image *image, struct disk **ret_disk)
 	r = u->event_fd < 0 ? -errno : io_uring_register_eventfd(&u->ring, u->event_fd);
 	if (r < 0)
 		goto err_ring;
-	u->watch = loop_fd_add(image->loop, u->event_fd, EPOLLIN, completed, u);
 	r = -ENOMEM;
+	u->retry = loop_timer_new(image->loop, on_retry, u);
+	if (u->retry)
+		u->watch = loop_fd_add(image->loop, u->event_fd, EPOLLIN, completed, u);
 	if (!u->watch)
 		goto err_ring;
 	u->image = *image;
@@ -187,6 +204,8 @@ int disk_uring_new(const struct disk_image *image, struct disk **ret_disk)
 	return 0;
 
 err_ring:
+	if (u->retry)
+		loop_timer_free(u->retry);
 	if (u->event_fd >= 0)
 		close(u->event_fd);
 	io_uring_queue_exit(&u->ring);
