@@ -126,10 +126,17 @@ static uint8_t iir_source(const struct uart *uart)
 	return IIR_NONE;
 }
 
+/* On a PC the OUT2 pin opens the gate between the chip and the interrupt line; in loopback the pins
+ * of the outputs are inactive. */
+static bool gate_is_open(const struct uart *uart)
+{
+	return (uart->mcr & (MCR_OUT2 | MCR_LOOP)) == MCR_OUT2;
+}
+
 /* lock held. */
 static void line_update(struct uart *uart)
 {
-	bool level = iir_source(uart) != IIR_NONE;
+	bool level = gate_is_open(uart) && iir_source(uart) != IIR_NONE;
 
 	if (level == uart->line)
 		return;

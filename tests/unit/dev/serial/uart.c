@@ -68,6 +68,7 @@ static void setup(void)
 	config.irq = &irq.chip;
 	uart = uart_new(&config);
 	ck_assert_ptr_nonnull(uart);
+	out(4, 0x0b); /* DTR, RTS, and OUT2: as every driver does */
 }
 
 static void teardown(void)
@@ -209,12 +210,29 @@ START_TEST(loops_back)
 	ck_assert_uint_eq(sent_len, 0);
 	out(1, 0x08);
 	out(4, 0x15); /* DTR, OUT1 */
-	ck_assert(irq.level[4]);
+	ck_assert(!irq.level[4]); /* OUT2's pin is inactive */
 	ck_assert_uint_eq(in(2), 0x00);
 	ck_assert_uint_eq(in(6), 0x6b); /* DSR, RI; CTS, DSR and DCD changed */
 	ck_assert(!irq.level[4]);
 	out(4, 0x11);
 	ck_assert_uint_eq(in(6), 0x24); /* ring ended */
+}
+END_TEST
+
+START_TEST(out2_is_the_gate_of_the_line)
+{
+	out(1, 0x01);
+	out(4, 0x03);
+	type("a");
+	ck_assert(!irq.level[4]);
+	ck_assert_uint_eq(in(2), 0x04); /* the chip has it all the same */
+	out(4, 0x0b);
+	ck_assert(irq.level[4]);
+	out(4, 0x03);
+	ck_assert(!irq.level[4]);
+	out(4, 0x0b);
+	ck_assert_uint_eq(in(0), 'a');
+	ck_assert(!irq.level[4]);
 }
 END_TEST
 
@@ -233,6 +251,7 @@ int main(void)
 	tcase_add_test(t, receives_with_trigger_and_timeout);
 	tcase_add_test(t, without_fifo_holds_one_byte);
 	tcase_add_test(t, loops_back);
+	tcase_add_test(t, out2_is_the_gate_of_the_line);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
