@@ -2,7 +2,7 @@
 /* user.c - tests of the user-mode network: DHCP and ARP by hand-made frames, forwarded ports. */
 #include <arpa/inet.h>
 #include <check.h>
-#include <gio/gio.h>
+#include <glib.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
