@@ -38,6 +38,8 @@ struct boot_config {
  */
 bool boot_load(const struct boot_config *config, struct mem *mem, struct x86_state *bsp,
 	       GError **err);
+/* mtrr.c: the MTRRs of one vCPU, all of which start with the same. */
+void boot_set_memory_types(struct x86_state *state, unsigned phys_bits);
 
 /* The parts that boot_load() puts down, for machines that start from firmware, and for tests. */
 bool boot_write_acpi(const struct boot_config *config, struct mem *mem, uint64_t *ret_rsdp,

@@ -112,6 +112,8 @@ struct engine_ops {
 	void (*close)(struct engine *engine);
 	uint32_t (*caps)(const struct engine *engine);
 
+	/* Width of the guest's physical addresses, CPUID leaf 0x80000008. */
+	unsigned (*phys_bits)(const struct engine *engine);
 	struct engine_vcpu *(*vcpu_new)(struct engine *engine, unsigned index, GError **err);
 	void (*vcpu_free)(struct engine_vcpu *vcpu);
 	enum engine_exit (*vcpu_run)(struct engine_vcpu *vcpu);

@@ -333,12 +333,15 @@ static bool load_guest(struct vm *vm, GError **err)
 		.has_hpet = b->hpet != NULL,
 		.srat = c->mem_backing.node >= 0,
 	};
+	unsigned phys_bits = vm->engine_ops->phys_bits(b->engine);
 	struct x86_state state;
 
 	x86_state_reset(&state);
+	boot_set_memory_types(&state, phys_bits);
 	if (!boot_load(&boot, b->mem, &state, err) || !load_state(vm, 0, &state, err))
 		return false;
 	x86_state_reset(&state);
+	boot_set_memory_types(&state, phys_bits);
 	state.activity = X86_WAIT_SIPI;
 	for (unsigned i = 1; i < b->vcpu_count; i++)
 		if (!load_state(vm, i, &state, err))

@@ -200,7 +200,6 @@ bool x86_model_is_amd(const struct x86_cpuid_model *model);
 
 /* ---- mmu.c ---- */
 /* MAXPHYADDR, as CPUID 8000_0008 tells it. */
-#define X86_PHYS_BITS 46u
 static inline unsigned x86_phys_bits(const struct x86_cpu *cpu)
 {
 	return X86_PHYS_BITS;

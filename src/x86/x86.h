@@ -138,6 +138,9 @@ struct x86_tlb_space {
 	uint64_t large[16];
 };
 
+/* Width of physical addresses, as CPUID leaf 0x80000008 says it. */
+#define X86_PHYS_BITS 46u
+
 struct x86_cpu {
 	struct x86_state s; /* first: a translator addresses it from here */
 

@@ -167,6 +167,11 @@ static void bt_vcpu_sipi(struct engine_vcpu *base, uint8_t vector)
 	bt_request(vcpu, BT_REQ_SIPI, true);
 }
 
+static unsigned bt_phys_bits(const struct engine *engine)
+{
+	return X86_PHYS_BITS;
+}
+
 static uint64_t bt_tsc_hz(const struct engine *engine)
 {
 	return bt_clock_hz(&((struct bt_engine *)engine)->clock);
@@ -259,6 +264,7 @@ const struct engine_ops engine_bt = {
 	.open = bt_open,
 	.close = bt_close,
 	.caps = bt_caps,
+	.phys_bits = bt_phys_bits,
 	.vcpu_new = bt_vcpu_new,
 	.vcpu_free = bt_vcpu_free,
 	.vcpu_run = bt_vcpu_run,

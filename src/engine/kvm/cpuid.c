@@ -115,15 +115,18 @@ static uint32_t *reg_of(struct kvm_cpuid_entry2 *e, unsigned reg)
 	return regs[reg];
 }
 
+unsigned kvm_cpuid_phys_bits(const struct engine *engine)
+{
+	struct kvm_cpuid_entry2 *e = find(((const struct kvm *)engine)->cpuid, 0x80000008u, 0);
+
+	return e ? e->eax & 0xff : 36; /* SDM vol. 2, CPUID: what it is without that leaf */
+}
+
 uint32_t kvm_cpuid_xcr0(const struct kvm *kvm)
 {
-	for (unsigned i = 0; i < kvm->cpuid->nent; i++) {
-		const struct kvm_cpuid_entry2 *e = &kvm->cpuid->entries[i];
+	struct kvm_cpuid_entry2 *e = find(kvm->cpuid, 0xd, 0);
 
-		if (e->function == 0xd && e->index == 0)
-			return e->eax;
-	}
-	return 0;
+	return e ? e->eax : 0;
 }
 
 static unsigned bits_for(unsigned count)

@@ -163,6 +163,7 @@ const struct engine_ops engine_kvm = {
 	.open = kvm_open,
 	.close = kvm_close,
 	.caps = kvm_caps,
+	.phys_bits = kvm_cpuid_phys_bits,
 	.vcpu_new = kvm_vcpu_new,
 	.vcpu_free = kvm_vcpu_free,
 	.vcpu_run = kvm_vcpu_run,

@@ -122,6 +122,7 @@ int kvm_ioeventfd(struct engine *engine, bool pio, uint64_t addr, unsigned len, 
 /* ---- cpuid.c ---- */
 /* The machine's table, for the model @spec; behind the set-up of interrupt chips and MSRs. -errno. */
 int kvm_cpuid_setup(struct kvm *kvm, const struct x86_cpu_spec *spec, GError **err);
+unsigned kvm_cpuid_phys_bits(const struct engine *engine);
 /* States of XSAVE that the guest is offered, as bits of XCR0. */
 uint32_t kvm_cpuid_xcr0(const struct kvm *kvm);
 bool kvm_cpu_max(struct x86_cpuid_model *ret, GError **err);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* tables.c - ACPI and SMBIOS tables: reachable, summed right, and readable by ACPICA's compiler. */
 #include <check.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,6 +165,48 @@ START_TEST(acpica_understands_them)
 }
 END_TEST
 
+/* SDM vol. 3, "MTRR Precedences", as far as our registers go: one variable range, no overlap. */
+static unsigned memory_type(const struct x86_state *s, unsigned phys_bits, uint64_t gpa)
+{
+	uint64_t width = (1ull << phys_bits) - 1, base = s->mtrr_var[0], mask = s->mtrr_var[1];
+
+	ck_assert(s->mtrr_def_type & 1u << 11);
+	if (gpa < 0x80000)
+		return s->mtrr_fixed[0] >> (gpa >> 16) * 8 & 0xff;
+	if (gpa < 0xc0000)
+		return s->mtrr_fixed[1 + (gpa >> 17 & 1)] >> (gpa >> 14 & 7) * 8 & 0xff;
+	if (gpa < 0x100000)
+		return s->mtrr_fixed[3 + (gpa >> 15 & 7)] >> (gpa >> 12 & 7) * 8 & 0xff;
+	ck_assert(mask & 1u << 11);
+	ck_assert_uint_eq((mask | base) & ~width, 0);
+	mask &= ~0xfffull;
+	return (gpa & mask) == (base & mask) ? base & 0xff : s->mtrr_def_type & 0xff;
+}
+
+START_TEST(memory_types_are_those_of_a_pc)
+{
+	static const struct {
+		uint64_t gpa;
+		unsigned type; /* 0 uncacheable, 5 write-protected, 6 write-back */
+	} wanted[] = {
+		{ 0, 6 },	    { 0x7ffff, 6 },	{ 0x9ffff, 6 },	    { 0xa0000, 0 },
+		{ 0xbffff, 0 },	    { 0xc0000, 5 },	{ 0xfffff, 5 },	    { 0x100000, 6 },
+		{ 0xbfffffff, 6 },  { 0xc0000000, 0 },	{ 0xfee00000, 0 },  { 0xffffffff, 0 },
+		{ 0x100000000, 6 }, { 0x1c0000000, 6 }, { 0xfc0000000, 6 },
+	};
+	static const unsigned widths[] = { 36, 40, 46, 52 };
+
+	for (size_t w = 0; w < G_N_ELEMENTS(widths); w++) {
+		struct x86_state s = { 0 };
+
+		boot_set_memory_types(&s, widths[w]);
+		for (size_t i = 0; i < G_N_ELEMENTS(wanted); i++)
+			ck_assert_msg(memory_type(&s, widths[w], wanted[i].gpa) == wanted[i].type,
+				      "%#" PRIx64, wanted[i].gpa);
+	}
+}
+END_TEST
+
 START_TEST(smbios_walks_to_its_end)
 {
 	const uint8_t *e, *p, *end;
@@ -208,6 +251,7 @@ int main(void)
 	tcase_add_test(tc, madt_counts_the_processors);
 	tcase_add_test(tc, acpica_understands_them);
 	tcase_add_test(tc, smbios_walks_to_its_end);
+	tcase_add_test(tc, memory_types_are_those_of_a_pc);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

@@ -81,6 +81,11 @@ static void fake_sipi(struct engine_vcpu *vcpu, uint8_t vector)
 {
 }
 
+static unsigned fake_phys_bits(const struct engine *engine)
+{
+	return 40;
+}
+
 static uint64_t fake_tsc_hz(const struct engine *engine)
 {
 	return 1000000000;
@@ -109,6 +114,7 @@ static const struct engine_ops fake_ops = {
 	.open = fake_open,
 	.close = fake_close,
 	.caps = fake_caps,
+	.phys_bits = fake_phys_bits,
 	.vcpu_new = fake_vcpu_new,
 	.vcpu_free = fake_vcpu_free,
 	.vcpu_run = fake_run,
