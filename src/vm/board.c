@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/state.h"
 #include "base/units.h"
 #include "base/vclock.h"
 #include "boot/boot.h"
@@ -223,6 +224,13 @@ static bool build_timers(struct vm *vm, GError **err)
 	b->rtc = rtc_new(&rtc);
 	if (!b->rtc)
 		return fail(err, "clock chip");
+	if (vm->battery) {
+		struct state_reader in = { vm->battery->data, vm->battery->len };
+
+		if (!rtc_load(b->rtc, &in, err))
+			return false;
+		rtc_reset(b->rtc);
+	}
 	if (engine_caps(vm) & ENGINE_CAP_PIT)
 		return true;
 	b->pit = pit_new(b->bus, b->irq, b->clock);
@@ -353,6 +361,16 @@ bool board_build(struct vm *vm, GError **err)
 {
 	return build_engine(vm, err) && build_irq(vm, err) && build_timers(vm, err) &&
 	       build_platform(vm, err) && build_virtio(vm, err) && load_guest(vm, err);
+}
+
+/* What a reset does not touch. */
+void board_keep(struct vm *vm)
+{
+	if (vm->battery)
+		g_byte_array_set_size(vm->battery, 0);
+	else
+		vm->battery = g_byte_array_new();
+	rtc_save(vm->board.rtc, vm->battery);
 }
 
 void board_free(struct vm *vm)

@@ -160,6 +160,8 @@ void vm_free(struct vm *vm)
 		loop_free(vm->loop);
 	if (vm->signal_fd >= 0)
 		close(vm->signal_fd);
+	if (vm->battery)
+		g_byte_array_unref(vm->battery);
 	g_main_loop_unref(vm->main);
 	pthread_mutex_destroy(&vm->lock);
 	g_free(vm);
@@ -187,6 +189,7 @@ static bool rebuild(struct vm *vm)
 
 	log_info("the guest resets");
 	vm_stats_cancel(vm);
+	board_keep(vm);
 	board_free(vm);
 	vm->wish = WISH_NONE;
 	if (board_build(vm, &err))

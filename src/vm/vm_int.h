@@ -74,6 +74,8 @@ struct vm {
 	struct backends back;
 	struct board board;
 	struct vm_measure *measure; /* under way, or NULL; main thread */
+	/* What the clock chip's battery keeps over a reset (rtc_save()); NULL at first. */
+	GByteArray *battery;
 
 	/* vCPUs look at it after each return from the engine. Set before they are kicked. */
 	atomic_bool stop;
@@ -95,6 +97,8 @@ void backends_close(struct backends *back);
 
 /* ---- board.c ---- */
 bool board_build(struct vm *vm, GError **err);
+/* Before board_free(), when the machine is to start again. */
+void board_keep(struct vm *vm);
 /* Half-built boards too. No vCPU runs, the I/O thread has ended. */
 void board_free(struct vm *vm);
 

@@ -187,6 +187,37 @@ static enum engine_exit keeps_the_first_wish(struct engine_host *host)
 	return ENGINE_EXIT_KICK;
 }
 
+static void cmos_write(struct engine_host *host, uint8_t reg, uint8_t value)
+{
+	host->ops->pio_write(host, 0, 0x70, 1, reg);
+	host->ops->pio_write(host, 0, 0x71, 1, value);
+}
+
+static uint8_t cmos_read(struct engine_host *host, uint8_t reg)
+{
+	host->ops->pio_write(host, 0, 0x70, 1, reg);
+	return (uint8_t)host->ops->pio_read(host, 0, 0x71, 1);
+}
+
+/* The year 45, a byte of its own, a periodic interrupt; then what is left of them behind a reset.
+ */
+static enum engine_exit sets_the_clock(struct engine_host *host)
+{
+	if (starts == 1) {
+		cmos_write(host, 0x0b, 0x82); /* SET, 24 hours */
+		cmos_write(host, 0x09, 0x45);
+		cmos_write(host, 0x0b, 0x42); /* PIE */
+		cmos_write(host, 0x40, 0x5a);
+		host->ops->pio_write(host, 0, 0xcf9, 1, 0x06);
+		return ENGINE_EXIT_KICK;
+	}
+	ck_assert_uint_eq(cmos_read(host, 0x09), 0x45);
+	ck_assert_uint_eq(cmos_read(host, 0x40), 0x5a);
+	ck_assert_uint_eq(cmos_read(host, 0x0b), 0x02);
+	host->ops->pio_write(host, 0, 0xf4, 1, 0);
+	return ENGINE_EXIT_KICK;
+}
+
 /* What no device answers reads as ones and takes writes. */
 static enum engine_exit pokes_everywhere(struct engine_host *host)
 {
@@ -312,6 +343,13 @@ START_TEST(missing_kernel_is_a_sentence)
 }
 END_TEST
 
+START_TEST(clock_and_its_memory_outlive_a_reset)
+{
+	ck_assert_int_eq(run(sets_the_clock, false, 1), 1);
+	ck_assert_int_eq(starts, 2);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vm");
@@ -328,6 +366,7 @@ int main(void)
 	tcase_add_test(t, signal_ends_it);
 	tcase_add_test(t, first_wish_counts);
 	tcase_add_test(t, empty_addresses_read_as_ones);
+	tcase_add_test(t, clock_and_its_memory_outlive_a_reset);
 	tcase_add_test(t, missing_kernel_is_a_sentence);
 	suite_add_tcase(s, t);
 	srunner_run_all(r, CK_NORMAL);
