@@ -80,6 +80,8 @@ struct engine_config {
 	struct engine_host *host; /* borrowed */
 	unsigned vcpus;		  /* 1..ENGINE_MAX_VCPUS */
 	bool want_irqchip;	  /* use the engine's interrupt chips where it has them */
+	/* And its 8254. Then there can be no HPET beside it, which has to disconnect that. */
+	bool want_pit;
 	/* The processor to show (x86/model.h); borrowed until open() returns. NULL: the default. A
 	 * feature that the engine lacks is an error that names it. */
 	const struct x86_cpu_spec *cpu;

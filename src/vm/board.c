@@ -231,8 +231,6 @@ static bool build_timers(struct vm *vm, GError **err)
 			return false;
 		rtc_reset(b->rtc);
 	}
-	if (engine_caps(vm) & ENGINE_CAP_PIT)
-		return true;
 	b->pit = pit_new(b->bus, b->irq, b->clock);
 	if (!b->pit)
 		return fail(err, "interval timer");

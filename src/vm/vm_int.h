@@ -48,9 +48,9 @@ struct board {
 	struct vclock *clock;
 	struct irqchip *irqchip; /* NULL: the engine has the interrupt chips */
 	struct irq_chip *irq; /* what devices get; owned only without irqchip */
-	struct pit *pit; /* NULL: the engine has it */
+	struct pit *pit;
 	struct rtc *rtc;
-	struct hpet *hpet; /* NULL: the 8254 is the engine's, which could not be disconnected */
+	struct hpet *hpet;
 	struct acpi_pm *pm;
 	struct legacy *legacy;
 	struct debug_exit *debug_exit;

@@ -117,7 +117,9 @@ static const struct engine_host_ops host_ops = {
 static void open_machine(bool irqchip, unsigned count)
 {
 	struct mem_config mem_config = { .size_bytes = 4 * MIB, .node = -1 };
-	struct engine_config config = { .host = &host, .vcpus = count, .want_irqchip = irqchip };
+	struct engine_config config = {
+		.host = &host, .vcpus = count, .want_irqchip = irqchip, .want_pit = irqchip
+	};
 	GError *err = NULL;
 
 	host.ops = &host_ops;

@@ -100,7 +100,9 @@ static const struct engine_host_ops host_ops = {
 static void machine_open(struct machine *m, const struct engine_ops *ops, bool irqchip)
 {
 	struct mem_config mem = { .size_bytes = 4 * MIB, .node = -1 };
-	struct engine_config config = { .host = &m->host, .vcpus = 1, .want_irqchip = irqchip };
+	struct engine_config config = {
+		.host = &m->host, .vcpus = 1, .want_irqchip = irqchip, .want_pit = irqchip
+	};
 	GError *err = NULL;
 
 	*m = (struct machine){ .ops = ops, .host.ops = &host_ops };

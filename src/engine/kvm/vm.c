@@ -120,6 +120,8 @@ struct engine *kvm_open(const struct engine_config *config, GError **err)
 	}
 	if (!config->want_irqchip)
 		kvm->caps &= ENGINE_CAP_IOEVENTFD;
+	if (!config->want_pit)
+		kvm->caps &= ~(uint32_t)ENGINE_CAP_PIT;
 	r = kvm_signal_setup();
 	if (r < 0) {
 		fail(err, r, "set up its signal");
