@@ -54,8 +54,13 @@ bool config_fail(GError **err, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	if (err)
+	if (err) {
 		*err = g_error_new_valist(VM_CONFIG_ERROR, 0, fmt, ap);
+		/* What the user gave stands in it; it is one line, and no command to a terminal. */
+		for (char *p = (*err)->message; *p; p++)
+			if ((unsigned char)*p < ' ' || *p == 0x7f)
+				*p = '?';
+	}
 	va_end(ap);
 	return false;
 }

@@ -25,7 +25,7 @@ static bool apply_item(struct vm_config *c, const char *item, GError **err)
 	}
 	return config_fail(err,
 			   "--engine %s: '%s' is none of irqchip=on, irqchip=off, interpret, "
-			   "off=NAME+NAME...",
+			   "off=NAME+NAME",
 			   c->engine, item);
 }
 

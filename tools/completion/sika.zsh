@@ -1,0 +1,70 @@
+#compdef sika
+# SPDX-License-Identifier: Apache-2.0
+# zsh completion of sika. tools/check_man.py holds it against --help.
+
+_sika_run() {
+	_arguments \
+		'--kernel=[bzImage, or ELF by PVH or multiboot]:kernel:_files' \
+		'--initrd=[initial RAM disk]:initrd:_files' \
+		'--append=[kernel command line]:command line:' \
+		'*--disk=[virtio disk]:image:_files' \
+		'--memory=[RAM]:size:(256M 512M 1G 2G 4G)' \
+		'--cpu=[processor that the guest sees]:model:(max host x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4 help)' \
+		'--cpus=[virtual CPUs]:number:(1 2 4 8)' \
+		'--pin=[keep vCPUs on host CPUs]:VCPU=HOSTCPU:' \
+		'--mem-backing=[where memory comes from]:kind:_values -s , kind hugepages prealloc merge lock node' \
+		'*--net=[network]:kind:(user tap= none)' \
+		'--engine=[what runs the CPUs]:engine:(auto kvm kvm,irqchip=off bt bt,interpret bt,off=)' \
+		'--bt-cache=[for code that bt translates]:size:(16M 64M 256M)' \
+		'--perf-map[tell perf whose code bt translated]' \
+		'--serial=[first serial port]:where:_files' \
+		'--debug-exit[the guest may end the machine by port 0xf4]' \
+		'--name=[name of the machine]:name:' \
+		'--no-reboot[a reset by the guest ends the machine]' \
+		'--help[show the options]'
+}
+
+_sika_machines() {
+	local -a names
+	names=(${XDG_RUNTIME_DIR:-/run}/sika/*(N:t:r))
+	_describe machine names
+}
+
+_sika() {
+	local -a verbs
+	local context state line
+	verbs=(
+		'run:run a virtual machine in the foreground'
+		'image:build a disk image with Debian in it'
+		'bt-stats:show where a machine of engine bt spends its time'
+		'engines:show what can run virtual CPUs on this host'
+		'help:show the verbs, or the options of one'
+		'version:show the version'
+	)
+	_arguments -C '1:verb:->verb' '*::argument:->argument'
+	case $state in
+	verb) _describe verb verbs ;;
+	argument)
+		case $words[1] in
+		run) _sika_run ;;
+		image)
+			_arguments '1:what:(build)' '2:system:(debian)' '3:image:_files' \
+				'--suite=[release of Debian]:name:(bookworm trixie sid)' \
+				'--size=[of the disk]:size:(2G 4G 8G 16G)' \
+				'--ssh-key=[public key that may log in]:key:_files' \
+				'--include=[more packages]:packages:' '--help[show the options]'
+			;;
+		bt-stats)
+			_arguments '1:machine:_sika_machines' \
+				'--time=[how long to look at it]:seconds:' \
+				'--top=[rows of the lists]:number:' '--json[as a JSON object]' \
+				'--help[show the options]'
+			;;
+		engines) _arguments '--json[as JSON]' '--help[show the options]' ;;
+		help) _arguments '1:verb:(run image bt-stats engines)' ;;
+		esac
+		;;
+	esac
+}
+
+_sika "$@"
