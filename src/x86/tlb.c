@@ -397,7 +397,10 @@ void x86_tlb_insert(struct x86_cpu *cpu, unsigned mode, uint64_t linear, unsigne
 	struct table t = table_of(mode, cpu->space_now);
 	struct x86_tlb_entry *e = x86_tlb_slot(cpu, mode, linear);
 	uint64_t page = walk->gpa & X86_TLB_PAGE_MASK;
-	bool write = access & X86_PF_W, direct = true, global = walk->global && linear >> 63;
+	/* A page of the user's that is dirty already is likely to be stored to again. */
+	bool write = access & X86_PF_W ||
+		     (mode == X86_TLB_USER && walk->writable && !(access & X86_PF_FETCH));
+	bool direct = true, global = walk->global && linear >> 63;
 	bool exec = walk->executable && (mode >= X86_TLB_USER ? walk->user :
 					 !walk->user || !(cpu->s.cr4 & X86_CR4_SMEP));
 	uint8_t *host = cpu->ops->ram_page(cpu, page, write, &direct);

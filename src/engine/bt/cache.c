@@ -156,9 +156,13 @@ static void bt_hash_insert(struct bt_vcpu *vcpu, const struct bt_block *block)
 	set->way[way].block = bt_block_offset(vcpu, block);
 }
 
+/* Processes of one program have the same addresses: their contexts take turns in places of their own. */
 static struct bt_link *bt_map_slot(struct bt_vcpu *vcpu, uint64_t rip)
 {
-	return &vcpu->cache.map[(rip ^ rip >> BT_MAP_BITS) & ((1u << BT_MAP_BITS) - 1)];
+	unsigned space = vcpu->cpu.cpl == 3 ? vcpu->cpu.space_now : 0;
+	uint64_t i = rip ^ rip >> BT_MAP_BITS ^ (uint64_t)space << (BT_MAP_BITS - 3);
+
+	return &vcpu->cache.map[i & ((1u << BT_MAP_BITS) - 1)];
 }
 
 void bt_cache_flush(struct bt_vcpu *vcpu)

@@ -81,21 +81,24 @@ void tr_handler(struct tr *t, unsigned i)
 	t->in_host = t->in_mem = true;
 }
 
-/* Fill the TLB and try again. Returns the jump for where that is not possible. */
-static uint8_t *emit_fill(struct tr *t, const struct tr_slow *slow)
+/* Fill the TLB and try again; go on behind this where that is not possible. */
+static void emit_fill(struct tr *t, const struct tr_slow *slow)
 {
 	const struct bt_jit *jit = &t->vcpu->jit;
 
 	emit_patch_here(&t->e, slow->site);
 	emit_call_to(&t->e, slow->write ? jit->fill_write : jit->fill_read);
 	emit_jcc_to(&t->e, CC_NE, slow->retry);
-	return emit_jmp(&t->e);
 }
 
 static void finish_run(struct tr *t, const struct tr_slow *slow)
 {
-	uint8_t *site = slow->retry ? emit_fill(t, slow) : slow->site;
+	uint8_t *site = slow->site;
 
+	if (slow->retry) {
+		emit_fill(t, slow);
+		site = emit_jmp(&t->e);
+	}
 	if (!t->e.full)
 		emit_patch(site, t->run[slow->run].code);
 }
@@ -114,11 +117,15 @@ void tr_slow_finish(struct tr *t)
 		while (end < t->slow_count && t->slow[end].run == TR_NO_RUN &&
 		       t->slow[end].insn == first.insn && t->slow[end].resume == first.resume)
 			end++;
+		for (unsigned k = n; k < end; k++) {
+			if (!t->slow[k].retry)
+				continue;
+			emit_fill(t, &t->slow[k]);
+			t->slow[k].site = k + 1 < end ? emit_jmp(&t->e) : NULL;
+		}
 		for (unsigned k = n; k < end; k++)
-			if (t->slow[k].retry)
-				t->slow[k].site = emit_fill(t, &t->slow[k]);
-		for (unsigned k = n; k < end; k++)
-			emit_patch_here(&t->e, t->slow[k].site);
+			if (t->slow[k].site)
+				emit_patch_here(&t->e, t->slow[k].site);
 		emit_handler(t, first.insn);
 		if (first.resume)
 			emit_jmp_to(&t->e, first.resume);
