@@ -198,7 +198,7 @@ static void run_native(struct run *run, struct bt_block *block, struct outcome *
 	enum bt_jit_exit why = bt_jit_run(run->vcpu, block);
 	const struct bt_jit *jit = &run->vcpu->jit;
 
-	if (why == BT_JIT_VECTOR) {
+	if (why == BT_JIT_ENTERED) {
 		interpret(run, block, 0, o);
 		return;
 	}
@@ -361,6 +361,7 @@ static void run_case(struct run *run, uint64_t number, bool verbose)
 	load(run, &c);
 	if (!bt_block_is_trusted(block))
 		return;
+	atomic_store(&vcpu->jit.limit, vcpu->jit.stack_limit);
 	atomic_store(&vcpu->request, 0);
 	if (!bt_jit_translate(vcpu, block))
 		return;

@@ -57,7 +57,7 @@
 #define BT_HASH_BITS   14
 #define BT_HASH_WAYS   8u
 #define BT_CROSS_BITS  8
-#define BT_SYNC_RING   16u
+#define BT_SYNC_RING   64u
 #define BT_FETCHED_WORDS 64u
 
 _Static_assert(BT_JIT_HANDLER < BT_STATS_EXITS, "each reason has its counter");
@@ -72,7 +72,7 @@ enum bt_request {
 	BT_REQ_NMI = 1u << 2,
 	BT_REQ_INIT = 1u << 3,
 	BT_REQ_SIPI = 1u << 4,
-	BT_REQ_SYNC = 1u << 5,	    /* pages became code, or the dirty log went on: sync_drain */
+	BT_REQ_SYNC = 1u << 5,	    /* pages became code or ceased to be, or the dirty log went on */
 	BT_REQ_UNHALT = 1u << 6,    /* end the HLT under way, or the next one */
 	BT_REQ_SLEEPING = 1u << 31, /* the vCPU's thread waits on the word */
 };
@@ -101,8 +101,10 @@ struct bt_block {
 	uint16_t len;  /* bytes */
 	struct bt_link link[2];
 	struct bt_exit exit[2];
-	uint32_t code;	    /* native code, or 0: entry with flags in jit.flags */
-	uint32_t code_host; /* and with flags in the host's */
+	/* Native code: its entries (jit.h), and what a closed one leads to. 0: none. */
+	uint32_t code, code_back, code_next, code_next_host, code_stale;
+	uint32_t next_in_page; /* offset in the arena: see bt_jit.page_blocks */
+	uint8_t closed;	       /* the entry is a jump */
 	uint32_t runs;	    /* times interpreted */
 	uint64_t gpa;
 	uint64_t trust_seq;  /* trusted once all vCPUs acknowledged this sync */

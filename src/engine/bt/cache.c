@@ -47,11 +47,17 @@ void bt_cache_fini(struct bt_vcpu *vcpu)
 static uint32_t bt_next_series(struct bt_vcpu *vcpu)
 {
 	vcpu->epoch_series++;
-	if (unlikely(!(vcpu->epoch_series << 4))) { /* numbers begin again: nothing old may match */
-		bt_cache_flush(vcpu);
-		vcpu->series_kernel = vcpu->epoch_series++;
+	/* Numbers begin again, in full or as bt_jit_context() cuts them: nothing old may match. */
+	if (unlikely(vcpu->epoch_series % BT_JIT_SERIES == 0)) {
+		if (vcpu->epoch_series >> 27) {
+			bt_cache_flush(vcpu);
+			vcpu->epoch_series = 0;
+		}
+		bt_jit_forget_slots(vcpu);
+		vcpu->series_kernel = ++vcpu->epoch_series;
 		for (unsigned i = 0; i < X86_TLB_SPACES; i++)
-			vcpu->series_user[i] = vcpu->epoch_series++;
+			vcpu->series_user[i] = ++vcpu->epoch_series;
+		vcpu->epoch_series++;
 	}
 	return vcpu->epoch_series;
 }
@@ -80,6 +86,7 @@ void bt_context_update(struct bt_vcpu *vcpu)
 	vcpu->epoch = (cpu->cpl == 3 ? vcpu->series_user[cpu->space_now] : vcpu->series_kernel)
 			      << 4 |
 		      8 | (cpu->code_bytes / 4u) << 1 | (cpu->cpl == 3);
+	vcpu->jit.context = bt_jit_context(vcpu->epoch);
 }
 
 void bt_context_flush(struct bt_vcpu *vcpu)
@@ -349,10 +356,14 @@ static struct bt_block *bt_block_check(struct bt_vcpu *vcpu, struct bt_block *bl
 	}
 	/* Acknowledged, and only then compared once more: a store that was under way is seen. */
 	if (bt_sync_all_acked(vcpu, block->trust_seq) &&
-	    memcmp(block->bytes, host, block->len) == 0)
-		block->stamp = word;
-	else
+	    memcmp(block->bytes, host, block->len) == 0) {
+		if (block->stamp != word) {
+			block->stamp = word;
+			bt_jit_open(vcpu, block);
+		}
+	} else {
 		block->stamp = BT_NO_STAMP;
+	}
 	return block;
 }
 

@@ -10,6 +10,8 @@
 
 /* In sync_ring: not one page but all of them. */
 #define BT_SYNC_ALL (~0ull)
+/* With the page: its word changed. Without: it became code, stores to it must be reported. */
+#define BT_SYNC_CHANGED 1ull
 
 static void bt_observed(struct mem_observer *observer, gpa_t gpa, uint64_t len)
 {
@@ -130,11 +132,16 @@ void bt_sync_drain(struct bt_vcpu *vcpu)
 	}
 	pthread_mutex_unlock(&engine->sync_lock);
 
-	if (all)
+	if (all) {
 		x86_tlb_flush(&vcpu->cpu);
-	else
-		for (uint64_t i = 0; i < count; i++)
+		bt_jit_close_all(vcpu);
+	}
+	for (uint64_t i = 0; !all && i < count; i++) {
+		if (pages[i] & BT_SYNC_CHANGED)
+			bt_jit_close_page(vcpu, pages[i]);
+		else
 			x86_tlb_protect(&vcpu->cpu, pages[i]);
+	}
 	atomic_store(&vcpu->sync_acked, seq);
 }
 
@@ -169,8 +176,10 @@ uint32_t bt_page_make_code(struct bt_vcpu *vcpu, gpa_t gpa)
 	return word;
 }
 
-static void bt_page_uncode(_Atomic uint32_t *page)
+/* Each vCPU, the caller's own included, is told before the store is complete: see jit.h. */
+static void bt_page_uncode(struct bt_engine *engine, uint64_t pfn)
 {
+	_Atomic uint32_t *page = &engine->page[pfn];
 	uint32_t old = atomic_load(page);
 	uint32_t word;
 
@@ -184,6 +193,7 @@ static void bt_page_uncode(_Atomic uint32_t *page)
 		if ((word & BT_PAGE_GEN_MASK) != BT_PAGE_GEN_MASK)
 			word += BT_PAGE_GEN;
 	} while (!atomic_compare_exchange_weak(page, &old, word));
+	bt_sync_post(engine, NULL, pfn << 12 | BT_SYNC_CHANGED);
 }
 
 void bt_page_stored(struct bt_engine *engine, gpa_t gpa, uint64_t len)
@@ -197,7 +207,7 @@ void bt_page_stored(struct bt_engine *engine, gpa_t gpa, uint64_t len)
 		mem_dirty_mark(engine->mem, gpa, len);
 	for (uint64_t pfn = gpa >> 12; pfn <= last; pfn++) {
 		if (atomic_load_explicit(&engine->page[pfn], memory_order_relaxed) & BT_PAGE_CODE)
-			bt_page_uncode(&engine->page[pfn]);
+			bt_page_uncode(engine, pfn);
 	}
 }
 

@@ -20,6 +20,8 @@ void bt_request(struct bt_vcpu *vcpu, uint32_t bits, bool wake)
 {
 	uint32_t old = atomic_fetch_or(&vcpu->request, bits);
 
+	/* For native code. Behind the word: pairs with bt_take_requests(). */
+	atomic_store(&vcpu->jit.limit, UINT64_MAX);
 	if (wake && old & BT_REQ_SLEEPING)
 		syscall(SYS_futex, &vcpu->request, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
@@ -182,9 +184,8 @@ struct bt_block *bt_native_next(struct bt_vcpu *vcpu)
 	return jit->found;
 }
 
-/* Run native code from @block on. False: the loop must end. *ret_interpret: the next block must not be
- * native. */
-static bool bt_native(struct bt_vcpu *vcpu, struct bt_block **ret_next, bool *ret_interpret)
+/* Run native code from @block on. False: the loop must end. */
+static bool bt_native(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 {
 	uint32_t flushes = vcpu->cache.flushes;
 	enum bt_jit_exit why;
@@ -201,9 +202,12 @@ static bool bt_native(struct bt_vcpu *vcpu, struct bt_block **ret_next, bool *re
 	case BT_JIT_HANDLER:
 		*ret_next = vcpu->jit.found;
 		return vcpu->jit.more;
+	case BT_JIT_ENTERED:
+		*ret_next = vcpu->jit.exit_ptr;
+		return bt_interpret(vcpu, ret_next);
 	case BT_JIT_LINK:
 	case BT_JIT_STALE:
-	case BT_JIT_VECTOR:
+	case BT_JIT_RIP:
 		break;
 	}
 	next = bt_follow(vcpu, NULL);
@@ -213,7 +217,6 @@ static bool bt_native(struct bt_vcpu *vcpu, struct bt_block **ret_next, bool *re
 		else if (why == BT_JIT_STALE)
 			bt_jit_replace(vcpu, vcpu->jit.exit_ptr, next);
 	}
-	*ret_interpret = why == BT_JIT_VECTOR;
 	*ret_next = next;
 	return !bt_is_requested(vcpu);
 }
@@ -248,7 +251,7 @@ static void bt_execute(struct bt_vcpu *vcpu)
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
 	struct bt_block *block = bt_follow(vcpu, NULL);
-	bool interpret = false, more = true;
+	bool more = true;
 
 	while (more) {
 		if (likely(block))
@@ -257,12 +260,9 @@ static void bt_execute(struct bt_vcpu *vcpu)
 			if (bt_must_look(vcpu) || bt_is_requested(vcpu))
 				return;
 			block = bt_follow(vcpu, NULL);
-			interpret = false;
-		} else if (block->code && !interpret && !cpu->s.interrupt_shadow &&
-			   bt_block_is_trusted(block)) {
-			more = bt_native(vcpu, &block, &interpret);
+		} else if (block->code && !cpu->s.interrupt_shadow && bt_block_is_trusted(block)) {
+			more = bt_native(vcpu, &block);
 		} else {
-			interpret = false;
 			more = bt_interpret(vcpu, &block);
 		}
 	}
@@ -297,7 +297,11 @@ static void bt_do_sipi(struct bt_vcpu *vcpu, uint8_t vector)
 /* False: leave the run, kicked. */
 static bool bt_take_requests(struct bt_vcpu *vcpu)
 {
-	uint32_t request = atomic_exchange(&vcpu->request, 0);
+	uint32_t request;
+
+	/* The limit before the word: a request that comes in between is taken here or seen there. */
+	atomic_store(&vcpu->jit.limit, vcpu->jit.stack_limit);
+	request = atomic_exchange(&vcpu->request, 0);
 
 	if (request & BT_REQ_SYNC)
 		bt_sync_drain(vcpu);
@@ -387,7 +391,8 @@ enum engine_exit bt_vcpu_run(struct engine_vcpu *base)
 	bt_jit_thread(vcpu);
 	bt_guest_enter(vcpu);
 	for (;;) {
-		if (atomic_load_explicit(&vcpu->request, memory_order_relaxed) &&
+		if ((atomic_load_explicit(&vcpu->request, memory_order_relaxed) ||
+		     atomic_load_explicit(&vcpu->jit.limit, memory_order_relaxed) == UINT64_MAX) &&
 		    !bt_take_requests(vcpu))
 			break;
 		if (s->activity == X86_SHUTDOWN) {

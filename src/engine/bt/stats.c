@@ -43,7 +43,7 @@ static const struct {
 
 static const char *const exit_names[] = {
 	[BT_JIT_LINK] = "link",	    [BT_JIT_REQUEST] = "request", [BT_JIT_STALE] = "stale",
-	[BT_JIT_VECTOR] = "vector", [BT_JIT_HANDLER] = "handler",
+	[BT_JIT_ENTERED] = "entered", [BT_JIT_RIP] = "rip", [BT_JIT_HANDLER] = "handler",
 };
 
 static const char *const doing_names[] = {

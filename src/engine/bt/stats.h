@@ -26,7 +26,7 @@ enum bt_doing {
 	BT_DOING_KINDS
 };
 
-#define BT_STATS_EXITS 8u /* no fewer than enum bt_jit_exit has */
+#define BT_STATS_EXITS 8
 
 struct bt_stats {
 	uint64_t entries;	       /* of native code from the loop */

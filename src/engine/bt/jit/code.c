@@ -112,7 +112,7 @@ static void emit_vec_save_if_loaded(struct emit *e)
 
 static void emit_return(struct emit *e)
 {
-	emit_lea(e, H_RSP, H_RSP, 8);
+	emit_load_gs(e, H_RSP, GS_VCPU(jit.host_stack));
 	for (unsigned i = sizeof(callee_saved); i-- > 0;)
 		emit_pop(e, callee_saved[i]);
 	emit_byte(e, 0xc3);
@@ -124,8 +124,15 @@ static void stub_enter(struct bt_jit *jit, struct emit *e)
 	jit->enter = e->p;
 	for (unsigned i = 0; i < sizeof(callee_saved); i++)
 		emit_push(e, callee_saved[i]);
-	emit_lea(e, H_RSP, H_RSP, -8);
+	emit_store_gs(e, GS_VCPU(jit.host_stack), H_RSP);
+	emit_load_gs(e, H_RSP, GS_VCPU(jit.stack));
 	emit_mov_rr(e, T_1, H_RSI);
+	emit_lea_rip(e, T_2, jit->leave_rip + e->to_exec);
+	EMIT(e, .opcode = 0x89, .w = true, .kind = EMIT_MEM, .reg = T_2, .rm = H_RSP,
+	     .index = H_NONE);
+	emit_load_gs(e, T_2, GS_VCPU(jit.no_return));
+	EMIT(e, .opcode = 0x89, .w = true, .kind = EMIT_MEM, .reg = T_2, .rm = H_RSP,
+	     .index = H_NONE, .disp = 8);
 	emit_gprs(e, false);
 	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 4, .rm = T_1);
 }
@@ -143,6 +150,11 @@ static void stub_leave(struct bt_jit *jit, struct emit *e)
 	emit_vec_save_if_loaded(e);
 	emit_vec_set_loaded(e, 0);
 	emit_return(e);
+	/* A return to jit.no_return, which a guest may guess, and which is no address of code. */
+	jit->leave_rip = e->p;
+	emit_mov_rr(e, T_1, T_ADDR);
+	emit_mov_imm32(e, T_2, BT_JIT_RIP);
+	emit_jmp_to(e, jit->leave);
 }
 
 /*
@@ -185,12 +197,12 @@ static const uint8_t *stub_call(struct emit *e, bool vec)
 	/* All is in memory. RAX: where to go on, or BT_JIT_OUT. */
 	emit_patch_here(e, gone);
 	emit_vec_set_loaded(e, 0);
-	emit_lea(e, H_RSP, H_RSP, 16);
 	EMIT(e, .opcode = 0x83, .w = true, .kind = EMIT_REG, .reg = 7, .rm = H_RAX,
 	     .imm = BT_JIT_OUT, .imm_len = 1);
 	out = emit_jcc(e, CC_E);
 	emit_mov_rr(e, T_1, H_RAX);
 	emit_gprs(e, false);
+	emit_load_gs(e, H_RSP, GS_VCPU(jit.stack)); /* the context may be another one */
 	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 4, .rm = T_1);
 	emit_patch_here(e, out);
 	EMIT(e, .opcode = 0xc7, .kind = EMIT_GS, .rm = H_NONE, .disp = GS_VCPU(jit.exit_reason),
@@ -279,7 +291,7 @@ static void stub_vec_load(struct bt_jit *jit, struct emit *e)
 	for (unsigned i = 0; i < 4; i++)
 		emit_patch_here(e, no[i]);
 	emit_lea(e, H_RSP, H_RSP, 8);
-	emit_mov_imm32(e, T_2, BT_JIT_VECTOR);
+	emit_mov_imm32(e, T_2, BT_JIT_ENTERED);
 	emit_jmp_to(e, jit->leave);
 }
 
@@ -308,9 +320,85 @@ static const uint8_t *stub_x87_load(struct bt_jit *jit, struct emit *e)
 	emit_byte(e, 0xc3);
 	emit_patch_here(e, no);
 	emit_lea(e, H_RSP, H_RSP, 8);
-	emit_mov_imm32(e, T_2, BT_JIT_VECTOR);
+	emit_mov_imm32(e, T_2, BT_JIT_ENTERED);
 	emit_jmp_to(e, jit->leave);
 	return start;
+}
+
+void jit_emit_lookup(struct emit *e)
+{
+	const uint32_t mask = ((1u << BT_JIT_MAP_BITS) - 1) * sizeof(struct bt_jit_target);
+
+	EMIT(e, .opcode = 0x69, .kind = EMIT_REG, .reg = T_1, .rm = T_ADDR, .imm = JIT_HASH,
+	     .imm_len = 4);
+	EMIT(e, .opcode = 0xc1, .kind = EMIT_REG, .reg = 5, .rm = T_1, .imm = JIT_HASH_SHIFT,
+	     .imm_len = 1);
+	EMIT(e, .opcode = 0x81, .kind = EMIT_REG, .reg = 4, .rm = T_1, .imm = mask, .imm_len = 4);
+	EMIT(e, .opcode = 0x3b, .w = true, .kind = EMIT_GS, .reg = T_ADDR, .rm = T_1,
+	     .disp = GS_VCPU(jit.map[0].rip));
+}
+
+void jit_emit_lookup_epoch(struct emit *e)
+{
+	emit_load_gs32(e, T_2, GS_VCPU(epoch));
+	EMIT(e, .opcode = 0x3b, .kind = EMIT_GS, .reg = T_2, .rm = T_1,
+	     .disp = GS_VCPU(jit.map[0].epoch));
+}
+
+void jit_emit_set_page(struct emit *e)
+{
+	EMIT(e, .opcode = 0x81, .w = true, .kind = EMIT_REG, .reg = 4, .rm = T_ADDR,
+	     .imm = (uint32_t)-4096, .imm_len = 4);
+	emit_store_gs(e, GS_VCPU(jit.rip_page), T_ADDR);
+}
+
+/* T_ADDR: a RIP. Returns with ZF and T_1, the code there; or without ZF. Spoils T_2. */
+static void stub_lookup(struct bt_jit *jit, struct emit *e)
+{
+	uint8_t *no;
+
+	jit->lookup = e->p;
+	jit_emit_lookup(e);
+	no = emit_jcc(e, CC_NE);
+	jit_emit_lookup_epoch(e);
+	EMIT(e, .opcode = 0x8b, .w = true, .kind = EMIT_GS, .reg = T_1, .rm = T_1,
+	     .disp = GS_VCPU(jit.map[0].code));
+	emit_patch_here(e, no);
+	emit_byte(e, 0xc3);
+}
+
+/* A direct branch to another page, T_ADDR, does not find it in its slot. T_1: its exit. */
+static void stub_cross(struct bt_jit *jit, struct emit *e)
+{
+	uint8_t *no;
+
+	jit->cross = e->p;
+	emit_store_gs(e, GS_VCPU(jit.tmp), T_1);
+	emit_call_to(e, jit->lookup);
+	no = emit_jcc(e, CC_NE);
+	jit_emit_set_page(e);
+	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 4, .rm = T_1);
+	emit_patch_here(e, no);
+	emit_load_gs(e, T_1, GS_VCPU(jit.tmp));
+	emit_jmp_to(e, jit->leave_link);
+}
+
+/* A return to T_ADDR, whose code is T_1, that was not foreseen. The pair is dropped by RET too, which
+ * keeps the host's own predictor in step. */
+static void stub_ret_pop(struct bt_jit *jit, struct emit *e)
+{
+	uint8_t *none;
+
+	jit->ret_pop = e->p;
+	jit_emit_set_page(e);
+	EMIT(e, .opcode = 0x3b, .w = true, .kind = EMIT_GS, .reg = H_RSP, .rm = H_NONE,
+	     .disp = GS_VCPU(jit.stack));
+	none = emit_jcc(e, CC_AE);
+	EMIT(e, .opcode = 0x89, .w = true, .kind = EMIT_MEM, .reg = T_1, .rm = H_RSP,
+	     .index = H_NONE);
+	EMIT(e, .opcode = 0xc2, .kind = EMIT_NO_MODRM, .imm = 8, .imm_len = 2);
+	emit_patch_here(e, none);
+	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 4, .rm = T_1);
 }
 
 /* LAHF in 64-bit mode and all that is emitted or copied through. */
@@ -347,6 +435,8 @@ int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena)
 	jit->threshold = BT_JIT_THRESHOLD;
 	jit->self = &vcpu->cpu;
 	jit->self_vcpu = vcpu;
+	jit->off = bt_engine_of(vcpu)->off;
+	jit->no_return = 0x5bd1e9959e3779b9ull ^ (uintptr_t)vcpu << 3;
 	region = mmap(NULL, (size_t)arena_size + jit->size, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (region == MAP_FAILED)
@@ -356,14 +446,17 @@ int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena)
 		return 0;
 	e = (struct emit){ .p = jit->code + 64, .end = jit->code + 4096,
 			   .to_exec = jit->exec - jit->code };
-	stub_enter(jit, &e);
 	stub_leave(jit, &e);
+	stub_enter(jit, &e);
 	jit->call = stub_call(&e, false);
 	jit->call_vec = stub_call(&e, true);
 	stub_vec_load(jit, &e);
 	jit->x87_load = stub_x87_load(jit, &e);
 	jit->fill_read = stub_fill(&e, false);
 	jit->fill_write = stub_fill(&e, true);
+	stub_lookup(jit, &e);
+	stub_cross(jit, &e);
+	stub_ret_pop(jit, &e);
 	jit->on = !e.full;
 	jit->used = jit->first = 4096;
 	return 0;
@@ -383,4 +476,7 @@ void bt_jit_flush(struct bt_vcpu *vcpu)
 {
 	vcpu->jit.used = vcpu->jit.first;
 	memset(vcpu->jit.map, 0, sizeof(vcpu->jit.map));
+	bt_jit_forget_slots(vcpu);
+	vcpu->jit.slots_used = 0;
+	memset(vcpu->jit.page_blocks, 0, sizeof(vcpu->jit.page_blocks));
 }

@@ -168,12 +168,20 @@ void emit_jcc_to(struct emit *e, unsigned cc, const uint8_t *to)
 		emit_patch(site, to);
 }
 
-void emit_call_to(struct emit *e, const uint8_t *to)
+uint8_t *emit_call(struct emit *e)
 {
 	if (!emit_room(e))
-		return;
+		return e->p;
 	*e->p++ = 0xe8;
-	emit_patch(emit_rel32(e), to);
+	return emit_rel32(e);
+}
+
+void emit_call_to(struct emit *e, const uint8_t *to)
+{
+	uint8_t *site = emit_call(e);
+
+	if (!e->full)
+		emit_patch(site, to);
 }
 
 void emit_mov_rr(struct emit *e, unsigned to, unsigned from)

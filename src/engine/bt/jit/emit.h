@@ -65,6 +65,7 @@ static inline void emit_patch_here(struct emit *e, uint8_t *site)
 void emit_jmp_to(struct emit *e, const uint8_t *to);
 void emit_jcc_to(struct emit *e, unsigned cc, const uint8_t *to);
 void emit_call_to(struct emit *e, const uint8_t *to);
+uint8_t *emit_call(struct emit *e);
 
 /* Often used; 64-bit unless the name says 32. */
 void emit_mov_rr(struct emit *e, unsigned to, unsigned from);
@@ -77,6 +78,7 @@ void emit_mov_imm32(struct emit *e, unsigned reg, uint32_t v); /* zero-extended 
 void emit_mov_imm64(struct emit *e, unsigned reg, uint64_t v);
 
 #define CC_O  0u
+#define CC_B  2u
 #define CC_AE 3u
 #define CC_E  4u
 #define CC_NE 5u

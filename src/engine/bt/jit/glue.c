@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* glue.c - between the loop of a vCPU and native code. */
 #include <asm/prctl.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "engine/bt/jit/jit_int.h"
+
+/* Room for the frames between the place of native code's stack and where it is entered from. */
+#define JIT_STACK_GAP (16u << 10)
 
 #define BT_MXCSR_FLAGS	 0x3fu
 #define BT_MXCSR_DEFAULT 0x1f80u
@@ -48,6 +52,7 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 	struct bt_jit *jit = &vcpu->jit;
 	const struct bt_block *next;
 	bool x87 = jit->x87_loaded;
+	uint32_t epoch = vcpu->epoch;
 	int r;
 
 	cpu->s.rip = jit->rip_page + off;
@@ -62,8 +67,9 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 		bt_jit_x87_save(vcpu);
 	r = insn->exec(cpu, insn);
 	bt_doing_set(&vcpu->stats, BT_DOING_NATIVE);
-	if (likely(r == X86_NEXT && !cpu->stop_requested && !vector_changed(vcpu) &&
-		   jit->x87_loaded == x87)) {
+	/* Return addresses on the stack hold for one context. */
+	if (likely(r == X86_NEXT && !cpu->stop_requested && epoch == vcpu->epoch &&
+		   !vector_changed(vcpu) && jit->x87_loaded == x87)) {
 		flags_to_jit(vcpu);
 		return 0;
 	}
@@ -80,12 +86,28 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 	return (uintptr_t)jit->exec + next->code;
 }
 
+/* The stack of native code has a fixed place some way below here, so that its limit is a constant. */
+static void place_stack(struct bt_vcpu *vcpu, uint64_t here)
+{
+	struct bt_jit *jit = &vcpu->jit;
+
+	jit->stack = (here - JIT_STACK_GAP) & ~15ull;
+	jit->stack_limit = jit->stack - BT_JIT_STACK;
+	/* As in bt_request(): the limit first, then a look for requests. */
+	atomic_store(&jit->limit, jit->stack_limit);
+	if (atomic_load(&vcpu->request))
+		atomic_store(&jit->limit, UINT64_MAX);
+}
+
 enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block)
 {
 	typedef void (*enter_fn)(struct x86_cpu *cpu, const void *code);
 	struct bt_jit *jit = &vcpu->jit;
 	enter_fn enter = (enter_fn)(uintptr_t)(jit->exec + (jit->enter - jit->code));
+	uint64_t here = (uintptr_t)__builtin_frame_address(0);
 
+	if (unlikely(here - jit->stack < JIT_STACK_GAP / 2 || here - jit->stack > 2 * JIT_STACK_GAP))
+		place_stack(vcpu, here);
 	flags_to_jit(vcpu);
 	jit->rip_page = vcpu->cpu.s.rip & ~0xfffull;
 	enter(&vcpu->cpu, jit->exec + block->code);
@@ -99,9 +121,12 @@ enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block)
 		break;
 	case BT_JIT_REQUEST:
 	case BT_JIT_STALE:
-	case BT_JIT_VECTOR:
+	case BT_JIT_ENTERED:
 		vcpu->cpu.s.rip = jit->rip_page |
 				  (((const struct bt_block *)jit->exit_ptr)->gpa & 0xfff);
+		break;
+	case BT_JIT_RIP:
+		vcpu->cpu.s.rip = (uintptr_t)jit->exit_ptr;
 		break;
 	case BT_JIT_HANDLER: /* set by it, or by bt_jit_exec() */
 		break;
@@ -109,37 +134,129 @@ enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block)
 	return (enum bt_jit_exit)jit->exit_reason;
 }
 
+/* ---- entries and links ---- */
+
+static void link_near(struct bt_vcpu *vcpu, struct bt_exit *exit, const struct bt_block *from,
+		      const struct bt_block *to)
+{
+	uint8_t *code = vcpu->jit.code;
+	uint32_t entry = to->code;
+
+	/* Unchecked entries are good while that of @from is. */
+	if (from->gpa >> 12 != to->gpa >> 12)
+		return;
+	if (!exit->full) {
+		if (from->stamp != to->stamp || !bt_block_is_trusted(from))
+			return;
+		if (exit->forward)
+			entry = exit->host_flags ? to->code_next_host : to->code_next;
+		else if (exit->host_flags)
+			entry = to->code_back;
+	}
+	emit_patch(code + exit->site, code + entry);
+}
+
 void bt_jit_link(struct bt_vcpu *vcpu, struct bt_exit *exit, const struct bt_block *to)
+{
+	const struct bt_block *from = (const struct bt_block *)((uint8_t *)(exit - exit->number) -
+								offsetof(struct bt_block, exit));
+	uint32_t off = vcpu->jit.off;
+
+	if (!to->code || off & BT_OFF_LINKS)
+		return;
+	if (!exit->cross) {
+		if (exit->site)
+			link_near(vcpu, exit, from, to);
+		return;
+	}
+	if (off & BT_OFF_CROSS)
+		return;
+	if (exit->slot)
+		vcpu->jit.slot[exit->slot] = (struct bt_jit_slot){
+			.key = (vcpu->cpu.s.rip & ~0xfffull) + vcpu->jit.context,
+			.code = (uintptr_t)vcpu->jit.exec + to->code,
+		};
+	bt_jit_note_target(vcpu, to);
+}
+
+void bt_jit_forget_slots(struct bt_vcpu *vcpu)
+{
+	memset(vcpu->jit.slot, 0, (vcpu->jit.slots_used + 1) * sizeof(vcpu->jit.slot[0]));
+}
+
+static void close_entry(struct bt_vcpu *vcpu, struct bt_block *block, uint32_t to)
+{
+	uint8_t *code = vcpu->jit.code;
+	struct emit e = { .p = code + block->code, .end = code + block->code + 64 };
+
+	emit_jmp_to(&e, code + to);
+	block->closed = true;
+}
+
+void bt_jit_open(struct bt_vcpu *vcpu, struct bt_block *block)
 {
 	uint8_t *code = vcpu->jit.code;
 
-	if (!exit->site || !to->code)
+	if (!block->code)
 		return;
-	if (exit->cross) {
-		exit->from_page = vcpu->cpu.s.rip - (uint64_t)exit->off;
-		exit->epoch = vcpu->epoch;
-	}
-	emit_patch(code + exit->site, code + (exit->host_flags ? to->code_host : to->code));
+	if (block->closed)
+		memcpy(code + block->code, jit_entry_bytes, sizeof(jit_entry_bytes));
+	block->closed = false;
+	for (unsigned i = 0; i < 2; i++)
+		if (block->exit[i].site)
+			emit_patch(code + block->exit[i].site, code + block->exit[i].stub);
 }
 
-void bt_jit_replace(struct bt_vcpu *vcpu, const struct bt_block *dead, const struct bt_block *by)
+static uint32_t *page_list(struct bt_vcpu *vcpu, uint64_t gpa)
 {
-	struct emit e = { .p = vcpu->jit.code + dead->code, .to_exec = 0 };
+	return &vcpu->jit.page_blocks[gpa >> 12 & ((1u << BT_JIT_PAGE_BITS) - 1)];
+}
 
-	if (dead == by || dead->gpa != by->gpa || !by->code)
-		return;
-	e.end = e.p + 64; /* the jump takes 5 bytes, and no entry is shorter */
-	emit_jmp_to(&e, vcpu->jit.code + by->code);
+void jit_list_block(struct bt_vcpu *vcpu, struct bt_block *block)
+{
+	uint32_t *head = page_list(vcpu, block->gpa);
+
+	block->next_in_page = *head;
+	*head = (uint32_t)((uint8_t *)block - vcpu->cache.arena);
+}
+
+static void close_list(struct bt_vcpu *vcpu, uint32_t first)
+{
+	for (uint32_t i = first; i; i = bt_block_at(vcpu, i)->next_in_page) {
+		struct bt_block *block = bt_block_at(vcpu, i);
+
+		if (!block->closed && !bt_block_is_trusted(block))
+			close_entry(vcpu, block, block->code_stale);
+	}
+}
+
+void bt_jit_close_page(struct bt_vcpu *vcpu, uint64_t gpa)
+{
+	close_list(vcpu, *page_list(vcpu, gpa));
+}
+
+void bt_jit_close_all(struct bt_vcpu *vcpu)
+{
+	for (unsigned i = 0; i < 1u << BT_JIT_PAGE_BITS; i++)
+		close_list(vcpu, vcpu->jit.page_blocks[i]);
+}
+
+void bt_jit_replace(struct bt_vcpu *vcpu, struct bt_block *dead, const struct bt_block *by)
+{
+	if (dead != by && dead->gpa == by->gpa && by->code && !bt_block_is_trusted(dead))
+		close_entry(vcpu, dead, by->code);
 }
 
 void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block)
 {
 	uint64_t rip = vcpu->cpu.s.rip;
-	uint32_t slot = (uint32_t)(rip ^ rip >> 12) & ((1u << BT_JIT_MAP_BITS) - 1);
+	uint32_t slot = (uint32_t)rip * JIT_HASH >> JIT_HASH_SHIFT;
 
-	vcpu->jit.map[slot] = (struct bt_jit_target){
+	if (vcpu->jit.off & BT_OFF_MAP)
+		return;
+	vcpu->jit.map[slot >> 5 & ((1u << BT_JIT_MAP_BITS) - 1)] = (struct bt_jit_target){
 		.rip = rip,
 		.epoch = vcpu->epoch,
-		.code = block->code,
+		.code = (uintptr_t)vcpu->jit.exec + block->code,
 	};
 }

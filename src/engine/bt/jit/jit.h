@@ -22,8 +22,44 @@
  * them. A flag that is overwritten before any instruction reads it may be lost at a fault in between.
  *
  * RIP. Only the page of the instruction being executed is kept (jit.rip_page), the rest is a constant
- * of the code; so code does not depend on where its page is mapped. Exits to the same page need no check;
- * others, and indirect ones, are guarded by the number of the fetch context as in the interpreter.
+ * of the code; so code does not depend on where its page is mapped. Exits to other pages, and indirect
+ * ones, go by tables of the vCPU that hold for a fetch context.
+ *
+ * Requests and overwritten code. Native code that may run is code of which jit.h says "open": nobody has
+ * stored to its page since it was last compared with it. Whoever makes a page's word change posts a
+ * request to every vCPU, his own included, before his store is complete (bt_page_uncode()). So one
+ * comparison at the entry of a block tells that no request is pending, and thereby that all open code
+ * is good. Requests are taken outside native code, and there the entries of what is not good any more are
+ * closed: overwritten with a jump that leads out. A block has these entries:
+ *
+ *	full     code	the comparison. The only one that is ever closed. Indirect branches, returns,
+ *			other pages, and whatever comes from the loop arrive here.
+ *	back     code_back	the comparison. From a branch of the same page that may close a loop.
+ *	forward  code_next	nothing. From a branch of the same page further down: no loop closes
+ *			without passing another entry.
+ *
+ * Back and forward have forms for flags that are in the host's only. They are linked from a block with
+ * the same stamp (so that both are good, or neither), and unlinked when a block is trusted again. A store
+ * by this vCPU into the page of the running block leaves the block.
+ *
+ * Why a vCPU never runs stale code after it has seen that there is other code (SDM vol. 3, 9.1.3). The
+ * writer's request is set before anything that it stores later. A pointer that it publishes is followed
+ * by an indirect branch, whose full entry looks for requests after the pointer was read. A jump that it
+ * rewrites is code itself: its block is closed with the page's word as it was when the jump was compared,
+ * which is later than the code that it leads to. What remains is a flag in data, tested by a direct
+ * branch down the same page without a serializing instruction in between: the manual allows the old code
+ * there. With one in between (they end a block, and the exit behind them is a full one) it is new.
+ * An entry of which the comparison finds a request when the flags are in the host's and dead has lost
+ * them: the block is then interpreted once (BT_JIT_ENTERED), as it was decoded, which is what would
+ * have run had the request come a little later.
+ *
+ * Requests are noticed through one word, jit.limit, which is compared with the stack pointer: it is
+ * all ones while one is pending, and else the end of the native stack.
+ *
+ * Returns. Calls of native code are calls on the host's stack, below the guest's return address: what is
+ * returned to is compared with it, and taken by RET, so that the host predicts it. What does not match
+ * drops one such pair and looks in the table. The pairs hold for one fetch context and are dropped with
+ * it, and whenever native code is left.
  *
  * Code is private to a vCPU, as blocks are, and dropped with them, all at once. It is written through
  * one mapping and executed through another.
@@ -37,8 +73,12 @@ struct bt_vcpu;
 struct bt_block;
 struct x86_insn;
 
-#define BT_JIT_MAP_BITS 13
-#define BT_JIT_RUNS	8u /* in a block */
+#define BT_JIT_MAP_BITS	 12
+#define BT_JIT_SLOTS	 (1u << 15)
+#define BT_JIT_PAGE_BITS 12
+#define BT_JIT_RUNS	 8u /* in a block */
+/* What calls put on the stack; those that look for no request (see above) put less than as much again. */
+#define BT_JIT_STACK (16u << 10)
 
 /* Switches of struct bt_engine.off: each takes one optimization away, for tests. Names: off.c. */
 enum bt_off {
@@ -57,31 +97,48 @@ enum bt_off {
 enum bt_jit_exit {
 	BT_JIT_LINK,	 /* end of a block, not linked yet: exit_ptr is the struct bt_exit */
 	BT_JIT_REQUEST,	 /* before the block exit_ptr: the request word is set */
-	BT_JIT_STALE,	 /* before the block exit_ptr: it is not trusted */
-	BT_JIT_VECTOR,	 /* before the block exit_ptr: vector registers cannot be native now */
+	BT_JIT_STALE,	 /* before the block exit_ptr: its entry is closed */
+	BT_JIT_ENTERED,	 /* before the block exit_ptr, which is to be interpreted: a request is
+			  * pending, or vector registers cannot be native now */
+	BT_JIT_RIP,	 /* to RIP exit_ptr */
 	BT_JIT_HANDLER,	 /* insn returned result; found and more tell what bt_native_next() found */
 };
 
 /* A direct way out of a block. */
 struct bt_exit {
-	uint64_t from_page; /* linked for this page of RIP and this epoch: only where it crosses */
-	int64_t off;	    /* target relative to the page of RIP */
-	uint32_t epoch;
+	int64_t off;   /* target relative to the page of RIP */
 	uint32_t site; /* of the jump, in the code; 0: none */
-	bool host_flags, cross;
+	uint32_t stub; /* where it leads while it is not linked */
+	uint16_t slot; /* where it crosses: of jit.slot; 0: none was left */
+	uint8_t number; /* in its block */
+	bool host_flags; /* flags are in the host's only */
+	bool cross, forward;
+	bool full; /* only to a full entry */
+};
+
+/* Where a direct branch to another page goes; each has a slot of its own. The key is the page and the
+ * context (jit.context), 0: empty. */
+struct bt_jit_slot {
+	uint64_t key;
+	uint64_t code;
 };
 
 /* Where an indirect branch goes: valid while the epoch is the same. */
 struct bt_jit_target {
 	uint64_t rip;
+	uint64_t code;
 	uint32_t epoch;
-	uint32_t code; /* offset */
+	uint32_t unused[3];
 };
 
 struct bt_jit {
 	/* Used by native code. */
 	void *self, *self_vcpu; /* struct x86_cpu, struct bt_vcpu */
 	uint64_t rip_page;
+	uint64_t context; /* of keys: changes with the epoch, 1..0xfff */
+	_Atomic uint64_t limit; /* of the stack; all ones: a request is pending */
+	uint64_t stack, host_stack;
+	uint64_t no_return; /* never returned to: above the first pair of the stack */
 	uint64_t tmp, tmp_host;
 	uint64_t run[BT_JIT_RUNS]; /* host addresses: tr_run.c */
 	void *exit_ptr;
@@ -98,15 +155,30 @@ struct bt_jit {
 	bool single; /* for tests: leave behind every handler that does not say X86_NEXT */
 
 	bool on;
+	uint32_t off;	      /* enum bt_off */
+	uint64_t stack_limit; /* what limit is without a request */
 	uint32_t threshold; /* executions before a block is translated */
 	uint8_t *code, *exec; /* the two mappings */
 	uint32_t size, used, first; /* first: behind the stubs */
 	/* Stubs, in the writable mapping. */
-	uint8_t *enter, *leave, *leave_link, *vec_load, *fill_read, *fill_write;
+	uint8_t *enter, *leave, *leave_link, *leave_rip, *vec_load, *fill_read, *fill_write;
+	uint8_t *lookup, *cross, *ret_pop;
 	const uint8_t *call, *call_vec, *x87_load;
 	uint64_t translated, translated_insns, handler_insns; /* statistics */
+	uint32_t page_blocks[1u << BT_JIT_PAGE_BITS]; /* by page number: blocks with code */
+	uint32_t slots_used;
+	struct bt_jit_slot slot[BT_JIT_SLOTS];
 	struct bt_jit_target map[1u << BT_JIT_MAP_BITS];
 };
+
+/* What of an epoch is in keys: series modulo BT_JIT_SERIES, and the bit that says user mode. Native code is
+ * 64-bit code. Each time that series come around the slots are forgotten. */
+#define BT_JIT_SERIES 2000u
+
+static inline uint64_t bt_jit_context(uint32_t epoch)
+{
+	return ((epoch >> 4) % BT_JIT_SERIES + 1) << 1 | (epoch & 1);
+}
 
 /* ---- code.c: the cache and its stubs ---- */
 /* Room for code and, in front of it, for @arena bytes of blocks, so that each reaches the other. NULL:
@@ -132,8 +204,15 @@ void bt_jit_thread(struct bt_vcpu *vcpu);
 /* From @block, which has code and is trusted. RIP and all state are valid on return. */
 enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block);
 void bt_jit_link(struct bt_vcpu *vcpu, struct bt_exit *exit, const struct bt_block *to);
+/* No slot and no key of the table for direct branches holds any more. */
+void bt_jit_forget_slots(struct bt_vcpu *vcpu);
+/* @block was given another stamp, for which it is trusted: it may be entered, and is linked anew. */
+void bt_jit_open(struct bt_vcpu *vcpu, struct bt_block *block);
+/* The word of the page of @gpa has changed: close what is not trusted. Or of any page. */
+void bt_jit_close_page(struct bt_vcpu *vcpu, uint64_t gpa);
+void bt_jit_close_all(struct bt_vcpu *vcpu);
 /* Native code still leads to @dead, which will never be trusted again: let it lead to @by. */
-void bt_jit_replace(struct bt_vcpu *vcpu, const struct bt_block *dead, const struct bt_block *by);
+void bt_jit_replace(struct bt_vcpu *vcpu, struct bt_block *dead, const struct bt_block *by);
 /* An indirect branch went to @block at RIP. */
 void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block);
 /* Called by native code: execute @insn of @block, behind which RIP is @off in its page. Returns 0: go

@@ -24,5 +24,21 @@ static inline unsigned host_of(unsigned guest)
 	return guest == X86_RSP ? HOST_SP : guest < X86_R12 ? guest : H_NONE;
 }
 
+/* Of the first instruction of an entry, CMP RSP, gs:[]: what a closed one lacks. */
+extern const uint8_t jit_entry_bytes[5];
+/* @block has native code. */
+void jit_list_block(struct bt_vcpu *vcpu, struct bt_block *block);
+
+/* Where in jit.map a RIP has its place: bytes from the start, of the low half of RIP. */
+#define JIT_HASH       0x9e3779b1u
+#define JIT_HASH_SHIFT (32 - BT_JIT_MAP_BITS - 5)
+_Static_assert(sizeof(struct bt_jit_target) == 1 << 5, "the shift above");
+
+/* In two halves, each of which leaves ZF set when it holds: the target RIP, T_ADDR, is in jit.map at
+ * T_1; for this context, which spoils T_2. */
+void jit_emit_lookup(struct emit *e);
+void jit_emit_lookup_epoch(struct emit *e);
+/* Go on in the page of RIP T_ADDR, which is spoilt. */
+void jit_emit_set_page(struct emit *e);
 void jit_emit_flags_save(struct emit *e);    /* to jit.flags; spoils T_2 */
 void jit_emit_flags_restore(struct emit *e); /* from jit.flags; spoils T_2 */

@@ -62,9 +62,10 @@ struct tr {
 	struct {
 		uint8_t *site;
 		int64_t off;
-		bool used, save;
+		uint16_t slot;
+		bool used, save, forward, full;
 	} exit[2];
-	uint8_t *request, *stale, *vector, *vector_back;
+	uint8_t *request, *lost, *vector, *vector_back;
 	uint8_t *x87, *x87_back;
 };
 
@@ -161,9 +162,9 @@ void tr_jmp(struct tr *t, unsigned i);
 void tr_call(struct tr *t, unsigned i);
 void tr_ret(struct tr *t, unsigned i);
 void tr_indirect(struct tr *t, unsigned i);
-/* To @off in the page of RIP, which ends the block, by its exit @n. */
-void tr_exit(struct tr *t, unsigned n, int64_t off);
+/* The block ends with its last instruction, which is no branch. */
+void tr_end(struct tr *t);
 /* What the exits lead to while they are not linked. */
 void tr_exit_finish(struct tr *t, unsigned n);
-/* From @site back to the loop, in front of the block. */
+/* From @site (NULL: from here) back to the loop, in front of the block. */
 void tr_leave_at(struct tr *t, uint8_t *site, enum bt_jit_exit why);

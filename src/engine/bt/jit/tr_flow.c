@@ -9,59 +9,129 @@ static void exit_at(struct tr *t, unsigned n, uint8_t *site, int64_t off)
 	t->exit[n].off = off;
 	t->exit[n].used = true;
 	t->exit[n].save = t->in_host && !t->in_mem;
+	t->exit[n].forward = off >= (int64_t)t->next_off[t->block->count - 1];
 }
 
-/* In front of a link to another page: it must be the same page of RIP and the same context as when
- * it was made. Returns the jump to be linked. */
-static uint8_t *emit_cross(struct tr *t, struct bt_exit *exit, uint8_t *miss[2])
+static bool crosses(int64_t off)
 {
+	return (uint64_t)off > 0xfff;
+}
+
+/* Calls and returns go by the host's own. */
+static bool pairs(const struct tr *t, unsigned i)
+{
+	return !(t->vcpu->jit.off & BT_OFF_RETURNS) && !crosses(t->next_off[i]);
+}
+
+static void emit_jmp_or_call(struct emit *e, bool call, int32_t disp, unsigned rm)
+{
+	EMIT(e, .opcode = 0xff, .kind = EMIT_GS, .reg = call ? 2 : 4, .rm = (uint8_t)rm,
+	     .disp = disp);
+}
+
+/* To another page, by the exit's slot. Flags are saved. */
+static void emit_cross(struct tr *t, unsigned n, int64_t off, bool call)
+{
+	struct bt_exit *exit = &t->block->exit[n];
+	struct bt_jit *jit = &t->vcpu->jit;
 	struct emit *e = &t->e;
-	uint8_t *site;
+	uint8_t *miss = NULL, *done = NULL;
 
 	emit_load_gs(e, T_ADDR, GS_VCPU(jit.rip_page));
-	EMIT(e, .opcode = 0x3b, .w = true, .kind = EMIT_RIP, .reg = T_ADDR, .target = &exit->from_page);
-	miss[0] = emit_jcc(e, CC_NE);
-	emit_load_gs32(e, T_1, GS_VCPU(epoch));
-	EMIT(e, .opcode = 0x3b, .kind = EMIT_RIP, .reg = T_1, .target = &exit->epoch);
-	miss[1] = emit_jcc(e, CC_NE);
-	emit_lea(e, T_ADDR, T_ADDR, (int32_t)(exit->off & ~(int64_t)0xfff));
-	emit_store_gs(e, GS_VCPU(jit.rip_page), T_ADDR);
-	site = emit_jmp(e);
-	return site;
+	emit_lea(e, T_ADDR, T_ADDR, (int32_t)(off & ~(int64_t)0xfff));
+	t->exit[n].slot = jit->slots_used < BT_JIT_SLOTS - 1 ? (uint16_t)++jit->slots_used : 0;
+	if (t->exit[n].slot) {
+		int32_t slot = GS_VCPU(jit.slot) +
+			       t->exit[n].slot * (int32_t)sizeof(struct bt_jit_slot);
+
+		emit_load_gs(e, T_1, GS_VCPU(jit.context));
+		EMIT(e, .opcode = 0x01, .w = true, .kind = EMIT_REG, .reg = T_ADDR, .rm = T_1);
+		EMIT(e, .opcode = 0x3b, .w = true, .kind = EMIT_GS, .reg = T_1, .rm = H_NONE,
+		     .disp = slot + (int32_t)offsetof(struct bt_jit_slot, key));
+		miss = emit_jcc(e, CC_NE);
+		emit_store_gs(e, GS_VCPU(jit.rip_page), T_ADDR);
+		emit_jmp_or_call(e, call, slot + (int32_t)offsetof(struct bt_jit_slot, code),
+				 H_NONE);
+		done = call ? emit_jmp(e) : NULL;
+		emit_patch_here(e, miss);
+	}
+	emit_lea(e, T_ADDR, T_ADDR, (int32_t)(off & 0xfff));
+	emit_lea_rip(e, T_1, exit);
+	if (call)
+		emit_call_to(e, t->vcpu->jit.cross);
+	else
+		emit_jmp_to(e, t->vcpu->jit.cross);
+	if (done)
+		emit_patch_here(e, done);
+}
+
+static void emit_leave_link(struct tr *t, unsigned n)
+{
+	emit_lea_rip(&t->e, T_1, &t->block->exit[n]);
+	emit_jmp_to(&t->e, t->vcpu->jit.leave_link);
+}
+
+/* Within the page: the jump at @site is what is linked, or one behind the code that saves flags. */
+static void finish_near(struct tr *t, unsigned n, struct bt_exit *exit)
+{
+	uint8_t *site = t->exit[n].site;
+
+	exit->full = t->exit[n].full || t->vcpu->jit.off & BT_OFF_ENTRIES;
+	exit->host_flags = t->exit[n].save && !exit->full && !(t->vcpu->jit.off & BT_OFF_FLAGS);
+	emit_patch_here(&t->e, site);
+	if (t->exit[n].save && !exit->host_flags) {
+		jit_emit_flags_save(&t->e);
+		site = emit_jmp(&t->e);
+		emit_patch_here(&t->e, site);
+	}
+	exit->site = tr_offset(t, site);
+	exit->stub = tr_offset(t, t->e.p);
+	if (exit->host_flags)
+		jit_emit_flags_save(&t->e);
+	emit_leave_link(t, n);
 }
 
 void tr_exit_finish(struct tr *t, unsigned n)
 {
 	struct bt_exit *exit = &t->block->exit[n];
 	int64_t off = t->exit[n].off;
-	uint8_t *miss[2];
 
-	*exit = (struct bt_exit){ .off = off };
+	*exit = (struct bt_exit){
+		.off = off,
+		.number = (uint8_t)n,
+		.cross = crosses(off),
+		.forward = t->exit[n].forward,
+	};
 	if (!t->exit[n].used)
 		return;
-	exit->cross = (uint64_t)off > 0xfff;
-	exit->host_flags = t->exit[n].save && !exit->cross;
-	emit_patch_here(&t->e, t->exit[n].site);
-	if (t->exit[n].save)
-		jit_emit_flags_save(&t->e);
 	if (!exit->cross) {
-		exit->site = tr_offset(t, t->exit[n].site);
-	} else if (off == (int32_t)off) {
-		uint8_t *site = emit_cross(t, exit, miss);
-
-		exit->site = tr_offset(t, site);
-		emit_patch_here(&t->e, site);
-		emit_patch_here(&t->e, miss[0]);
-		emit_patch_here(&t->e, miss[1]);
+		finish_near(t, n, exit);
+		return;
 	}
-	emit_lea_rip(&t->e, T_1, exit);
-	emit_jmp_to(&t->e, t->vcpu->jit.leave_link);
+	if (t->exit[n].site) { /* else a call, which is emitted in its place */
+		emit_patch_here(&t->e, t->exit[n].site);
+		if (t->exit[n].save)
+			jit_emit_flags_save(&t->e);
+		if (off == (int32_t)off)
+			emit_cross(t, n, off, false);
+		else
+			emit_leave_link(t, n);
+	}
+	exit->slot = t->exit[n].slot;
 }
 
-/* To @off, which ends the block. */
-void tr_exit(struct tr *t, unsigned n, int64_t off)
+static void exit_here(struct tr *t, unsigned n, int64_t off)
 {
 	exit_at(t, n, emit_jmp(&t->e), off);
+}
+
+/* An instruction that ends a block and is no branch may serialize: what follows is fetched anew. */
+void tr_end(struct tr *t)
+{
+	unsigned last = t->block->count - 1u;
+
+	exit_here(t, 0, t->next_off[last]);
+	t->exit[0].full = t->block->insn[last].flags & X86_INSN_ENDS;
 }
 
 static int64_t target_of(const struct tr *t, unsigned i)
@@ -73,78 +143,108 @@ void tr_jcc(struct tr *t, unsigned i)
 {
 	tr_flags_want(t, i);
 	exit_at(t, 0, emit_jcc(&t->e, t->block->insn[i].opcode & 15), target_of(t, i));
-	tr_exit(t, 1, t->next_off[i]);
+	exit_here(t, 1, t->next_off[i]);
 }
 
-/* T_ADDR: where to. On a hit the stack pointer moves by @pop, and a call writes its return address to
- * jit.tmp_host; else the handler does it all. */
-static void emit_indirect(struct tr *t, unsigned i, int32_t pop, bool call)
+/* Where RET comes back to: T_ADDR is the RIP, flags are in memory, the pair's second half is on the stack. */
+static void emit_return_point(struct tr *t, unsigned i)
 {
-	const int32_t map = GS_VCPU(jit.map);
+	emit_lea(&t->e, H_RSP, H_RSP, 8);
+	emit_lea(&t->e, T_ADDR, T_ADDR, -(int32_t)t->next_off[i]);
+	emit_store_gs(&t->e, GS_VCPU(jit.rip_page), T_ADDR);
+	t->in_host = false;
+	t->in_mem = true;
+	exit_here(t, 1, t->next_off[i]);
+	t->exit[1].full = true;
+}
+
+/* @reg = RIP of the next instruction, which is the first half of a pair. */
+static void emit_return_address(struct tr *t, unsigned i, unsigned reg)
+{
+	emit_load_gs(&t->e, reg, GS_VCPU(jit.rip_page));
+	emit_lea(&t->e, reg, reg, (int32_t)t->next_off[i]);
+	if (pairs(t, i))
+		EMIT(&t->e, .opcode = (uint8_t)(0x50 | (reg & 7)), .kind = EMIT_NO_MODRM,
+		     .rm = (uint8_t)reg);
+}
+
+/* T_ADDR: where to. A call writes its return address to jit.tmp_host. What is not in the map is left to
+ * the handler, which begins anew. */
+static void emit_indirect(struct tr *t, unsigned i, bool call)
+{
 	struct emit *e = &t->e;
 
-	emit_mov_rr(e, T_1, T_ADDR);
-	tr_shr(e, true, T_1, 12);
-	EMIT(e, .opcode = 0x31, .kind = EMIT_REG, .reg = T_ADDR, .rm = T_1);
-	tr_alu_imm(e, ALU_AND, false, T_1, (1 << BT_JIT_MAP_BITS) - 1);
-	EMIT(e, .opcode = 0xc1, .kind = EMIT_REG, .reg = 4, .rm = T_1, .imm = 4, .imm_len = 1);
-	EMIT(e, .opcode = 0x3b, .w = true, .kind = EMIT_GS, .reg = T_ADDR, .rm = T_1,
-	     .disp = map + (int32_t)offsetof(struct bt_jit_target, rip));
+	jit_emit_lookup(e);
 	tr_slow_if(t, i, CC_NE);
-	EMIT(e, .opcode = 0x8b, .kind = EMIT_GS, .reg = T_2, .rm = T_1,
-	     .disp = map + (int32_t)offsetof(struct bt_jit_target, epoch));
-	EMIT(e, .opcode = 0x3b, .kind = EMIT_GS, .reg = T_2, .rm = H_NONE, .disp = GS_VCPU(epoch));
+	jit_emit_lookup_epoch(e);
 	tr_slow_if(t, i, CC_NE);
-	EMIT(e, .opcode = 0x8b, .kind = EMIT_GS, .reg = T_1, .rm = T_1,
-	     .disp = map + (int32_t)offsetof(struct bt_jit_target, code));
+	if (call)
+		emit_return_address(t, i, T_2);
+	jit_emit_set_page(e);
 	if (call) {
 		emit_load_gs(e, T_ADDR, GS_VCPU(jit.tmp_host));
-		emit_load_gs(e, T_2, GS_VCPU(jit.rip_page));
-		emit_lea(e, T_2, T_2, (int32_t)t->next_off[i]);
 		tr_store_mem(e, T_ADDR, T_2);
-		emit_load_gs(e, T_ADDR, GS_VCPU(jit.tmp));
+		emit_lea(e, HOST_SP, HOST_SP, -8);
 	}
-	if (pop)
-		emit_lea(e, HOST_SP, HOST_SP, pop);
-	tr_alu_imm(e, ALU_AND, true, T_ADDR, -4096);
-	emit_store_gs(e, GS_VCPU(jit.rip_page), T_ADDR);
-	emit_lea_rip(e, T_2, t->vcpu->jit.exec);
-	EMIT(e, .opcode = 0x01, .w = true, .kind = EMIT_REG, .reg = T_2, .rm = T_1);
-	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 4, .rm = T_1);
-}
-
-/* [T_ADDR] = RIP of the next instruction. */
-static void emit_return_address(struct tr *t, unsigned i)
-{
-	emit_load_gs(&t->e, T_1, GS_VCPU(jit.rip_page));
-	emit_lea(&t->e, T_1, T_1, (int32_t)t->next_off[i]);
-	tr_store_mem(&t->e, T_ADDR, T_1);
+	emit_jmp_or_call(e, call && pairs(t, i), GS_VCPU(jit.map[0].code), T_1);
+	if (call && pairs(t, i))
+		emit_return_point(t, i);
 }
 
 void tr_jmp(struct tr *t, unsigned i)
 {
-	tr_exit(t, 0, target_of(t, i));
+	exit_here(t, 0, target_of(t, i));
 }
 
 void tr_call(struct tr *t, unsigned i)
 {
+	int64_t off = target_of(t, i);
+	bool pair = pairs(t, i);
+
 	tr_stack(t, i, HOST_SP, -8, true);
-	emit_return_address(t, i);
+	emit_return_address(t, i, T_1);
+	tr_store_mem(&t->e, T_ADDR, T_1);
 	emit_lea(&t->e, HOST_SP, HOST_SP, -8);
 	if (tr_joins(t, i))
 		return;
-	tr_exit(t, 0, target_of(t, i));
+	if (!pair) {
+		exit_here(t, 0, off);
+		return;
+	}
+	if (!crosses(off) || off != (int32_t)off) {
+		exit_at(t, 0, emit_call(&t->e), off);
+	} else {
+		tr_flags_spoil(t, i);
+		emit_cross(t, 0, off, true);
+		exit_at(t, 0, NULL, off);
+	}
+	emit_return_point(t, i);
 }
 
 void tr_ret(struct tr *t, unsigned i)
 {
 	const struct x86_insn *insn = &t->block->insn[i];
+	int32_t pop = 8 + (insn->opcode == 0xc2 ? (uint16_t)insn->imm : 0);
+	struct emit *e = &t->e;
+	uint8_t *miss;
 
 	tr_stack(t, i, HOST_SP, 0, false);
-	tr_load_mem(&t->e, T_ADDR, T_ADDR);
+	tr_load_mem(e, T_ADDR, T_ADDR);
 	if (tr_joins(t, i))
 		return;
-	emit_indirect(t, i, 8 + (insn->opcode == 0xc2 ? (uint16_t)insn->imm : 0), false);
+	tr_flags_spoil(t, i);
+	if (!(t->vcpu->jit.off & BT_OFF_RETURNS)) {
+		EMIT(e, .opcode = 0x3b, .w = true, .kind = EMIT_MEM, .reg = T_ADDR, .rm = H_RSP,
+		     .index = H_NONE, .disp = 8);
+		miss = emit_jcc(e, CC_NE);
+		emit_lea(e, HOST_SP, HOST_SP, pop);
+		emit_byte(e, 0xc3);
+		emit_patch_here(e, miss);
+	}
+	emit_call_to(e, t->vcpu->jit.lookup);
+	tr_slow_if(t, i, CC_NE);
+	emit_lea(e, HOST_SP, HOST_SP, pop);
+	emit_jmp_to(e, t->vcpu->jit.ret_pop);
 }
 
 void tr_indirect(struct tr *t, unsigned i)
@@ -157,21 +257,24 @@ void tr_indirect(struct tr *t, unsigned i)
 	if (insn->flags & X86_INSN_MEM) {
 		tr_operand(t, i, 8, 1, false);
 		tr_load_mem(&t->e, T_ADDR, T_ADDR);
-	} else {
-		emit_mov_rr(&t->e, T_ADDR, tr_value_reg(t, insn->rm, T_ADDR));
+		if (call)
+			emit_store_gs(&t->e, GS_VCPU(jit.tmp), T_ADDR);
 	}
 	if (call) {
-		emit_store_gs(&t->e, GS_VCPU(jit.tmp), T_ADDR);
 		tr_stack(t, i, HOST_SP, -8, true);
 		emit_store_gs(&t->e, GS_VCPU(jit.tmp_host), T_ADDR);
-		emit_load_gs(&t->e, T_ADDR, GS_VCPU(jit.tmp));
 	}
-	emit_indirect(t, i, call ? -8 : 0, call);
+	if (!(insn->flags & X86_INSN_MEM))
+		emit_mov_rr(&t->e, T_ADDR, tr_value_reg(t, insn->rm, T_ADDR));
+	else if (call)
+		emit_load_gs(&t->e, T_ADDR, GS_VCPU(jit.tmp));
+	emit_indirect(t, i, call);
 }
 
 void tr_leave_at(struct tr *t, uint8_t *site, enum bt_jit_exit why)
 {
-	emit_patch_here(&t->e, site);
+	if (site)
+		emit_patch_here(&t->e, site);
 	emit_lea_rip(&t->e, T_1, t->block);
 	emit_mov_imm32(&t->e, T_2, why);
 	emit_jmp_to(&t->e, t->vcpu->jit.leave);

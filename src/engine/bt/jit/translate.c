@@ -30,30 +30,91 @@ static void analyse(struct tr *t)
 	}
 }
 
+const uint8_t jit_entry_bytes[5] = { 0x65, 0x48, 0x3b, 0x24, 0x25 };
+
+static uint8_t *emit_request_test(struct emit *e)
+{
+	EMIT(e, .opcode = 0x3b, .w = true, .kind = EMIT_GS, .reg = H_RSP, .rm = H_NONE,
+	     .disp = GS_VCPU(jit.limit));
+	return emit_jcc(e, CC_B);
+}
+
+/* The first instruction that has to do with flags wants them in the host's. */
+static bool wants_flags(const struct tr *t)
+{
+	for (unsigned i = 0; i < t->block->count; i++) {
+		const struct jit_desc *d = &t->desc[i];
+
+		if (d->kind == JIT_JCC)
+			return true;
+		if (d->kind == JIT_COPY && !(t->block->insn[i].flags & X86_INSN_MEM)) {
+			if (d->fr || d->fm)
+				return d->fr || t->live[i + 1] & ~d->fw;
+		} else if (d->kind != JIT_LEA && d->kind != JIT_MOV_IMM && d->kind != JIT_NOTHING) {
+			return false;
+		}
+	}
+	return false;
+}
+
+/* See jit.h for the entries. */
 static void emit_entry(struct tr *t)
 {
 	struct bt_block *block = t->block;
 	struct emit *e = &t->e;
-	block->code_host = tr_offset(t, e->p);
+	bool vec = t->last_vec >= 0;
+
+	block->code_back = tr_offset(t, e->p);
 	if (t->live[0])
 		jit_emit_flags_save(e);
 	block->code = tr_offset(t, e->p);
-	EMIT(e, .opcode = 0x83, .kind = EMIT_GS, .reg = 7, .rm = H_NONE, .disp = GS_VCPU(request),
-	     .imm_len = 1);
-	t->request = emit_jcc(e, CC_NE);
-	emit_mov_imm64(e, T_1, (uintptr_t)block->page);
-	EMIT(e, .opcode = 0x8b, .kind = EMIT_MEM, .reg = T_2, .rm = T_1, .index = H_NONE);
-	EMIT(e, .opcode = 0x3b, .kind = EMIT_RIP, .reg = T_2, .target = &block->stamp);
-	t->stale = emit_jcc(e, CC_NE);
+	t->request = emit_request_test(e);
+	if (!t->live[0]) {
+		/* From above, too: but then the block is good whatever this finds. */
+		block->code_back = tr_offset(t, e->p);
+		t->lost = emit_request_test(e);
+	}
+	block->code_next = block->code_next_host = tr_offset(t, e->p);
 	tr_x87_entry(t); /* it may put away vector registers */
-	if (t->last_vec >= 0) {
+	if (vec) {
 		EMIT(e, .opcode = 0x80, .kind = EMIT_GS, .reg = 7, .rm = H_NONE,
 		     .disp = GS_VCPU(jit.vec_loaded), .imm_len = 1);
 		t->vector = emit_jcc(e, CC_E);
 		t->vector_back = e->p;
 	}
-	t->in_host = false;
-	t->in_mem = true;
+	t->in_host = t->live[0] && wants_flags(t) && !(t->vcpu->jit.off & BT_OFF_FLAGS);
+	t->in_mem = !t->in_host;
+	if (t->in_host)
+		jit_emit_flags_restore(e);
+	if (t->in_host && !vec && !t->x87)
+		block->code_next_host = tr_offset(t, e->p);
+	else if (t->live[0])
+		block->code_next_host = 0;
+}
+
+/* The ways into and out of the block that are not in its line. */
+static void emit_entry_rest(struct tr *t)
+{
+	struct bt_block *block = t->block;
+	struct emit *e = &t->e;
+
+	tr_leave_at(t, t->request, BT_JIT_REQUEST);
+	if (t->lost)
+		tr_leave_at(t, t->lost, BT_JIT_ENTERED);
+	block->code_stale = tr_offset(t, e->p);
+	tr_leave_at(t, NULL, BT_JIT_STALE);
+	if (!block->code_next_host) {
+		block->code_next_host = tr_offset(t, e->p);
+		jit_emit_flags_save(e);
+		emit_jmp_to(e, t->vcpu->jit.code + block->code_next);
+	}
+	tr_x87_finish(t);
+	if (t->vector) {
+		emit_patch_here(e, t->vector);
+		emit_lea_rip(e, T_1, block);
+		emit_call_to(e, t->vcpu->jit.vec_load);
+		emit_jmp_to(e, t->vector_back);
+	}
 }
 
 bool tr_insn(struct tr *t, unsigned i)
@@ -136,18 +197,10 @@ static void tr_block(struct tr *t)
 	for (unsigned i = 0; i < block->count && !ended; i++)
 		ended = tr_insn_joined(t, i);
 	if (!ended)
-		tr_exit(t, 0, t->next_off[block->count - 1]);
+		tr_end(t);
 	tr_exit_finish(t, 0);
 	tr_exit_finish(t, 1);
-	tr_leave_at(t, t->request, BT_JIT_REQUEST);
-	tr_leave_at(t, t->stale, BT_JIT_STALE);
-	tr_x87_finish(t);
-	if (t->vector) {
-		emit_patch_here(&t->e, t->vector);
-		emit_lea_rip(&t->e, T_1, block);
-		emit_call_to(&t->e, t->vcpu->jit.vec_load);
-		emit_jmp_to(&t->e, t->vector_back);
-	}
+	emit_entry_rest(t);
 	tr_runs_finish(t);
 	tr_slow_finish(t);
 }
@@ -161,7 +214,7 @@ static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_block *block, b
 	memset(t->exit, 0, sizeof(t->exit));
 	t->failed = false;
 	t->slow_count = 0;
-	t->vector = t->x87 = NULL;
+	t->vector = t->x87 = t->lost = NULL;
 	t->vcpu = vcpu;
 	t->block = block;
 	t->no_runs = no_runs;
@@ -188,6 +241,7 @@ bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_block *block)
 		block->code = 0;
 		return false;
 	}
+	jit_list_block(vcpu, block);
 	jit->used = (tr_offset(&t, t.e.p) + 15) & ~15u;
 	jit->translated++;
 	jit->translated_insns += block->count;
