@@ -8,6 +8,8 @@
 #include "engine/bt/jit/jit_int.h"
 
 #define BT_JIT_THRESHOLD 16
+/* Bytes of all stubs. */
+#define JIT_STUBS 8192u
 
 void jit_emit_flags_save(struct emit *e)
 {
@@ -444,7 +446,7 @@ int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena)
 	*ret_arena = region;
 	if (!host_is_fit() || map_code(jit, region + arena_size) < 0)
 		return 0;
-	e = (struct emit){ .p = jit->code + 64, .end = jit->code + 4096,
+	e = (struct emit){ .p = jit->code + 64, .end = jit->code + JIT_STUBS,
 			   .to_exec = jit->exec - jit->code };
 	stub_leave(jit, &e);
 	stub_enter(jit, &e);
@@ -458,7 +460,7 @@ int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena)
 	stub_cross(jit, &e);
 	stub_ret_pop(jit, &e);
 	jit->on = !e.full;
-	jit->used = jit->first = 4096;
+	jit->used = jit->first = JIT_STUBS;
 	return 0;
 }
 
