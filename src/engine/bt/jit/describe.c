@@ -579,7 +579,7 @@ static void system_insn(const struct x86_insn *insn, struct jit_desc *d)
 	x86_exec_fn exec = insn->exec;
 
 	if (exec == x86_op_swapgs || exec == x86_op_cli || exec == x86_op_sti ||
-	    exec == x86_op_cld || exec == x86_op_std || exec == x86_op_rdtsc ||
+	    exec == x86_op_stac || exec == x86_op_clac || exec == x86_op_cld || exec == x86_op_std || exec == x86_op_rdtsc ||
 	    exec == x86_op_rdtscp || exec == x86_op_rdfsbase || exec == x86_op_rdgsbase ||
 	    exec == x86_op_wrfsbase || exec == x86_op_wrgsbase ||
 	    (exec == x86_op_mov_rsreg && insn->opsize >= 4 && insn->reg < X86_SEG_COUNT) ||
@@ -591,6 +591,17 @@ static void system_insn(const struct x86_insn *insn, struct jit_desc *d)
 		*d = (struct jit_desc){ .kind = JIT_SYS };
 		flags(d, 0, ALL);
 	}
+}
+
+/* MOVS, STOS, LODS (not repeated): A4 A5 AA AB AC AD. */
+static void string(const struct x86_insn *insn, struct jit_desc *d)
+{
+	bool rep = insn->flags & (X86_INSN_REP | X86_INSN_REPNE);
+
+	if (!(insn->flags & X86_INSN_A64) || (insn->opcode >= 0xac && rep) ||
+	    (insn->seg >= X86_FS && insn->opcode != 0xaa && insn->opcode != 0xab))
+		return;
+	*d = (struct jit_desc){ .kind = JIT_STRING };
 }
 
 static bool x87_stores(x86_exec_fn exec)
@@ -654,6 +665,9 @@ void jit_describe(const struct x86_insn *insn, const uint8_t *bytes, struct jit_
 	if (insn->exec == x86_op_mmx_emms ||
 	    (insn->map == 0 && ((insn->opcode & 0xf8) == 0xd8 || insn->opcode == 0x9b)))
 		x87(insn, ret);
+	if (insn->map == 0 && ((insn->opcode & 0xfe) == 0xa4 ||
+			       (insn->opcode >= 0xaa && insn->opcode <= 0xad)))
+		string(insn, ret);
 	if (!ret->mem_len)
 		ret->mem_len = ret->byte_rm ? 1 : insn->opsize;
 	/* Addresses that are not simply 64 bits wide. */

@@ -83,3 +83,4 @@ void emit_mov_imm64(struct emit *e, unsigned reg, uint64_t v);
 #define CC_E  4u
 #define CC_NE 5u
 #define CC_BE 6u
+#define CC_A  7u

@@ -156,6 +156,9 @@ void tr_x87(struct tr *t, unsigned i);
 void tr_x87_entry(struct tr *t);
 void tr_x87_finish(struct tr *t);
 
+/* ---- tr_string.c ---- */
+void tr_string(struct tr *t, unsigned i);
+
 /* ---- tr_flow.c ---- */
 void tr_jcc(struct tr *t, unsigned i);
 void tr_jmp(struct tr *t, unsigned i);

@@ -105,6 +105,37 @@ static void sti(struct tr *t, unsigned i)
 	alu_gs(t, ALU_OR, GS_CPU(s.rflags), X86_FL_IF);
 }
 
+_Static_assert(sizeof(struct x86_tlb_entry) == 32 && X86_TLB_AC_SIZE == 1 << 10, "the shift below");
+
+/* With EFLAGS.AC another table of the TLB counts, as x86_tlb_select() has it. */
+static void smap(struct tr *t, unsigned i)
+{
+	bool lift = t->block->insn[i].exec == x86_op_stac;
+	struct emit *e = &t->e;
+
+	privileged(t, i);
+	compare_byte_gs(t, GS_CPU(tlb_mode), X86_TLB_SLOW);
+	tr_slow_if(t, i, CC_E);
+	alu_gs(t, lift ? ALU_OR : ALU_AND, GS_CPU(s.rflags),
+	       lift ? X86_FL_AC : ~(uint32_t)X86_FL_AC);
+	EMIT(e, .opcode = 0xc6, .kind = EMIT_GS, .rm = H_NONE, .disp = GS_CPU(tlb_mode),
+	     .imm = lift ? X86_TLB_KERNEL_AC : X86_TLB_KERNEL, .imm_len = 1);
+	emit_load_gs(e, T_1, GS_CPU(tlb));
+	if (lift) {
+		EMIT(e, .map = 1, .opcode = 0xb6, .kind = EMIT_GS, .reg = T_2, .rm = H_NONE,
+		     .disp = GS_CPU(space_now));
+		shl(e, true, T_2, 10 + 5);
+		alu_rr(e, 0x01, true, T_1, T_2);
+	}
+	emit_lea(e, T_1, T_1,
+		 (int32_t)(offsetof(struct x86_tlb, entry) +
+			   (lift ? X86_TLB_AC_AT * sizeof(struct x86_tlb_entry) : 0)));
+	emit_store_gs(e, GS_CPU(tlb_table), T_1);
+	EMIT(e, .opcode = 0xc7, .w = true, .kind = EMIT_GS, .rm = H_NONE, .disp = GS_CPU(tlb_mask),
+	     .imm = ((lift ? X86_TLB_AC_SIZE : X86_TLB_KERNEL_SIZE) - 1) *
+		    sizeof(struct x86_tlb_entry), .imm_len = 4);
+}
+
 static void direction(struct tr *t, unsigned i)
 {
 	bool set = t->block->insn[i].exec == x86_op_std;
@@ -265,6 +296,8 @@ void tr_sys(struct tr *t, unsigned i)
 		cli(t, i);
 	else if (exec == x86_op_sti)
 		sti(t, i);
+	else if (exec == x86_op_stac || exec == x86_op_clac)
+		smap(t, i);
 	else if (exec == x86_op_cld || exec == x86_op_std)
 		direction(t, i);
 	else if (exec == x86_op_pushf8)

@@ -161,6 +161,9 @@ bool tr_insn(struct tr *t, unsigned i)
 	case JIT_SYS:
 		tr_sys(t, i);
 		return false;
+	case JIT_STRING:
+		tr_string(t, i);
+		return false;
 	case JIT_X87:
 		tr_x87(t, i);
 		return false;
