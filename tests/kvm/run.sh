@@ -113,8 +113,10 @@ cp "$here/../guest/run.sh" "$here/../guest/guests.list" "$here/known.list" "$out
 cp "$build"/tests/guest/*.elf "$outer/build/tests/guest/" || fail "no tiny guests in $build"
 pack "$outer" "$work/outer.gz"
 
-# One emulated machine for each piece of work, in turn. With a thread for each of its CPUs the emulated
-# machine did not always come to its end (why was not found out); with all CPUs in one thread it does.
+# One emulated machine for each piece of work, in turn. All its CPUs are in one thread: with one each, two that
+# wait for one another by PAUSE burn the host's time slices against each other, since QEMU's PAUSE gives way
+# only within a thread. On a busy host the hundreds of turns of the guest smp then take most of a minute, which
+# looks like a hang (code_done goes on, watched in QEMU's monitor); bt and KVM take less than a second.
 # The heartbeat on the second serial port tells a machine that died from a guest that hangs.
 logs=$build/tests/kvm
 passed=0 failed=0 skipped=0
