@@ -4,10 +4,11 @@
 
 usage: boots.py SIKA IMAGE [--engine E] [--cpus 1,2,4] [--memory 256M,1G,6G] [--times N]
 	[--beyond MIB] [OPTION...]
-What follows `--` goes to sika run. Each boot logs in, counts CPUs and memory, powers off; what the machine
-has resident beyond its guest's RAM at the login may not be more than --beyond.
+What follows `--` goes to sika run. Each boot logs in, looks for complaints of the kernel, counts CPUs and
+memory, powers off; what the machine has resident beyond its guest's RAM at the login may not be more than --beyond.
 """
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,17 @@ import time
 
 from scratch import Failure, Guest, copy_image, memory_beyond_guest, report, run_command
 
+# What the kernel warns of on any machine: how it was configured, and that a host was busy.
+HARMLESS = re.compile(r"CONFIG_IMA_DISABLE_HTABLE|interrupt took too long|hrtimer: interrupt took|"
+                      r"clocksource: .*(watchdog|marked unstable|skew)|Long readout interval|"
+                      r"soft lockup|rcu: |rcu_|workqueue: ")
 UNITS = {"M": 1 << 10, "G": 1 << 20}  # KiB
+
+
+def complaints(guest):
+    """Warnings and errors of the kernel that a real machine would not have."""
+    lines = guest.run("dmesg --level=emerg,alert,crit,err,warn").splitlines()
+    return [line for line in lines if line.strip() and not HARMLESS.search(line)]
 
 
 def boot(command, cpus, memory, beyond):
@@ -28,6 +39,8 @@ def boot(command, cpus, memory, beyond):
         mib = memory_beyond_guest(guest.process.pid) / 1024
         if mib > beyond:
             raise Failure(f"{mib:.0f} MiB are resident beyond the guest's RAM")
+        if found := complaints(guest):
+            raise Failure("the kernel complains: " + "; ".join(found))
         found = int(guest.run("nproc"))
         if found != cpus:
             raise Failure(f"{found} CPUs instead of {cpus}")
