@@ -61,6 +61,7 @@ struct vm_config {
 			    * the names. */
 		uint64_t cache_bytes; /* of all vCPUs; 0: its own choice */
 		bool perf_map;
+		bool count_insns;
 	} bt;
 	uint64_t memory; /* bytes */
 	struct x86_cpu_spec cpu; /* which processor the guest sees */

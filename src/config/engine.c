@@ -55,6 +55,12 @@ bool config_apply_bt_cache(struct vm_config *config, const char *value, GError *
 	return true;
 }
 
+bool config_apply_bt_count(struct vm_config *config, const char *value, GError **err)
+{
+	config->bt.count_insns = true;
+	return true;
+}
+
 bool config_apply_perf_map(struct vm_config *config, const char *value, GError **err)
 {
 	config->bt.perf_map = true;
@@ -63,6 +69,8 @@ bool config_apply_perf_map(struct vm_config *config, const char *value, GError *
 
 bool config_validate_engine(const struct vm_config *c, GError **err)
 {
+	if (strcmp(c->engine, "bt") && c->bt.count_insns)
+		return config_fail(err, "--bt-count: only engine bt counts, which has to be named");
 	if (strcmp(c->engine, "bt") && (c->bt.interpret || c->bt.off))
 		return config_fail(err, "--engine %s: '%s' is of engine bt, which has to be named",
 				   c->engine, c->bt.interpret ? "interpret" : "off");

@@ -374,6 +374,7 @@ static const struct option options[] = {
 	{ { "engine", "auto|kvm|bt[,irqchip=off]", "what runs the CPUs (default auto)" },
 	  config_apply_engine },
 	{ { "bt-cache", "SIZE", "for code that bt translates" }, config_apply_bt_cache },
+	{ { "bt-count", NULL, "count instructions, tell at the end" }, config_apply_bt_count },
 	{ { "perf-map", NULL, "tell perf whose code bt translated" }, config_apply_perf_map },
 	{ { "serial", "stdio|FILE|unix:PATH|none", "first serial port (default stdio)" },
 	  apply_serial },

@@ -95,6 +95,7 @@ struct engine_config {
 	const char *off_names;
 	uint64_t cache_total_bytes;
 	bool perf_map; /* write /tmp/perf-PID.map */
+	bool count_insns; /* vcpu_insns() counts */
 };
 
 /* One row of `sika engines`. */
@@ -159,6 +160,9 @@ struct engine_ops {
 	int (*dirty_start)(struct engine *engine);
 	int (*dirty_sync)(struct engine *engine);
 	void (*dirty_stop)(struct engine *engine);
+	/* Instructions that @vcpu has retired, where engine_config.count_insns. May be absent. Any
+	 * thread; exact while the vCPU does not run. */
+	uint64_t (*vcpu_insns)(const struct engine_vcpu *vcpu);
 	/* Statistics, while vCPUs run; all in one thread. Absent: there are none. begin() takes the
 	 * counters as they are, sample() looks what each vCPU is doing, end() tells (text, or an
 	 * object of JSON on one line; lists of at most @top rows; caller frees) and frees. To be

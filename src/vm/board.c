@@ -148,6 +148,7 @@ static bool build_engine(struct vm *vm, GError **err)
 		.host = &vm->host, .vcpus = c->cpus, .want_irqchip = !c->own_irqchip,
 		.cpu = &c->cpu, .interpret = c->bt.interpret, .off_names = c->bt.off,
 		.cache_total_bytes = c->bt.cache_bytes, .perf_map = c->bt.perf_map,
+		.count_insns = c->bt.count_insns,
 	};
 
 	b->mem = mem_new(&mem, err);

@@ -183,12 +183,27 @@ static enum vm_wish run_until_wish(struct vm *vm)
 	return vm->wish;
 }
 
+/* Before the board goes. */
+static void insns_take(struct vm *vm)
+{
+	for (unsigned i = 0; vm->config->bt.count_insns && i < vm->board.vcpu_count; i++)
+		vm->insns[i] += vm->engine_ops->vcpu_insns(vm->board.vcpus[i].ev);
+}
+
+static void insns_tell(const struct vm *vm)
+{
+	for (unsigned i = 0; vm->config->bt.count_insns && i < vm->config->cpus; i++)
+		fprintf(stderr, "sika: vcpu %u: %" G_GUINT64_FORMAT " instructions\n", i,
+			(guint64)vm->insns[i]);
+}
+
 static bool rebuild(struct vm *vm)
 {
 	g_autoptr(GError) err = NULL;
 
 	log_info("the guest resets");
 	vm_stats_cancel(vm);
+	insns_take(vm);
 	board_keep(vm);
 	board_free(vm);
 	vm->wish = WISH_NONE;
@@ -219,6 +234,8 @@ int vm_run(struct vm *vm)
 	while (run_until_wish(vm) == WISH_RESET && rebuild(vm))
 		;
 	g_source_remove(source);
+	insns_take(vm);
+	insns_tell(vm);
 	while (g_main_context_iteration(NULL, FALSE))
 		; /* a wake-up that came after the end */
 	return vm->status;

@@ -73,6 +73,7 @@ struct vm {
 	int signal_fd; /* SIGINT, SIGTERM, SIGHUP, which are blocked from vm_new() on */
 	struct backends back;
 	struct board board;
+	uint64_t insns[VM_MAX_CPUS]; /* retired before resets; main thread */
 	struct vm_measure *measure; /* under way, or NULL; main thread */
 	/* What the clock chip's battery keeps over a reset (rtc_save()); NULL at first. */
 	GByteArray *battery;

@@ -41,6 +41,7 @@ int x86_step(struct x86_cpu *cpu)
 	bool single_step = flags & X86_FL_TF;
 	int r, len;
 
+	cpu->retired = false;
 	/* Left by a block, which does not look for traps itself. */
 	if (cpu->debug_pending && x86_debug_trap(cpu, false))
 		return X86_STOP;
@@ -57,6 +58,7 @@ int x86_step(struct x86_cpu *cpu)
 	if (cpu->code_bytes != 8)
 		s->rip = (uint32_t)s->rip;
 	r = insn.exec(cpu, &insn);
+	cpu->retired = r == X86_FAULT ? cpu->fault.trap : r != X86_REPEAT;
 	if (r == X86_FAULT)
 		return deliver(cpu, rip);
 	if (r == X86_REPEAT)

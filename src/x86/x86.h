@@ -180,6 +180,8 @@ struct x86_cpu {
 	bool debug_data;	/* DR7 watches data or ports: mem.c calls x86_debug_data() */
 	uint32_t debug_pending; /* DR6 bits of traps that wait for the end of the instruction */
 
+	bool retired; /* x86_step(): its instruction completed, traps included */
+
 	/* MONITOR: armed address, or ~0. */
 	uint64_t monitor_gpa;
 

@@ -23,6 +23,7 @@ complete -c sika -n $run -l mem-backing -xa 'hugepages prealloc merge lock node=
 complete -c sika -n $run -l net -xa 'user tap= none' -d 'Network'
 complete -c sika -n $run -l engine -xa 'auto kvm kvm,irqchip=off bt bt,interpret bt,off=' -d 'What runs the CPUs'
 complete -c sika -n $run -l bt-cache -xa '16M 64M 256M' -d 'For code that bt translates'
+complete -c sika -n $run -l bt-count -d 'Count instructions, tell at the end'
 complete -c sika -n $run -l perf-map -d 'Tell perf whose code bt translated'
 complete -c sika -n $run -l serial -rFa 'stdio none unix:' -d 'First serial port'
 complete -c sika -n $run -l debug-exit -d 'The guest may end the machine by port 0xf4'

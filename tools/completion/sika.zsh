@@ -16,6 +16,7 @@ _sika_run() {
 		'*--net=[network]:kind:(user tap= none)' \
 		'--engine=[what runs the CPUs]:engine:(auto kvm kvm,irqchip=off bt bt,interpret bt,off=)' \
 		'--bt-cache=[for code that bt translates]:size:(16M 64M 256M)' \
+		'--bt-count[count instructions, tell at the end]' \
 		'--perf-map[tell perf whose code bt translated]' \
 		'--serial=[first serial port]:where:_files' \
 		'--debug-exit[the guest may end the machine by port 0xf4]' \

@@ -56,6 +56,7 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 	engine->vcpu_count = config->vcpus;
 	engine->off = config->off | (config->interpret ? BT_OFF_JIT : 0u);
 	engine->cache_bytes = config->cache_bytes;
+	engine->count_insns = config->count_insns;
 	/* Code takes half as much as the blocks that it is of. */
 	if (config->cache_total_bytes)
 		engine->cache_bytes = (uint32_t)align_down(
@@ -252,6 +253,11 @@ static int bt_clock_set(struct engine *base, uint64_t ns)
 	return 0;
 }
 
+static uint64_t bt_vcpu_insns(const struct engine_vcpu *vcpu)
+{
+	return __atomic_load_n(&((const struct bt_vcpu *)vcpu)->stats.insns, __ATOMIC_RELAXED);
+}
+
 static const char *bt_vcpu_error(const struct engine_vcpu *vcpu)
 {
 	return ((const struct bt_vcpu *)vcpu)->error;
@@ -283,6 +289,7 @@ const struct engine_ops engine_bt = {
 	.dirty_start = bt_dirty_start,
 	.dirty_sync = bt_dirty_sync,
 	.dirty_stop = bt_dirty_stop,
+	.vcpu_insns = bt_vcpu_insns,
 	.stats_begin = bt_stats_begin,
 	.stats_sample = bt_stats_sample,
 	.stats_end = bt_stats_end,

@@ -207,6 +207,7 @@ struct bt_engine {
 	uint32_t off;	     /* enum bt_off */
 	uint32_t cache_bytes; /* for blocks, per vCPU; 0: by the number of vCPUs */
 	struct bt_perf_map *perf_map; /* NULL: none is asked for */
+	bool count_insns;
 	struct x86_cpuid_model model; /* the processor shown, fixed from bt_open() on */
 	_Atomic(struct bt_vcpu *) vcpu[ENGINE_MAX_VCPUS];
 	struct bt_ram ram[2];
@@ -320,6 +321,12 @@ void bt_perf_map_block(struct bt_vcpu *vcpu, uint32_t from);
 /* ---- off.c ---- */
 /* Add the bits of "NAME+NAME" (enum bt_off) to *ret_off. False: a sentence that lists the names. */
 bool bt_off_parse(const char *text, uint32_t *ret_off, GError **err);
+
+/* Of an instruction that returned @result: did it complete? */
+static inline bool bt_is_retired(const struct x86_cpu *cpu, int result)
+{
+	return result == X86_FAULT ? cpu->fault.trap : result != X86_REPEAT;
+}
 
 /* ---- run.c: the loop ---- */
 enum engine_exit bt_vcpu_run(struct engine_vcpu *vcpu);

@@ -92,6 +92,9 @@ void bt_perf_map_stubs(struct bt_vcpu *vcpu)
 		{ jit->leave, "sika_leave" },	      { jit->call, "sika_call" },
 		{ jit->call_vec, "sika_call_vec" },   { jit->vec_load, "sika_vec_load" },
 		{ jit->fill_read, "sika_fill_read" }, { jit->fill_write, "sika_fill_write" },
+		{ jit->leave_rip, "sika_leave_rip" }, { jit->lookup, "sika_lookup" },
+		{ jit->cross, "sika_cross" },	      { jit->ret_pop, "sika_ret_pop" },
+		{ jit->x87_load, "sika_x87_load" },
 		{ jit->code + jit->first, NULL },
 	};
 
@@ -99,8 +102,9 @@ void bt_perf_map_stubs(struct bt_vcpu *vcpu)
 		return;
 	qsort(stubs, G_N_ELEMENTS(stubs), sizeof(stubs[0]), by_start);
 	for (size_t i = 0; i + 1 < G_N_ELEMENTS(stubs) && stubs[i].name; i++)
-		add_line(map, jit->exec + (stubs[i].start - jit->code),
-			 (size_t)(stubs[i + 1].start - stubs[i].start), stubs[i].name);
+		if (stubs[i].start) /* what is not there comes first */
+			add_line(map, jit->exec + (stubs[i].start - jit->code),
+				 (size_t)(stubs[i + 1].start - stubs[i].start), stubs[i].name);
 	fflush(map->file);
 }
 

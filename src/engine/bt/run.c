@@ -134,6 +134,9 @@ static bool bt_interpret(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 		result = insn->exec(cpu, insn);
 		insn++;
 	} while (result == X86_NEXT);
+	/* The end mark is no instruction. */
+	bt_count_add(&vcpu->stats.insns, MIN((unsigned)(insn - block->insn) -
+						     !bt_is_retired(cpu, result), block->count));
 	if (unlikely(result != X86_JUMP)) {
 		if (!bt_left(vcpu, insn - 1, rip, result))
 			return false;

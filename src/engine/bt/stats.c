@@ -16,12 +16,14 @@
 #define NS_PER_MS 1000000ull
 #define MAX_PAGES 4096u /* more are not told apart */
 
+/* insns comes first. */
 static const struct {
 	const char *name;
 	size_t offset; /* into struct bt_stats */
 	const char *text;
 } counters[] = {
 #define ROW(field, text) { #field, offsetof(struct bt_stats, field), text }
+	ROW(insns, "instructions retired (see --bt-count)"),
 	ROW(entries, "entries into native code"),
 	ROW(handlers, "handlers called by native code"),
 	ROW(interpreted, "blocks interpreted"),
@@ -55,6 +57,7 @@ static const char *const doing_names[] = {
 	[BT_DOING_HALT] = "halt",
 };
 _Static_assert(G_N_ELEMENTS(doing_names) == BT_DOING_KINDS, "each kind has a name");
+_Static_assert(G_N_ELEMENTS(exit_names) == BT_JIT_HANDLER + 1, "each reason has a name");
 
 struct page_count {
 	uint64_t key; /* linear page, bit 0: user mode */
@@ -278,7 +281,8 @@ static void tell_cache(const struct engine_stats *s, const struct bt_stats *now,
 static void tell_counters(const struct engine_stats *s, const struct bt_stats *now, struct report *r)
 {
 	section(r, "counters", "COUNTERS                                          total           rate");
-	for (size_t i = 0; i < G_N_ELEMENTS(counters); i++)
+	/* Without counting native code is missing: no number is better than that. */
+	for (size_t i = !s->engine->count_insns; i < G_N_ELEMENTS(counters); i++)
 		put_count(r, counters[i].name, counters[i].text,
 			  *(const uint64_t *)(const void *)((const char *)now + counters[i].offset),
 			  *(const uint64_t *)(const void *)((const char *)&s->before +

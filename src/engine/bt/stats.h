@@ -29,6 +29,7 @@ enum bt_doing {
 #define BT_STATS_EXITS 8
 
 struct bt_stats {
+	uint64_t insns; /* retired, where bt_engine.count_insns; native code adds a block's at entry */
 	uint64_t entries;	       /* of native code from the loop */
 	uint64_t exits[BT_STATS_EXITS]; /* by enum bt_jit_exit */
 	uint64_t handlers;	       /* called by native code */

@@ -27,11 +27,13 @@ static void bt_step_plain(struct bt_vcpu *vcpu)
 	avail = x86_fetch_bytes(cpu, bytes, sizeof(bytes));
 	if (avail <= 0 || bt_cross_decode(vcpu, bytes, (unsigned)avail, &insn) <= 0) {
 		(void)x86_step(cpu); /* finds out which fault it is, and delivers it */
+		bt_count_add(&vcpu->stats.insns, cpu->retired);
 		return;
 	}
 	cpu->s.interrupt_shadow = 0;
 	cpu->s.rip = rip + insn->len;
 	result = insn->exec(cpu, insn);
+	bt_count_add(&vcpu->stats.insns, bt_is_retired(cpu, result));
 	if (result == X86_FAULT)
 		bt_deliver(vcpu, rip, rip + insn->len);
 	else if (result == X86_REPEAT)
@@ -47,10 +49,12 @@ void bt_step(struct bt_vcpu *vcpu)
 	if (vcpu->trace)
 		vcpu->trace(vcpu, vcpu->trace_arg);
 	vcpu->current = NULL;
-	if (cpu->debug_armed || cpu->s.rflags & X86_FL_RF)
+	if (cpu->debug_armed || cpu->s.rflags & X86_FL_RF) {
 		(void)x86_step(cpu);
-	else
+		bt_count_add(&vcpu->stats.insns, cpu->retired);
+	} else {
 		bt_step_plain(vcpu);
+	}
 	cpu->stop_requested = false;
 	bt_context_update(vcpu);
 }

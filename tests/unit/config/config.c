@@ -168,6 +168,7 @@ static const struct {
 	{ "--kernel k --bt-cache 1M --cpus 9", "9 CPUs" },
 	{ "--kernel k --bt-cache 1M --engine kvm", "kvm" },
 	{ "--kernel k --perf-map --engine kvm", "kvm" },
+	{ "--kernel k --bt-count", "--bt-count" },
 	{ "--kernel k --engine kvm,speed=2", "'speed=2'" },
 	{ "--kernel k --serial unix:", "'unix:'" },
 	{ "--kernel k --name a/b", "'a/b'" },

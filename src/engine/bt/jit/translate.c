@@ -90,6 +90,11 @@ static void emit_entry(struct tr *t)
 		block->code_next_host = tr_offset(t, e->p);
 	else if (t->live[0])
 		block->code_next_host = 0;
+	if (bt_engine_of(t->vcpu)->count_insns) { /* flags may be the guest's */
+		emit_load_gs(e, T_1, GS_VCPU(stats.insns));
+		emit_lea(e, T_1, T_1, block->count);
+		emit_store_gs(e, GS_VCPU(stats.insns), T_1);
+	}
 }
 
 /* The ways into and out of the block that are not in its line. */
