@@ -291,7 +291,8 @@ static void add(struct tr *t, unsigned i, const struct access *a)
 			return;
 		}
 	}
-	if (t->run_count == BT_JIT_RUNS)
+	/* PUSH's own operand may leave it to its handler before its place on the stack is looked at. */
+	if (t->run_count == BT_JIT_RUNS || t->desc[i].kind == JIT_PUSH_MEM)
 		return;
 	run = &t->run[t->run_count++];
 	*run = (struct tr_run){
