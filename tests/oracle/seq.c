@@ -3,7 +3,8 @@
  * seq.c - random programs on the host CPU, in the x86 core, and in the bt engine interpreting and
  * translating; what they leave behind is compared.
  *
- * usage: oracle-seq [--cases N] [--seconds S] [--seed S] [--only CASE] [--bits 32|64] [--strict]
+ * usage: oracle-seq [--cases N] [--seconds S] [--seed S] [--from CASE] [--only CASE] [--bits 32|64]
+ *	[--strict]
  *
  * A program that differs is printed with its seed and number, less the instructions that do not
  * matter. --strict: flags that are dead at a fault count as well; the translator may lose those.
@@ -414,6 +415,7 @@ int main(int argc, char **argv)
 	static const struct option longopts[] = {
 		{ "cases", required_argument, NULL, 'c' }, { "seconds", required_argument, NULL, 't' },
 		{ "seed", required_argument, NULL, 's' },  { "only", required_argument, NULL, 'o' },
+		{ "from", required_argument, NULL, 'f' },
 		{ "bits", required_argument, NULL, 'b' },  { "strict", no_argument, NULL, 'S' },
 		{ 0 },
 	};
@@ -438,6 +440,9 @@ int main(int argc, char **argv)
 		case 'o':
 			from = strtoull(optarg, NULL, 0);
 			cases = 1;
+			break;
+		case 'f':
+			from = strtoull(optarg, NULL, 0);
 			break;
 		case 'b':
 			run.options.bits = (unsigned)strtoul(optarg, NULL, 0);

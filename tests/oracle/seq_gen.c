@@ -326,6 +326,99 @@ static void add_mxcsr(struct seq_gen *g)
 	add_absolute(g, "\x0f\xae", 2, 2, cell, NULL, 0);
 }
 
+/* ---- a run of accesses off one register ---- */
+
+struct access {
+	uint8_t prefix, map, opcode;
+	int8_t digit; /* ModRM.reg, or -1: a register */
+	uint8_t imm;
+};
+
+static const struct access accesses[] = {
+	{ 0, 0, 0x8b, -1, 0 },	  { 0, 0, 0x89, -1, 0 },    { 0, 0, 0x8b, -1, 0 },
+	{ 0, 0, 0x89, -1, 0 },	  { 0, 0, 0x8a, -1, 0 },    { 0, 0, 0x88, -1, 0 },
+	{ 0x66, 0, 0x8b, -1, 0 }, { 0x66, 0, 0x89, -1, 0 }, { 0, 0, 0x01, -1, 0 },
+	{ 0, 0, 0x03, -1, 0 },	  { 0, 0, 0x39, -1, 0 },    { 0, 0, 0x3b, -1, 0 },
+	{ 0, 0, 0x11, -1, 0 },	  { 0, 0, 0x1b, -1, 0 },    { 0, 0, 0xc7, 0, 4 },
+	{ 0, 0, 0xc6, 0, 1 },	  { 0, 0, 0xff, 0, 0 },	    { 0, 0, 0xff, 1, 0 },
+	{ 0, 0, 0x83, 7, 1 },	  { 0, 0, 0xf7, 2, 0 },	    { 0, 1, 0xb6, -1, 0 },
+	{ 0, 1, 0xbf, -1, 0 },	  { 0, 1, 0x94, 0, 0 },	    { 0, 1, 0x42, -1, 0 },
+	{ 0, 1, 0x10, -1, 0 },	  { 0, 1, 0x11, -1, 0 },    { 0x66, 1, 0x6f, -1, 0 },
+	{ 0x66, 1, 0x7f, -1, 0 }, { 0xf3, 1, 0x7e, -1, 0 }, { 0x66, 1, 0xd6, -1, 0 },
+	{ 0xf2, 1, 0x58, -1, 0 }, { 0xf0, 0, 0x01, -1, 0 }, { 0, 0, 0x87, -1, 0 },
+	{ 0, 0, 0xff, 6, 0 },	  { 0, 0, 0x8f, 0, 0 },
+};
+
+static void add_access(struct seq_gen *g, unsigned base)
+{
+	const struct access *a = &accesses[rng_below(&g->rng, sizeof(accesses) / sizeof(accesses[0]))];
+	unsigned reg = a->digit >= 0 ? (unsigned)a->digit : rng_below(&g->rng, 16), n = 0;
+	bool wide = rng_chance(&g->rng, 50);
+	uint64_t random = rng_next(&g->rng);
+	uint8_t b[16];
+
+	if (a->prefix)
+		b[n++] = a->prefix;
+	if (a->digit < 0 && (reg & 7) == (base & 7) && rng_chance(&g->rng, 80))
+		reg ^= 1;
+	if (g->p->bits == 64 && (wide || reg > 7 || base > 7))
+		b[n++] = (uint8_t)(0x40 | (wide ? 8 : 0) | (reg >> 3) << 2 | base >> 3);
+	if (a->map)
+		b[n++] = 0x0f;
+	b[n++] = a->opcode;
+	b[n++] = (uint8_t)(0x40 | (reg & 7) << 3 | (base & 7));
+	if ((base & 7) == 4)
+		b[n++] = 0x24;
+	b[n++] = (uint8_t)((random >> 32) % 96 - 32);
+	memcpy(b + n, &random, a->imm);
+	add(g, b, n + a->imm);
+}
+
+/* Near the end of a page, behind which there is another, or nothing; or in a read-only one. */
+static uint64_t run_pointer(struct seq_gen *g)
+{
+	switch (rng_below(&g->rng, 8)) {
+	case 0:
+		return DATA_BASE + DATA_SIZE - rng_below(&g->rng, 120);
+	case 1:
+		return DATA_BASE + rng_below(&g->rng, 80);
+	case 2:
+		return CONST_BASE + rng_below(&g->rng, 0xf00);
+	case 3:
+	case 4:
+		return DATA_BASE + 0x1000 - rng_below(&g->rng, 96);
+	default:
+		return DATA_BASE + 0x400 + rng_below(&g->rng, 0x1b00);
+	}
+}
+
+static void add_run(struct seq_gen *g)
+{
+	unsigned base = rng_below(&g->rng, g->p->bits == 64 ? 16 : 8);
+	uint8_t b[3] = { 0x83, 0, (uint8_t)(rng_below(&g->rng, 64) - 32) };
+
+	add_mov_imm(g, base, run_pointer(g));
+	for (unsigned n = 2 + rng_below(&g->rng, 9); n-- > 0;) {
+		switch (rng_below(&g->rng, 16)) {
+		case 0: /* the pointer moves on, or something else does */
+			b[1] = (uint8_t)(0xc0 | (base & 7));
+			add(g, b, 3);
+			break;
+		case 1:
+			add_cmp(g);
+			break;
+		case 2: /* PUSH, POP */
+		case 3:
+			b[1] = (uint8_t)(0x50 | rng_below(&g->rng, 16));
+			if ((b[1] & 7) != X86_RSP)
+				add(g, b + 1, 1);
+			break;
+		default:
+			add_access(g, base);
+		}
+	}
+}
+
 static void add_group(struct seq_gen *g);
 
 static void add_loop(struct seq_gen *g)
@@ -354,10 +447,12 @@ static void add_group(struct seq_gen *g)
 	const struct seq_rows *rows = g->rows;
 	unsigned kind = rng_below(&g->rng, 100);
 
-	if (kind < 36)
+	if (kind < 32)
 		add_case(g, rows->integer, rows->n_integer);
-	else if (kind < 58)
+	else if (kind < 50)
 		add_case(g, rows->all, rows->n_all);
+	else if (kind < 58)
+		add_run(g);
 	else if (kind < 59)
 		add_case(g, rows->branch, rows->n_branch);
 	else if (kind < 72)
