@@ -340,7 +340,7 @@ tar xf /tmp/files/x86.tar.xz
 status=0
 for o in '-O0' '-O2' '-O3 -mavx2 -funroll-loops' '-Os -g1'; do
 	for f in x86/src/x86/*.c; do
-		gcc $o -std=gnu11 -w -ffile-prefix-map=$PWD=. -I x86/src -I x86/generated/x86 -I x86/generated \
+		gcc $o -std=gnu11 -w -ffile-prefix-map=$PWD=. -I x86/src -I x86/src/x86 -I x86/generated/x86 \
 			-c $f -o out.o 2>err || { head -3 err; status=1; }
 		echo "$o $f $(sha256sum <out.o)"
 	done
