@@ -4,7 +4,7 @@
  * translating; what they leave behind is compared.
  *
  * usage: oracle-seq [--cases N] [--seconds S] [--seed S] [--from CASE] [--only CASE] [--bits 32|64]
- *	[--strict]
+ *	[--off MASK] [--strict]
  *
  * A program that differs is printed with its seed and number, less the instructions that do not
  * matter. --strict: flags that are dead at a fault count as well; the translator may lose those.
@@ -27,15 +27,16 @@
 #define FLAGS_COMPARED (X86_FL_STATUS | X86_FL_DF | X86_FL_AC | X86_FL_ID | X86_FL_NT)
 #define FAULTS_KEPT    35u /* percent of the programs that may end in a fault */
 
-enum way { WAY_CPU, WAY_CORE, WAY_INTERPRET, WAY_NATIVE, WAY_SMALL, WAY_KICKED, WAYS };
+enum way { WAY_CPU, WAY_CORE, WAY_INTERPRET, WAY_NATIVE, WAY_SMALL, WAY_KICKED, WAY_OFF, WAYS };
 
 static const char *const way_names[WAYS] = {
 	"cpu", "core", "engine, interpreting", "engine, translating",
-	"engine, a small cache", "engine, kicked",
+	"engine, a small cache", "engine, kicked", "engine, less one optimization",
 };
 
 struct run {
 	struct oracle_options options;
+	uint32_t off; /* optimizations that no engine has */
 	struct seq_rows rows;
 	struct oracle_guest *guest;
 	struct seq_engine *engine[WAYS];
@@ -290,7 +291,8 @@ static void report(struct run *run, const struct seq_program *p, const struct se
 		return;
 	differs(run, p, cpu, way, text, sizeof(text));
 	small = *p;
-	reduce(run, &small, way);
+	if (!getenv("NOREDUCE"))
+		reduce(run, &small, way);
 	printf("--seed %lu --only %lu (%u bits): %s; cpu, other:\n%.1500s", run->options.seed,
 	       p->number, p->bits, way_names[way], text);
 	show(&small);
@@ -343,7 +345,7 @@ static void judge(struct run *run, unsigned i, uint64_t number)
 	}
 	for (enum way way = WAY_INTERPRET; way < WAYS; way++) {
 		/* The rarer ways take their turns. */
-		if (way != WAY_NATIVE && (number + i) % 4 != (unsigned)way % 4)
+		if (way != WAY_NATIVE && (number + i) % 5 != (unsigned)way % 5)
 			continue;
 		if (differs(run, p, &run->cpu[i], way, NULL, 0)) {
 			report(run, p, &run->cpu[i], way);
@@ -378,11 +380,12 @@ static void run_batch(struct run *run, uint64_t number, unsigned count)
 
 static bool set_up(struct run *run)
 {
-	static const struct seq_engine_kind kinds[WAYS] = {
+	struct seq_engine_kind kinds[WAYS] = {
 		[WAY_INTERPRET] = { .interpret = true, .cache_bytes = 1 << 20 },
 		[WAY_NATIVE] = { .threshold = 1, .cache_bytes = 4 << 20 },
 		[WAY_SMALL] = { .threshold = 0, .cache_bytes = 64 << 10 },
 		[WAY_KICKED] = { .threshold = 0, .cache_bytes = 1 << 20, .kicked = true },
+		[WAY_OFF] = { .threshold = 1, .cache_bytes = 1 << 20, .off_in_turn = true },
 	};
 	size_t size = sizeof(*run->cpu) * BATCH;
 
@@ -395,6 +398,7 @@ static bool set_up(struct run *run)
 	run->progress = (volatile unsigned *)((uint8_t *)run->cpu + size);
 	seq_rows_init(&run->rows, run->guest, &run->options);
 	for (enum way way = WAY_INTERPRET; way < WAYS; way++) {
+		kinds[way].off |= run->off;
 		run->engine[way] = seq_engine_new(&kinds[way]);
 		if (!run->engine[way])
 			return false;
@@ -415,7 +419,7 @@ int main(int argc, char **argv)
 	static const struct option longopts[] = {
 		{ "cases", required_argument, NULL, 'c' }, { "seconds", required_argument, NULL, 't' },
 		{ "seed", required_argument, NULL, 's' },  { "only", required_argument, NULL, 'o' },
-		{ "from", required_argument, NULL, 'f' },
+		{ "from", required_argument, NULL, 'f' },  { "off", required_argument, NULL, 'x' },
 		{ "bits", required_argument, NULL, 'b' },  { "strict", no_argument, NULL, 'S' },
 		{ 0 },
 	};
@@ -443,6 +447,9 @@ int main(int argc, char **argv)
 			break;
 		case 'f':
 			from = strtoull(optarg, NULL, 0);
+			break;
+		case 'x':
+			run.off = (uint32_t)strtoul(optarg, NULL, 0);
 			break;
 		case 'b':
 			run.options.bits = (unsigned)strtoul(optarg, NULL, 0);

@@ -78,6 +78,8 @@ struct seq_engine_kind {
 	bool interpret;
 	uint32_t threshold; /* executions before a block is translated */
 	uint32_t cache_bytes;
+	uint32_t off;	  /* optimizations: enum bt_off */
+	bool off_in_turn; /* and one more, another for each machine */
 	bool kicked; /* taken out of the guest every few microseconds */
 };
 struct seq_engine *seq_engine_new(const struct seq_engine_kind *kind);

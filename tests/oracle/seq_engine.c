@@ -51,6 +51,7 @@
 #define PTE_NX (1ull << 63)
 
 #define SECONDS_LIMIT 5
+#define OFF_BITS      11 /* of enum bt_off */
 #define KICK_US	      20
 
 struct seq_engine {
@@ -61,6 +62,7 @@ struct seq_engine {
 	struct engine_vcpu *vcpu;
 	uint8_t *ram;
 	uint8_t pristine[DATA_SIZE];
+	unsigned machines; /* made */
 	unsigned turn; /* which code pages are next */
 	int vector;    /* of the exception that was taken, or -1 */
 	struct x86_state initial, state;
@@ -212,6 +214,7 @@ static bool open_machine(struct seq_engine *e)
 	const struct engine_config config = {
 		.mem = e->mem, .host = &e->host, .vcpus = 1,
 		.interpret = e->kind.interpret, .cache_bytes = e->kind.cache_bytes,
+		.off = e->kind.off | (e->kind.off_in_turn ? 1u << e->machines++ % OFF_BITS : 0),
 	};
 
 	e->engine = engine_bt.open(&config, NULL);
