@@ -60,11 +60,12 @@ struct tr {
 	unsigned slow_count;
 	struct tr_slow slow[BT_JIT_SLOW];
 	struct {
-		uint8_t *site;
+		uint8_t *site, *miss;
 		int64_t off;
 		uint16_t slot;
 		bool used, save, forward, full;
 	} exit[2];
+	uint8_t *return_point; /* of a call */
 	uint8_t *request, *lost, *vector, *vector_back;
 	uint8_t *x87, *x87_back;
 };

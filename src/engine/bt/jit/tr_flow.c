@@ -29,40 +29,43 @@ static void emit_jmp_or_call(struct emit *e, bool call, int32_t disp, unsigned r
 	     .disp = disp);
 }
 
-/* To another page, by the exit's slot. Flags are saved. */
+/* To another page, by the exit's slot. Flags are saved. What is not there leads to emit_cross_miss(). */
 static void emit_cross(struct tr *t, unsigned n, int64_t off, bool call)
 {
-	struct bt_exit *exit = &t->block->exit[n];
 	struct bt_jit *jit = &t->vcpu->jit;
 	struct emit *e = &t->e;
-	uint8_t *miss = NULL, *done = NULL;
+	int32_t slot;
 
 	emit_load_gs(e, T_ADDR, GS_VCPU(jit.rip_page));
 	emit_lea(e, T_ADDR, T_ADDR, (int32_t)(off & ~(int64_t)0xfff));
 	t->exit[n].slot = jit->slots_used < BT_JIT_SLOTS - 1 ? (uint16_t)++jit->slots_used : 0;
-	if (t->exit[n].slot) {
-		int32_t slot = GS_VCPU(jit.slot) +
-			       t->exit[n].slot * (int32_t)sizeof(struct bt_jit_slot);
-
-		emit_load_gs(e, T_1, GS_VCPU(jit.context));
-		EMIT(e, .opcode = 0x01, .w = true, .kind = EMIT_REG, .reg = T_ADDR, .rm = T_1);
-		EMIT(e, .opcode = 0x3b, .w = true, .kind = EMIT_GS, .reg = T_1, .rm = H_NONE,
-		     .disp = slot + (int32_t)offsetof(struct bt_jit_slot, key));
-		miss = emit_jcc(e, CC_NE);
-		emit_store_gs(e, GS_VCPU(jit.rip_page), T_ADDR);
-		emit_jmp_or_call(e, call, slot + (int32_t)offsetof(struct bt_jit_slot, code),
-				 H_NONE);
-		done = call ? emit_jmp(e) : NULL;
-		emit_patch_here(e, miss);
+	if (!t->exit[n].slot) {
+		t->exit[n].miss = emit_jmp(e);
+		return;
 	}
+	slot = GS_VCPU(jit.slot) + t->exit[n].slot * (int32_t)sizeof(struct bt_jit_slot);
+	emit_load_gs(e, T_1, GS_VCPU(jit.context));
+	EMIT(e, .opcode = 0x01, .w = true, .kind = EMIT_REG, .reg = T_ADDR, .rm = T_1);
+	EMIT(e, .opcode = 0x3b, .w = true, .kind = EMIT_GS, .reg = T_1, .rm = H_NONE,
+	     .disp = slot + (int32_t)offsetof(struct bt_jit_slot, key));
+	t->exit[n].miss = emit_jcc(e, CC_NE);
+	emit_store_gs(e, GS_VCPU(jit.rip_page), T_ADDR);
+	emit_jmp_or_call(e, call, slot + (int32_t)offsetof(struct bt_jit_slot, code), H_NONE);
+}
+
+static void emit_cross_miss(struct tr *t, unsigned n, int64_t off, const uint8_t *return_point)
+{
+	struct emit *e = &t->e;
+
+	emit_patch_here(e, t->exit[n].miss);
 	emit_lea(e, T_ADDR, T_ADDR, (int32_t)(off & 0xfff));
-	emit_lea_rip(e, T_1, exit);
-	if (call)
-		emit_call_to(e, t->vcpu->jit.cross);
-	else
+	emit_lea_rip(e, T_1, &t->block->exit[n]);
+	if (!return_point) {
 		emit_jmp_to(e, t->vcpu->jit.cross);
-	if (done)
-		emit_patch_here(e, done);
+		return;
+	}
+	emit_call_to(e, t->vcpu->jit.cross);
+	emit_jmp_to(e, return_point);
 }
 
 static void emit_leave_link(struct tr *t, unsigned n)
@@ -108,14 +111,18 @@ void tr_exit_finish(struct tr *t, unsigned n)
 		finish_near(t, n, exit);
 		return;
 	}
-	if (t->exit[n].site) { /* else a call, which is emitted in its place */
+	if (t->exit[n].site) { /* else a call, which was emitted in its place */
 		emit_patch_here(&t->e, t->exit[n].site);
 		if (t->exit[n].save)
 			jit_emit_flags_save(&t->e);
-		if (off == (int32_t)off)
+		if (off == (int32_t)off) {
 			emit_cross(t, n, off, false);
-		else
+			emit_cross_miss(t, n, off, NULL);
+		} else {
 			emit_leave_link(t, n);
+		}
+	} else {
+		emit_cross_miss(t, n, off, t->return_point);
 	}
 	exit->slot = t->exit[n].slot;
 }
@@ -149,6 +156,7 @@ void tr_jcc(struct tr *t, unsigned i)
 /* Where RET comes back to: T_ADDR is the RIP, flags are in memory, the pair's second half is on the stack. */
 static void emit_return_point(struct tr *t, unsigned i)
 {
+	t->return_point = t->e.p;
 	emit_lea(&t->e, H_RSP, H_RSP, 8);
 	emit_lea(&t->e, T_ADDR, T_ADDR, -(int32_t)t->next_off[i]);
 	emit_store_gs(&t->e, GS_VCPU(jit.rip_page), T_ADDR);
@@ -201,9 +209,10 @@ void tr_call(struct tr *t, unsigned i)
 	int64_t off = target_of(t, i);
 	bool pair = pairs(t, i);
 
-	tr_stack(t, i, HOST_SP, -8, true);
+	tr_stack_near(t, i, HOST_SP, -8, true);
 	emit_return_address(t, i, T_1);
-	tr_store_mem(&t->e, T_ADDR, T_1);
+	EMIT(&t->e, .opcode = 0x89, .w = true, .kind = EMIT_MEM, .reg = T_1, .rm = T_ADDR,
+	     .index = H_NONE, .disp = t->mem_disp);
 	emit_lea(&t->e, HOST_SP, HOST_SP, -8);
 	if (tr_joins(t, i))
 		return;
@@ -228,8 +237,8 @@ void tr_ret(struct tr *t, unsigned i)
 	struct emit *e = &t->e;
 	uint8_t *miss;
 
-	tr_stack(t, i, HOST_SP, 0, false);
-	tr_load_mem(e, T_ADDR, T_ADDR);
+	tr_stack_near(t, i, HOST_SP, 0, false);
+	tr_load_near(t, T_ADDR);
 	if (tr_joins(t, i))
 		return;
 	tr_flags_spoil(t, i);
