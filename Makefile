@@ -18,6 +18,7 @@ help:
 	@echo 'make fuzz      the long forms of the fuzzers and of the oracle (SECONDS_EACH=600)'
 	@echo 'make bench     measure against QEMU and the host (bench/bench.py --help)'
 	@echo 'make install   to DESTDIR, below PREFIX ($(PREFIX))'
+	@echo 'make uninstall remove what the last make install put there'
 	@echo 'make clean     remove build directories; images in out/ stay'
 
 $(BUILD)/build.ninja:
@@ -56,7 +57,10 @@ install: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
 	@DESTDIR='$(DESTDIR)' meson install -C $(BUILD) --no-rebuild
 
+uninstall:
+	@ninja -C $(BUILD) uninstall
+
 clean:
 	rm -rf build build-*
 
-.PHONY: all help run test test-kvm test-software fuzz bench install clean
+.PHONY: all help run test test-kvm test-software fuzz bench install uninstall clean
