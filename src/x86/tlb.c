@@ -25,21 +25,21 @@ struct table {
 	unsigned id, first, size; /* in struct x86_tlb: bit of touched; entries */
 };
 
+static const struct {
+	unsigned id, ids, first, size; /* ids: 1, there is one per space */
+} tables[X86_TLB_MODES] = {
+	[X86_TLB_KERNEL] = { 0, 0, 0, X86_TLB_KERNEL_SIZE },
+	[X86_TLB_KERNEL_AC] = { 2, 1, X86_TLB_AC_AT, X86_TLB_AC_SIZE },
+	[X86_TLB_USER] = { 2 + X86_TLB_SPACES, 1, X86_TLB_USER_AT, X86_TLB_USER_SIZE },
+	[X86_TLB_SLOW] = { 1, 0, X86_TLB_SLOW_AT, 1 },
+};
+
 static struct table table_of(unsigned mode, unsigned space)
 {
-	switch (mode) {
-	case X86_TLB_KERNEL:
-		return (struct table){ 0, 0, X86_TLB_KERNEL_SIZE };
-	case X86_TLB_KERNEL_AC:
-		return (struct table){ 2 + space, X86_TLB_AC_AT + space * X86_TLB_AC_SIZE,
-				       X86_TLB_AC_SIZE };
-	case X86_TLB_USER:
-		return (struct table){ 2 + X86_TLB_SPACES + space,
-				       X86_TLB_USER_AT + space * X86_TLB_USER_SIZE,
-				       X86_TLB_USER_SIZE };
-	default:
-		return (struct table){ 1, X86_TLB_SLOW_AT, 1 };
-	}
+	unsigned n = tables[mode].ids * space;
+
+	return (struct table){ tables[mode].id + n, tables[mode].first + n * tables[mode].size,
+			       tables[mode].size };
 }
 
 void x86_tlb_select(struct x86_cpu *cpu)
