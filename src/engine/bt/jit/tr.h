@@ -49,6 +49,7 @@ struct tr {
 	int32_t mem_disp;
 	bool no_runs;
 	uint8_t plain, plain_end; /* the copy being emitted: its first and last instruction */
+	uint8_t addr_run;	  /* T_ADDR is what is kept of this run */
 	unsigned run_count;
 	struct tr_run run[BT_JIT_RUNS];
 	uint8_t run_of[BT_BLOCK_INSNS];

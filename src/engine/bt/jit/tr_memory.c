@@ -120,6 +120,7 @@ static void emit_tlb_run(struct tr *t, const struct tr_run *run)
 	tr_miss_run_if(t, n, CC_NE, retry);
 	emit_to_host(&t->e);
 	emit_store_gs(&t->e, GS_VCPU(jit.run[n]), T_ADDR);
+	t->addr_run = (uint8_t)n;
 }
 
 static void emit_segment(struct tr *t, unsigned i)
@@ -139,9 +140,13 @@ static bool later_in_run(struct tr *t, unsigned i, const struct tr_run *run)
 	t->mem_base = T_ADDR;
 	t->mem_index = H_NONE;
 	t->mem_disp = run ? (int32_t)(t->run_off[i] - run->lo) : 0;
-	if (!run || run->first == i)
+	if (!run || run->first == i) {
+		t->addr_run = TR_NO_RUN;
 		return false;
-	emit_load_gs(&t->e, T_ADDR, GS_VCPU(jit.run[run - t->run]));
+	}
+	if (t->addr_run != run - t->run)
+		emit_load_gs(&t->e, T_ADDR, GS_VCPU(jit.run[run - t->run]));
+	t->addr_run = (uint8_t)(run - t->run);
 	return true;
 }
 
@@ -150,6 +155,7 @@ static void emit_exact(struct tr *t)
 	if (t->mem_disp)
 		emit_lea(&t->e, T_ADDR, T_ADDR, t->mem_disp);
 	t->mem_disp = 0;
+	t->addr_run = TR_NO_RUN;
 }
 
 void tr_operand(struct tr *t, unsigned i, unsigned len, unsigned align, bool write)

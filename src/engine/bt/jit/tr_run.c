@@ -350,6 +350,7 @@ void tr_runs(struct tr *t)
 
 	t->run_count = 0;
 	t->plain = TR_NOT_PLAIN;
+	t->addr_run = TR_NO_RUN;
 	for (unsigned r = 0; r < 16; r++)
 		forget(&a, r);
 	for (unsigned i = 0; i < t->block->count; i++) {
@@ -403,11 +404,42 @@ bool tr_joins(struct tr *t, unsigned i)
 	return true;
 }
 
+/* What is emitted for it uses T_ADDR for accesses alone, as tr_operand() and tr_stack_near() leave it. */
+static bool keeps_addr(const struct tr *t, unsigned i)
+{
+	switch ((enum jit_kind)t->desc[i].kind) {
+	case JIT_COPY:
+		return t->block->insn[i].flags & X86_INSN_MEM || !t->desc[i].vvvv_use;
+	case JIT_PUSH_REG:
+	case JIT_PUSH_IMM:
+	case JIT_POP_REG:
+	case JIT_NOTHING:
+	case JIT_MOV_IMM:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* A copy may go on behind @i, and has used T_ADDR for something else. */
+static bool is_joined(const struct tr *t, unsigned i)
+{
+	for (unsigned n = 0; n < t->run_count; n++)
+		if (t->run[n].count && t->run[n].end == i)
+			return true;
+	return false;
+}
+
 bool tr_insn_joined(struct tr *t, unsigned i)
 {
 	unsigned slow = t->slow_count;
-	bool ended = tr_insn(t, i);
+	bool keeps = keeps_addr(t, i), ended;
 
+	if (!keeps)
+		t->addr_run = TR_NO_RUN;
+	ended = tr_insn(t, i);
+	if (!keeps || is_joined(t, i))
+		t->addr_run = TR_NO_RUN;
 	for (; slow < t->slow_count; slow++)
 		t->slow[slow].resume = ended ? NULL : t->e.p;
 	if (!ended)
@@ -427,6 +459,7 @@ void tr_runs_finish(struct tr *t)
 		t->plain_end = run->end;
 		t->in_host = false;
 		t->in_mem = run->in_mem;
+		t->addr_run = TR_NO_RUN;
 		for (unsigned i = run->first; i <= run->end; i++)
 			tr_insn_joined(t, i);
 	}
