@@ -12,6 +12,7 @@
 
 #include "base/bits.h"
 #include "base/error.h"
+#include "boot/bytes.h"
 #include "boot/layout.h"
 
 #define ACPI_HEADER_SIZE 36u
@@ -31,35 +32,6 @@ struct acpi {
 	GByteArray *bytes;
 	guint start; /* of the open table */
 };
-
-static void put8(struct acpi *acpi, uint8_t v)
-{
-	g_byte_array_append(acpi->bytes, &v, 1);
-}
-
-static void put16(struct acpi *acpi, uint16_t v)
-{
-	uint8_t b[2];
-
-	store_le16(b, v);
-	g_byte_array_append(acpi->bytes, b, sizeof(b));
-}
-
-static void put32(struct acpi *acpi, uint32_t v)
-{
-	uint8_t b[4];
-
-	store_le32(b, v);
-	g_byte_array_append(acpi->bytes, b, sizeof(b));
-}
-
-static void put64(struct acpi *acpi, uint64_t v)
-{
-	uint8_t b[8];
-
-	store_le64(b, v);
-	g_byte_array_append(acpi->bytes, b, sizeof(b));
-}
 
 static void put_zeros(struct acpi *acpi, guint n)
 {
@@ -88,13 +60,13 @@ static void table_begin(struct acpi *acpi, const char *signature, uint8_t revisi
 	align(acpi);
 	acpi->start = acpi->bytes->len;
 	g_byte_array_append(acpi->bytes, (const uint8_t *)signature, 4);
-	put32(acpi, 0); /* length */
-	put8(acpi, revision);
-	put8(acpi, 0); /* checksum */
+	bytes_put32(acpi->bytes, 0); /* length */
+	bytes_put8(acpi->bytes, revision);
+	bytes_put8(acpi->bytes, 0); /* checksum */
 	g_byte_array_append(acpi->bytes, (const uint8_t *)"SIKA  SIKAVM  ", 14);
-	put32(acpi, 1);
+	bytes_put32(acpi->bytes, 1);
 	g_byte_array_append(acpi->bytes, (const uint8_t *)"SIKA", 4);
-	put32(acpi, 1);
+	bytes_put32(acpi->bytes, 1);
 }
 
 static void table_resum(struct acpi *acpi, guint start)
@@ -128,7 +100,7 @@ static uint32_t put_facs(struct acpi *acpi)
 	align(acpi);
 	at = acpi->bytes->len;
 	g_byte_array_append(acpi->bytes, (const uint8_t *)"FACS", 4);
-	put32(acpi, FACS_SIZE);
+	bytes_put32(acpi->bytes, FACS_SIZE);
 	put_zeros(acpi, FACS_SIZE - 8);
 	acpi->bytes->data[at + 32] = 2; /* version */
 	return LAYOUT_ACPI_BASE + at;
@@ -190,40 +162,40 @@ static uint32_t put_fadt(struct acpi *acpi, uint32_t facs, uint32_t dsdt)
 /* Interrupt source override, section 5.2.12.5. */
 static void put_override(struct acpi *acpi, uint8_t irq, uint32_t gsi, uint16_t flags)
 {
-	put8(acpi, 2);
-	put8(acpi, 10);
-	put8(acpi, 0); /* ISA */
-	put8(acpi, irq);
-	put32(acpi, gsi);
-	put16(acpi, flags);
+	bytes_put8(acpi->bytes, 2);
+	bytes_put8(acpi->bytes, 10);
+	bytes_put8(acpi->bytes, 0); /* ISA */
+	bytes_put8(acpi->bytes, irq);
+	bytes_put32(acpi->bytes, gsi);
+	bytes_put16(acpi->bytes, flags);
 }
 
 /* Multiple APIC Description Table, section 5.2.12. */
 static uint32_t put_madt(struct acpi *acpi)
 {
 	table_begin(acpi, "APIC", 5);
-	put32(acpi, LAYOUT_LAPIC_BASE);
-	put32(acpi, 1); /* PCAT_COMPAT: there is an 8259 pair */
+	bytes_put32(acpi->bytes, LAYOUT_LAPIC_BASE);
+	bytes_put32(acpi->bytes, 1); /* PCAT_COMPAT: there is an 8259 pair */
 	for (unsigned i = 0; i < acpi->config->cpus; i++) {
-		put8(acpi, 0); /* processor local APIC */
-		put8(acpi, 8);
-		put8(acpi, (uint8_t)i);
-		put8(acpi, (uint8_t)i);
-		put32(acpi, 1); /* enabled */
+		bytes_put8(acpi->bytes, 0); /* processor local APIC */
+		bytes_put8(acpi->bytes, 8);
+		bytes_put8(acpi->bytes, (uint8_t)i);
+		bytes_put8(acpi->bytes, (uint8_t)i);
+		bytes_put32(acpi->bytes, 1); /* enabled */
 	}
-	put8(acpi, 1); /* I/O APIC */
-	put8(acpi, 12);
-	put8(acpi, LAYOUT_IOAPIC_ID);
-	put8(acpi, 0);
-	put32(acpi, LAYOUT_IOAPIC_BASE);
-	put32(acpi, 0); /* first GSI */
+	bytes_put8(acpi->bytes, 1); /* I/O APIC */
+	bytes_put8(acpi->bytes, 12);
+	bytes_put8(acpi->bytes, LAYOUT_IOAPIC_ID);
+	bytes_put8(acpi->bytes, 0);
+	bytes_put32(acpi->bytes, LAYOUT_IOAPIC_BASE);
+	bytes_put32(acpi->bytes, 0); /* first GSI */
 	put_override(acpi, 0, 2, 0);
 	put_override(acpi, LAYOUT_GSI_SCI, LAYOUT_GSI_SCI, 0x000d); /* level, active high */
-	put8(acpi, 4); /* local APIC NMI: LINT1 of every processor */
-	put8(acpi, 6);
-	put8(acpi, 0xff);
-	put16(acpi, 0);
-	put8(acpi, 1);
+	bytes_put8(acpi->bytes, 4); /* local APIC NMI: LINT1 of every processor */
+	bytes_put8(acpi->bytes, 6);
+	bytes_put8(acpi->bytes, 0xff);
+	bytes_put16(acpi->bytes, 0);
+	bytes_put8(acpi->bytes, 1);
 	return table_end(acpi);
 }
 
@@ -231,12 +203,12 @@ static uint32_t put_madt(struct acpi *acpi)
 static uint32_t put_mcfg(struct acpi *acpi)
 {
 	table_begin(acpi, "MCFG", 1);
-	put64(acpi, 0);
-	put64(acpi, LAYOUT_ECAM_BASE);
-	put16(acpi, 0); /* segment */
-	put8(acpi, 0);
-	put8(acpi, LAYOUT_ECAM_BUSES - 1);
-	put32(acpi, 0);
+	bytes_put64(acpi->bytes, 0);
+	bytes_put64(acpi->bytes, LAYOUT_ECAM_BASE);
+	bytes_put16(acpi->bytes, 0); /* segment */
+	bytes_put8(acpi->bytes, 0);
+	bytes_put8(acpi->bytes, LAYOUT_ECAM_BUSES - 1);
+	bytes_put32(acpi->bytes, 0);
 	return table_end(acpi);
 }
 
@@ -246,12 +218,12 @@ static uint32_t put_hpet(struct acpi *acpi)
 	uint8_t gas[12];
 
 	table_begin(acpi, "HPET", 1);
-	put32(acpi, 0x8086a201); /* low half of the capabilities register */
+	bytes_put32(acpi->bytes, 0x8086a201); /* low half of the capabilities register */
 	put_gas(gas, GAS_MEMORY, 0, 0, LAYOUT_HPET_BASE);
 	g_byte_array_append(acpi->bytes, gas, sizeof(gas));
-	put8(acpi, 0);	  /* sequence number */
-	put16(acpi, 100); /* least ticks in periodic mode */
-	put8(acpi, 0);
+	bytes_put8(acpi->bytes, 0); /* sequence number */
+	bytes_put16(acpi->bytes, 100); /* least ticks in periodic mode */
+	bytes_put8(acpi->bytes, 0);
 	return table_end(acpi);
 }
 
@@ -262,26 +234,26 @@ static uint32_t put_srat(struct acpi *acpi)
 	const struct mem_slot *slot = mem_slots(acpi->mem, &slots);
 
 	table_begin(acpi, "SRAT", 3);
-	put32(acpi, 1);
-	put64(acpi, 0);
+	bytes_put32(acpi->bytes, 1);
+	bytes_put64(acpi->bytes, 0);
 	for (unsigned i = 0; i < acpi->config->cpus; i++) {
-		put8(acpi, 0); /* processor local APIC affinity */
-		put8(acpi, 16);
-		put8(acpi, 0);
-		put8(acpi, (uint8_t)i);
-		put32(acpi, 1); /* enabled */
-		put64(acpi, 0);
+		bytes_put8(acpi->bytes, 0); /* processor local APIC affinity */
+		bytes_put8(acpi->bytes, 16);
+		bytes_put8(acpi->bytes, 0);
+		bytes_put8(acpi->bytes, (uint8_t)i);
+		bytes_put32(acpi->bytes, 1); /* enabled */
+		bytes_put64(acpi->bytes, 0);
 	}
 	for (size_t i = 0; i < slots; i++) {
-		put8(acpi, 1); /* memory affinity */
-		put8(acpi, 40);
-		put32(acpi, 0);
-		put16(acpi, 0);
-		put64(acpi, slot[i].gpa);
-		put64(acpi, slot[i].size);
-		put32(acpi, 0);
-		put32(acpi, 1); /* enabled */
-		put64(acpi, 0);
+		bytes_put8(acpi->bytes, 1); /* memory affinity */
+		bytes_put8(acpi->bytes, 40);
+		bytes_put32(acpi->bytes, 0);
+		bytes_put16(acpi->bytes, 0);
+		bytes_put64(acpi->bytes, slot[i].gpa);
+		bytes_put64(acpi->bytes, slot[i].size);
+		bytes_put32(acpi->bytes, 0);
+		bytes_put32(acpi->bytes, 1); /* enabled */
+		bytes_put64(acpi->bytes, 0);
 	}
 	return table_end(acpi);
 }
@@ -290,7 +262,7 @@ static uint32_t put_xsdt(struct acpi *acpi, const uint32_t *tables, size_t count
 {
 	table_begin(acpi, "XSDT", 1);
 	for (size_t i = 0; i < count; i++)
-		put64(acpi, tables[i]);
+		bytes_put64(acpi->bytes, tables[i]);
 	return table_end(acpi);
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "boot/bytes.h"
 
 #define AML_ZERO      0x00u
 #define AML_ONE	      0x01u
@@ -28,41 +29,12 @@
 #define RES_MEMORY_RW	   0x01u
 #define RES_IO_ENTIRE	   0x03u
 
-static void put8(struct aml *aml, uint8_t v)
-{
-	g_byte_array_append(aml->bytes, &v, 1);
-}
-
-static void put16(struct aml *aml, uint16_t v)
-{
-	uint8_t b[2];
-
-	store_le16(b, v);
-	g_byte_array_append(aml->bytes, b, sizeof(b));
-}
-
-static void put32(struct aml *aml, uint32_t v)
-{
-	uint8_t b[4];
-
-	store_le32(b, v);
-	g_byte_array_append(aml->bytes, b, sizeof(b));
-}
-
-static void put64(struct aml *aml, uint64_t v)
-{
-	uint8_t b[8];
-
-	store_le64(b, v);
-	g_byte_array_append(aml->bytes, b, sizeof(b));
-}
-
 static void put_name(struct aml *aml, const char *name)
 {
 	char seg[4] = { '_', '_', '_', '_' };
 
 	if (*name == '\\')
-		put8(aml, (uint8_t)*name++);
+		bytes_put8(aml->bytes, (uint8_t)*name++);
 	memcpy(seg, name, MIN(strlen(name), sizeof(seg)));
 	g_byte_array_append(aml->bytes, (const uint8_t *)seg, sizeof(seg));
 }
@@ -113,29 +85,29 @@ void aml_init(struct aml *aml, GByteArray *bytes)
 
 void aml_begin_scope(struct aml *aml, const char *name)
 {
-	put8(aml, AML_SCOPE);
+	bytes_put8(aml->bytes, AML_SCOPE);
 	open_term(aml, AML_SCOPE);
 	put_name(aml, name);
 }
 
 void aml_begin_device(struct aml *aml, const char *name)
 {
-	put8(aml, AML_EXT);
-	put8(aml, AML_DEVICE);
+	bytes_put8(aml->bytes, AML_EXT);
+	bytes_put8(aml->bytes, AML_DEVICE);
 	open_term(aml, AML_DEVICE);
 	put_name(aml, name);
 }
 
 void aml_begin_package(struct aml *aml, uint8_t count)
 {
-	put8(aml, AML_PACKAGE);
+	bytes_put8(aml->bytes, AML_PACKAGE);
 	open_term(aml, AML_PACKAGE);
-	put8(aml, count);
+	bytes_put8(aml->bytes, count);
 }
 
 void aml_begin_resources(struct aml *aml)
 {
-	put8(aml, AML_BUFFER);
+	bytes_put8(aml->bytes, AML_BUFFER);
 	open_term(aml, AML_BUFFER);
 }
 
@@ -144,8 +116,8 @@ static void end_resources(struct aml *aml, guint at)
 {
 	uint8_t size[3] = { AML_WORD };
 
-	put8(aml, 0x79); /* end tag */
-	put8(aml, 0);	 /* a checksum of zero counts as right */
+	bytes_put8(aml->bytes, 0x79); /* end tag */
+	bytes_put8(aml->bytes, 0); /* a checksum of zero counts as right */
 	store_le16(size + 1, (uint16_t)(aml->bytes->len - at));
 	insert(aml, at, size, sizeof(size));
 }
@@ -163,26 +135,26 @@ void aml_end(struct aml *aml)
 
 void aml_name(struct aml *aml, const char *name)
 {
-	put8(aml, AML_NAME);
+	bytes_put8(aml->bytes, AML_NAME);
 	put_name(aml, name);
 }
 
 void aml_int(struct aml *aml, uint64_t value)
 {
 	if (value <= 1) {
-		put8(aml, value ? AML_ONE : AML_ZERO);
+		bytes_put8(aml->bytes, value ? AML_ONE : AML_ZERO);
 	} else if (value <= UINT8_MAX) {
-		put8(aml, AML_BYTE);
-		put8(aml, (uint8_t)value);
+		bytes_put8(aml->bytes, AML_BYTE);
+		bytes_put8(aml->bytes, (uint8_t)value);
 	} else if (value <= UINT16_MAX) {
-		put8(aml, AML_WORD);
-		put16(aml, (uint16_t)value);
+		bytes_put8(aml->bytes, AML_WORD);
+		bytes_put16(aml->bytes, (uint16_t)value);
 	} else if (value <= UINT32_MAX) {
-		put8(aml, AML_DWORD);
-		put32(aml, (uint32_t)value);
+		bytes_put8(aml->bytes, AML_DWORD);
+		bytes_put32(aml->bytes, (uint32_t)value);
 	} else {
-		put8(aml, AML_QWORD);
-		put64(aml, value);
+		bytes_put8(aml->bytes, AML_QWORD);
+		bytes_put64(aml->bytes, value);
 	}
 }
 
@@ -196,58 +168,58 @@ void aml_eisa_id(struct aml *aml, const char *id)
 		value = (value << 5) | ((uint32_t)(id[i] - 0x40) & 0x1f);
 	for (unsigned i = 3; i < 7; i++)
 		value = (value << 4) | (uint32_t)g_ascii_xdigit_value(id[i]);
-	put8(aml, AML_DWORD);
-	put32(aml, GUINT32_SWAP_LE_BE(value));
+	bytes_put8(aml->bytes, AML_DWORD);
+	bytes_put32(aml->bytes, GUINT32_SWAP_LE_BE(value));
 }
 
 void aml_string(struct aml *aml, const char *text)
 {
-	put8(aml, AML_STRING);
+	bytes_put8(aml->bytes, AML_STRING);
 	g_byte_array_append(aml->bytes, (const uint8_t *)text, (guint)strlen(text) + 1);
 }
 
 void aml_res_io(struct aml *aml, uint16_t base, uint8_t len)
 {
-	put8(aml, 0x47); /* I/O port descriptor */
-	put8(aml, 1);	 /* 16-bit decode */
-	put16(aml, base);
-	put16(aml, base);
-	put8(aml, 1); /* alignment */
-	put8(aml, len);
+	bytes_put8(aml->bytes, 0x47); /* I/O port descriptor */
+	bytes_put8(aml->bytes, 1); /* 16-bit decode */
+	bytes_put16(aml->bytes, base);
+	bytes_put16(aml->bytes, base);
+	bytes_put8(aml->bytes, 1); /* alignment */
+	bytes_put8(aml->bytes, len);
 }
 
 void aml_res_irq(struct aml *aml, unsigned irq)
 {
-	put8(aml, 0x22); /* IRQ descriptor without flags: edge, active high */
-	put16(aml, (uint16_t)(1u << irq));
+	bytes_put8(aml->bytes, 0x22); /* IRQ descriptor without flags: edge, active high */
+	bytes_put16(aml->bytes, (uint16_t)(1u << irq));
 }
 
 void aml_res_fixed_memory(struct aml *aml, uint32_t base, uint32_t len)
 {
-	put8(aml, 0x86); /* 32-bit fixed memory range */
-	put16(aml, 9);
-	put8(aml, 1); /* writable */
-	put32(aml, base);
-	put32(aml, len);
+	bytes_put8(aml->bytes, 0x86); /* 32-bit fixed memory range */
+	bytes_put16(aml->bytes, 9);
+	bytes_put8(aml->bytes, 1); /* writable */
+	bytes_put32(aml->bytes, base);
+	bytes_put32(aml->bytes, len);
 }
 
 static void put_window_head(struct aml *aml, uint8_t tag, uint16_t len, uint8_t type, uint8_t flags)
 {
-	put8(aml, tag);
-	put16(aml, len);
-	put8(aml, type);
-	put8(aml, RES_FIXED_BOTH);
-	put8(aml, flags);
+	bytes_put8(aml->bytes, tag);
+	bytes_put16(aml->bytes, len);
+	bytes_put8(aml->bytes, type);
+	bytes_put8(aml->bytes, RES_FIXED_BOTH);
+	bytes_put8(aml->bytes, flags);
 }
 
 static void put_window16(struct aml *aml, uint8_t type, uint8_t flags, uint16_t first, uint16_t last)
 {
 	put_window_head(aml, 0x88, 13, type, flags);
-	put16(aml, 0); /* granularity */
-	put16(aml, first);
-	put16(aml, last);
-	put16(aml, 0); /* translation */
-	put16(aml, (uint16_t)(last - first + 1));
+	bytes_put16(aml->bytes, 0); /* granularity */
+	bytes_put16(aml->bytes, first);
+	bytes_put16(aml->bytes, last);
+	bytes_put16(aml->bytes, 0); /* translation */
+	bytes_put16(aml->bytes, (uint16_t)(last - first + 1));
 }
 
 void aml_res_bus_window(struct aml *aml, uint16_t first, uint16_t last)
@@ -263,19 +235,19 @@ void aml_res_io_window(struct aml *aml, uint16_t first, uint16_t last)
 void aml_res_memory_window(struct aml *aml, uint32_t first, uint32_t last)
 {
 	put_window_head(aml, 0x87, 23, RES_MEMORY, RES_MEMORY_RW);
-	put32(aml, 0);
-	put32(aml, first);
-	put32(aml, last);
-	put32(aml, 0);
-	put32(aml, last - first + 1);
+	bytes_put32(aml->bytes, 0);
+	bytes_put32(aml->bytes, first);
+	bytes_put32(aml->bytes, last);
+	bytes_put32(aml->bytes, 0);
+	bytes_put32(aml->bytes, last - first + 1);
 }
 
 void aml_res_memory64_window(struct aml *aml, uint64_t first, uint64_t last)
 {
 	put_window_head(aml, 0x8a, 43, RES_MEMORY, RES_MEMORY_RW);
-	put64(aml, 0);
-	put64(aml, first);
-	put64(aml, last);
-	put64(aml, 0);
-	put64(aml, last - first + 1);
+	bytes_put64(aml->bytes, 0);
+	bytes_put64(aml->bytes, first);
+	bytes_put64(aml->bytes, last);
+	bytes_put64(aml->bytes, 0);
+	bytes_put64(aml->bytes, last - first + 1);
 }
