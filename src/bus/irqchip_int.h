@@ -205,10 +205,12 @@ void lapic_timer_set_divide(struct lapic *lapic, uint32_t divide);
 void lapic_timer_set_tsc_deadline(struct lapic *lapic, uint64_t deadline);
 /* After the mode in LVT_TIMER changed from @old. */
 void lapic_timer_mode_changed(struct lapic *lapic, uint32_t old);
-uint32_t lapic_timer_initial(struct lapic *lapic);
-uint32_t lapic_timer_current(struct lapic *lapic);
-uint32_t lapic_timer_divide(struct lapic *lapic);
-uint64_t lapic_timer_tsc_deadline(struct lapic *lapic);
+/* Its registers as the guest reads them. */
+struct lapic_timer_regs {
+	uint32_t initial, current, divide;
+	uint64_t tsc_deadline;
+};
+struct lapic_timer_regs lapic_timer_read(struct lapic *lapic);
 
 static inline bool lapic_is_x2(const struct lapic *lapic)
 {

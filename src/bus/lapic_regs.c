@@ -111,13 +111,13 @@ static bool reg_read(struct lapic *lapic, unsigned reg, uint32_t *ret)
 			*ret = lapic->icr_high;
 			return !x2;
 		case REG_INITIAL:
-			*ret = lapic_timer_initial(lapic);
+			*ret = lapic_timer_read(lapic).initial;
 			break;
 		case REG_CURRENT:
-			*ret = lapic_timer_current(lapic);
+			*ret = lapic_timer_read(lapic).current;
 			break;
 		case REG_DIVIDE:
-			*ret = lapic_timer_divide(lapic);
+			*ret = lapic_timer_read(lapic).divide;
 			break;
 		default:
 			return false;
@@ -379,7 +379,7 @@ bool lapic_read_msr(struct lapic *lapic, uint32_t msr, uint64_t *ret)
 		return true;
 	}
 	if (msr == MSR_TSC_DEADLINE) {
-		*ret = lapic_timer_tsc_deadline(lapic);
+		*ret = lapic_timer_read(lapic).tsc_deadline;
 		return irqchip_tsc_hz(lapic->chip) != 0;
 	}
 	if (msr < MSR_X2APIC || msr > MSR_X2APIC_LAST)

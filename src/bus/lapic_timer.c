@@ -177,44 +177,19 @@ void lapic_timer_mode_changed(struct lapic *lapic, uint32_t old)
 	pthread_mutex_unlock(&lapic->timer_lock);
 }
 
-uint32_t lapic_timer_initial(struct lapic *lapic)
+struct lapic_timer_regs lapic_timer_read(struct lapic *lapic)
 {
-	uint32_t value;
+	struct lapic_timer_regs regs;
 
 	pthread_mutex_lock(&lapic->timer_lock);
-	value = lapic->initial_count;
+	regs = (struct lapic_timer_regs){
+		.initial = lapic->initial_count,
+		.current = current_count(lapic),
+		.divide = lapic->divide,
+		.tsc_deadline = lapic->tsc_deadline,
+	};
 	pthread_mutex_unlock(&lapic->timer_lock);
-	return value;
-}
-
-uint32_t lapic_timer_current(struct lapic *lapic)
-{
-	uint32_t value;
-
-	pthread_mutex_lock(&lapic->timer_lock);
-	value = current_count(lapic);
-	pthread_mutex_unlock(&lapic->timer_lock);
-	return value;
-}
-
-uint32_t lapic_timer_divide(struct lapic *lapic)
-{
-	uint32_t value;
-
-	pthread_mutex_lock(&lapic->timer_lock);
-	value = lapic->divide;
-	pthread_mutex_unlock(&lapic->timer_lock);
-	return value;
-}
-
-uint64_t lapic_timer_tsc_deadline(struct lapic *lapic)
-{
-	uint64_t value;
-
-	pthread_mutex_lock(&lapic->timer_lock);
-	value = lapic->tsc_deadline;
-	pthread_mutex_unlock(&lapic->timer_lock);
-	return value;
+	return regs;
 }
 
 void lapic_timer_reset(struct lapic *lapic)
