@@ -15,12 +15,9 @@ import tempfile
 import termios
 import time
 
+from runner import Skip, main, threads, ticks, wait_for
+
 SIKA, ELFS = sys.argv[1], sys.argv[2]
-results = {"passed": 0, "failed": 0, "skipped": 0}
-
-
-class Skip(Exception):
-    pass
 
 
 def elf(name):
@@ -42,24 +39,6 @@ def status(kernel, *args, **kw):
     r = subprocess.run(command(kernel, *args, **kw), stdin=subprocess.DEVNULL,
                        stderr=subprocess.PIPE, stdout=subprocess.PIPE, timeout=60)
     return r.returncode, r.stdout.decode(errors="replace"), r.stderr.decode(errors="replace")
-
-
-def threads(pid):
-    """Name of each thread to its id."""
-    found = {}
-    for tid in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{tid}/comm", encoding="ascii") as f:
-            found[f.read().strip()] = tid
-    return found
-
-
-def wait_for(what, condition, seconds=20):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"{what}: not within {seconds} s")
 
 
 def ends_with_status_of_exit_port():
@@ -111,8 +90,8 @@ def threads_have_names_and_pins():
     cpus = sorted(os.sched_getaffinity(0))
     p = start("idle", "--cpus", "2", "--pin", f"0={cpus[-1]},1={cpus[0]}")
     try:
-        wait_for("threads", lambda: {"vcpu 0", "vcpu 1", "io"} <= set(threads(p.pid)))
-        t = threads(p.pid)
+        wait_for("threads", lambda: {"vcpu 0", "vcpu 1", "io"} <= set(threads(p.pid).values()))
+        t = {name: tid for tid, name in threads(p.pid).items()}
         for vcpu, cpu in (("vcpu 0", cpus[-1]), ("vcpu 1", cpus[0])):
             with open(f"/proc/{p.pid}/task/{t[vcpu]}/status", encoding="ascii") as f:
                 allowed = re.search(r"Cpus_allowed_list:\s*(\S+)", f.read())[1]
@@ -125,16 +104,12 @@ def threads_have_names_and_pins():
 def idle_guest_costs_little():
     p = start("idle")
     try:
-        wait_for("threads", lambda: "vcpu 0" in threads(p.pid))
+        wait_for("threads", lambda: "vcpu 0" in threads(p.pid).values())
         time.sleep(0.5)
 
-        def ticks():
-            with open(f"/proc/{p.pid}/stat", encoding="ascii") as f:
-                return sum(map(int, f.read().rsplit(")", 1)[1].split()[11:13]))
-
-        before = ticks()
+        before = ticks(p.pid)
         time.sleep(2)
-        used = (ticks() - before) / os.sysconf("SC_CLK_TCK") / 2
+        used = (ticks(p.pid) - before) / os.sysconf("SC_CLK_TCK") / 2
         assert used < 0.02, f"{used:.3f} of a core"
     finally:
         p.terminate()
@@ -144,11 +119,11 @@ def idle_guest_costs_little():
 def signals_end_it():
     for sig in (signal.SIGTERM, signal.SIGINT):
         p = start("idle", "--cpus", "2")
-        wait_for("threads", lambda: {"vcpu 0", "vcpu 1"} <= set(threads(p.pid)))
+        wait_for("threads", lambda: {"vcpu 0", "vcpu 1"} <= set(threads(p.pid).values()))
         p.send_signal(sig)
         assert p.wait(20) == 128 + sig, p.returncode
     p = start("spin")
-    wait_for("threads", lambda: "vcpu 0" in threads(p.pid))
+    wait_for("threads", lambda: "vcpu 0" in threads(p.pid).values())
     p.terminate()
     assert p.wait(20) == 128 + signal.SIGTERM, p.returncode
 
@@ -175,7 +150,7 @@ def terminal_is_restored():
 def memory_is_taken_as_touched():
     p = subprocess.Popen(command("idle", "--memory", "4G"), stdin=subprocess.DEVNULL)
     try:
-        wait_for("threads", lambda: "vcpu 0" in threads(p.pid))
+        wait_for("threads", lambda: "vcpu 0" in threads(p.pid).values())
         with open(f"/proc/{p.pid}/status", encoding="ascii") as f:
             kib = int(re.search(r"VmRSS:\s*(\d+)", f.read())[1])
         assert kib < 80 * 1024, f"{kib} KiB resident"
@@ -240,24 +215,4 @@ TESTS = [
     equal_pages_of_two_machines_are_merged,
 ]
 
-
-def main():
-    only = sys.argv[3:]
-    for test in TESTS:
-        if only and test.__name__ not in only:
-            continue
-        try:
-            test()
-            results["passed"] += 1
-            print(f"ok: {test.__name__}", flush=True)
-        except Skip as e:
-            results["skipped"] += 1
-            print(f"skipped: {test.__name__}: {e}", flush=True)
-        except (AssertionError, OSError, subprocess.SubprocessError) as e:
-            results["failed"] += 1
-            print(f"failed: {test.__name__}: {e}", flush=True)
-    print("{passed} passed, {failed} failed, {skipped} skipped".format(**results))
-    return 1 if results["failed"] else 0
-
-
-sys.exit(main())
+main(TESTS)

@@ -17,31 +17,13 @@ import sys
 import tempfile
 import time
 
+from runner import Skip, main, read, threads, ticks, wait_for
+
 SIKA, ELFS = sys.argv[1], sys.argv[2]
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 NOBODY = 65534
 MIB = 1 << 20
 CLONE_NEWNET = 0x40000000
-results = {"passed": 0, "failed": 0, "skipped": 0}
-
-
-class Skip(Exception):
-    pass
-
-
-def read(path):
-    with open(path, encoding="ascii", errors="replace") as f:
-        return f.read()
-
-
-def wait_for(what, condition, seconds=20):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"{what}: not within {seconds} s")
 
 
 def command(kernel, *args):
@@ -54,15 +36,6 @@ def command(kernel, *args):
     if not os.path.isabs(kernel):
         kernel = os.path.join(ELFS, kernel + ".elf")
     return [SIKA, "run", "--engine", "bt", "--kernel", kernel, *args]
-
-
-def threads(pid):
-    """Thread id to name."""
-    found = {}
-    for tid in os.listdir(f"/proc/{pid}/task"):
-        with contextlib.suppress(OSError):
-            found[int(tid)] = read(f"/proc/{pid}/task/{tid}/comm").strip()
-    return found
 
 
 @contextlib.contextmanager
@@ -158,12 +131,9 @@ def sleeping_guest_costs_under_two_percent():
     with machine("idle", "--cpus", "4", "--net", "user") as p:
         time.sleep(0.5)
 
-        def ticks():
-            return sum(map(int, read(f"/proc/{p.pid}/stat").rsplit(")", 1)[1].split()[11:13]))
-
-        before = ticks()
+        before = ticks(p.pid)
         time.sleep(5)
-        used = (ticks() - before) / os.sysconf("SC_CLK_TCK") / 5
+        used = (ticks(p.pid) - before) / os.sysconf("SC_CLK_TCK") / 5
         assert used < 0.02, f"{used:.3f} of a core"
 
 
@@ -425,24 +395,4 @@ TESTS = [
     own_memory_is_reported,
 ]
 
-
-def main():
-    only = sys.argv[3:]
-    for test in TESTS:
-        if only and test.__name__ not in only:
-            continue
-        try:
-            test()
-            results["passed"] += 1
-            print(f"ok: {test.__name__}", flush=True)
-        except Skip as e:
-            results["skipped"] += 1
-            print(f"skipped: {test.__name__}: {e}", flush=True)
-        except (AssertionError, OSError, subprocess.SubprocessError) as e:
-            results["failed"] += 1
-            print(f"failed: {test.__name__}: {e}", flush=True)
-    print("{passed} passed, {failed} failed, {skipped} skipped".format(**results))
-    return 1 if results["failed"] else 0
-
-
-sys.exit(main())
+main(TESTS)
