@@ -144,6 +144,8 @@ static void load(struct run *run, const struct oracle_case *c)
 
 	set_user_mode(s);
 	memcpy(run->ram + RAM_DATA, run->pristine, DATA_SIZE);
+	/* No case has code there; BTS of a far bit reaches it. */
+	memset(run->ram + RAM_CODE + 0x1000, 0, CODE_SIZE - 0x1000);
 	memcpy(run->ram + RAM_DATA + c->window_at, c->window, WINDOW);
 	memcpy(s->gpr, c->in.gpr, sizeof(s->gpr));
 	s->rip = c->in.rip;

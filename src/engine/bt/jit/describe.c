@@ -320,9 +320,11 @@ static void two_byte(const struct x86_insn *insn, struct jit_desc *d)
 	case 0xab:
 	case 0xb3:
 	case 0xbb:
-		if (mem)
-			break; /* the offset reaches beyond the operand */
+		if (mem && insn->seg >= X86_FS)
+			break;
 		copy(d, JIT_R, op == 0xa3 ? JIT_R : JIT_RW);
+		if (mem)
+			d->kind = JIT_BIT;
 		flags(d, 0, ALL & ~ZF);
 		break;
 	case 0xba:

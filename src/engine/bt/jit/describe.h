@@ -22,6 +22,7 @@ enum jit_kind {
 	JIT_SYS, /* tr_sys.c */
 	JIT_X87, /* tr_x87.c */
 	JIT_STRING, /* tr_string.c */
+	JIT_BIT, /* tr_bit.c */
 	/* These end a block. */
 	JIT_JCC, JIT_JMP, JIT_CALL, JIT_RET,
 	JIT_JMP_REG, JIT_JMP_MEM, JIT_CALL_REG, JIT_CALL_MEM,

@@ -158,6 +158,9 @@ void tr_x87(struct tr *t, unsigned i);
 void tr_x87_entry(struct tr *t);
 void tr_x87_finish(struct tr *t);
 
+/* ---- tr_bit.c ---- */
+void tr_bit(struct tr *t, unsigned i);
+
 /* ---- tr_string.c ---- */
 void tr_string(struct tr *t, unsigned i);
 

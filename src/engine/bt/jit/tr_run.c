@@ -199,6 +199,7 @@ static bool effects(struct analysis *a, const struct tr *t, unsigned i)
 		copy_effects(a, t, i);
 		return true;
 	case JIT_NOTHING:
+	case JIT_BIT:
 		return true;
 	case JIT_X87: /* FNSTSW AX; its handlers leave the block */
 		forget(a, X86_RAX);

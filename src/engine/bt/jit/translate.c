@@ -166,6 +166,9 @@ bool tr_insn(struct tr *t, unsigned i)
 	case JIT_SYS:
 		tr_sys(t, i);
 		return false;
+	case JIT_BIT:
+		tr_bit(t, i);
+		return false;
 	case JIT_STRING:
 		tr_string(t, i);
 		return false;
