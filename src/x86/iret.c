@@ -210,6 +210,30 @@ static int iret_to_v86(struct x86_cpu *cpu, uint64_t ip, uint64_t cs, uint64_t f
 	return X86_STOP;
 }
 
+/* IRETQ of 64-bit code: all five words at once. A fault of the access is the first word's that has it, as
+ * they lie in two pages at most. */
+static int iret_64(struct x86_cpu *cpu)
+{
+	uint64_t word[5], old = cpu->s.rflags, flags;
+	struct x86_return_to to;
+	int r = x86_read(cpu, X86_SS, cpu->s.gpr[X86_RSP], word, sizeof(word));
+
+	if (r != X86_NEXT)
+		return r;
+	to = (struct x86_return_to){
+		.rip = word[0], .cs = (uint16_t)word[1], .rsp = word[3], .ss = (uint16_t)word[4],
+		.pops_stack = true,
+	};
+	flags = x86_flags_from_image(cpu, word[2], 8);
+	r = x86_return_protected(cpu, &to);
+	if (r == X86_FAULT)
+		return r;
+	cpu->s.rflags = flags;
+	if ((old ^ flags) & (X86_FL_TF | X86_FL_AC))
+		x86_update_mode(cpu);
+	return r;
+}
+
 static int iret_protected(struct x86_cpu *cpu, unsigned opsize)
 {
 	struct x86_return_to to = { .drop_bytes = 3 * opsize };
@@ -218,6 +242,8 @@ static int iret_protected(struct x86_cpu *cpu, unsigned opsize)
 
 	if (cpu->s.rflags & X86_FL_NT)
 		return cpu->long_mode ? x86_gp(cpu, 0) : iret_task(cpu);
+	if (opsize == 8 && cpu->code_bytes == 8)
+		return iret_64(cpu);
 	r = x86_peek(cpu, 0, opsize, &to.rip);
 	if (r == X86_NEXT)
 		r = x86_peek(cpu, opsize, opsize, &cs);

@@ -346,9 +346,15 @@ void x86_rmw_close(struct x86_cpu *cpu, struct x86_rmw *rmw)
 /* SMAP holds for them whatever EFLAGS.AC says: SDM vol. 3, 4.6.1. */
 int x86_read_sys(struct x86_cpu *cpu, uint64_t linear, void *buf, unsigned len)
 {
+	const struct x86_tlb_entry *e = x86_tlb_slot(cpu, X86_TLB_KERNEL, linear);
 	struct x86_part part[2];
-	int r = map_parts(cpu, X86_TLB_KERNEL, linear, len, false, part);
+	int r;
 
+	if (likely(e->read_tag == x86_tlb_tag(linear, len))) {
+		copy(buf, (const uint8_t *)(uintptr_t)(e->addend + linear), len);
+		return X86_NEXT;
+	}
+	r = map_parts(cpu, X86_TLB_KERNEL, linear, len, false, part);
 	if (r != X86_NEXT)
 		return r;
 	part_read(cpu, &part[0], buf);
