@@ -40,7 +40,9 @@ def offers():
 
 
 def leaves(engine, model):
-    r = subprocess.run([SIKA, "run", "--engine", engine, "--cpu", model, "--kernel", ELF, "--net",
+    append = "hw=1" if engine == "kvm" else ""
+    r = subprocess.run([SIKA, "run", "--engine", engine, "--cpu", model, "--kernel", ELF,
+                        "--append", append, "--net",
                         "none", "--memory", "64M", "--debug-exit", "--no-reboot"],
                        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     assert r.returncode == 1 and ", 0 failed" in r.stdout, \

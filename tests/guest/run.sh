@@ -40,6 +40,7 @@ while read -r name cpus memory limit needs args; do
 	[ "$only" = "  " ] || case $only in *" $name "*) ;; *) continue ;; esac
 	label="$name ($engine, $cpus CPU)"
 	[ "$args" = - ] && args=
+	[ "$engine" = kvm ] && args="$args hw=1"
 	if [ "$engine" = kvm ] && [ "$needs" = hw ] && [ $hardware = no ]; then
 		echo "SKIP: $label: the host's KVM is not backed by hardware"
 		skipped=$((skipped + 1))
