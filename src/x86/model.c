@@ -25,7 +25,7 @@ static const struct x86_cpu_base bases[] = {
  */
 static const char *const levels[LEVELS] = {
 	"cmov cx8 fpu fxsr mmx syscall sse sse2 "
-	"vme de pse tsc msr pae mce apic sep mtrr pge mca pat pse36 clflush nx lm",
+	"de pse tsc msr pae mce apic sep mtrr pge mca pat pse36 clflush nx lm",
 	"cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3 "
 	"rdtscp",
 	"avx avx2 bmi1 bmi2 f16c fma abm movbe xsave "

@@ -221,6 +221,7 @@ want boot-chips && piece may boot-chips 1 90 "lab_npt=1 lab_work=boot:1:256M:kvm
 want boot-chips-2 && piece may boot-chips-2 1 90 "lab_npt=1 lab_work=boot:2:256M:kvm,irqchip=off"
 want guests-1 && piece may guests-1 1 90 "lab_npt=1 lab_work=guests:$(names 'NR % 2 && $2 == 1')"
 want guests-2 && piece may guests-2 1 90 "lab_npt=1 lab_work=guests:$(names '!(NR % 2) && $2 == 1')"
+want models && piece may models 1 60 "lab_npt=1 lab_work=models"
 want guests-smp && piece may guests-smp 1 60 "lab_npt=1 lab_work=guests:smp"
 want shadow-engine && piece may shadow-engine 1 60 "lab_npt=0 lab_work=engine"
 want shadow-boot && piece may shadow-boot 1 100 "lab_npt=0 lab_work=boot:1:256M:kvm"
