@@ -185,13 +185,13 @@ def main():
     ap.add_argument("--cpus", type=int, default=2)
     ap.add_argument("--memory", default="4G")
     ap.add_argument("--seconds", type=int, default=5)
-    own, _, options = " ".join(sys.argv[1:]).partition(" -- ")
-    args = ap.parse_args(own.split())
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    args, options = ap.parse_args(sys.argv[1:end]), sys.argv[end + 1:]
     os.makedirs(os.path.dirname(os.path.abspath(args.image)), exist_ok=True)
     build_image(args.sika, args.image)
     table = [c for c in checks(args.seconds) if re.search(args.only, c.name)]
     with tempfile.TemporaryDirectory() as tmp:
-        guest = Remote(args.sika, args.image, tmp, args.cpus, args.memory, options.split())
+        guest = Remote(args.sika, args.image, tmp, args.cpus, args.memory, options)
         try:
             guest.wait()
             tally = run_all(guest, table)

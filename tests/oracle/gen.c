@@ -15,6 +15,7 @@ struct gen {
 	unsigned pos;	   /* bytes written to c->code */
 	int disp_at;	   /* where the displacement lies, or -1 */
 	unsigned disp_len;
+	bool other_address; /* 67 */
 };
 
 static uint64_t rnd(struct gen *g)
@@ -241,17 +242,27 @@ static bool pick_w(struct gen *g)
 	return allows(g, X86_SEL_W1) && chance(g, 40);
 }
 
+static void emit_address_size(struct gen *g)
+{
+	g->other_address = chance(g, g->c->bits == 16 ? 30 : 8);
+	if (g->other_address)
+		emit(g, 0x67);
+}
+
 static void emit_legacy_prefixes(struct gen *g, unsigned pp)
 {
 	static const uint8_t prefix[4] = { 0, 0x66, 0xf3, 0xf2 };
 	static const uint8_t segments[] = { 0x26, 0x2e, 0x36, 0x3e, 0x65 };
 	bool may_lock = allows(g, X86_SEL_LOCK);
 
-	if (chance(g, 8))
-		emit(g, 0x67);
+	emit_address_size(g);
 	/* Whether MASKMOVQ checks its segment where it stores nothing is the processor's choice. */
-	if (chance(g, 8) && !strstr(g->row->name, "MASKMOV"))
-		emit(g, g->c->bits == 32 ? segments[below(g, 4)] : segments[below(g, 5)]);
+	if (chance(g, 8) && !strstr(g->row->name, "MASKMOV")) {
+		unsigned segment = segments[below(g, g->c->bits == 64 ? 5 : 4)];
+
+		/* What lies in a 16-bit code segment is not the same for both. */
+		emit(g, segment == 0x2e && g->c->bits == 16 ? 0x3e : segment);
+	}
 	if (may_lock ? chance(g, 30) : chance(g, 1))
 		emit(g, 0xf0);
 	if (pp >= 2 && chance(g, 10))
@@ -266,12 +277,11 @@ static void emit_vex(struct gen *g, unsigned pp)
 	bool r = g->c->bits == 64 && chance(g, 40), x = g->c->bits == 64 && chance(g, 40);
 	bool b = g->c->bits == 64 && chance(g, 40);
 	unsigned vvvv = allows(g, X86_SEL_VVVV_N) ? below(g, 16) :
-			g->c->bits == 32 && chance(g, 3)  ? 8 :
+			g->c->bits != 64 && chance(g, 3)  ? 8 :
 							      0;
 	unsigned last = (~vvvv & 15) << 3 | (wide ? 4 : 0) | pp;
 
-	if (chance(g, 8))
-		emit(g, 0x67);
+	emit_address_size(g);
 	if (g->c->bits == 64 && chance(g, 5))
 		emit(g, 0x65);
 	/* Outside 64-bit mode C5 with the top bit of vvvv would be LDS. */
@@ -332,6 +342,12 @@ static void emit_modrm(struct gen *g)
 	mod = modrm >> 6;
 	if (mod == 3)
 		return;
+	if (g->c->bits == (g->other_address ? 32 : 16)) {
+		g->disp_len = mod == 1 ? 1 : mod == 2 || (modrm & 7) == 6 ? 2 : 0;
+		g->disp_at = (int)g->pos;
+		emit_random(g, g->disp_len);
+		return;
+	}
 	g->disp_len = mod == 1 ? 1 : mod == 2 ? 4 : (modrm & 7) == 5 ? 4 : 0;
 	if ((modrm & 7) == 4) {
 		unsigned sib = (unsigned)rnd(g) & 0xff;
@@ -375,7 +391,7 @@ static void encode(struct gen *g)
 
 /* ---- operands ---- */
 
-static uint64_t pick_target(struct gen *g)
+static uint64_t pick_linear(struct gen *g)
 {
 	uint64_t at = DATA_BASE + 0x400 + below(g, 0x1800);
 
@@ -398,9 +414,19 @@ static uint64_t pick_target(struct gen *g)
 	}
 }
 
+static uint64_t data_segment(const struct gen *g)
+{
+	return g->c->bits == 16 ? DATA_BASE : 0;
+}
+
+static uint64_t pick_target(struct gen *g)
+{
+	return pick_linear(g) - data_segment(g);
+}
+
 static void patch_disp(struct gen *g, uint64_t v)
 {
-	for (unsigned i = 0; i < 4; i++)
+	for (unsigned i = 0; i < g->disp_len; i++)
 		g->c->code[g->disp_at + (int)i] = (uint8_t)(v >> (8 * i));
 }
 
@@ -420,14 +446,16 @@ static void aim(struct gen *g, const struct x86_insn *insn, uint64_t target)
 	if (insn->base == X86_NO_REG) {
 		if (insn->index != X86_NO_REG && !vsib)
 			gpr[insn->index] = rest >> insn->scale;
-		else if (g->disp_len == 4)
+		else if (g->disp_len >= 2)
 			patch_disp(g, target);
 		return;
 	}
 	if (insn->index != X86_NO_REG && !vsib && insn->index != insn->base)
 		rest -= gpr[insn->index] << insn->scale;
 	gpr[insn->base] = rest;
-	/* A 32-bit address leaves the upper half free. */
+	/* What is above the address's size is free. */
+	if (insn->adsize == 2 && chance(g, 50))
+		gpr[insn->base] = (rest & 0xffff) | rnd(g) << 16;
 	if (insn->adsize == 4 && chance(g, 50))
 		gpr[insn->base] = (rest & 0xffffffff) | rnd(g) << 32;
 }
@@ -447,6 +475,7 @@ static void aim_implicit(struct gen *g)
 		gpr[X86_RSP] += below(g, 8);
 	if (chance(g, 3))
 		gpr[X86_RSP] = DATA_BASE + below(g, 24);
+	gpr[X86_RSP] -= data_segment(g);
 	if (name_has(g, "ENTER") || name_has(g, "LEAVE") || chance(g, 10))
 		gpr[X86_RBP] = pick_target(g);
 	if (g->row->attrs & X86_ROW_ATTR_REP) {
@@ -520,11 +549,12 @@ static void fill_window(struct gen *g)
 			at += c->in.rip + insn.len;
 		if (insn.index < 16 && !(g->row->attrs & X86_ROW_ATTR_VSIB))
 			at += c->in.gpr[insn.index] << insn.scale;
-		if (insn.adsize == 4)
-			at = (uint32_t)at;
+		if (insn.adsize < 8)
+			at = insn.adsize == 4 ? (uint32_t)at : (uint16_t)at;
 		if (insn.seg == X86_GS)
 			at += GS_BASE;
 	}
+	at += data_segment(g);
 	at -= DATA_BASE + 64;
 	c->window_at = at > DATA_SIZE - WINDOW ? below(g, DATA_SIZE - WINDOW) : (uint32_t)at;
 	if (chance(g, 50)) {
@@ -542,11 +572,13 @@ static void fill_window(struct gen *g)
 
 static unsigned pick_bits(struct gen *g, const struct oracle_options *options)
 {
+	unsigned narrow = chance(g, options->no_16 ? 100 : 65) ? 32 : 16;
+
 	if (g->row->attrs & X86_ROW_ATTR_I64)
-		return 32;
+		return options->bits && options->bits != 64 ? options->bits : narrow;
 	if (g->row->attrs & X86_ROW_ATTR_O64)
 		return 64;
-	return options->bits ? options->bits : chance(g, 75) ? 64 : 32;
+	return options->bits ? options->bits : chance(g, 70) ? 64 : narrow;
 }
 
 void oracle_generate(struct oracle_case *c, uint64_t number, const struct oracle_options *options,
@@ -564,12 +596,14 @@ void oracle_generate(struct oracle_case *c, uint64_t number, const struct oracle
 	fill_state(&g, &c->in);
 	rip = CODE_BASE + 0x100 + (below(&g, 0xe00) & ~31u);
 	c->in.rip = chance(&g, 4) ? CODE_BASE + 0x1000 - below(&g, 16) : rip;
+	if (c->bits == 16)
+		c->in.rip -= CODE_BASE;
 	encode(&g);
 	aim_operands(&g);
 	fill_window(&g);
 	c->len = (uint8_t)g.pos;
 	c->string = g.row->attrs & X86_ROW_ATTR_REP;
-	if (c->bits == 32) {
+	if (c->bits != 64) {
 		for (unsigned i = 0; i < 16; i++)
 			c->in.gpr[i] = i < 8 ? (uint32_t)c->in.gpr[i] : 0;
 	}
@@ -596,7 +630,7 @@ bool oracle_row_is_wanted(unsigned row, const struct oracle_options *options)
 	if (info->attrs & (X86_ROW_ATTR_NOHOST | X86_ROW_ATTR_PRIV) || !host_has(info->feature))
 		return false;
 	if ((options->bits == 64 && info->attrs & X86_ROW_ATTR_I64) ||
-	    (options->bits == 32 && info->attrs & X86_ROW_ATTR_O64))
+	    (options->bits && options->bits != 64 && info->attrs & X86_ROW_ATTR_O64))
 		return false;
 	return !options->row || strcmp(options->row, info->name) == 0;
 }

@@ -99,6 +99,17 @@ static void build_tables(struct oracle_guest *g)
 	map_pages(g, RAM_PT2, CONST_BASE, RAM_CONST, CONST_SIZE, PTE_NX);
 }
 
+static void set_16_bit_segments(struct x86_state *s)
+{
+	const uint16_t attr = X86_SEG_P | X86_SEG_S | X86_SEG_DPL;
+	const struct x86_segment data = { .base = DATA_BASE, .limit = 0xffff, .selector = LDT_DATA,
+					  .attr = attr | 3 };
+
+	s->seg[X86_CS] = (struct x86_segment){ .base = CODE_BASE, .limit = 0xffff,
+					       .selector = LDT_CODE, .attr = attr | 11 };
+	s->seg[X86_DS] = s->seg[X86_ES] = s->seg[X86_SS] = data;
+}
+
 static void set_user_mode(struct x86_state *s, unsigned bits)
 {
 	const uint16_t data = X86_SEG_P | X86_SEG_S | X86_SEG_DPL | 3 | X86_SEG_DB | X86_SEG_G;
@@ -111,6 +122,8 @@ static void set_user_mode(struct x86_state *s, unsigned bits)
 					       .selector = bits == 64 ? 0x33 : 0x23 };
 	s->seg[X86_FS] = (struct x86_segment){ .attr = X86_SEG_UNUSABLE };
 	s->seg[X86_GS] = (struct x86_segment){ .attr = X86_SEG_UNUSABLE, .base = GS_BASE };
+	if (bits == 16)
+		set_16_bit_segments(s);
 	s->cr0 = X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM |
 		 X86_CR0_PG;
 	s->cr3 = RAM_PML4;
@@ -166,7 +179,7 @@ static void load(struct oracle_guest *g, const struct oracle_case *c)
 	set_user_mode(s, c->bits);
 	memcpy(g->ram + RAM_DATA, g->pristine, DATA_SIZE);
 	memcpy(g->ram + RAM_DATA + c->window_at, c->window, WINDOW);
-	memcpy(g->ram + RAM_CODE + (c->in.rip - CODE_BASE), c->code, sizeof(c->code));
+	memcpy(g->ram + RAM_CODE + (oracle_code_at(c) - CODE_BASE), c->code, sizeof(c->code));
 	memcpy(s->gpr, c->in.gpr, sizeof(s->gpr));
 	s->rip = c->in.rip;
 	s->rflags = c->in.rflags | X86_FL_TF | X86_FL_IF | X86_FL_ONE;
@@ -230,7 +243,7 @@ void oracle_guest_run(struct oracle_guest *g, const struct oracle_case *c,
 		r->error = cpu->fault.has_error ? cpu->fault.error : 0;
 		r->cr2 = cpu->fault.vector == X86_PF ? cpu->fault.payload : 0;
 	}
-	if (c->bits == 32)
+	if (c->bits != 64)
 		cpu->s.rip = (uint32_t)cpu->s.rip;
 	save(g, r);
 }

@@ -5,12 +5,13 @@
  * The signal handler is the whole machine: it stores what the last case left behind from the signal
  * frame, puts the next case's state into the frame, with the trap flag set, and returns into it. The
  * instruction ends in SIGTRAP, or in the signal of its fault. 32-bit cases are entered the same way,
- * through the code segment selector of compatibility mode.
+ * through the code segment selector of compatibility mode, 16-bit ones through segments of an LDT.
  */
 #include "seq.h"
 
 #include "x86/x86.h"
 
+#include <asm/ldt.h>
 #include <asm/prctl.h>
 #include <linux/seccomp.h>
 #include <signal.h>
@@ -88,6 +89,27 @@ static void save_fpu(const uint8_t *fp, struct oracle_regs *out)
 		memset(out->st[i] + 10, 0, 6);
 }
 
+/* CS and SS are the signal frame's; the kernel leaves DS and ES as they are. */
+static void set_segments(greg_t *g, unsigned bits)
+{
+	uint16_t cs = bits == 64 ? CS_64 : bits == 32 ? CS_32 : LDT_CODE;
+	uint16_t data = bits == 16 ? LDT_DATA : DS_FLAT;
+
+	g[REG_CSGSFS] = (greg_t)((uint64_t)data << 48 | cs);
+	__asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(data));
+}
+
+bool oracle_native_has_16(void)
+{
+	struct user_desc code = { .entry_number = LDT_CODE >> 3, .base_addr = CODE_BASE, .limit = 0xffff,
+				  .contents = MODIFY_LDT_CONTENTS_CODE, .useable = 1 };
+	struct user_desc data = { .entry_number = LDT_DATA >> 3, .base_addr = DATA_BASE, .limit = 0xffff,
+				  .contents = MODIFY_LDT_CONTENTS_DATA, .useable = 1 };
+
+	return syscall(SYS_modify_ldt, 1, &code, sizeof(code)) == 0 &&
+	       syscall(SYS_modify_ldt, 1, &data, sizeof(data)) == 0;
+}
+
 static void load_case(ucontext_t *uc)
 {
 	const struct oracle_case *c = &cases[current];
@@ -95,12 +117,12 @@ static void load_case(ucontext_t *uc)
 
 	memcpy((void *)DATA_BASE, pristine, DATA_SIZE);
 	memcpy((void *)(DATA_BASE + c->window_at), c->window, WINDOW);
-	memcpy((void *)c->in.rip, c->code, sizeof(c->code));
+	memcpy((void *)oracle_code_at(c), c->code, sizeof(c->code));
 	for (unsigned i = 0; i < 16; i++)
 		g[greg_of[i]] = (greg_t)c->in.gpr[i];
 	g[REG_RIP] = (greg_t)c->in.rip;
 	g[REG_EFL] = (greg_t)(c->in.rflags | X86_FL_TF);
-	g[REG_CSGSFS] = (greg_t)((uint64_t)DS_FLAT << 48 | (c->bits == 64 ? CS_64 : CS_32));
+	set_segments(g, c->bits);
 	load_fpu((uint8_t *)uc->uc_mcontext.fpregs, &c->in);
 	rep_count = 0;
 	*progress_out = current;

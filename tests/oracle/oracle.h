@@ -35,7 +35,7 @@ struct oracle_regs {
 struct oracle_case {
 	uint64_t number;
 	uint16_t row;
-	uint8_t bits; /* 64 or 32 */
+	uint8_t bits; /* 64, 32 or 16 */
 	uint8_t len;
 	bool string; /* a REP instruction is single-stepped more than once */
 	uint8_t code[32];
@@ -43,6 +43,12 @@ struct oracle_case {
 	uint32_t window_at; /* offset in the data */
 	uint8_t window[WINDOW];
 };
+
+/* 16-bit code has its segment at CODE_BASE, its data at DATA_BASE, with a limit of 64 KiB. */
+static inline uint64_t oracle_code_at(const struct oracle_case *c)
+{
+	return c->bits == 16 ? CODE_BASE + c->in.rip : c->in.rip;
+}
 
 struct oracle_result {
 	bool valid;
@@ -57,7 +63,8 @@ struct oracle_options {
 	uint64_t seed;
 	const char *row; /* only rows of this mnemonic or enum index, or NULL */
 	bool strict;	 /* undefined flags count as well */
-	unsigned bits;	 /* 64, 32, or 0 for both */
+	unsigned bits;	 /* 64, 32, 16, or 0 for all */
+	bool no_16;	 /* the host has no such code segments */
 };
 
 /* What lies in data and constants before a case's window is laid over it. */
@@ -68,7 +75,11 @@ bool oracle_row_is_wanted(unsigned row, const struct oracle_options *options);
 void oracle_generate(struct oracle_case *c, uint64_t number, const struct oracle_options *options,
 		     const uint16_t *rows, unsigned n_rows);
 
-/* native.c: run all in this process, which it ends. The results lie in shared memory. */
+#define LDT_CODE 0x07u
+#define LDT_DATA 0x0fu
+/* native.c: make the segments of 16-bit code, for this process and its children. */
+bool oracle_native_has_16(void);
+/* Run all in this process, which it ends. The results lie in shared memory. */
 void oracle_native_run(const struct oracle_case *cases, struct oracle_result *results, unsigned n,
 		       volatile unsigned *progress) __attribute__((noreturn));
 
