@@ -100,6 +100,7 @@ static void bt_vcpu_free(struct engine_vcpu *base)
 	if (!vcpu)
 		return;
 	atomic_store(&bt_engine_of(vcpu)->vcpu[base->index], NULL);
+	bt_direct_fini(vcpu);
 	bt_cache_fini(vcpu);
 	g_free(vcpu->stats.rows);
 	munmap(vcpu, sizeof(*vcpu));
@@ -130,6 +131,7 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 	if (engine->off & BT_OFF_JIT)
 		vcpu->jit.on = false;
 	bt_perf_map_stubs(vcpu);
+	bt_direct_init(vcpu);
 	/* The guest's TSC starts at zero, on all vCPUs alike. */
 	atomic_store(&vcpu->tsc_offset, -engine->clock.tsc_start);
 	x86_cpu_reset(&vcpu->cpu);

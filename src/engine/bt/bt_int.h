@@ -46,6 +46,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "engine/bt/direct.h"
 #include "engine/bt/jit/jit.h"
 #include "engine/bt/stats.h"
 #include "engine/engine.h"
@@ -98,6 +99,7 @@ struct bt_block {
 	uint32_t stamp;		/* the word for which it is trusted, or BT_NO_STAMP */
 	uint8_t code_bytes;
 	uint8_t count; /* instructions, without the end mark */
+	bool direct;   /* to run on the host's MMU: direct.h */
 	uint16_t len;  /* bytes */
 	struct bt_link link[2];
 	struct bt_exit exit[2];
@@ -177,6 +179,7 @@ struct bt_vcpu {
 
 	struct bt_stats stats;
 	struct bt_jit jit;
+	struct bt_direct direct;
 	struct x86_cpu cpu;
 	struct x86_tlb tlb;
 	struct bt_cache cache;
@@ -186,6 +189,8 @@ struct bt_ram {
 	gpa_t gpa;
 	uint64_t size;
 	uint8_t *hva;
+	int fd; /* -1: none */
+	uint64_t fd_offset;
 };
 
 /* Guest TSC and kvmclock. Fixed after the first bt_clock_hz(). */

@@ -70,6 +70,23 @@ static void bt_all_series(struct bt_vcpu *vcpu)
 	vcpu->series_kernel = bt_next_series(vcpu);
 }
 
+/* Direct code has series of its own. */
+static void bt_context_direct(struct bt_vcpu *vcpu)
+{
+	unsigned space = vcpu->cpu.space_now;
+	bool live = bt_direct_resume(vcpu);
+
+	if (live == vcpu->direct.live[space])
+		return;
+	vcpu->direct.live[space] = live;
+	vcpu->series_user[space] = bt_next_series(vcpu);
+}
+
+static bool bt_context_is_direct(const struct bt_vcpu *vcpu)
+{
+	return vcpu->direct.live[vcpu->cpu.space_now] && vcpu->cpu.cpl == 3;
+}
+
 void bt_context_update(struct bt_vcpu *vcpu)
 {
 	const struct x86_cpu *cpu = &vcpu->cpu;
@@ -82,6 +99,8 @@ void bt_context_update(struct bt_vcpu *vcpu)
 		vcpu->context_limit = limit;
 		bt_all_series(vcpu);
 	}
+	if (cpu->cpl == 3)
+		bt_context_direct(vcpu);
 	/* Bits: user, code size 2, 4, 8 as 0, 1, 2; and one that keeps 0 free. */
 	vcpu->epoch = (cpu->cpl == 3 ? vcpu->series_user[cpu->space_now] : vcpu->series_kernel)
 			      << 4 |
@@ -92,6 +111,7 @@ void bt_context_update(struct bt_vcpu *vcpu)
 void bt_context_flush(struct bt_vcpu *vcpu)
 {
 	bt_count(&vcpu->stats.contexts);
+	bt_direct_flush(vcpu);
 	bt_all_series(vcpu);
 	vcpu->kernel_local = false;
 	memset(vcpu->fetched, 0, sizeof(vcpu->fetched));
@@ -105,6 +125,7 @@ void bt_context_switch(struct bt_vcpu *vcpu, unsigned changed, bool kept)
 		return;
 	}
 	if (!kept) {
+		bt_direct_flush_space(vcpu, changed);
 		vcpu->series_user[changed] = bt_next_series(vcpu);
 		memset(vcpu->fetched[changed], 0, sizeof(vcpu->fetched[0]));
 	}
@@ -132,9 +153,9 @@ void bt_context_flush_page(struct bt_vcpu *vcpu, uint64_t linear)
 
 /* ---- blocks ---- */
 
-static uint64_t bt_block_key(uint64_t gpa, unsigned code_bytes)
+static uint64_t bt_block_key(uint64_t gpa, unsigned code_bytes, bool direct)
 {
-	return (gpa ^ (uint64_t)code_bytes << 56) * 0x9e3779b97f4a7c15ull;
+	return (gpa ^ (uint64_t)code_bytes << 56 ^ (uint64_t)direct << 60) * 0x9e3779b97f4a7c15ull;
 }
 
 static struct bt_hash_set *bt_hash_set_of(struct bt_vcpu *vcpu, uint64_t key)
@@ -149,7 +170,7 @@ static uint32_t bt_block_offset(const struct bt_vcpu *vcpu, const struct bt_bloc
 
 static void bt_hash_insert(struct bt_vcpu *vcpu, const struct bt_block *block)
 {
-	uint64_t key = bt_block_key(block->gpa, block->code_bytes);
+	uint64_t key = bt_block_key(block->gpa, block->code_bytes, block->direct);
 	struct bt_hash_set *set = bt_hash_set_of(vcpu, key);
 	unsigned way = vcpu->cache.next_way++ % BT_HASH_WAYS;
 
@@ -217,14 +238,15 @@ void bt_block_poison(struct bt_vcpu *vcpu)
 static struct bt_block *bt_block_lookup(struct bt_vcpu *vcpu, uint64_t gpa)
 {
 	unsigned code_bytes = vcpu->cpu.code_bytes;
-	uint64_t key = bt_block_key(gpa, code_bytes);
+	bool direct = bt_context_is_direct(vcpu);
+	uint64_t key = bt_block_key(gpa, code_bytes, direct);
 	const struct bt_hash_set *set = bt_hash_set_of(vcpu, key);
 
 	for (unsigned i = 0; i < BT_HASH_WAYS && set->way[i].block; i++) {
 		struct bt_block *block = bt_block_at(vcpu, set->way[i].block);
 
 		if (set->way[i].tag == (uint32_t)key && block->gpa == gpa &&
-		    block->code_bytes == code_bytes)
+		    block->code_bytes == code_bytes && block->direct == direct)
 			return block;
 	}
 	return NULL;
@@ -297,6 +319,7 @@ static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const u
 		.page = bt_page_word(bt_engine_of(vcpu), gpa),
 		.stamp = BT_NO_STAMP,
 		.code_bytes = vcpu->cpu.code_bytes,
+		.direct = bt_context_is_direct(vcpu),
 		.count = (uint8_t)count,
 		.len = (uint16_t)len,
 		.gpa = gpa,
@@ -370,7 +393,7 @@ static struct bt_block *bt_block_check(struct bt_vcpu *vcpu, struct bt_block *bl
 static bool bt_block_is_at(const struct bt_vcpu *vcpu, const struct bt_block *block, uint64_t gpa)
 {
 	return block->gpa == gpa && block->code_bytes == vcpu->cpu.code_bytes &&
-	       bt_block_is_trusted(block);
+	       block->direct == bt_context_is_direct(vcpu) && bt_block_is_trusted(block);
 }
 
 /* The slow way: translate RIP, look up by physical address. @hint: see bt_block_find(). */

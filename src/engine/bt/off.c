@@ -12,8 +12,9 @@ static const struct {
 	{ "jit", BT_OFF_JIT },	       { "links", BT_OFF_LINKS },
 	{ "cross", BT_OFF_CROSS },     { "entries", BT_OFF_ENTRIES },
 	{ "flags", BT_OFF_FLAGS },     { "returns", BT_OFF_RETURNS },
-	{ "map", BT_OFF_MAP },	       { "system", BT_OFF_SYSTEM },
-	{ "runs", BT_OFF_RUNS },
+	{ "map", BT_OFF_MAP },	       { "runs", BT_OFF_RUNS },
+	{ "system", BT_OFF_SYSTEM },   { "direct", BT_OFF_DIRECT },
+	{ "direct-wait", BT_OFF_DIRECT_WAIT },
 };
 
 static bool off_find(const char *name, size_t len, uint32_t *ret_bit)

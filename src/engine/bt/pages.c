@@ -42,6 +42,8 @@ int bt_pages_init(struct bt_engine *engine)
 			.gpa = slots[i].gpa,
 			.size = slots[i].size,
 			.hva = slots[i].hva,
+			.fd = slots[i].fd,
+			.fd_offset = slots[i].fd_offset,
 		};
 	if (!engine->ram_count || count > ARRAY_SIZE(engine->ram))
 		return -EINVAL;
@@ -113,6 +115,13 @@ bool bt_sync_all_acked(struct bt_vcpu *vcpu, uint64_t seq)
 	return true;
 }
 
+/* Stores of this vCPU to a page are to be reported from now on. */
+static void bt_protect(struct bt_vcpu *vcpu, gpa_t gpa)
+{
+	x86_tlb_protect(&vcpu->cpu, gpa);
+	bt_direct_protect(vcpu, gpa);
+}
+
 void bt_sync_drain(struct bt_vcpu *vcpu)
 {
 	struct bt_engine *engine = bt_engine_of(vcpu);
@@ -140,7 +149,7 @@ void bt_sync_drain(struct bt_vcpu *vcpu)
 		if (pages[i] & BT_SYNC_CHANGED)
 			bt_jit_close_page(vcpu, pages[i]);
 		else
-			x86_tlb_protect(&vcpu->cpu, pages[i]);
+			bt_protect(vcpu, pages[i]);
 	}
 	atomic_store(&vcpu->sync_acked, seq);
 }
@@ -169,7 +178,7 @@ uint32_t bt_page_make_code(struct bt_vcpu *vcpu, gpa_t gpa)
 		word = (old | BT_PAGE_CODE) & ~BT_PAGE_WRITTEN;
 	} while (!atomic_compare_exchange_weak(page, &old, word));
 	if (old & BT_PAGE_WRITTEN) {
-		x86_tlb_protect(&vcpu->cpu, gpa & ~0xfffull);
+		bt_protect(vcpu, gpa & ~0xfffull);
 		if (engine->vcpu_count > 1)
 			bt_sync_post(engine, vcpu, gpa & ~0xfffull);
 	}

@@ -376,6 +376,7 @@ static bool bt_deliver_open(struct bt_vcpu *vcpu)
 		return false;
 	}
 	cpu->s.activity = X86_RUNNING;
+	bt_direct_sample(vcpu);
 	bt_count(&vcpu->stats.interrupts);
 	bt_doing_set(&vcpu->stats, BT_DOING_DELIVER);
 	x86_deliver_interrupt(cpu, (uint8_t)vector);

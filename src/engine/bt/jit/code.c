@@ -477,6 +477,7 @@ void bt_jit_fini(struct bt_vcpu *vcpu, uint8_t *arena, uint32_t arena_size)
 void bt_jit_flush(struct bt_vcpu *vcpu)
 {
 	vcpu->jit.used = vcpu->jit.first;
+	vcpu->direct.sites = 0;
 	memset(vcpu->jit.map, 0, sizeof(vcpu->jit.map));
 	bt_jit_forget_slots(vcpu);
 	vcpu->jit.slots_used = 0;

@@ -88,7 +88,8 @@ static void emit_address(struct emit *e, const struct emit_op *op, unsigned inde
 
 void emit_op(struct emit *e, const struct emit_op *op)
 {
-	unsigned index = op->kind == EMIT_MEM ? op->index : H_NONE;
+	bool table = op->kind == EMIT_GS_INDEX;
+	unsigned index = op->kind == EMIT_MEM || table ? op->index : H_NONE;
 	unsigned rm = op->kind == EMIT_NO_MODRM || op->kind == EMIT_RIP ? 0 : op->rm;
 	unsigned r = op->reg >> 3 & 1, x = index != H_NONE ? index >> 3 & 1 : 0;
 	unsigned b = rm != H_NONE ? rm >> 3 & 1 : 0;
@@ -100,7 +101,7 @@ void emit_op(struct emit *e, const struct emit_op *op)
 	}
 	if (!emit_room(e))
 		return;
-	if (op->kind == EMIT_GS)
+	if (op->kind == EMIT_GS || table)
 		*e->p++ = 0x65;
 	if (op->vex)
 		emit_vex(e, op, r, x, b);
@@ -108,7 +109,7 @@ void emit_op(struct emit *e, const struct emit_op *op)
 		emit_legacy(e, op, r, x, b);
 	if (op->kind == EMIT_REG) {
 		*e->p++ = (uint8_t)(0xc0 | (op->reg & 7) << 3 | (op->rm & 7));
-	} else if (op->kind == EMIT_MEM || op->kind == EMIT_GS) {
+	} else if (op->kind == EMIT_MEM || op->kind == EMIT_GS || table) {
 		emit_address(e, op, index);
 	} else if (op->kind == EMIT_RIP) {
 		int64_t from;

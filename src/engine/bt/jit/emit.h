@@ -28,6 +28,7 @@ enum emit_rm {
 	EMIT_REG,  /* register rm */
 	EMIT_MEM,  /* [rm + index << scale + disp]; rm and index may be H_NONE */
 	EMIT_GS,   /* gs:[rm + disp]; rm may be H_NONE */
+	EMIT_GS_INDEX, /* gs:[index << scale + disp] */
 	EMIT_RIP,  /* the object at target, relative to RIP */
 };
 

@@ -15,6 +15,7 @@
 
 void bt_jit_thread(struct bt_vcpu *vcpu)
 {
+	bt_direct_thread(vcpu);
 	/* Nothing else in a 64-bit process uses GS. */
 	if (vcpu->jit.on && syscall(SYS_arch_prctl, ARCH_SET_GS, &vcpu->cpu) != 0)
 		vcpu->jit.on = false;
@@ -53,6 +54,7 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 	const struct bt_block *next;
 	bool x87 = jit->x87_loaded;
 	uint32_t epoch = vcpu->epoch;
+	uint64_t fault = BT_DIRECT_NOWHERE;
 	int r;
 
 	cpu->s.rip = jit->rip_page + off;
@@ -65,7 +67,11 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 	bt_doing_set(&vcpu->stats, BT_DOING_HANDLER);
 	if (unlikely(x87) && bt_jit_x87_concerns(insn))
 		bt_jit_x87_save(vcpu);
+	if (unlikely(vcpu->direct.faulted))
+		fault = bt_direct_fault(vcpu, insn);
 	r = insn->exec(cpu, insn);
+	if (unlikely(fault != BT_DIRECT_NOWHERE) && (r == X86_NEXT || r == X86_JUMP))
+		bt_direct_done(vcpu, fault);
 	bt_doing_set(&vcpu->stats, BT_DOING_NATIVE);
 	/* Return addresses on the stack hold for one context. */
 	if (likely(r == X86_NEXT && !cpu->stop_requested && epoch == vcpu->epoch &&
@@ -247,7 +253,8 @@ void bt_jit_close_all(struct bt_vcpu *vcpu)
 
 void bt_jit_replace(struct bt_vcpu *vcpu, struct bt_block *dead, const struct bt_block *by)
 {
-	if (dead != by && dead->gpa == by->gpa && by->code && !bt_block_is_trusted(dead))
+	if (dead != by && dead->gpa == by->gpa && dead->direct == by->direct && by->code &&
+	    !bt_block_is_trusted(dead))
 		close_entry(vcpu, dead, by->code);
 }
 

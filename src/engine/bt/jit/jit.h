@@ -90,6 +90,8 @@ enum bt_off {
 	BT_OFF_RETURNS = 1u << 5, /* returns are indirect branches like others */
 	BT_OFF_MAP = 1u << 6,	  /* each indirect branch goes by the loop */
 	BT_OFF_SYSTEM = 1u << 7,  /* system instructions are left to their handlers */
+	BT_OFF_DIRECT = 1u << 8,  /* nothing runs on the host's MMU: direct.h */
+	BT_OFF_DIRECT_WAIT = 1u << 9, /* all user code does, from the first block on */
 	BT_OFF_RUNS = 1u << 10,  /* each access looks at the TLB */
 };
 

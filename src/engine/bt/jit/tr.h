@@ -67,6 +67,11 @@ struct tr {
 		bool used, save, forward, full;
 	} exit[2];
 	uint8_t *return_point; /* of a call */
+	/* Of a direct block: where an instruction may fault, and then goes on. */
+	struct {
+		bool used, save; /* save: the flags, first */
+		uint8_t *start, *end, *slow, *resume; /* resume: NULL where nothing follows */
+	} access[BT_BLOCK_INSNS];
 	uint8_t *request, *lost, *vector, *vector_back;
 	uint8_t *x87, *x87_back;
 };
@@ -93,6 +98,8 @@ void tr_miss_if(struct tr *t, unsigned i, unsigned cc, uint8_t *retry, bool writ
 void tr_miss_run_if(struct tr *t, unsigned n, unsigned cc, uint8_t *retry);
 void tr_slow_finish(struct tr *t);
 void tr_handler(struct tr *t, unsigned i);
+/* The call that tr_handler() and slow paths make. */
+void tr_handler_call(struct tr *t, unsigned i);
 
 /* ---- tr_memory.c ---- */
 /* Group 1 of the opcode map. */
@@ -133,6 +140,19 @@ void tr_runs_finish(struct tr *t);
 /* ---- translate.c ---- */
 /* Emit one instruction. True: the block ends with it, and its exits are emitted. */
 bool tr_insn(struct tr *t, unsigned i);
+
+/* ---- tr_direct.c: the same in a direct block. Spoils T_1. ---- */
+/* Whether accesses of @i go by the host's MMU. */
+bool tr_direct_is_for(const struct tr *t, unsigned i);
+void tr_direct_operand(struct tr *t, unsigned i);
+void tr_direct_stack(struct tr *t, unsigned i, unsigned base, int32_t disp);
+/* Around what is emitted for @i. */
+void tr_direct_begin(struct tr *t, unsigned i);
+void tr_direct_end(struct tr *t, unsigned i, bool ended);
+/* Slow paths of all accesses. */
+void tr_direct_finish(struct tr *t);
+/* Where the handler of the signal finds them. False: no room. */
+bool tr_direct_sites(struct tr *t);
 
 /* ---- tr_copy.c ---- */
 /* AH CH DH BH can be named only without REX: by registers that need none. */

@@ -66,7 +66,7 @@ void tr_miss_run_if(struct tr *t, unsigned n, unsigned cc, uint8_t *retry)
 				      .insn = run->first, .run = (uint8_t)n, .write = run->write });
 }
 
-static void emit_handler(struct tr *t, unsigned i)
+void tr_handler_call(struct tr *t, unsigned i)
 {
 	emit_lea_rip(&t->e, T_ADDR, &t->block->insn[i]);
 	emit_lea_rip(&t->e, T_1, t->block);
@@ -77,7 +77,7 @@ static void emit_handler(struct tr *t, unsigned i)
 void tr_handler(struct tr *t, unsigned i)
 {
 	tr_flags_spoil(t, i);
-	emit_handler(t, i);
+	tr_handler_call(t, i);
 	t->in_host = t->in_mem = true;
 }
 
@@ -126,7 +126,7 @@ void tr_slow_finish(struct tr *t)
 		for (unsigned k = n; k < end; k++)
 			if (t->slow[k].site)
 				emit_patch_here(&t->e, t->slow[k].site);
-		emit_handler(t, first.insn);
+		tr_handler_call(t, first.insn);
 		if (first.resume)
 			emit_jmp_to(&t->e, first.resume);
 		else /* a branch: its handler does not come back */

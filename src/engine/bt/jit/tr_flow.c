@@ -166,11 +166,16 @@ static void emit_return_point(struct tr *t, unsigned i)
 	t->exit[1].full = true;
 }
 
-/* @reg = RIP of the next instruction, which is the first half of a pair. */
+/* @reg = RIP of the next instruction. */
 static void emit_return_address(struct tr *t, unsigned i, unsigned reg)
 {
 	emit_load_gs(&t->e, reg, GS_VCPU(jit.rip_page));
 	emit_lea(&t->e, reg, reg, (int32_t)t->next_off[i]);
+}
+
+/* It is the first half of a pair. */
+static void emit_half_pair(struct tr *t, unsigned i, unsigned reg)
+{
 	if (pairs(t, i))
 		EMIT(&t->e, .opcode = (uint8_t)(0x50 | (reg & 7)), .kind = EMIT_NO_MODRM,
 		     .rm = (uint8_t)reg);
@@ -186,8 +191,10 @@ static void emit_indirect(struct tr *t, unsigned i, bool call)
 	tr_slow_if(t, i, CC_NE);
 	jit_emit_lookup_epoch(e);
 	tr_slow_if(t, i, CC_NE);
-	if (call)
+	if (call) {
 		emit_return_address(t, i, T_2);
+		emit_half_pair(t, i, T_2);
+	}
 	jit_emit_set_page(e);
 	if (call) {
 		emit_load_gs(e, T_ADDR, GS_VCPU(jit.tmp_host));
@@ -211,8 +218,10 @@ void tr_call(struct tr *t, unsigned i)
 
 	tr_stack_near(t, i, HOST_SP, -8, true);
 	emit_return_address(t, i, T_1);
+	/* It may fault: nothing has changed yet. */
 	EMIT(&t->e, .opcode = 0x89, .w = true, .kind = EMIT_MEM, .reg = T_1, .rm = T_ADDR,
 	     .index = H_NONE, .disp = t->mem_disp);
+	emit_half_pair(t, i, T_1);
 	emit_lea(&t->e, HOST_SP, HOST_SP, -8);
 	if (tr_joins(t, i))
 		return;

@@ -82,8 +82,9 @@ void tr_pop(struct tr *t, unsigned i)
 void tr_leave(struct tr *t, unsigned i)
 {
 	tr_stack(t, i, H_RBP, 0, false);
+	tr_load_mem(&t->e, T_ADDR, T_ADDR); /* which may fault: nothing has changed yet */
 	emit_lea(&t->e, HOST_SP, H_RBP, 8);
-	tr_load_mem(&t->e, H_RBP, T_ADDR);
+	emit_mov_rr(&t->e, H_RBP, T_ADDR);
 }
 
 /*

@@ -165,6 +165,10 @@ void tr_operand(struct tr *t, unsigned i, unsigned len, unsigned align, bool wri
 	bool runs = kind == JIT_COPY || kind == JIT_DIV || kind == JIT_IDIV;
 	const struct tr_run *run = runs ? tr_run_at(t, i) : NULL;
 
+	if (tr_direct_is_for(t, i)) {
+		tr_direct_operand(t, i);
+		return;
+	}
 	if (!later_in_run(t, i, run)) {
 		tr_flags_spoil(t, i);
 		emit_ea(t, i, T_ADDR, true, -(int64_t)t->mem_disp);
@@ -184,6 +188,10 @@ void tr_stack_near(struct tr *t, unsigned i, unsigned base, int32_t disp, bool w
 	const struct tr_run *run =
 		kind == JIT_CALL_REG || kind == JIT_CALL_MEM ? NULL : tr_run_at(t, i);
 
+	if (tr_direct_is_for(t, i)) {
+		tr_direct_stack(t, i, base, disp);
+		return;
+	}
 	if (later_in_run(t, i, run))
 		return;
 	tr_flags_spoil(t, i);

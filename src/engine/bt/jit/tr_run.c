@@ -438,7 +438,9 @@ bool tr_insn_joined(struct tr *t, unsigned i)
 
 	if (!keeps)
 		t->addr_run = TR_NO_RUN;
+	tr_direct_begin(t, i);
 	ended = tr_insn(t, i);
+	tr_direct_end(t, i, ended);
 	if (!keeps || is_joined(t, i))
 		t->addr_run = TR_NO_RUN;
 	for (; slow < t->slow_count; slow++)

@@ -214,6 +214,7 @@ static void tr_block(struct tr *t)
 	emit_entry_rest(t);
 	tr_runs_finish(t);
 	tr_slow_finish(t);
+	tr_direct_finish(t);
 }
 
 /* False: it did not fit, or cannot be done. */
@@ -233,13 +234,13 @@ static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_block *block, b
 	t->e.end = t->e.p + BT_JIT_BLOCK_MAX;
 	t->e.to_exec = jit->exec - jit->code;
 	tr_block(t);
-	return !t->e.full && !t->failed;
+	return !t->e.full && !t->failed && tr_direct_sites(t);
 }
 
 bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_block *block)
 {
 	struct bt_jit *jit = &vcpu->jit;
-	bool no_runs = bt_engine_of(vcpu)->off & BT_OFF_RUNS;
+	bool no_runs = bt_engine_of(vcpu)->off & BT_OFF_RUNS || block->direct;
 	struct tr t;
 
 	if (block->code_bytes != 8)

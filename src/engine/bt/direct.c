@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+/* direct.c - when user code runs on the host's MMU, and what happens when that says no. See direct.h. */
+#include "engine/bt/direct.h"
+
+#include <cpuid.h>
+#include <linux/magic.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+#include <ucontext.h>
+#include <x86intrin.h>
+
+#include "engine/bt/bt_int.h"
+#include "x86/softmmu.h"
+
+/* Over all vCPUs. Each is two mappings at most, and Linux allows a process some 65000. */
+#define EXTENTS_TOTAL 24576u
+#define EXTENTS_MAX   4096u
+
+/* Timer interrupts in a row that find one address space computing. */
+#define HOLD	 4u
+#define HOLD_MAX 4096u
+/* In ticks of the TSC, some 3 GHz. */
+#define FAULT_TICKS  10000u
+#define PERIOD_TICKS (1ull << 30)
+/* What it may cost at first, and then of the time: all, and what gained nothing. */
+#define GRACE_TICKS	  (32ull << 20)
+#define GRACE_WASTE_TICKS (4ull << 20)
+#define SHARE		  4u
+#define SHARE_WASTE	  32u
+
+#define CR3_ADDR 0x000ffffffffff000ull
+
+/* ---- the signal ---- */
+
+/* The vCPU that this thread runs: a handler is given nothing else to find it by. */
+static _Thread_local struct bt_vcpu *running;
+/* The disposition of a signal belongs to the process, and so does what it was before. */
+static struct sigaction before[2];
+
+static const struct bt_direct_site *site_at(const struct bt_direct *d, uint64_t off)
+{
+	uint32_t low = 0, high = d->sites;
+
+	while (low < high) {
+		uint32_t mid = (low + high) / 2;
+
+		if (d->site[mid].end > off)
+			high = mid;
+		else
+			low = mid + 1;
+	}
+	return low < d->sites && d->site[low].start <= off ? &d->site[low] : NULL;
+}
+
+static void pass_on(int sig, siginfo_t *info, void *context)
+{
+	const struct sigaction *old = &before[sig == SIGBUS];
+
+	if (old->sa_flags & SA_SIGINFO)
+		old->sa_sigaction(sig, info, context);
+	else if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN)
+		old->sa_handler(sig);
+	else
+		(void)signal(sig, SIG_DFL); /* and it happens again */
+}
+
+/* Bits of a page fault's error code (SDM vol. 3, 5.7). */
+static void on_fault(int sig, siginfo_t *info, void *context)
+{
+	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+	struct bt_vcpu *vcpu = running;
+	const struct bt_direct_site *site;
+	uint64_t off;
+
+	off = vcpu ? (uint64_t)regs[REG_RIP] - (uintptr_t)vcpu->jit.exec : UINT64_MAX;
+	site = vcpu && off < vcpu->jit.size ? site_at(&vcpu->direct, off) : NULL;
+	if (!site) {
+		pass_on(sig, info, context);
+		return;
+	}
+	vcpu->direct.faulted = true;
+	vcpu->direct.fault_host = info->si_code > 0 && info->si_code != SI_KERNEL ?
+					  (uint64_t)(uintptr_t)info->si_addr : 0;
+	regs[REG_RIP] = (greg_t)((uintptr_t)vcpu->jit.exec + site->slow);
+}
+
+static void take_signals(void)
+{
+	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
+
+	(void)sigaction(SIGSEGV, &action, &before[0]);
+	(void)sigaction(SIGBUS, &action, &before[1]);
+}
+
+/* ---- made and unmade ---- */
+
+/* PEXT is microcode, some 100 cycles, before AMD's family 19h. */
+static bool pext_is_quick(void)
+{
+	unsigned a, b, c, d, family;
+
+	if (!__builtin_cpu_supports("bmi2") || !__get_cpuid(0, &a, &b, &c, &d))
+		return false;
+	if (c == 0x6c65746e) /* GenuineIntel */
+		return true;
+	__cpuid(1, a, b, c, d);
+	family = (a >> 8 & 15) + (a >> 20 & 255);
+	return family >= 0x19;
+}
+
+/* The file is of small pages: a window must be able to end anywhere. */
+static bool ram_is_fit(const struct bt_engine *engine)
+{
+	for (unsigned i = 0; i < engine->ram_count; i++) {
+		struct statfs fs;
+
+		if (engine->ram[i].fd < 0 || fstatfs(engine->ram[i].fd, &fs) < 0 ||
+		    fs.f_type == HUGETLBFS_MAGIC)
+			return false;
+	}
+	return true;
+}
+
+void bt_direct_init(struct bt_vcpu *vcpu)
+{
+	struct bt_engine *engine = bt_engine_of(vcpu);
+	struct bt_direct *d = &vcpu->direct;
+	void *p;
+
+	if (engine->off & BT_OFF_DIRECT || !vcpu->jit.on || !pext_is_quick() || !ram_is_fit(engine))
+		return;
+	d->force = engine->off & BT_OFF_DIRECT_WAIT;
+	d->mask = 511ull << 39;
+	d->room = EXTENTS_TOTAL / engine->vcpu_count;
+	if (d->room > EXTENTS_MAX)
+		d->room = EXTENTS_MAX;
+	d->sites_room = vcpu->jit.size / 16;
+	d->hold = HOLD;
+	p = mmap(NULL, d->room * sizeof(*d->extent) + d->sites_room * sizeof(*d->site),
+		 PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return;
+	d->extent = p;
+	d->site = (struct bt_direct_site *)(void *)(d->extent + d->room);
+	d->able = true;
+	bt_direct_drop(vcpu);
+}
+
+void bt_direct_fini(struct bt_vcpu *vcpu)
+{
+	struct bt_direct *d = &vcpu->direct;
+
+	if (running == vcpu)
+		running = NULL;
+	bt_direct_close(d);
+	if (d->extent)
+		munmap(d->extent,
+		       d->room * sizeof(*d->extent) + d->sites_room * sizeof(*d->site));
+}
+
+void bt_direct_thread(struct bt_vcpu *vcpu)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	sigset_t set;
+
+	if (!vcpu->direct.able || running == vcpu)
+		return;
+	pthread_once(&once, take_signals);
+	sigemptyset(&set);
+	sigaddset(&set, SIGSEGV);
+	sigaddset(&set, SIGBUS);
+	(void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	running = vcpu;
+}
+
+/* ---- when ---- */
+
+static void hold_longer(struct bt_direct *d)
+{
+	d->hold = d->hold * 4 < HOLD_MAX ? d->hold * 4 : HOLD_MAX;
+	d->calm = __rdtsc() + 4 * PERIOD_TICKS;
+}
+
+static void begin(struct bt_vcpu *vcpu, uint64_t cr3)
+{
+	struct bt_direct *d = &vcpu->direct;
+
+	/* Programs that take turns would have it made anew each time. */
+	if (d->ready && d->cr3 != cr3)
+		hold_longer(d);
+	bt_direct_drop(vcpu);
+	d->cr3 = cr3;
+	d->space = vcpu->cpu.space_now;
+	d->ready = true;
+	d->stale = false;
+	d->period_start = __rdtsc();
+	d->cost = d->waste = 0;
+	d->begun++;
+	/* Where nearly all that a program touches is. */
+	(void)bt_direct_open(vcpu, vcpu->cpu.s.gpr[X86_RSP]);
+	(void)bt_direct_open(vcpu, vcpu->cpu.s.rip);
+}
+
+static void give_up(struct bt_direct *d)
+{
+	d->ready = false;
+	d->seen = 0;
+	d->given_up++;
+	hold_longer(d);
+}
+
+/* It costs more than it can gain. */
+static bool is_too_dear(struct bt_direct *d)
+{
+	uint64_t now = __rdtsc(), elapsed = now - d->period_start;
+
+	if (d->cost > elapsed / SHARE + GRACE_TICKS ||
+	    d->waste > elapsed / SHARE_WASTE + GRACE_WASTE_TICKS || d->room - d->count < 4)
+		return true;
+	if (elapsed > PERIOD_TICKS) {
+		d->period_start = now;
+		d->cost = d->waste = 0;
+	}
+	return false;
+}
+
+static void judge(struct bt_direct *d)
+{
+	if (d->ready && !d->force && is_too_dear(d))
+		give_up(d);
+}
+
+bool bt_direct_resume(struct bt_vcpu *vcpu)
+{
+	struct bt_engine *engine = bt_engine_of(vcpu);
+	const struct x86_cpu *cpu = &vcpu->cpu;
+	uint64_t cr3 = cpu->s.cr3 & CR3_ADDR, start;
+	struct bt_direct *d = &vcpu->direct;
+
+	if (!d->able || cpu->cpl != 3 || cpu->code_bytes != 8 || cpu->tlb_mode != X86_TLB_USER ||
+	    atomic_load_explicit(&engine->dirty_on, memory_order_relaxed))
+		return false;
+	if (d->force && (!d->ready || d->cr3 != cr3 || d->room - d->count < 4))
+		begin(vcpu, cr3);
+	if (!d->ready || d->cr3 != cr3)
+		return false;
+	if (d->space != cpu->space_now) {
+		d->space = cpu->space_now;
+		d->stale = true;
+	}
+	if (d->stale) {
+		start = __rdtsc();
+		d->stale = false;
+		bt_direct_revalidate(vcpu);
+		start = __rdtsc() - start;
+		d->cost += start;
+		d->waste += start;
+	}
+	return true;
+}
+
+void bt_direct_flush(struct bt_vcpu *vcpu)
+{
+	vcpu->direct.stale = true;
+}
+
+void bt_direct_flush_space(struct bt_vcpu *vcpu, unsigned space)
+{
+	if (space == vcpu->direct.space)
+		vcpu->direct.stale = true;
+}
+
+void bt_direct_sample(struct bt_vcpu *vcpu)
+{
+	const struct x86_cpu *cpu = &vcpu->cpu;
+	uint64_t cr3 = cpu->s.cr3 & CR3_ADDR;
+	struct bt_direct *d = &vcpu->direct;
+
+	if (!d->able || d->force || cpu->cpl != 3 || cpu->code_bytes != 8)
+		return;
+	if (d->hold > HOLD && __rdtsc() > d->calm) {
+		d->hold /= 2;
+		d->calm += PERIOD_TICKS;
+	}
+	if (cr3 != d->seen_cr3) {
+		d->seen_cr3 = cr3;
+		d->seen = 0;
+		return;
+	}
+	d->seen++;
+	if (!d->ready || d->cr3 != cr3) {
+		if (d->seen >= d->hold)
+			begin(vcpu, cr3);
+	} else {
+		judge(d);
+	}
+}
+
+/* ---- behind the signal ---- */
+
+/* A slot without a window faults without an address: open it by what the instruction names. */
+static uint64_t open_for(struct bt_vcpu *vcpu, const struct x86_insn *insn)
+{
+	uint64_t linear = vcpu->cpu.s.gpr[X86_RSP] - 8;
+
+	(void)bt_direct_open(vcpu, linear);
+	if (!(insn->flags & X86_INSN_MEM))
+		return linear;
+	linear = x86_linear64(&vcpu->cpu, insn);
+	(void)bt_direct_open(vcpu, linear);
+	return linear;
+}
+
+uint64_t bt_direct_fault(struct bt_vcpu *vcpu, const struct x86_insn *insn)
+{
+	struct bt_direct *d = &vcpu->direct;
+	uint64_t linear = bt_direct_linear(d, d->fault_host);
+
+	d->faulted = false;
+	d->faults++;
+	d->cost += FAULT_TICKS;
+	d->waste += FAULT_TICKS;
+	judge(d);
+	if (!d->able)
+		return BT_DIRECT_NOWHERE;
+	return linear != BT_DIRECT_NOWHERE ? linear : open_for(vcpu, insn);
+}
+
+void bt_direct_done(struct bt_vcpu *vcpu, uint64_t linear)
+{
+	struct bt_direct *d = &vcpu->direct;
+	uint64_t start = __rdtsc();
+
+	if (d->ready && !d->stale && d->able && bt_direct_map(vcpu, linear))
+		d->waste -= FAULT_TICKS;
+	d->cost += __rdtsc() - start;
+}

@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * user.c - a program's accesses to its pages, each often enough to be translated, while a kernel
+ * changes what lies under them: rights, frames, large pages, code, what is not an address at all.
+ */
+#include "guest.h"
+
+#define OFTEN 60u
+#define VIRT  (FREE_VIRT + 0x20000000) /* where no large page of low memory looks alike */
+#define LARGE 0x200000ull
+#define EDGE  0x10000000000ull /* of 512 GiB */
+
+typedef word (*op_fn)(word addr, word value);
+
+struct job {
+	op_fn op;
+	word addr, value, result;
+};
+
+static volatile struct {
+	unsigned count;
+	word vector, error, cr2;
+} seen;
+
+extern uint64_t boot_pml4[512];
+
+/* R8: where to go on after a fault. The result is 0x5eed where the access did not happen. */
+#define OP(name, text)                                                                             \
+	static __attribute__((noinline)) word name(word addr, word value)                         \
+	{                                                                                          \
+		word r;                                                                            \
+                                                                                                   \
+		asm volatile("lea 9f(%%rip), %%r8; mov %%rsp, %%r9; mov %%rbp, %%r10;" text        \
+			     "\n9: mov %%r9, %%rsp; mov %%r10, %%rbp"                              \
+			     : "=a"(r)                                                             \
+			     : "D"(addr), "S"(value), "0"(0x5eedul)                                \
+			     : "rcx", "rdx", "rbx", "r8", "r9", "r10", "memory", "cc");    \
+		return r;                                                                          \
+	}
+OP(load, "mov (%%rdi), %%rax;")
+OP(load_byte, "movzbl (%%rdi), %%eax;")
+OP(load_indexed, "mov $3, %%ecx; sub $24, %%rdi; mov (%%rdi, %%rcx, 8), %%rax;")
+OP(load_far, "sub $0x7ffffff0, %%rdi; mov 0x7ffffff0(%%rdi), %%rax;")
+OP(load_bp, "mov %%rdi, %%rbp; mov (%%rbp), %%rax;")
+OP(load_aligned, "movaps (%%rdi), %%xmm0; movq %%xmm0, %%rax;")
+OP(load_unaligned, "movups (%%rdi), %%xmm0; movq %%xmm0, %%rax;")
+OP(add_from, "stc; adc (%%rdi), %%rax;")
+OP(store, "mov %%rsi, (%%rdi); xor %%eax, %%eax;")
+OP(store_immediate, "movq $77, (%%rdi); xor %%eax, %%eax;")
+OP(store_byte, "mov %%sil, (%%rdi); xor %%eax, %%eax;")
+OP(add_locked, "lock; addq $1, (%%rdi); xor %%eax, %%eax;")
+OP(exchange, "xchg %%rsi, (%%rdi); mov %%rsi, %%rax;")
+OP(push, "lea 8(%%rdi), %%rsp; push %%rsi; xor %%eax, %%eax;")
+OP(pop, "mov %%rdi, %%rsp; pop %%rax;")
+OP(leave, "mov %%rdi, %%rbp; leave; mov %%rbp, %%rax;")
+OP(divide, "xor %%edx, %%edx; mov $1000, %%eax; divq (%%rdi);")
+/* A return address at @addr leads on. */
+OP(call_on, "lea 8(%%rdi), %%rsp; call 1f; 1: mov $1, %%eax;")
+OP(call_code, "call *%%rdi;")
+/* Flags that come before an access are still there behind it. */
+OP(keep_flags, "cmp %%rsi, %%rsi; mov (%%rdi), %%rcx; sete %%al; movzbl %%al, %%eax;")
+OP(load_checked, "pushfq; orq $0x40000, (%%rsp); popfq; mov (%%rdi), %%rax;"
+		 "\n9: mov %%r9, %%rsp; pushfq; andq $~0x40000, (%%rsp); popfq; jmp 8f; 8:")
+
+static void on_fault(struct frame *f)
+{
+	seen.count++;
+	seen.vector = f->vector;
+	seen.error = f->error;
+	seen.cr2 = read_cr2();
+	if (f->vector != 1) /* a data breakpoint comes behind the access */
+		f->ip = f->r8;
+	else
+		write_dr6(0);
+}
+
+static word run_job(word p)
+{
+	struct job *job = (struct job *)p;
+
+	for (unsigned i = 0; i < OFTEN; i++)
+		job->result = job->op(job->addr, job->value);
+	return 0;
+}
+
+static word run(op_fn op, word addr, word value)
+{
+	static struct job job;
+
+	seen.count = 0;
+	seen.vector = seen.error = seen.cr2 = ~0ul;
+	job = (struct job){ op, addr, value, 0 };
+	user_call(run_job, (word)&job);
+	return job.result;
+}
+
+#define check_works(op, addr, value, want)                                                         \
+	do {                                                                                       \
+		check_equal(run(op, addr, value), want);                                           \
+		check_equal(seen.count, 0);                                                        \
+	} while (0)
+#define check_faults(op, addr, v, e)                                                               \
+	do {                                                                                       \
+		check_equal(run(op, addr, 1), 0x5eed);                                             \
+		check_equal(seen.count, OFTEN);                                                    \
+		check_equal(seen.vector, v);                                                       \
+		check_equal(seen.error, e);                                                        \
+	} while (0)
+#define check_page_fault(op, addr, e)                                                              \
+	do {                                                                                       \
+		check_faults(op, addr, 14, e);                                                     \
+		check_equal(seen.cr2, addr);                                                       \
+	} while (0)
+
+#define RW (PTE_P | PTE_U | PTE_W)
+#define RO (PTE_P | PTE_U)
+
+static void loads_and_stores(void)
+{
+	word *phys = page_alloc();
+
+	page_map(VIRT, (word)phys, RW);
+	phys[0] = 5;
+	phys[1] = 6;
+	check_works(load, VIRT, 0, 5);
+	check_works(load_byte, VIRT + 8, 0, 6);
+	check_works(load_indexed, VIRT + 8, 0, 6);
+	check_works(load_far, VIRT, 0, 5);
+	check_works(load_bp, VIRT, 0, 5);
+	check_works(load_aligned, VIRT, 0, 5);
+	check_works(load_unaligned, VIRT + 8, 0, 6);
+	check_works(add_from, VIRT, 0, 0x5eed + 6);
+	check_works(pop, VIRT + 8, 0, 6);
+	check_works(leave, VIRT, 0, 5);
+	check_works(divide, VIRT, 0, 200);
+	check_works(keep_flags, VIRT, 3, 1);
+	check_works(store, VIRT, 0x1122334455667788, 0);
+	check_equal(phys[0], 0x1122334455667788);
+	check_works(store_byte, VIRT + 1, 0x99, 0);
+	check_equal(phys[0], 0x1122334455669988);
+	check_works(store_immediate, VIRT, 0, 0);
+	check_equal(phys[0], 77);
+	check_works(add_locked, VIRT, 0, 0);
+	check_equal(phys[0], 77 + OFTEN);
+	check_works(exchange, VIRT, 9, 9);
+	check_works(push, VIRT, 0x77, 0);
+	check_equal(phys[0], 0x77);
+	check_works(call_on, VIRT, 0, 1);
+	check(phys[0] != 0x77);
+}
+
+static const op_fn reads[] = { load, load_indexed, load_far, load_bp, load_aligned, add_from,
+			       pop, leave };
+static const op_fn writes[] = { store, store_immediate, add_locked, exchange, push };
+
+#define EACH(fn, ops) for (const op_fn *fn = ops; fn < ops + sizeof(ops) / sizeof(ops[0]); fn++)
+
+static void rights(void)
+{
+	word *phys = page_alloc();
+	uint64_t *pte = page_map(VIRT, (word)phys, 0);
+
+	EACH(op, reads)
+		check_page_fault(*op, VIRT, 4);
+	EACH(op, writes)
+		check_page_fault(*op, VIRT, 6);
+	page_map(VIRT, (word)phys, PTE_P | PTE_W); /* the kernel's */
+	EACH(op, reads)
+		check_page_fault(*op, VIRT, 5);
+	page_map(VIRT, (word)phys, RO);
+	phys[0] = 41;
+	check_works(load, VIRT, 0, 41);
+	EACH(op, writes)
+		check_page_fault(*op, VIRT, 7);
+	check_equal(phys[0], 41);
+	check_equal(*pte & PTE_D, 0);
+	page_map(VIRT, (word)phys, RW);
+	check_works(load, VIRT, 0, 41);
+	check_equal(*pte & PTE_D, 0);
+	check_works(store, VIRT, 42, 0);
+	check_equal(phys[0], 42);
+	check_equal(*pte & (PTE_A | PTE_D), PTE_A | PTE_D);
+	page_map(VIRT, (word)phys, RO | PTE_A | PTE_D);
+	check_page_fault(store, VIRT, 7);
+	check_works(load, VIRT, 0, 42);
+	page_map(VIRT, 0, 0);
+	check_page_fault(load, VIRT, 4);
+}
+
+/* A copy made at a write, and a frame given to another. */
+static void frames(void)
+{
+	word *one = page_alloc(), *two = page_alloc();
+
+	one[0] = 1;
+	two[0] = 2;
+	for (unsigned i = 0; i < 3; i++) {
+		page_map(VIRT, (word)one, RO);
+		check_works(load, VIRT, 0, 1);
+		page_map(VIRT, (word)two, RW);
+		check_works(load, VIRT, 0, 2);
+		check_works(store, VIRT, 3, 0);
+		check_equal(one[0], 1);
+		check_equal(two[0], 3);
+		two[0] = 2;
+	}
+	/* Without INVLPG, by a write to CR3. */
+	*page_map(VIRT, (word)two, RW) = (word)one | RO;
+	write_cr3(read_cr3());
+	check_works(load, VIRT, 0, 1);
+	check_page_fault(store, VIRT, 7);
+	check_equal(one[0], 1);
+}
+
+static void crossings(void)
+{
+	word *a = page_alloc(), *gap = page_alloc(), *b = page_alloc();
+
+	page_map(VIRT, (word)a, RW);
+	page_map(VIRT + 4096, (word)b, RW);
+	a[511] = 0x1111111111111111;
+	b[0] = 0x2222222222222222;
+	check_works(load, VIRT + 4092, 0, 0x2222222211111111);
+	check_works(store, VIRT + 4092, 0x4444444433333333, 0);
+	check_equal(a[511], 0x3333333311111111);
+	check_equal(b[0], 0x2222222244444444);
+	check_equal(gap[0], 0);
+	page_map(VIRT + 4096, (word)b, RO);
+	check_faults(store, VIRT + 4092, 14, 7);
+	check_equal(seen.cr2, VIRT + 4096);
+	page_map(VIRT + 4096, 0, 0);
+	check_faults(store, VIRT + 4092, 14, 6);
+	check_equal(seen.cr2, VIRT + 4096);
+	check_equal(a[511], 0x3333333311111111);
+	page_map(EDGE - 4096, (word)a, RW);
+	page_map(EDGE, (word)b, RW);
+	check_works(load, EDGE - 4, 0, 0x4444444433333333);
+	check_works(store, EDGE - 4, 0x6666666655555555, 0);
+	check_equal(a[511], 0x5555555511111111);
+	check_equal(b[0], 0x2222222266666666);
+	check_works(load_far, EDGE, 0, 0x2222222266666666);
+}
+
+static void not_addresses(void)
+{
+	word *phys = page_alloc();
+
+	page_map(VIRT, (word)phys, RW);
+	phys[0] = 8;
+	check_works(load, VIRT, 0, 8);
+	check_page_fault(load, 0xffff800000000000, 4);
+	check_page_fault(load, 0xffff800000000000 | VIRT, 4);
+	check_page_fault(store, 0xfffffffffffff000, 6);
+	check_page_fault(load, 0x00007ffffffff000, 4);
+	for (unsigned bit = 47; bit < 64; bit++) {
+		check_faults(load, VIRT | 1ull << bit, 13, 0);
+		check_faults(store, VIRT | 1ull << bit, 13, 0);
+	}
+	check_faults(load, VIRT | 0xffffull << 48, 13, 0);
+	check_faults(load_indexed, 0x0000800000000000, 13, 0);
+	check_faults(load, 0x00007ffffffffffc, 13, 0);
+	check_faults(load_bp, 0x8000000000000000 | VIRT, 12, 0);
+	check_faults(push, 0x0001000000000000 | VIRT, 12, 0);
+	check_faults(pop, 0x0001000000000000 | VIRT, 12, 0);
+	check_works(load, VIRT, 0, 8);
+}
+
+static void alignment(void)
+{
+	word *phys = page_alloc();
+
+	page_map(VIRT, (word)phys, RW);
+	phys[1] = 12;
+	check_works(load_aligned, VIRT, 0, 0);
+	check_faults(load_aligned, VIRT + 8, 13, 0);
+	check_works(load_unaligned, VIRT + 8, 0, 12);
+	write_cr0(read_cr0() | CR0_AM);
+	check_works(load_checked, VIRT + 8, 0, 12);
+	check_faults(load_checked, VIRT + 4, 17, 0);
+	check_works(load, VIRT + 4, 0, 12ull << 32);
+	write_cr0(read_cr0() & ~(word)CR0_AM);
+	check_works(load_checked, VIRT + 4, 0, 12ull << 32);
+}
+
+static void watched(void)
+{
+	word *phys = page_alloc();
+
+	page_map(VIRT, (word)phys, RW);
+	check_works(store, VIRT, 1, 0);
+	write_dr0(VIRT);
+	write_dr7(0x90001); /* eight bytes, written */
+	check_equal(run(store, VIRT, 2), 0);
+	check_equal(seen.count, OFTEN);
+	check_equal(seen.vector, 1);
+	check_works(load, VIRT, 0, 2);
+	check_works(store, VIRT + 8, 2, 0);
+	write_dr7(0x400);
+	check_works(store, VIRT, 3, 0);
+}
+
+/* A 2 MiB page becomes small ones, and INVLPG of any address in it drops all of it. */
+static void large(void)
+{
+	uint64_t *pdpt, *pd, small;
+	char *p = pages_alloc(1024), *other = page_alloc();
+	word base = ((word)p + LARGE - 1) & ~(LARGE - 1);
+
+	page_map(VIRT + LARGE, (word)other, RW);
+	pdpt = (uint64_t *)(boot_pml4[VIRT >> 39] & ~0xfffull);
+	pd = (uint64_t *)(pdpt[0] & ~0xfffull) + (VIRT >> 21 & 511);
+	small = pd[1];
+	for (unsigned i = 0; i < 2; i++) {
+		*(volatile word *)(base + 0x5000) = 50;
+		pd[1] = base | RW | PTE_PS;
+		invlpg((void *)(VIRT + LARGE));
+		check_works(load, VIRT + LARGE + 0x5000, 0, 50);
+		check_works(store, VIRT + LARGE + 0x5000, 51, 0);
+		check_works(load, VIRT + LARGE + 0x1ff000, 0, 0);
+		check_equal(*(volatile word *)(base + 0x5000), 51);
+		write_cr3(read_cr3());
+		check_works(store, VIRT + LARGE + 0x5000, 51, 0);
+		pd[1] = base | RO | PTE_PS;
+		invlpg((void *)(VIRT + LARGE + 0x1ff000));
+		check_page_fault(store, VIRT + LARGE + 0x5000, 7);
+		pd[1] = small;
+		invlpg((void *)(VIRT + LARGE + 0x1fe000));
+		check_page_fault(load, VIRT + LARGE + 0x5000, 4);
+		check_works(store, VIRT + LARGE, 1, 0);
+	}
+}
+
+/* A program that writes its own code, in the same page and by another mapping of it. */
+static void code(void)
+{
+	uint8_t *phys = page_alloc();
+	bool all = true;
+
+	page_map(VIRT, (word)phys, RW);
+	page_map(VIRT + 8 * 4096, (word)phys, RW);
+	phys[0] = 0xb8; /* mov $..., %eax; ret */
+	phys[5] = 0xc3;
+	for (unsigned i = 1; i < 40; i++) {
+		run(store_byte, VIRT + (i & 1 ? 8 * 4096 : 0) + 1, i);
+		all &= !seen.count && run(call_code, VIRT, 0) == i && !seen.count;
+		run(store_byte, VIRT + 0x800, i); /* beside it */
+		all &= !seen.count && phys[0x800] == i && run(call_code, VIRT, 0) == i;
+	}
+	check(all);
+}
+
+int main(void)
+{
+	static const uint8_t vectors[] = { 1, 12, 13, 14, 17 };
+
+	write_cr0((read_cr0() & ~(word)CR0_EM) | CR0_MP);
+	write_cr4(read_cr4() | CR4_OSFXSR);
+	user_open();
+	for (unsigned i = 0; i < sizeof(vectors); i++)
+		trap_set(vectors[i], on_fault);
+	loads_and_stores();
+	rights();
+	frames();
+	crossings();
+	not_addresses();
+	alignment();
+	watched();
+	large();
+	code();
+	return 0;
+}
