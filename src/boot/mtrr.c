@@ -2,9 +2,9 @@
 /*
  * mtrr.c - memory types as a PC's firmware leaves them: SDM vol. 3, "Memory Type Range Registers".
  *
- * Write-back is the default; the hole below 4 GiB, where devices are, is uncacheable, as is the window of
- * a VGA adapter; the firmware's own area is write-protected. A kernel that finds the registers off does
- * without them, and without PAT, and says so.
+ * Write-back is the default; the hole below 4 GiB, where devices are, is uncacheable, as is the
+ * window of a VGA adapter; the firmware's own area is write-protected. A kernel that finds the
+ * registers off does without them, and without PAT, and says so.
  */
 #include "boot/boot.h"
 
