@@ -29,7 +29,8 @@
  *
  * A block is trusted while its stamp equals its page's word; that is one load at block entry.
  * A reported store takes CODE away and starts the next generation: every block of the page is
- * stale then, the page is ordinary data and stores to it are fast. When it is executed again, its
+ * stale then, the page is ordinary data and stores to it are fast. Each vCPU is sent a request, by which
+ * native code knows without that load (jit.h). When it is executed again, its
  * blocks are compared with memory byte by byte and trusted again where they are unchanged. A page
  * whose heat is high mixes code and data; it stays ordinary and its instructions are compared one by one
  * as they execute, until it has cooled down.
