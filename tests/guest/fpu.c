@@ -73,6 +73,32 @@ static void x87_exceptions(void)
 	asm volatile("fninit");
 }
 
+/* The same, often enough to be translated: what may not go on must stop at once, and what went before stays. */
+static void x87_often(void)
+{
+	static const uint64_t zero = 0, half = 0x3fe0000000000000; /* as doubles */
+	static const uint16_t masked = 0x37f, unmasked = 0x37b;
+
+	asm volatile("fninit");
+	for (unsigned i = 0; i < 100; i++) {
+		uint64_t sum = 0;
+		uint16_t sw;
+
+		asm volatile("fld1; faddl %1; fstpl %0" : "=m"(sum) : "m"(half));
+		check_equal(sum, 0x3ff8000000000000);
+		if (i % 4 == 3)
+			write_cr0(read_cr0() | CR0_TS);
+		TRY("fld1; fstp %%st;", : : :);
+		check_equal(fault.happened ? fault.vector : 0, i % 4 == 3 ? 7 : 0);
+		asm volatile("clts");
+		asm volatile("fldcw %0" : : "m"(*(i % 8 == 5 ? &unmasked : &masked)));
+		TRY("fld1; fdivl %0; fwait;", : : "m"(zero) :);
+		check_equal(fault.happened ? fault.vector : 0, i % 8 == 5 ? 16 : 0);
+		asm volatile("fnstsw %0; fninit" : "=m"(sw));
+		check_equal(sw & 4, 4);
+	}
+}
+
 static uint8_t image[4096] __attribute__((aligned(64)));
 
 static void images(void)
@@ -162,6 +188,7 @@ int main(void)
 	device_not_available();
 	sse_exceptions();
 	x87_exceptions();
+	x87_often();
 	images();
 	xsave();
 	return 0;

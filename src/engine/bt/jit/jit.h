@@ -15,7 +15,8 @@
  *
  * Registers. Host RAX RCX RDX RBX RBP RSI RDI R8-R11 are the guest's; host R12 is guest RSP; guest
  * R12-R15 stay in cpu->s; R13-R15 are scratch. GS points at struct x86_cpu. RSP is the host's.
- * Vector registers are either all in the host's registers or all in cpu->s (jit.vec_loaded).
+ * Vector registers are either all in the host's registers or all in cpu->s (jit.vec_loaded); x87 state
+ * likewise, in the host's unit (jit.x87_loaded, x87.c).
  *
  * Flags. The status flags are in the host's flags, in jit.flags (as LAHF and SETO give them), or both.
  * Code of ours that spoils the host's saves them first when an instruction that follows can read
