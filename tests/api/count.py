@@ -19,6 +19,8 @@ WAYS = {
     "interpreted": ["bt,interpret"],
     "without links": ["bt,off=links"],
     "with little": ["bt,off=cross+entries+flags+returns+map+system+runs"],
+    "without the host's page tables": ["bt,off=direct"],
+    "with them at once": ["bt,off=direct-wait"],
     "in a small cache": ["bt", "--bt-cache", "128K"],
 }
 # They look at no clock and take no timer's interrupt.
