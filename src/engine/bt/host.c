@@ -2,6 +2,8 @@
 /* host.c - what the x86 core asks for: memory, ports, clock, MSRs, the local APIC. */
 #include "engine/bt/bt_int.h"
 
+#include <x86intrin.h>
+
 #define BT_MSR_TSC_ADJUST   0x3bu
 #define BT_MSR_APIC_BASE    0x1bu
 #define BT_MSR_TSC_DEADLINE 0x6e0u
@@ -97,10 +99,12 @@ static void bt_op_pio_write(struct x86_cpu *cpu, uint16_t port, unsigned size, u
 	bt_doing_set(&vcpu->stats, old);
 }
 
+/* For RDTSC and RDTSCP; the latter waits for what precedes it (SDM vol. 2). */
 static uint64_t bt_op_rdtsc(struct x86_cpu *cpu)
 {
 	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
 
+	_mm_lfence();
 	return bt_clock_counter(&bt_engine_of(vcpu)->clock) +
 	       atomic_load_explicit(&vcpu->tsc_offset, memory_order_relaxed);
 }

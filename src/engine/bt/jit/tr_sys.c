@@ -210,6 +210,9 @@ static void rdtsc(struct tr *t, unsigned i)
 	tr_flags_spoil(t, i);
 	test_gs(t, GS_CPU(s.cr4), X86_CR4_TSD);
 	tr_slow_if(t, i, CC_NE);
+	/* RDTSCP waits for what precedes it, or CPUs that compare their counters see them go back. */
+	if (t->block->insn[i].exec == x86_op_rdtscp)
+		EMIT(e, .map = 1, .opcode = 0xae, .kind = EMIT_REG, .reg = 5); /* LFENCE */
 	EMIT(e, .map = 1, .opcode = 0x31);
 	shl(e, true, H_RDX, 32);
 	alu_rr(e, 0x09, true, H_RAX, H_RDX);
