@@ -288,13 +288,14 @@ static bool look_up(struct bt_vcpu *vcpu, uint64_t linear, struct page *ret)
 	return true;
 }
 
-/* @e still is what the tables say of its page at @linear. */
+/* @e still is what the tables say of its page at @linear, and its stores need not be reported: where
+ * many pages became code at once, all that a vCPU is told is to flush. */
 static bool still_holds(struct bt_vcpu *vcpu, const struct bt_direct_extent *e, uint64_t linear)
 {
 	struct page page;
 
 	return walk(vcpu, linear, &page) && page.gpa == e->gpa + (linear - e->linear) &&
-	       (page.writable || !e->writable);
+	       (!e->writable || (page.writable && may_write(vcpu, page.gpa)));
 }
 
 /* In [linear, end), which lies in one window. */
