@@ -65,8 +65,9 @@ def main():
     ap.add_argument("--memory", default="256M,1G,6G")
     ap.add_argument("--times", type=int, default=1)
     ap.add_argument("--beyond", type=float, default=60, help="MiB (60)")
-    ap.add_argument("options", nargs="*")
-    args = ap.parse_args()
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    args = ap.parse_args(sys.argv[1:end])
+    options = sys.argv[end + 1:]
     passed = failed = 0
     with tempfile.TemporaryDirectory() as tmp:
         for cpus in map(int, args.cpus.split(",")):
@@ -77,7 +78,7 @@ def main():
                     try:
                         took, mib = boot(run_command(args.sika, args.image, disk, "--engine", args.engine,
                                                 "--cpus", str(cpus), "--memory", memory,
-                                                *args.options), cpus, memory, args.beyond)
+                                                *options), cpus, memory, args.beyond)
                         print(f"ok      {what}: login after {took:.1f} s, {mib:.0f} MiB beyond RAM",
                               flush=True)
                         passed += 1
