@@ -27,11 +27,12 @@
 #define FLAGS_COMPARED (X86_FL_STATUS | X86_FL_DF | X86_FL_AC | X86_FL_ID | X86_FL_NT)
 #define FAULTS_KEPT    35u /* percent of the programs that may end in a fault */
 
-enum way { WAY_CPU, WAY_CORE, WAY_INTERPRET, WAY_NATIVE, WAY_SMALL, WAY_KICKED, WAY_OFF, WAYS };
+enum way { WAY_CPU, WAY_CORE, WAY_INTERPRET, WAY_NATIVE, WAY_SMALL, WAY_KICKED, WAY_OFF, WAY_DIRECT, WAYS };
 
 static const char *const way_names[WAYS] = {
 	"cpu", "core", "engine, interpreting", "engine, translating",
 	"engine, a small cache", "engine, kicked", "engine, less one optimization",
+	"engine, on the MMU of the host",
 };
 
 struct run {
@@ -345,7 +346,7 @@ static void judge(struct run *run, unsigned i, uint64_t number)
 	}
 	for (enum way way = WAY_INTERPRET; way < WAYS; way++) {
 		/* The rarer ways take their turns. */
-		if (way != WAY_NATIVE && (number + i) % 5 != (unsigned)way % 5)
+		if (way != WAY_NATIVE && (number + i) % 6 != (unsigned)way % 6)
 			continue;
 		if (differs(run, p, &run->cpu[i], way, NULL, 0)) {
 			report(run, p, &run->cpu[i], way);
@@ -386,6 +387,7 @@ static bool set_up(struct run *run)
 		[WAY_SMALL] = { .threshold = 0, .cache_bytes = 64 << 10 },
 		[WAY_KICKED] = { .threshold = 0, .cache_bytes = 1 << 20, .kicked = true },
 		[WAY_OFF] = { .threshold = 1, .cache_bytes = 1 << 20, .off_in_turn = true },
+		[WAY_DIRECT] = { .threshold = 0, .cache_bytes = 1 << 20, .off = SEQ_OFF_DIRECT_WAIT },
 	};
 	size_t size = sizeof(*run->cpu) * BATCH;
 

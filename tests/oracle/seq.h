@@ -74,6 +74,7 @@ bool seq_step_run(struct oracle_guest *guest, const struct seq_program *p, struc
 
 /* ---- seq_engine.c ---- */
 struct seq_engine;
+#define SEQ_OFF_DIRECT_WAIT (1u << 9) /* BT_OFF_DIRECT_WAIT: on the host's MMU from the start */
 struct seq_engine_kind {
 	bool interpret;
 	uint32_t threshold; /* executions before a block is translated */

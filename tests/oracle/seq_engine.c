@@ -54,6 +54,8 @@
 #define OFF_BITS      11 /* of enum bt_off */
 #define KICK_US	      20
 
+_Static_assert(SEQ_OFF_DIRECT_WAIT == BT_OFF_DIRECT_WAIT, "the same");
+
 struct seq_engine {
 	struct engine_host host; /* first: the callbacks find the rest */
 	struct seq_engine_kind kind;
