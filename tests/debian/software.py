@@ -174,7 +174,7 @@ def kernel_complaints(guest):
     """Oopses, soft lockups and machine checks are failures even where every program was content."""
     log = guest.ssh("dmesg").stdout.decode(errors="replace")
     return [x for x in log.splitlines()
-            if re.search(r"BUG|Oops|WARNING:|soft lockup|rcu.*stall|mce:.*error|Bad page", x, re.I)]
+            if re.search(r"BUG:|Oops|WARNING:|soft lockup|rcu.*stall|mce: .*[Ee]rror|Bad page", x)]
 
 
 def main():
