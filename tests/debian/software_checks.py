@@ -155,6 +155,7 @@ def python():
         package, _, module = name.partition(".")
         test = f"test_{package}.{module}" if module else f"test_{package}"
         yield Check(f"python {test}", f"python3 -m test --timeout 800 {test} 2>&1",
+                    bad=r"Tests result: .*FAILURE|^FAILED |tests? failed:",
                     skip="Tests result: (NO TEST|SUCCESS, NO TEST)|No module named .test|skipped: ")
 
 
