@@ -15,8 +15,8 @@ passed=0 failed=0 skipped=0
 state=$build/checks
 mkdir -p "$state"
 
-# Words that are names of ours: Nd (asm, mdoc), ExtINT, the mark of VPC images, FPR, IST, DAA.
-words=nd,extint,conectix,fpr,ist,daa
+# Words that are names: Nd (asm, mdoc), ExtINT, the mark of VPC images, FPR, IST, DAA, and a field of user_desc.
+words=nd,extint,conectix,fpr,ist,daa,useable
 
 codespell_check() {
 	git ls-files | grep -v '^tests/fuzz/corpus/' | xargs codespell -q 3 -L $words
