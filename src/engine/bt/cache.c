@@ -12,8 +12,8 @@
 /* Over all vCPUs. A decoded instruction takes 48 bytes; booting Debian touches some 300 000. Code takes
  * half as much again, other tables BT_VCPU_TABLES each, and all together keep within 60 MiB what a machine
  * needs beyond its guest's RAM. */
-#define BT_ARENA_TOTAL (34u << 20)
-#define BT_VCPU_TABLES (3u << 19)
+#define BT_ARENA_TOTAL (33u << 20)
+#define BT_VCPU_TABLES (2u << 20)
 #define BT_ARENA_MIN   (2u << 20)
 /* A waiting guest gives its place away after so many. */
 #define BT_PAUSES 64u
