@@ -7,6 +7,7 @@ of one run more. What is measured:
 
   start     from exec to the guest's first instruction
   boot      Debian with systemd to its login, and what is resident beyond the guest's RAM then
+  kernel    system calls, faults, interrupts and system instructions, one by one (kernel.c)
   programs  classes of work (programs/), one vCPU
   threads   the same work by one thread and by two, two vCPUs
   real      gcc, python3, sqlite3, openssl, xz, node in a Debian with them (real.py)
@@ -22,7 +23,7 @@ import tempfile
 import time
 
 import report
-from machines import APPEND, IMAGE, PROGRAMS, ROOT, first, kvm_opens, linux, qemu_version
+from machines import APPEND, IMAGE, PROGRAMS, ROOT, first, kernel, kvm_opens, linux, qemu_version
 
 sys.path.insert(0, os.path.join(ROOT, "tools"))
 
@@ -101,6 +102,20 @@ def bench_boot(runs):
             report.Row("resident beyond guest RAM at login", "MiB", sizes["bt"], sizes["tcg"])]
 
 
+# ---- what kernels do ----
+
+def bench_kernel(runs):
+    times = {"bt": {}, "tcg": {}}
+    for i in range(runs):
+        for who, found in times.items():
+            progress(f"kernel {i + 1} of {runs}, {who}")
+            r = subprocess.run(kernel(who), stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
+            for name, t in re.findall(r"K (\S+) ([0-9.]+)", r.stdout.decode(errors="replace")):
+                found.setdefault(name, []).append(float(t))
+    # What a machine does not offer it does not time.
+    return [report.Row(name, "ns", ours, times["tcg"].get(name, ())) for name, ours in times["bt"].items()]
+
+
 # ---- programs and threads ----
 
 def programs_initrd(directory):
@@ -161,7 +176,7 @@ def bench_real(runs):
     return real.measure(runs, progress)
 
 
-BENCHES = {"start": bench_start, "boot": bench_boot, "programs": bench_programs,
+BENCHES = {"start": bench_start, "boot": bench_boot, "kernel": bench_kernel, "programs": bench_programs,
            "threads": bench_threads, "real": bench_real}
 
 

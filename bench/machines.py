@@ -9,6 +9,7 @@ SIKA = os.environ.get("SIKA", os.path.join(ROOT, "build", "src", "cli", "sika"))
 IMAGE = os.environ.get("SIKA_IMAGE", os.path.join(ROOT, "out", "debian.img"))
 PROGRAMS = os.path.join(ROOT, "build", "bench", "programs")
 FIRST = os.path.join(ROOT, "build", "bench", "first.elf")
+KERNEL = os.path.join(ROOT, "build", "bench", "kernel.elf")
 APPEND = "root=/dev/vda rw console=ttyS0 quiet"
 
 _qemu = []
@@ -46,6 +47,16 @@ def first(who):
     return [*qemu(), "-M", "microvm", "-bios", "qboot.rom", "-accel", who.replace("qemu-", ""),
             "-m", "512", "-nodefaults", "-nographic", "-no-reboot", "-kernel", FIRST, "-device",
             "isa-debug-exit,iobase=0xf4,iosize=4"]
+
+
+def kernel(who):
+    """The guest that times what kernels do, two CPUs. It ends the machine by the debug exit."""
+    if who == "bt":
+        return [SIKA, "run", "--engine", "bt", "--memory", "64M", "--cpus", "2", "--net", "none",
+                "--debug-exit", "--no-reboot", "--kernel", KERNEL, "--append", "cpus=2"]
+    return [*qemu(), "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "64", "-smp", "2",
+            "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", KERNEL,
+            "-append", "cpus=2", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
 
 
 def linux(who, cpus, memory, initrd, append, disks=(), net=False):
