@@ -144,6 +144,12 @@ struct bt_cache {
 	struct bt_cross cross[1u << BT_CROSS_BITS];
 };
 
+/* How long HLT looks for a request before the thread sleeps, and what that is learned from: run.c. */
+struct bt_poll {
+	uint64_t ns, not_before;
+	uint64_t woke, woke_cpu; /* when it last slept: time, and the thread's own */
+};
+
 struct bt_vcpu;
 /* Tracing: called before each instruction, which makes the vCPU run one at a time. */
 typedef void (*bt_trace_fn)(struct bt_vcpu *vcpu, void *arg);
@@ -170,6 +176,7 @@ struct bt_vcpu {
 	uint64_t fetched[X86_TLB_SPACES + 1][BT_FETCHED_WORDS];
 	uint32_t hot_steps;
 	uint32_t pauses;
+	struct bt_poll poll;
 	bool unhalted;	  /* BT_REQ_UNHALT was taken, no HLT has ended by it */
 	bool irq_waiting; /* the local APIC may have something for us */
 	bool stepping;	  /* one instruction at a time */

@@ -16,6 +16,13 @@
 /* MWAIT may end at any time; memory that another vCPU writes is looked at this often. */
 #define BT_MWAIT_NS 1000000
 
+/* How long a halted CPU is looked after before its thread sleeps. */
+#define BT_POLL_MIN_NS	10000u
+#define BT_POLL_MAX_NS	200000u
+#define BT_POLL_LOOKS	16u
+#define BT_POLL_LOST_NS 100000u
+#define BT_POLL_REST_NS 20000000u
+
 void bt_request(struct bt_vcpu *vcpu, uint32_t bits, bool wake)
 {
 	uint32_t old = atomic_fetch_or(&vcpu->request, bits);
@@ -26,29 +33,95 @@ void bt_request(struct bt_vcpu *vcpu, uint32_t bits, bool wake)
 		syscall(SYS_futex, &vcpu->request, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-/* Until a request other than SYNC, whose sender counts a sleeper as having acknowledged. */
-static void bt_sleep(struct bt_vcpu *vcpu)
+static uint64_t bt_ns(clockid_t id)
+{
+	struct timespec ts;
+
+	clock_gettime(id, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+/* What ends a sleep. The sender of SYNC counts a sleeper as having acknowledged. */
+static bool bt_is_woken(uint32_t word)
+{
+	return word & ~(BT_REQ_SLEEPING | BT_REQ_SYNC);
+}
+
+/*
+ * A CPU that answers another one is woken within microseconds, which is less than it takes the host to put a
+ * thread to sleep and to wake it: so a little time is spent looking.
+ */
+static bool bt_poll(struct bt_vcpu *vcpu, uint64_t start)
+{
+	const struct bt_poll *poll = &vcpu->poll;
+
+	if (!poll->ns || start < poll->not_before)
+		return false;
+	do {
+		for (unsigned i = 0; i < BT_POLL_LOOKS; i++) {
+			if (bt_is_woken(atomic_load_explicit(&vcpu->request, memory_order_relaxed)))
+				return true;
+			__builtin_ia32_pause();
+		}
+	} while (bt_ns(CLOCK_MONOTONIC) - start < poll->ns);
+	return false;
+}
+
+/* What looking was worth, or would have been: longer next time, or not at all. */
+static void bt_poll_learn(struct bt_poll *poll, uint64_t slept_ns)
+{
+	if (slept_ns > BT_POLL_MAX_NS)
+		poll->ns = 0;
+	else if (slept_ns > poll->ns)
+		poll->ns = MIN(MAX(2 * poll->ns, BT_POLL_MIN_NS), BT_POLL_MAX_NS);
+}
+
+/* Where the thread had to share its processor of the host since it woke up, the one that is to wake it may
+ * be who waits for that: no looking for a while. */
+static void bt_poll_share(struct bt_poll *poll, uint64_t now)
+{
+	uint64_t awake = now - poll->woke;
+	uint64_t ran = bt_ns(CLOCK_THREAD_CPUTIME_ID) - poll->woke_cpu;
+
+	if (awake > ran && awake - ran > BT_POLL_LOST_NS + awake / 16)
+		poll->not_before = now + BT_POLL_REST_NS;
+}
+
+/* On the request word, until a request. */
+static void bt_wait(struct bt_vcpu *vcpu)
 {
 	const struct timespec mwait = { .tv_nsec = BT_MWAIT_NS };
 	bool timed = vcpu->cpu.monitor_gpa != ~0ull;
 	uint32_t word = 0;
+	long r = 0;
+
+	if (!atomic_compare_exchange_strong(&vcpu->request, &word, BT_REQ_SLEEPING))
+		return;
+	bt_poll_share(&vcpu->poll, bt_ns(CLOCK_MONOTONIC));
+	word = BT_REQ_SLEEPING;
+	while (!bt_is_woken(word) && !(timed && r)) {
+		r = syscall(SYS_futex, &vcpu->request, FUTEX_WAIT_PRIVATE, word,
+			    timed ? &mwait : NULL, NULL, 0);
+		word = atomic_load(&vcpu->request);
+	}
+	atomic_fetch_and(&vcpu->request, ~BT_REQ_SLEEPING);
+	if (timed && !bt_is_woken(word))
+		vcpu->cpu.s.activity = X86_RUNNING;
+	vcpu->poll.woke = bt_ns(CLOCK_MONOTONIC);
+	vcpu->poll.woke_cpu = bt_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
+/* Until a request. */
+static void bt_sleep(struct bt_vcpu *vcpu)
+{
+	uint64_t start = bt_ns(CLOCK_MONOTONIC);
 
 	bt_count(&vcpu->stats.halts);
 	bt_doing_set(&vcpu->stats, BT_DOING_HALT);
 	bt_guest_leave(vcpu);
-	if (atomic_compare_exchange_strong(&vcpu->request, &word, BT_REQ_SLEEPING)) {
-		long r = 0;
-
-		word = BT_REQ_SLEEPING;
-		while (!(word & ~(BT_REQ_SLEEPING | BT_REQ_SYNC)) && !(timed && r)) {
-			r = syscall(SYS_futex, &vcpu->request, FUTEX_WAIT_PRIVATE, word,
-				    timed ? &mwait : NULL, NULL, 0);
-			word = atomic_load(&vcpu->request);
-		}
-		atomic_fetch_and(&vcpu->request, ~BT_REQ_SLEEPING);
-		if (timed && !(word & ~(BT_REQ_SLEEPING | BT_REQ_SYNC)))
-			vcpu->cpu.s.activity = X86_RUNNING;
-	}
+	if (!bt_poll(vcpu, start))
+		bt_wait(vcpu);
+	bt_poll_learn(&vcpu->poll, bt_ns(CLOCK_MONOTONIC) - start);
 	bt_guest_enter(vcpu);
 	bt_doing_set(&vcpu->stats, BT_DOING_LOOP);
 }
