@@ -433,11 +433,13 @@ int x86_fetch_address(struct x86_cpu *cpu, uint64_t *ret_linear, uint64_t *ret_g
 }
 
 /* Bytes at @rip up to the end of its page or of the code segment; 0: cpu->fault is set. */
-static unsigned fetch_in_page(struct x86_cpu *cpu, uint64_t rip, uint8_t *buf, unsigned max)
+static unsigned fetch_in_page(struct x86_cpu *cpu, uint64_t rip, uint8_t *buf, unsigned max,
+			      const uint8_t **ret_host)
 {
 	struct x86_part part;
 	uint64_t linear = 0, room;
 
+	*ret_host = NULL;
 	if (code_linear(cpu, rip, &linear) != X86_NEXT ||
 	    map_fetch(cpu, linear, &part) != X86_NEXT)
 		return 0;
@@ -445,6 +447,7 @@ static unsigned fetch_in_page(struct x86_cpu *cpu, uint64_t rip, uint8_t *buf, u
 	if (cpu->code_bytes != 8 && cpu->s.seg[X86_CS].limit - rip < room)
 		room = cpu->s.seg[X86_CS].limit - rip + 1;
 	part.len = room < max ? (unsigned)room : max;
+	*ret_host = part.host;
 	if (part.host)
 		memcpy(buf, part.host, part.len);
 	else
@@ -452,25 +455,27 @@ static unsigned fetch_in_page(struct x86_cpu *cpu, uint64_t rip, uint8_t *buf, u
 	return part.len;
 }
 
-int x86_fetch_bytes(struct x86_cpu *cpu, uint8_t *buf, unsigned max)
+int x86_fetch_bytes(struct x86_cpu *cpu, uint8_t *buf, unsigned max, const uint8_t *ret_host[2])
 {
-	unsigned n = fetch_in_page(cpu, cpu->s.rip, buf, max);
+	unsigned n = fetch_in_page(cpu, cpu->s.rip, buf, max, &ret_host[0]);
 	uint64_t next = cpu->s.rip + n;
 
+	ret_host[1] = NULL;
 	if (n == 0 || n == max)
 		return (int)n;
-	return (int)(n + fetch_in_page(cpu, next, buf + n, max - n));
+	return (int)(n + fetch_in_page(cpu, next, buf + n, max - n, &ret_host[1]));
 }
 
 /* The next page is touched only where the instruction reaches into it. */
 int x86_fetch_insn(struct x86_cpu *cpu, struct x86_insn *insn)
 {
+	const uint8_t *host;
 	uint8_t buf[15];
 	unsigned have = 0, more;
 	int len;
 
 	do {
-		more = fetch_in_page(cpu, cpu->s.rip + have, buf + have, sizeof(buf) - have);
+		more = fetch_in_page(cpu, cpu->s.rip + have, buf + have, sizeof(buf) - have, &host);
 		if (!more)
 			return 0;
 		have += more;

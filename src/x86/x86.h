@@ -229,8 +229,9 @@ int x86_translate(struct x86_cpu *cpu, uint64_t linear, unsigned access, uint64_
  */
 int x86_fetch_address(struct x86_cpu *cpu, uint64_t *ret_linear, uint64_t *ret_gpa);
 /* Copy up to @max (<= 15) code bytes at RIP, as far as they can be fetched without fault. Returns
- * how many; 0 with cpu->fault set when not even the first can. */
-int x86_fetch_bytes(struct x86_cpu *cpu, uint8_t *buf, unsigned max);
+ * how many; 0 with cpu->fault set when not even the first can. *ret_host: where they lie, and where those
+ * of the next page do; NULL: not in RAM, or not touched. */
+int x86_fetch_bytes(struct x86_cpu *cpu, uint8_t *buf, unsigned max, const uint8_t *ret_host[2]);
 
 /* Must follow each change of translation from outside. */
 void x86_tlb_flush(struct x86_cpu *cpu);

@@ -58,7 +58,7 @@
 #define BT_MAP_BITS    13
 #define BT_HASH_BITS   14
 #define BT_HASH_WAYS   8u
-#define BT_CROSS_BITS  8
+#define BT_CROSS_BITS  12
 #define BT_SYNC_RING   64u
 #define BT_FETCHED_WORDS 64u
 
@@ -121,8 +121,10 @@ struct bt_block {
  * decoded from: good as long as a fetch gives the same bytes. */
 struct bt_cross {
 	uint64_t rip;
+	uint32_t epoch; /* in which it is known where its bytes lie; 0: it is not */
 	uint8_t code_bytes;
 	uint8_t bytes[15];
+	const uint8_t *host[2]; /* its bytes, and those in the next page */
 	struct x86_insn insn;
 };
 
@@ -295,9 +297,8 @@ void bt_cache_flush(struct bt_vcpu *vcpu);
 struct bt_block *bt_block_find(struct bt_vcpu *vcpu, uint32_t hint, bool *ret_again);
 /* The rest of the block being executed was overwritten: leave it behind this instruction. */
 void bt_block_poison(struct bt_vcpu *vcpu);
-/* Instruction at RIP from @bytes, through the cache of single instructions. */
-int bt_cross_decode(struct bt_vcpu *vcpu, const uint8_t *bytes, unsigned avail,
-		    const struct x86_insn **ret);
+/* Code of the page of @linear was fetched in this context, behind x86_fetch_address() or the like. */
+void bt_context_note_fetch(struct bt_vcpu *vcpu, uint64_t linear);
 /* Recompute the fetch context after anything that may have changed it. */
 void bt_context_update(struct bt_vcpu *vcpu);
 void bt_context_flush(struct bt_vcpu *vcpu);
@@ -316,6 +317,12 @@ static inline bool bt_block_is_trusted(const struct bt_block *block)
 	 * sees the new bytes. */
 	return block->stamp == atomic_load_explicit(block->page, memory_order_acquire);
 }
+
+/* ---- cross.c: instructions that no block holds ---- */
+/* At RIP, where it crosses a page, was executed in this context and has not changed; else NULL. */
+const struct x86_insn *bt_cross_find(struct bt_vcpu *vcpu);
+/* At RIP, fetched. NULL: it cannot be, or is undefined. */
+const struct x86_insn *bt_cross_fetch(struct bt_vcpu *vcpu);
 
 /* ---- stats.c: see engine_ops ---- */
 struct engine_stats *bt_stats_begin(struct engine *engine);

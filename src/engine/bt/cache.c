@@ -139,6 +139,13 @@ static uint64_t *bt_fetched_word(struct bt_vcpu *vcpu, uint64_t linear)
 	return &vcpu->fetched[space][(linear >> 18) % BT_FETCHED_WORDS];
 }
 
+void bt_context_note_fetch(struct bt_vcpu *vcpu, uint64_t linear)
+{
+	if (vcpu->cpu.cpl < 3 && !vcpu->cpu.fetch_global)
+		vcpu->kernel_local = true;
+	*bt_fetched_word(vcpu, linear) |= 1ull << (linear >> 12 & 63);
+}
+
 /* Most pages that are unmapped hold data: nothing was fetched from them in this series. Global pages
  * of the lower half would be of all spaces. */
 void bt_context_flush_page(struct bt_vcpu *vcpu, uint64_t linear)
@@ -413,16 +420,17 @@ static struct bt_block *bt_block_find_gpa(struct bt_vcpu *vcpu, uint32_t hint, b
 	host = bt_ram_host(bt_engine_of(vcpu), gpa);
 	if (!host)
 		return NULL;
-	if (cpu->cpl < 3 && !cpu->fetch_global)
-		vcpu->kernel_local = true;
-	*bt_fetched_word(vcpu, linear) |= 1ull << (linear >> 12 & 63);
+	bt_context_note_fetch(vcpu, linear);
 	/* What was there before the context changed is mostly there still. */
 	slot = bt_map_slot(vcpu, cpu->s.rip);
 	if (!hint && slot->rip == cpu->s.rip)
 		hint = slot->block;
 	block = bt_block_at(vcpu, hint);
-	if (!hint || !bt_block_is_at(vcpu, block, gpa))
-		block = bt_block_check(vcpu, bt_block_lookup(vcpu, gpa), gpa, host);
+	if (!hint || !bt_block_is_at(vcpu, block, gpa)) {
+		block = bt_block_lookup(vcpu, gpa);
+		if (!block || !bt_block_is_trusted(block))
+			block = bt_block_check(vcpu, block, gpa, host);
+	}
 	if (!block)
 		return NULL;
 	/* All of it must be inside the code segment; the instruction that is not runs alone. */
@@ -454,37 +462,11 @@ struct bt_block *bt_block_find(struct bt_vcpu *vcpu, uint32_t hint, bool *ret_ag
 		if (likely(bt_block_is_trusted(block)))
 			return block;
 	}
-	doing = bt_doing_set(&vcpu->stats, BT_DOING_FIND);
 	bt_count(&vcpu->stats.map_misses);
+	if ((cpu->s.rip & 4095) > 4096 - 15 && bt_cross_find(vcpu))
+		return NULL;
+	doing = bt_doing_set(&vcpu->stats, BT_DOING_FIND);
 	found = bt_block_find_gpa(vcpu, hint, ret_again);
 	bt_doing_set(&vcpu->stats, doing);
 	return found;
-}
-
-/* ---- single instructions ---- */
-
-int bt_cross_decode(struct bt_vcpu *vcpu, const uint8_t *bytes, unsigned avail,
-		    const struct x86_insn **ret)
-{
-	struct x86_cpu *cpu = &vcpu->cpu;
-	uint64_t rip = cpu->s.rip;
-	struct bt_cross *cross =
-		&vcpu->cache.cross[(rip ^ rip >> BT_CROSS_BITS) & ((1u << BT_CROSS_BITS) - 1)];
-	int r;
-
-	if (cross->code_bytes == cpu->code_bytes && cross->rip == rip &&
-	    cross->insn.len <= avail && memcmp(cross->bytes, bytes, cross->insn.len) == 0) {
-		*ret = &cross->insn;
-		return cross->insn.len;
-	}
-	cross->code_bytes = 0;
-	r = x86_decode(bytes, avail, cpu->code_bytes, &cross->insn);
-	if (r > 0) {
-		x86_insn_restrict(cpu, &cross->insn);
-		cross->code_bytes = cpu->code_bytes;
-		cross->rip = rip;
-		memcpy(cross->bytes, bytes, (size_t)r);
-		*ret = &cross->insn;
-	}
-	return r;
 }

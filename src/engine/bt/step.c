@@ -21,11 +21,12 @@ static void bt_step_plain(struct bt_vcpu *vcpu)
 	struct x86_cpu *cpu = &vcpu->cpu;
 	const struct x86_insn *insn;
 	uint64_t rip = cpu->s.rip;
-	uint8_t bytes[15];
-	int avail, result;
+	int result;
 
-	avail = x86_fetch_bytes(cpu, bytes, sizeof(bytes));
-	if (avail <= 0 || bt_cross_decode(vcpu, bytes, (unsigned)avail, &insn) <= 0) {
+	insn = bt_cross_find(vcpu);
+	if (!insn)
+		insn = bt_cross_fetch(vcpu);
+	if (!insn) {
 		(void)x86_step(cpu); /* finds out which fault it is, and delivers it */
 		bt_count_add(&vcpu->stats.insns, cpu->retired);
 		return;

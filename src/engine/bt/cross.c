@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * cross.c - single instructions that no block holds, remembered.
+ *
+ * Mostly those that cross a page, about one per page of code, so that it matters what they cost. Where one
+ * was fetched from RAM, the place of its bytes is known as long as the fetch context lasts (bt_int.h: both
+ * pages are noted as fetched), and to compare them there is all that executing it again takes.
+ */
+#include <string.h>
+
+#include "engine/bt/bt_int.h"
+
+static struct bt_cross *cross_at(struct bt_vcpu *vcpu)
+{
+	/* The low bits of all of them are much the same. */
+	uint64_t hash = vcpu->cpu.s.rip * 0x9e3779b97f4a7c15ull;
+
+	return &vcpu->cache.cross[hash >> (64 - BT_CROSS_BITS)];
+}
+
+const struct x86_insn *bt_cross_find(struct bt_vcpu *vcpu)
+{
+	const struct bt_cross *cross = cross_at(vcpu);
+	unsigned room;
+
+	if (cross->rip != vcpu->cpu.s.rip || cross->epoch != vcpu->epoch)
+		return NULL;
+	room = 4096 - ((uintptr_t)cross->host[0] & 4095);
+	if (memcmp(cross->bytes, cross->host[0], room) != 0 ||
+	    memcmp(cross->bytes + room, cross->host[1], cross->insn.len - room) != 0)
+		return NULL;
+	return &cross->insn;
+}
+
+/* It lies in @host, and goes on in the next page. */
+static void cross_note(struct bt_vcpu *vcpu, struct bt_cross *cross, const uint8_t *const host[2])
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+	uint64_t linear, gpa;
+
+	cross->epoch = 0;
+	if (cpu->code_bytes != 8 || !host[0] || !host[1] ||
+	    cross->insn.len <= 4096 - ((uintptr_t)host[0] & 4095))
+		return;
+	/* Each behind its fetch; the second page was the last. */
+	bt_context_note_fetch(vcpu, cpu->s.rip + 15);
+	if (x86_fetch_address(cpu, &linear, &gpa) == X86_FAULT)
+		return;
+	bt_context_note_fetch(vcpu, linear);
+	cross->host[0] = host[0];
+	cross->host[1] = host[1];
+	cross->epoch = vcpu->epoch;
+}
+
+const struct x86_insn *bt_cross_fetch(struct bt_vcpu *vcpu)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+	struct bt_cross *cross = cross_at(vcpu);
+	const uint8_t *host[2];
+	uint8_t bytes[15];
+	int avail, r;
+
+	avail = x86_fetch_bytes(cpu, bytes, sizeof(bytes), host);
+	if (avail <= 0)
+		return NULL;
+	if (cross->code_bytes != cpu->code_bytes || cross->rip != cpu->s.rip ||
+	    cross->insn.len > avail || memcmp(cross->bytes, bytes, cross->insn.len) != 0) {
+		cross->code_bytes = 0;
+		cross->epoch = 0;
+		r = x86_decode(bytes, (size_t)avail, cpu->code_bytes, &cross->insn);
+		if (r <= 0)
+			return NULL;
+		x86_insn_restrict(cpu, &cross->insn);
+		cross->code_bytes = cpu->code_bytes;
+		cross->rip = cpu->s.rip;
+		memcpy(cross->bytes, bytes, (size_t)r);
+	}
+	cross_note(vcpu, cross, host);
+	return &cross->insn;
+}
