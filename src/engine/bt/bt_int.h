@@ -55,7 +55,7 @@
 
 #define BT_BLOCK_INSNS 32u
 #define BT_BLOCK_BYTES 192u
-#define BT_MAP_BITS    13
+#define BT_MAP_BITS    15
 #define BT_HASH_BITS   14
 #define BT_HASH_WAYS   8u
 #define BT_CROSS_BITS  12
@@ -321,6 +321,9 @@ static inline bool bt_block_is_trusted(const struct bt_block *block)
 /* ---- cross.c: instructions that no block holds ---- */
 /* At RIP, where it crosses a page, was executed in this context and has not changed; else NULL. */
 const struct x86_insn *bt_cross_find(struct bt_vcpu *vcpu);
+/* Behind the last instruction of a block that one follows which crosses the page: execute that one too, if
+ * it is found. */
+int bt_exec_cross(struct x86_cpu *cpu, const struct x86_insn *insn);
 /* At RIP, fetched. NULL: it cannot be, or is undefined. */
 const struct x86_insn *bt_cross_fetch(struct bt_vcpu *vcpu);
 

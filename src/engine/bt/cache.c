@@ -13,7 +13,7 @@
  * half as much again, other tables BT_VCPU_TABLES each, and all together keep within 60 MiB what a machine
  * needs beyond its guest's RAM. */
 #define BT_ARENA_TOTAL (33u << 20)
-#define BT_VCPU_TABLES (2u << 20)
+#define BT_VCPU_TABLES (4u << 20)
 #define BT_ARENA_MIN   (2u << 20)
 /* A waiting guest gives its place away after so many. */
 #define BT_PAUSES 64u
@@ -301,6 +301,15 @@ static unsigned bt_block_decode(const struct x86_cpu *cpu, const uint8_t *bytes,
 	return count;
 }
 
+/* Behind it lies an instruction that may cross into the next page. */
+static bool bt_block_goes_on(const struct bt_block *block)
+{
+	unsigned left = 4096 - (block->gpa & 4095) - block->len;
+
+	return left && left < 15 && block->count < BT_BLOCK_INSNS &&
+	       !(block->insn[block->count - 1].flags & X86_INSN_ENDS);
+}
+
 /* NULL when the first instruction does not fit the page or is undefined. */
 static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const uint8_t *host)
 {
@@ -334,7 +343,9 @@ static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const u
 		.bytes = (uint8_t *)&block->insn[count + 1],
 	};
 	memcpy(block->insn, insn, count * sizeof(insn[0]));
-	block->insn[count] = (struct x86_insn){ .exec = bt_exec_end };
+	block->insn[count] = (struct x86_insn){
+		.exec = bt_block_goes_on(block) ? bt_exec_cross : bt_exec_end
+	};
 	memcpy((uint8_t *)&block->insn[count + 1], bytes, len);
 	bt_hash_insert(vcpu, block);
 	cache->used += (uint32_t)need;

@@ -78,3 +78,27 @@ const struct x86_insn *bt_cross_fetch(struct bt_vcpu *vcpu)
 	cross_note(vcpu, cross, host);
 	return &cross->insn;
 }
+
+int bt_exec_cross(struct x86_cpu *cpu, const struct x86_insn *end)
+{
+	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
+	const struct x86_insn *insn = bt_cross_find(vcpu);
+	uint64_t rip = cpu->s.rip;
+	int result;
+
+	if (!insn)
+		return X86_JUMP;
+	bt_count(&vcpu->stats.steps);
+	vcpu->current = NULL; /* it is not of the block */
+	cpu->s.interrupt_shadow = 0;
+	cpu->s.rip = rip + insn->len;
+	result = insn->exec(cpu, insn);
+	bt_count_add(&vcpu->stats.insns, bt_is_retired(cpu, result));
+	if (result == X86_NEXT || result == X86_JUMP)
+		return cpu->s.interrupt_shadow ? X86_STOP : X86_JUMP;
+	if (result == X86_FAULT)
+		bt_deliver(vcpu, rip, rip + insn->len);
+	else if (result == X86_REPEAT)
+		cpu->s.rip = rip;
+	return X86_STOP;
+}

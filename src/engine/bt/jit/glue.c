@@ -81,10 +81,11 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 	}
 	if (jit->x87_loaded)
 		bt_jit_x87_save(vcpu);
-	/* The rest of the block is not executed. */
+	/* The rest of the block is not executed. What bt_exec_cross() did it has counted. */
 	if (unlikely(bt_engine_of(vcpu)->count_insns))
-		bt_count_add(&vcpu->stats.insns, (uint64_t)(insn - block->insn) +
-							 bt_is_retired(cpu, r) - block->count);
+		bt_count_add(&vcpu->stats.insns,
+			     MIN((uint64_t)(insn - block->insn) + bt_is_retired(cpu, r),
+				 block->count) - block->count);
 	jit->insn = insn;
 	jit->result = r;
 	next = jit->single ? NULL : bt_native_next(vcpu);

@@ -74,7 +74,7 @@ struct bt_vcpu;
 struct bt_block;
 struct x86_insn;
 
-#define BT_JIT_MAP_BITS	 12
+#define BT_JIT_MAP_BITS	 15
 #define BT_JIT_SLOTS	 (1u << 15)
 #define BT_JIT_PAGE_BITS 12
 #define BT_JIT_RUNS	 8u /* in a block */

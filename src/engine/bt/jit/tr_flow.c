@@ -137,6 +137,12 @@ void tr_end(struct tr *t)
 {
 	unsigned last = t->block->count - 1u;
 
+	if (t->block->insn[last + 1].exec == bt_exec_cross) {
+		t->next_off[last + 1] = t->next_off[last];
+		tr_handler(t, last + 1);
+		EMIT(&t->e, .map = 1, .opcode = 0x0b); /* it does not come back */
+		return;
+	}
 	exit_here(t, 0, t->next_off[last]);
 	t->exit[0].full = t->block->insn[last].flags & X86_INSN_ENDS;
 }

@@ -69,6 +69,8 @@ bool bt_jit_x87_concerns(const struct x86_insn *insn)
 {
 	uint8_t op = insn->opcode;
 
+	if (insn->exec == bt_exec_cross) /* any instruction */
+		return true;
 	if (insn->flags & X86_INSN_VEX)
 		return false;
 	if (insn->map == 0)
