@@ -74,6 +74,120 @@ static void syscalls(void)
 	wrmsr(EFER, rdmsr(EFER) | EFER_SCE);
 }
 
+/*
+ * The same so often that it is translated, with what may change in between: flags, the entry, the mask, the
+ * selectors. Noted by the entries: which it is, RFLAGS, CS, SS, RCX, R11.
+ */
+word hot_seen[6];
+extern char hot_entry_1[], hot_entry_2[];
+asm(".macro hot_entry n\n"
+    ".globl hot_entry_\\n\n"
+    "hot_entry_\\n:\n"
+    "	mov %rsp, %r8\n"
+    "	mov tss_stack0(%rip), %rsp\n"
+    "	lea -256(%rsp), %rsp\n" /* user_leave() wants what is there */
+    "	pushf\n"
+    "	pop %rax\n"
+    "	mov %rax, hot_seen+8(%rip)\n"
+    "	movq $\\n, hot_seen(%rip)\n"
+    "	mov %cs, %eax\n"
+    "	mov %rax, hot_seen+16(%rip)\n"
+    "	mov %ss, %eax\n"
+    "	mov %rax, hot_seen+24(%rip)\n"
+    "	mov %rcx, hot_seen+32(%rip)\n"
+    "	mov %r11, hot_seen+40(%rip)\n"
+    "	push %r8\n"
+    "	push %rcx\n"
+    "	push %r11\n"
+    "	cld\n"
+    "	call hot_kernel\n"
+    "	pop %r11\n"
+    "	pop %rcx\n"
+    "	pop %rsp\n"
+    "	sysretq\n"
+    ".endm\n"
+    "hot_entry 1\n"
+    "hot_entry 2\n");
+
+#define HOT_MASK (FL_IF | FL_TF | FL_DF | FL_AC)
+#define HOT_STAR (0x18ull << 32 | 0x23ull << 48)
+
+static word hot_mask = HOT_MASK;
+static unsigned hot_entry = 1;
+word hot_kernel(word n); /* from the entries */
+
+/* What the next call meets. Called now and then: most calls follow another that changed nothing. */
+word hot_kernel(word n)
+{
+	switch (n % 97) {
+	case 41:
+		hot_entry = 3 - hot_entry;
+		wrmsr(LSTAR, (word)(hot_entry == 1 ? hot_entry_1 : hot_entry_2));
+		break;
+	case 53:
+		hot_mask = FL_IF | FL_TF | FL_CF | FL_ZF; /* AC stays on */
+		wrmsr(SFMASK, hot_mask);
+		break;
+	case 60:
+		hot_mask = HOT_MASK;
+		wrmsr(SFMASK, hot_mask);
+		break;
+	case 70:
+		wrmsr(STAR, (uint64_t)SEL_FREE << 32 | 0x23ull << 48);
+		break;
+	case 75:
+		wrmsr(STAR, HOT_STAR);
+		break;
+	case 80: /* another epoch of code */
+		write_cr3(read_cr3());
+		break;
+	}
+	return n ^ 0x5a5a;
+}
+
+static word hot_user(word rounds)
+{
+	unsigned wrong = 0;
+
+	for (word n = 1; n <= rounds; n++) {
+		word x = n * 0x9e3779b97f4a7c15ul >> 40, r = 0, rcx, after, cs, ss, back;
+		word flags = 0x3202 | (x & (0x8d5 | FL_DF)) | (n % 5 ? 0 : x & FL_AC);
+		word mask = hot_mask, entry = hot_entry;
+		word kernel_cs = n % 97 > 70 && n % 97 <= 75 ? SEL_FREE : 0x18;
+
+		asm volatile("push %7; popf; syscall; 1: pushf; pop %2; cld;"
+			     "lea 1b(%%rip), %5; mov %%cs, %k3; mov %%ss, %k4"
+			     : "=a"(r), "=c"(rcx), "=&r"(after), "=&r"(cs), "=&r"(ss),
+			       "=&r"(back)
+			     : "D"(n), "r"(flags)
+			     : "rdx", "rsi", "r8", "r9", "r10", "r11", "memory", "cc");
+		wrong += r != (n ^ 0x5a5a) || rcx != back || after != flags || cs != SEL_USER64 ||
+			 ss != SEL_USERDATA || hot_seen[0] != entry ||
+			 hot_seen[1] != ((flags & ~mask) | 2) || hot_seen[2] != kernel_cs ||
+			 hot_seen[3] != kernel_cs + 8 || hot_seen[4] != back ||
+			 hot_seen[5] != flags;
+	}
+	return wrong;
+}
+
+static void often(void)
+{
+	gdt[SEL_FREE / 8] = gdt[0x18 / 8];
+	gdt[SEL_FREE / 8 + 1] = gdt[0x10 / 8];
+	wrmsr(LSTAR, (word)hot_entry_1);
+	wrmsr(SFMASK, hot_mask);
+	wrmsr(STAR, HOT_STAR);
+	check_equal(user_call(hot_user, 4000), 0);
+	/* Off while the way is known. */
+	wrmsr(EFER, rdmsr(EFER) & ~(uint64_t)EFER_SCE);
+	TRY("syscall;", : : : "rcx", "r11");
+	check_fault(6, 0);
+	TRY("sysretq;", : : : "rcx", "r11");
+	check_fault(6, 0);
+	wrmsr(EFER, rdmsr(EFER) | EFER_SCE);
+	wrmsr(LSTAR, (word)syscall_entry);
+}
+
 static word do_sysenter(word arg)
 {
 	word r;
@@ -202,6 +316,7 @@ int main(void)
 {
 	user_open();
 	syscalls();
+	often();
 	sysenter();
 	bases();
 	compat();

@@ -152,6 +152,17 @@ struct bt_poll {
 	uint64_t woke, woke_cpu; /* when it last slept: time, and the thread's own */
 };
 
+/*
+ * Into the kernel or out of it without bt_context_update(): what that found the last time, in 64-bit code.
+ * Whatever may let it find something else closes the way.
+ */
+struct bt_way {
+	const struct x86_tlb_entry *tlb_table;
+	uint64_t context; /* jit.context */
+	uint32_t epoch;
+	bool open;
+};
+
 struct bt_vcpu;
 /* Tracing: called before each instruction, which makes the vCPU run one at a time. */
 typedef void (*bt_trace_fn)(struct bt_vcpu *vcpu, void *arg);
@@ -170,6 +181,7 @@ struct bt_vcpu {
 	uint32_t epoch_series; /* the last number given to a series */
 	/* In use at privilege 3, by address space (x86.h), and below. */
 	uint32_t series_user[X86_TLB_SPACES], series_kernel;
+	struct bt_way to_kernel, to_user; /* to_user: of the address space in use */
 	bool kernel_local; /* code below privilege 3 was fetched from a page that is not global */
 	uint64_t context_base; /* CS base and limit the series holds for */
 	uint32_t context_limit;

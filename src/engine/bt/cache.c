@@ -47,6 +47,7 @@ void bt_cache_fini(struct bt_vcpu *vcpu)
 static uint32_t bt_next_series(struct bt_vcpu *vcpu)
 {
 	vcpu->epoch_series++;
+	vcpu->to_kernel.open = vcpu->to_user.open = false;
 	/* Numbers begin again, in full or as bt_jit_context() cuts them: nothing old may match. */
 	if (unlikely(vcpu->epoch_series % BT_JIT_SERIES == 0)) {
 		if (vcpu->epoch_series >> 27) {
@@ -87,6 +88,24 @@ static bool bt_context_is_direct(const struct bt_vcpu *vcpu)
 	return vcpu->direct.live[vcpu->cpu.space_now] && vcpu->cpu.cpl == 3;
 }
 
+/* SYSCALL goes by the way only where no TF and no AC can be left behind it. */
+static void bt_note_way(struct bt_vcpu *vcpu)
+{
+	const struct x86_cpu *cpu = &vcpu->cpu;
+	bool user = cpu->cpl == 3;
+
+	if (cpu->code_bytes != 8)
+		return;
+	*(user ? &vcpu->to_user : &vcpu->to_kernel) = (struct bt_way){
+		.tlb_table = &vcpu->tlb.entry[user ? X86_TLB_USER_AT + cpu->space_now *
+								       X86_TLB_USER_SIZE : 0],
+		.context = vcpu->jit.context,
+		.epoch = vcpu->epoch,
+		.open = user || (cpu->s.efer & X86_EFER_SCE &&
+				 !(~cpu->s.sfmask & (X86_FL_TF | X86_FL_AC))),
+	};
+}
+
 void bt_context_update(struct bt_vcpu *vcpu)
 {
 	const struct x86_cpu *cpu = &vcpu->cpu;
@@ -106,6 +125,7 @@ void bt_context_update(struct bt_vcpu *vcpu)
 			      << 4 |
 		      8 | (cpu->code_bytes / 4u) << 1 | (cpu->cpl == 3);
 	vcpu->jit.context = bt_jit_context(vcpu->epoch);
+	bt_note_way(vcpu);
 }
 
 void bt_context_flush(struct bt_vcpu *vcpu)
@@ -120,6 +140,7 @@ void bt_context_flush(struct bt_vcpu *vcpu)
 
 void bt_context_switch(struct bt_vcpu *vcpu, unsigned changed, bool kept)
 {
+	vcpu->to_user.open = false;
 	if (vcpu->kernel_local) {
 		bt_context_flush(vcpu);
 		return;

@@ -284,6 +284,7 @@ void bt_direct_sample(struct bt_vcpu *vcpu)
 		d->hold /= 2;
 		d->calm += PERIOD_TICKS;
 	}
+	vcpu->to_user.open = false; /* bt_direct_resume() is asked again */
 	if (cr3 != d->seen_cr3) {
 		d->seen_cr3 = cr3;
 		d->seen = 0;
@@ -318,6 +319,7 @@ uint64_t bt_direct_fault(struct bt_vcpu *vcpu, const struct x86_insn *insn)
 	struct bt_direct *d = &vcpu->direct;
 	uint64_t linear = bt_direct_linear(d, d->fault_host);
 
+	vcpu->to_user.open = false;
 	d->faulted = false;
 	d->faults++;
 	d->cost += FAULT_TICKS;

@@ -459,6 +459,7 @@ int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena)
 	stub_lookup(jit, &e);
 	stub_cross(jit, &e);
 	stub_ret_pop(jit, &e);
+	jit_stubs_system(vcpu, &e);
 	jit->on = !e.full;
 	jit->used = jit->first = JIT_STUBS;
 	return 0;

@@ -587,6 +587,9 @@ static void system_insn(const struct x86_insn *insn, struct jit_desc *d)
 	    (exec == x86_op_mov_rsreg && insn->opsize >= 4 && insn->reg < X86_SEG_COUNT) ||
 	    (exec == x86_op_mov_r_cr && (insn->reg == 0 || (insn->reg >= 2 && insn->reg <= 4)))) {
 		*d = (struct jit_desc){ .kind = JIT_SYS };
+	} else if (exec == x86_op_syscall || (exec == x86_op_sysret && insn->opsize == 8)) {
+		*d = (struct jit_desc){ .kind = exec == x86_op_syscall ? JIT_SYSCALL : JIT_SYSRET,
+					.fr = ALL };
 	} else if (exec == x86_op_pushf8) {
 		*d = (struct jit_desc){ .kind = JIT_SYS, .fr = ALL };
 	} else if (exec == x86_op_popf8) {

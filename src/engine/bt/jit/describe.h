@@ -26,6 +26,7 @@ enum jit_kind {
 	/* These end a block. */
 	JIT_JCC, JIT_JMP, JIT_CALL, JIT_RET,
 	JIT_JMP_REG, JIT_JMP_MEM, JIT_CALL_REG, JIT_CALL_MEM,
+	JIT_SYSCALL, JIT_SYSRET,
 };
 
 #define JIT_R 1u

@@ -165,7 +165,7 @@ struct bt_jit {
 	uint32_t size, used, first; /* first: behind the stubs */
 	/* Stubs, in the writable mapping. */
 	uint8_t *enter, *leave, *leave_link, *leave_rip, *vec_load, *fill_read, *fill_write;
-	uint8_t *lookup, *cross, *ret_pop;
+	uint8_t *lookup, *cross, *ret_pop, *syscall, *sysret;
 	const uint8_t *call, *call_vec, *x87_load;
 	uint64_t translated, translated_insns, handler_insns; /* statistics */
 	uint32_t page_blocks[1u << BT_JIT_PAGE_BITS]; /* by page number: blocks with code */

@@ -26,6 +26,8 @@ static inline unsigned host_of(unsigned guest)
 
 /* Of the first instruction of an entry, CMP RSP, gs:[]: what a closed one lacks. */
 extern const uint8_t jit_entry_bytes[5];
+/* stub_sys.c: jit.syscall and jit.sysret. */
+void jit_stubs_system(struct bt_vcpu *vcpu, struct emit *e);
 /* @block has native code. */
 void jit_list_block(struct bt_vcpu *vcpu, struct bt_block *block);
 

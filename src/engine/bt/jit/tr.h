@@ -171,6 +171,8 @@ void tr_div(struct tr *t, unsigned i);
 
 /* ---- tr_sys.c ---- */
 void tr_sys(struct tr *t, unsigned i);
+void tr_syscall(struct tr *t, unsigned i);
+void tr_sysret(struct tr *t, unsigned i);
 
 /* ---- tr_x87.c ---- */
 void tr_x87(struct tr *t, unsigned i);

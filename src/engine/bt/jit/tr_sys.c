@@ -17,6 +17,9 @@
 	(X86_FL_TF | X86_FL_IOPL | X86_FL_NT | X86_FL_RF | X86_FL_VM | X86_FL_AC | X86_FL_VIF |    \
 	 X86_FL_VIP | X86_FL_ID)
 
+/* What SYSRET of 64-bit mode may set, as syscall.c has it. */
+#define SYSRET_FLAGS 0x3c7fd7
+
 /* Group 1 on 32 bits of the state. */
 static void alu_gs(struct tr *t, unsigned op, int32_t off, uint32_t imm)
 {
@@ -263,6 +266,19 @@ static void read_base(struct tr *t, unsigned i, unsigned seg)
 	to_guest(t, insn->rm, T_1);
 }
 
+/* Or to the handler: bits 47 to 63 of @reg are alike. Spoils T_2. */
+static void canonical(struct tr *t, unsigned i, unsigned reg)
+{
+	struct emit *e = &t->e;
+
+	emit_mov_rr(e, T_2, reg);
+	shl(e, true, T_2, 16);
+	EMIT(e, .opcode = 0xc1, .w = true, .kind = EMIT_REG, .reg = 7, .rm = T_2, .imm = 16,
+	     .imm_len = 1);
+	alu_rr(e, 0x39, true, T_2, reg);
+	tr_slow_if(t, i, CC_NE);
+}
+
 static void write_base(struct tr *t, unsigned i, unsigned seg)
 {
 	const struct x86_insn *insn = &t->block->insn[i];
@@ -274,17 +290,63 @@ static void write_base(struct tr *t, unsigned i, unsigned seg)
 	tr_slow_if(t, i, CC_E);
 	reg = tr_value_reg(t, insn->rm, T_1);
 	if (insn->opsize == 8) {
-		emit_mov_rr(e, T_2, reg);
-		shl(e, true, T_2, 16); /* canonical: bits 47 to 63 are alike */
-		EMIT(e, .opcode = 0xc1, .w = true, .kind = EMIT_REG, .reg = 7, .rm = T_2, .imm = 16,
-		     .imm_len = 1);
-		alu_rr(e, 0x39, true, T_2, reg);
-		tr_slow_if(t, i, CC_NE);
+		canonical(t, i, reg);
 	} else {
 		EMIT(e, .opcode = 0x89, .kind = EMIT_REG, .reg = (uint8_t)reg, .rm = T_1);
 		reg = T_1;
 	}
 	emit_store_gs(e, GS_SEG(seg, base), reg);
+}
+
+/* The handler does not come back. */
+static void handler_leaves(struct tr *t, unsigned i)
+{
+	tr_handler(t, i);
+	EMIT(&t->e, .map = 1, .opcode = 0x0b); /* UD2 */
+}
+
+void tr_syscall(struct tr *t, unsigned i)
+{
+	struct emit *e = &t->e;
+
+	if (bt_engine_of(t->vcpu)->off & BT_OFF_SYSTEM) {
+		handler_leaves(t, i);
+		return;
+	}
+	tr_flags_spoil(t, i);
+	compare_byte_gs(t, GS_VCPU(to_kernel.open), 1);
+	tr_slow_if(t, i, CC_NE);
+	emit_load_gs(e, T_ADDR, GS_VCPU(jit.rip_page));
+	emit_lea(e, T_ADDR, T_ADDR, (int32_t)t->next_off[i]);
+	emit_jmp_to(e, t->vcpu->jit.syscall);
+}
+
+/* To 64-bit code, with what lets an interrupt in or makes accesses slow left to the handler. */
+void tr_sysret(struct tr *t, unsigned i)
+{
+	struct emit *e = &t->e;
+	uint8_t *shut;
+
+	if (bt_engine_of(t->vcpu)->off & BT_OFF_SYSTEM) {
+		handler_leaves(t, i);
+		return;
+	}
+	privileged(t, i);
+	compare_byte_gs(t, GS_VCPU(to_kernel.open), 1); /* EFER.SCE */
+	tr_slow_if(t, i, CC_NE);
+	compare_byte_gs(t, GS_VCPU(to_user.open), 1);
+	tr_slow_if(t, i, CC_NE);
+	emit_mov_rr(e, T_1, H_R11);
+	tr_alu_imm(e, ALU_AND, false, T_1, SYSRET_FLAGS);
+	tr_alu_imm(e, ALU_OR, false, T_1, X86_FL_ONE);
+	EMIT(e, .opcode = 0xf7, .kind = EMIT_REG, .rm = T_1, .imm = X86_FL_TF | X86_FL_AC, .imm_len = 4);
+	tr_slow_if(t, i, CC_NE);
+	EMIT(e, .opcode = 0xf7, .kind = EMIT_REG, .rm = T_1, .imm = X86_FL_IF, .imm_len = 4);
+	shut = emit_jcc(e, CC_E);
+	nothing_waits(t, i);
+	emit_patch_here(e, shut);
+	canonical(t, i, H_RCX);
+	emit_jmp_to(e, t->vcpu->jit.sysret);
 }
 
 void tr_sys(struct tr *t, unsigned i)

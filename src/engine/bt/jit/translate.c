@@ -193,6 +193,12 @@ bool tr_insn(struct tr *t, unsigned i)
 	case JIT_CALL_MEM:
 		tr_indirect(t, i);
 		return true;
+	case JIT_SYSCALL:
+		tr_syscall(t, i);
+		return true;
+	case JIT_SYSRET:
+		tr_sysret(t, i);
+		return true;
 	}
 	return false;
 }
