@@ -68,7 +68,8 @@ static int check_return_stack(struct x86_cpu *cpu, const struct x86_return_to *t
 	return r;
 }
 
-/* An outer level must not inherit segments it could not have loaded. */
+/* An outer level must not inherit segments it could not have loaded. A null selector loses its RPL too (SDM 2A,
+ * IRET, "RETURN-TO-OUTER-PRIVILEGE-LEVEL"); its base stays: 64-bit programs have one in FS with selector 0. */
 static void drop_inner_segments(struct x86_cpu *cpu)
 {
 	static const uint8_t segs[] = { X86_ES, X86_DS, X86_FS, X86_GS };
@@ -78,6 +79,8 @@ static void drop_inner_segments(struct x86_cpu *cpu)
 		unsigned dpl = (seg->attr & X86_SEG_DPL) >> X86_SEG_DPL_SHIFT;
 		bool conforming = (seg->attr & 0xcu) == 0xcu;
 
+		if (!(seg->selector & X86_SEL_MASK))
+			seg->selector = 0;
 		if (seg->attr & X86_SEG_UNUSABLE)
 			continue;
 		if (dpl < cpu->cpl && (seg->attr & X86_SEG_S) && !conforming)

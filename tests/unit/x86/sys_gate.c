@@ -298,7 +298,11 @@ START_TEST(long_mode_inner_level_and_ist)
 
 	put_gate64(e, 0x80, X86_DESC_INT32, 3, SEL_CODE64, HANDLER, 0);
 	put_gate64(e, 0x81, X86_DESC_INT32, 3, SEL_CODE64, HANDLER, 1);
+	s->seg[X86_DS] = x86_segment_null(3, 3);
+	s->seg[X86_FS] = x86_segment_null(2, 3);
+	s->seg[X86_FS].base = 0x123456789a;
 	ck_assert_int_eq(x86_int_n(&e->cpu, 0x80), X86_STOP);
+	ck_assert_uint_eq(s->seg[X86_DS].selector, 3);
 	ck_assert_uint_eq(e->cpu.cpl, 0);
 	ck_assert_uint_eq(s->seg[X86_SS].selector, 0);
 	ck_assert_uint_eq(s->gpr[X86_RSP], STACK - 40);
@@ -306,6 +310,9 @@ START_TEST(long_mode_inner_level_and_ist)
 	ck_assert_uint_eq(stack_at(e, 4, 8), SEL_DATA3);
 	ck_assert_int_eq(x86_iret(&e->cpu, 8), X86_STOP);
 	ck_assert_uint_eq(e->cpu.cpl, 3);
+	ck_assert_uint_eq(s->seg[X86_DS].selector, 0); /* a null selector loses its RPL, and no base */
+	ck_assert_uint_eq(s->seg[X86_FS].selector, 0);
+	ck_assert_uint_eq(s->seg[X86_FS].base, 0x123456789a);
 	ck_assert_int_eq(x86_int_n(&e->cpu, 0x81), X86_STOP);
 	ck_assert_uint_eq(s->gpr[X86_RSP], STACK + 0x1000 - 40);
 	env_free(e);
