@@ -151,6 +151,8 @@ bootstrap() {
 	proxy=$(apt-config shell p Acquire::http::Proxy)
 	[[ -z $proxy ]] || { eval "$proxy"; opts+=(--aptopt="Acquire::http::Proxy \"$p\""); }
 	[[ $(id -u) == 0 ]] && opts+=(--mode=root) || opts+=(--mode=unshare)
+	# Java's packages put links to manual pages there, and fail where the folder was left out.
+	opts+=(--essential-hook='mkdir -p "$1"/usr/share/man/man1')
 	sources | mmdebstrap "${opts[@]}" --include="$packages" \
 		--customize-hook="$(kernel_hook)" --customize-hook="$(configure_hook)" \
 		--customize-hook="$(ssh_hook)" "$suite" "$work/root.tar" -
