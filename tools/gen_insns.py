@@ -30,6 +30,9 @@ ADSIZE = {2: 1 << 15, 4: 1 << 16, 8: 1 << 17}
 NOLOCK, LOCK = 1 << 18, 1 << 19
 B0, B1 = 1 << 20, 1 << 21
 VVVV_0, VVVV_N = 1 << 22, 1 << 23
+# EVEX forms have these in the place of operand sizes.
+L2, EVEX_RC, EVEX_BC = 1 << 12, 1 << 13, 1 << 14
+EVEX_K, EVEX_KZ = 1 << 24, 1 << 25
 
 IMM = {'ib': 'IB', 'cb': 'IB', 'iw': 'IW', 'iz': 'IZ', 'cz': 'IZ', 'id': 'IZ', 'iv': 'IV',
        'mo': 'MO', 'cp': 'CP', '/is4': 'IB'}
@@ -37,6 +40,10 @@ HOW = {'v': 'X86_SIZE_V', 'd64': 'X86_SIZE_D64', 'f64': 'X86_SIZE_F64', 'y': 'X8
 FLAGS = 'CF PF AF ZF SF OF'.split()
 ATTRS = {'i64', 'o64', 'd64', 'f64', 'y', 'lock', 'ends', 'mem', 'reg', 'priv', 'vsib', 'byte',
          'b0', 'b1', 'o2', 'o4', 'o8', 'a2', 'a4', 'a8', 'nohost', 'rep'}
+EVEX_ATTRS = {'vl', 'k', 'z', 'er', 'nf', 'any', 'cpr', 'al'}
+MEM = {'b': 'BYTES(1)', 'w': 'BYTES(2)', 'd': 'BYTES(4)', 'q': 'BYTES(8)', 'dq': 'BYTES(16)',
+       'qq': 'BYTES(32)', 'zz': 'BYTES(64)', 'x': 'PART(1)', 'x2': 'PART(2)', 'x4': 'PART(4)',
+       'x8': 'PART(8)'}
 HEX = re.compile(r'^[0-9A-F]{2}$')
 
 
@@ -50,6 +57,7 @@ class Row:
         self.operands = [o.strip() for o in self.operands_text.split(',') if o.strip() not in ('', '-')]
         self.feature = '' if self.feature == '-' else self.feature
         self.attrs, self.undef, self.align = set(), [], 0
+        self.evex_attrs, self.elem, self.bcast = set(), 0, 0
         for a in attrs.split():
             if a == '-':
                 continue
@@ -57,12 +65,18 @@ class Row:
                 self.undef = a[6:].split(',')
             elif a.startswith('align='):
                 self.align = int(a[6:])
+            elif a.startswith('elem='):
+                self.elem = int(a[5:])
+            elif a.startswith('bc='):
+                self.bcast = int(a[3:])
+            elif a in EVEX_ATTRS:
+                self.evex_attrs.add(a)
             elif a in ATTRS:
                 self.attrs.add(a)
             else:
                 raise ValueError(f'unknown attribute {a}')
         self.allowed = 0xffffffff
-        self.vex = False
+        self.vex = 0  # 1: VEX, 2: EVEX
         self.map = 0
         self.modrm = False
         self.modrm_mask = self.modrm_value = 0
@@ -76,6 +90,22 @@ class Row:
 
     def only_pp(self, names):
         self.only(0xf, sum(PP[n] for n in names))
+
+    def parse_evex(self, token):
+        lengths = {'128': L0, '256': L1, '512': L2}
+        have = [lengths[p] for p in token.split('.') if p in lengths]
+        if have:
+            self.only(L0 | L1 | L2, sum(have))
+        self.parse_vex('.'.join(p for p in token.split('.') if p not in lengths))
+        self.vex = 2
+        if 'k' not in self.evex_attrs:
+            self.only(EVEX_K | EVEX_KZ, 0)
+        elif 'z' not in self.evex_attrs:
+            self.only(EVEX_KZ, 0)
+        if not self.bcast:
+            self.only(EVEX_BC, 0)
+        if 'er' not in self.evex_attrs:
+            self.only(EVEX_RC, 0)
 
     def parse_vex(self, token):
         for part in token.split('.')[1:]:
@@ -93,13 +123,16 @@ class Row:
                 self.only(W0 | W1, W1)
             elif part not in ('LIG', 'WIG', 'NDS', 'NDD', 'DDS'):
                 raise ValueError(f'unknown VEX part {part}')
-        self.vex = True
+        self.vex = 1
 
     def parse_opcode(self):
         tok = self.opcode_text.split()
         while len(tok) > 1:
             if tok[0].startswith('VEX.'):
                 self.parse_vex(tok.pop(0))
+                break
+            elif tok[0].startswith('EVEX.'):
+                self.parse_evex(tok.pop(0))
                 break
             elif tok[0] == 'NFx':
                 self.only_pp(['NP', '66'])
@@ -171,6 +204,26 @@ class Row:
         self.sizes = [n for n in (2, 4, 8) if f'o{n}' in a] or list(OPSIZE[self.group])
         if any(f'o{n}' in a for n in (2, 4, 8)):
             self.only(sum(OPSIZE[self.group].values()), sum(OPSIZE[self.group][n] for n in self.sizes))
+
+    def host_info(self):
+        """The initializer of struct x86_host_info: what each field names, and the memory operand."""
+        kinds = {'V': 'VEC', 'H': 'VEC', 'W': 'VEC', 'U': 'VEC', 'E': 'GPR', 'R': 'GPR', 'G': 'GPR'}
+        field = {'reg': 'NONE', 'rm': 'NONE', 'vvvv': 'NONE'}
+        mem, flags = 'X86_HOST_BYTES(0)', {a.upper() for a in self.evex_attrs - {'k', 'z'}}
+        for i, o in enumerate(self.operands):
+            name = {'V': 'reg', 'K': 'reg', 'G': 'reg', 'H': 'vvvv'}.get(o[0], 'rm')
+            if o == 'Ib':
+                continue
+            if o[0] != 'M':
+                mask = o[1:] == 'k' or o[0] == 'K' or self.name.startswith('KMOV') and o[0] == 'W'
+                field[name] = 'MASK' if mask else kinds[o[0]]
+            if o[0] in 'MWE' and o[1:] != 'y':
+                mem = f'X86_HOST_{MEM[o[1:]]}'
+            if o[0] in 'MWE' and i == 0:
+                flags.add('STORE')
+        bits = ' | '.join('X86_HOST_' + f for f in sorted(flags)) or '0'
+        return (f'{{ X86_HOST_{field["reg"]}, X86_HOST_{field["rm"]}, X86_HOST_{field["vvvv"]}, {mem}, '
+                f'{self.elem}, {self.bcast}, {bits} }}')
 
     def imm_kind(self):
         if self.imm == ['iw', 'ib']:
@@ -258,16 +311,26 @@ def collect(rows):
     return table
 
 
+def first_host(rows):
+    """The rows from this one on have struct x86_host_info."""
+    host = [r.exec in ('host', 'evex', 'gather', 'scatter') for r in rows]
+    if sum(host) != len(host) - host.index(True):
+        sys.exit('rows for the host to execute must come last')
+    return host.index(True)
+
+
 def emit_header(out, rows, features, handlers):
     out.write('/* Generated by gen_insns.py. */\n#pragma once\n\n#include "insn.h"\n\n')
     out.write('enum x86_row {\n' + ''.join(f'\t{r.enum},\n' for r in rows) + '\tX86_ROW_COUNT\n};\n\n')
+    out.write(f'/* These are for the host to execute: x86_host_info() is for them. */\n'
+              f'#define X86_ROW_HOST_FIRST {first_host(rows)}u\n\n')
     out.write('enum x86_feature {\n\tX86_FEATURE_NONE,\n')
     out.write(''.join(f'\tX86_FEATURE_{f},\n' for f in features) + '\tX86_FEATURE_COUNT\n};\n\n')
     for h in handlers:
         out.write(f'int x86_op_{h}(struct x86_cpu *cpu, const struct x86_insn *insn);\n')
 
 
-def emit_forms(out, table, features, where):
+def emit_forms(out, rows, table, features, where):
     out.write('/* Generated by gen_insns.py. */\n#include "decode_int.h"\n#include "insns.h"\n\n')
     out.write('const struct x86_feature_bit x86_feature_bits[] = {\n')
     for f in features:
@@ -293,14 +356,18 @@ def emit_forms(out, table, features, where):
             out.write(f'\t{{ x86_op_{name}, {forbid:#x}u, {r.enum}, {r.modrm_mask:#x}, '
                       f'{r.modrm_value:#x}, X86_IMM_{r.imm_kind()}, {" | ".join(how)}, {feat} }},\n')
             n += 1
-    out.write('};\n\nconst struct x86_map_entry x86_maps[2][4][256] = {\n')
-    for vex in (False, True):
+    out.write('};\n\nconst struct x86_map_entry x86_maps[3][4][256] = {\n')
+    for vex in range(3):
         for m in range(4):
             for op in range(256):
                 if (vex, m, op) in place:
                     first, count = place[(vex, m, op)]
                     modrm = int(table[(vex, m, op)][0][4].modrm)
-                    out.write(f'\t[{int(vex)}][{m}][{op:#x}] = {{ {first}, {count}, {modrm} }},\n')
+                    out.write(f'\t[{vex}][{m}][{op:#x}] = {{ {first}, {count}, {modrm} }},\n')
+    out.write('};\n\n')
+    out.write('const struct x86_host_info x86_host_infos[] = {\n')
+    for r in rows[first_host(rows):]:
+        out.write(f'\t{r.host_info()},\n')
     out.write('};\n')
 
 
@@ -315,7 +382,7 @@ def emit_rows(out, rows):
         out.write(f'\t[{r.enum}] = {{ .name = "{r.name}", .opcode_text = "{r.opcode_text}", '
                   f'.operand = {{ {ops} }}, .exec = "{r.exec}",\n'
                   f'\t\t.forbid = {~r.allowed & 0xffffffff:#x}u, .attrs = {attrs}, .undef = {undef}, '
-                  f'.vex = {int(r.vex)}, .map = {r.map}, .opcode = {r.opcode:#x}, .plus = {plus}, '
+                  f'.vex = {r.vex}, .map = {r.map}, .opcode = {r.opcode:#x}, .plus = {plus}, '
                   f'.modrm = {int(r.modrm)}, .modrm_mask = {r.modrm_mask:#x}, '
                   f'.modrm_value = {r.modrm_value:#x}, .imm = X86_IMM_{r.imm_kind()}, '
                   f'.size = {HOW[r.group]}, .byte = {int(r.byte)}, '
@@ -334,7 +401,7 @@ def main():
     with open(out_h, 'w', encoding='utf-8') as out:
         emit_header(out, rows, features, handlers)
     with open(out_forms, 'w', encoding='utf-8') as out:
-        emit_forms(out, table, features, where)
+        emit_forms(out, rows, table, features, where)
     with open(out_rows, 'w', encoding='utf-8') as out:
         emit_rows(out, rows)
 

@@ -38,6 +38,11 @@ enum { EAX, EBX, ECX, EDX };
 #define F7_EBX_AVX    BIT(5)
 #define F7_EBX_AVX512 (BIT(16) | BIT(17) | BIT(21) | BIT(26) | BIT(27) | BIT(28) | BIT(30) | BIT(31))
 #define F7_ECX_OWN  (BIT(2) | BIT(22))
+/* What the holder lets the host execute: AVX-512 F, DQ, IFMA, CD, BW, VL; in ECX VBMI, VBMI2, VNNI, BITALG,
+ * VPOPCNTDQ, and GFNI, VAES, VPCLMULQDQ; in EAX of subleaf 1 BF16. */
+#define F7_EBX_RUN (BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31))
+#define F7_ECX_RUN (BIT(1) | BIT(6) | BIT(8) | BIT(9) | BIT(10) | BIT(11) | BIT(12) | BIT(14))
+#define F7_1_EAX_RUN BIT(5)
 /* Intel's speculation controls: IBRS and IBPB, STIBP, ARCH_CAPABILITIES, SSBD. */
 #define F7_EDX_INTEL (BIT(26) | BIT(27) | BIT(29) | BIT(31))
 /* Leaf 8000_0001: LAHF, LZCNT, 3DNow! prefetch; AMD's topology extensions. */
@@ -151,6 +156,19 @@ void x86_cpuid_model_max(struct x86_cpuid_model *ret)
 	ret->xcr0 = host[X86_CPUID_1_ECX] & BIT(28) ? 7 : 3;
 }
 
+void x86_cpuid_model_add_host(struct x86_cpuid_model *model)
+{
+	uint32_t host[X86_CPUID_WORDS];
+
+	x86_cpuid_host_words(host);
+	if (!(host[X86_CPUID_7_EBX] & BIT(16)))
+		return;
+	model->word[X86_CPUID_7_EBX] |= host[X86_CPUID_7_EBX] & F7_EBX_RUN;
+	model->word[X86_CPUID_7_ECX] |= host[X86_CPUID_7_ECX] & F7_ECX_RUN;
+	model->word[X86_CPUID_7_1_EAX] |= host[X86_CPUID_7_1_EAX] & F7_1_EAX_RUN;
+	model->xcr0 |= 0xe0;
+}
+
 bool x86_model_is_amd(const struct x86_cpuid_model *model)
 {
 	return model && model->amd;
@@ -177,24 +195,50 @@ static bool cache_leaf(uint32_t index, uint32_t r[4])
 	return true;
 }
 
-static void xsave_leaf(uint32_t subleaf, uint32_t xcr0, uint32_t r[4])
+unsigned x86_xsave_bytes(unsigned i)
 {
+	static const uint16_t bytes[] = { 0, 0, XSTATE_AVX, 0, 0, 64, 512, 1024 };
+
+	return i < sizeof(bytes) / sizeof(bytes[0]) ? bytes[i] : 0;
+}
+
+/* Intel's processors leave room for the components of MPX, AMD's do not. */
+unsigned x86_xsave_offset(const struct x86_cpuid_model *model, unsigned i)
+{
+	static const uint16_t intel[] = { 1088, 1152, 1664 }, amd[] = { 832, 896, 1408 };
+
+	if (i < 5)
+		return XSTATE_LEGACY;
+	return x86_model_is_amd(model) ? amd[i - 5] : intel[i - 5];
+}
+
+/* What the components of @xcr0 take, in the standard or the compacted format. */
+static uint32_t xsave_size(const struct x86_cpuid_model *m, uint64_t xcr0, bool compact)
+{
+	uint32_t size = XSTATE_LEGACY;
+
+	for (unsigned i = 2; i < 8; i++) {
+		if (!(xcr0 >> i & 1))
+			continue;
+		size = (compact ? size : x86_xsave_offset(m, i)) + x86_xsave_bytes(i);
+	}
+	return size;
+}
+
+static void xsave_leaf(const struct x86_cpuid_model *m, uint32_t subleaf, uint32_t r[4])
+{
+	uint32_t xcr0 = (uint32_t)m->xcr0;
+
 	if (!xcr0)
 		return; /* no XSAVE */
-	switch (subleaf) {
-	case 0:
+	if (subleaf == 0) {
 		r[EAX] = xcr0;
-		r[EBX] = r[ECX] = XSTATE_LEGACY + ((xcr0 & 4) ? XSTATE_AVX : 0);
-		break;
-	case 1:
-		r[EBX] = XSTATE_LEGACY + ((xcr0 & 4) ? XSTATE_AVX : 0);
-		break;
-	case 2:
-		if (xcr0 & 4) {
-			r[EAX] = XSTATE_AVX;
-			r[EBX] = XSTATE_LEGACY;
-		}
-		break;
+		r[EBX] = r[ECX] = xsave_size(m, xcr0, false);
+	} else if (subleaf == 1) {
+		r[EBX] = xsave_size(m, xcr0, true);
+	} else if (subleaf < 8 && xcr0 >> subleaf & 1) {
+		r[EAX] = x86_xsave_bytes(subleaf);
+		r[EBX] = x86_xsave_offset(m, subleaf);
 	}
 }
 
@@ -228,7 +272,7 @@ static void basic_leaf(const struct x86_cpuid_model *m, uint32_t leaf, uint32_t 
 			r[EAX] = 1; /* the last subleaf */
 		break;
 	case 0xd:
-		xsave_leaf(subleaf, (uint32_t)m->xcr0, r);
+		xsave_leaf(m, subleaf, r);
 		break;
 	}
 }
@@ -311,7 +355,7 @@ void x86_cpuid(struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t re
 		r[ECX] |= F1_OSXSAVE;
 	/* The size for what is enabled just now. */
 	if (leaf == 0xd && subleaf <= 1 && r[EBX])
-		r[EBX] = XSTATE_LEGACY + ((cpu->s.xcr0 & 4) ? XSTATE_AVX : 0);
+		r[EBX] = xsave_size(cpu->model, cpu->s.xcr0, subleaf == 1);
 	if (cpu->ops && cpu->ops->cpuid)
 		cpu->ops->cpuid(cpu, leaf, subleaf, r);
 }

@@ -26,7 +26,10 @@ struct decoder {
 	uint8_t rex;  /* whole byte, or 0 */
 	uint8_t seg;  /* override, or X86_SEG_COUNT */
 	bool w, r, x, b;
-	bool vex;
+	bool vex, evex;
+	bool r2, v2; /* EVEX.R' and V', not inverted any more */
+	uint8_t p2;  /* EVEX: the last byte */
+	bool disp8, vsib;
 	uint8_t vex_pp, vvvv, map, opcode;
 };
 
@@ -146,10 +149,37 @@ static void take_vex(struct decoder *d, uint8_t first)
 	d->opcode = next_byte(d);
 }
 
-/* Outside 64-bit mode C4 and C5 are LES and LDS unless what follows could not be their ModRM. */
+/* SDM vol. 2, 2.7.1 "Instruction Format and EVEX": 62, then R X B R' 0 mmm, W vvvv 1 pp, z L'L b V' aaa. */
+static void take_evex(struct decoder *d)
+{
+	uint8_t a = next_byte(d), b = next_byte(d);
+	bool bad = d->p66 || d->rep || d->lock || d->rex || a & 8 || !(b & 4);
+
+	d->p2 = next_byte(d);
+	d->evex = true;
+	d->r = !(a & 0x80);
+	d->x = !(a & 0x40);
+	d->b = !(a & 0x20);
+	d->r2 = !(a & 0x10);
+	d->v2 = !(d->p2 & 8);
+	d->map = a & 7;
+	d->w = b & 0x80;
+	d->vvvv = (~(b >> 3) & 15) | d->v2 << 4;
+	d->vex_pp = b & 3;
+	if (d->code_bytes != 8) {
+		d->r = d->x = d->b = d->r2 = false;
+		bad |= d->v2;
+	}
+	d->insn->vvvv = d->code_bytes == 8 ? d->vvvv : d->vvvv & 7;
+	if (bad || d->map < 1 || d->map > 3)
+		d->error = d->error ? d->error : -X86_UD;
+	d->opcode = next_byte(d);
+}
+
+/* Outside 64-bit mode C4, C5 and 62 are LES, LDS and BOUND unless what follows could not be their ModRM. */
 static bool is_vex(struct decoder *d, uint8_t byte)
 {
-	if (byte != 0xc4 && byte != 0xc5)
+	if (byte != 0xc4 && byte != 0xc5 && byte != 0x62)
 		return false;
 	if (d->code_bytes == 8)
 		return true;
@@ -180,7 +210,10 @@ static void take_opcode(struct decoder *d)
 	d->x = d->rex & 2;
 	d->b = d->rex & 1;
 	if (is_vex(d, byte)) {
-		take_vex(d, byte);
+		if (byte == 0x62)
+			take_evex(d);
+		else
+			take_vex(d, byte);
 		return;
 	}
 	if (byte == 0x0f) {
@@ -266,6 +299,7 @@ static void take_modrm(struct decoder *d)
 	if (mod == 3)
 		return;
 	insn->flags |= X86_INSN_MEM;
+	d->disp8 = mod == 1;
 	if (insn->adsize == 2)
 		take_address16(d, mod, rm);
 	else
@@ -317,6 +351,35 @@ static uint32_t selector(const struct decoder *d, const uint8_t size[4])
 	sel |= one_hot_size(size[X86_SIZE_F64]) << X86_SEL_F64_SHIFT;
 	sel |= (uint32_t)(size[X86_SIZE_Y] == 8 ? 2 : 1) << X86_SEL_Y_SHIFT;
 	return sel;
+}
+
+/* False: no row has this length. With EVEX.b and a register L'L is the rounding mode. */
+static bool evex_selector(struct decoder *d, uint32_t *ret)
+{
+	static const uint32_t lengths[4] = { X86_SEL_L0, X86_SEL_L1, X86_SEL_L2, 0 };
+	bool mem = d->insn->flags & X86_INSN_MEM, b = d->p2 & X86_EVEX_B;
+	unsigned ll = d->p2 >> X86_EVEX_LL_SHIFT & 3;
+	/* V' belongs to the index of a gather. */
+	unsigned vvvv = d->vvvv & (mem ? 15 : 31);
+	uint32_t sel = X86_SEL_PP_NONE << d->vex_pp;
+
+	sel |= d->w ? X86_SEL_W1 : X86_SEL_W0;
+	sel |= vvvv ? X86_SEL_VVVV_N : X86_SEL_VVVV_0;
+	sel |= d->code_bytes == 8 ? X86_SEL_MODE_64 : X86_SEL_MODE_OTHER;
+	sel |= mem ? X86_SEL_MOD_MEM : X86_SEL_MOD_REG;
+	sel |= X86_SEL_NOLOCK | (d->b ? X86_SEL_B1 : X86_SEL_B0);
+	if (b)
+		sel |= mem ? X86_SEL_EVEX_BC : X86_SEL_EVEX_RC;
+	if (d->p2 & X86_EVEX_AAA)
+		sel |= d->p2 & X86_EVEX_Z ? X86_SEL_EVEX_KZ : X86_SEL_EVEX_K;
+	if (b && !mem)
+		d->insn->vl = 64;
+	else
+		d->insn->vl = (uint8_t)(16u << ll);
+	*ret = sel | (b && !mem ? 0 : lengths[ll]);
+	if (d->p2 & X86_EVEX_Z && !(d->p2 & X86_EVEX_AAA))
+		return false;
+	return ll != 3 || (b && !mem);
 }
 
 static const struct x86_form *find_form(const struct x86_map_entry *entry, uint32_t sel,
@@ -381,6 +444,11 @@ static void set_flags(struct decoder *d)
 		insn->flags |= X86_INSN_REX;
 	if (d->vex)
 		insn->flags |= X86_INSN_VEX;
+	if (d->evex) {
+		insn->flags |= X86_INSN_EVEX;
+		insn->evex = d->p2 & ~8u;
+	}
+	insn->pp = d->vex_pp;
 	if (d->w)
 		insn->flags |= X86_INSN_W;
 	if (d->p66)
@@ -393,8 +461,36 @@ static void set_flags(struct decoder *d)
 	insn->opcode = d->opcode;
 	if (!(insn->flags & X86_INSN_MODRM))
 		insn->rm = (d->opcode & 7) | (unsigned)d->b << 3;
-	insn->reg8 = byte_register(insn->reg, d->rex || d->vex);
-	insn->rm8 = byte_register(insn->rm, d->rex || d->vex);
+	insn->reg8 = byte_register(insn->reg, d->rex || d->vex || d->evex);
+	insn->rm8 = byte_register(insn->rm, d->rex || d->vex || d->evex);
+}
+
+/* The fifth bits of registers, and what a displacement of one byte counts in: SDM vol. 2, 2.7.5. */
+static void take_evex_fields(struct decoder *d)
+{
+	struct x86_insn *insn = d->insn;
+	const struct x86_host_info *info = x86_host_info(insn);
+
+	insn->evex = d->p2 & ~8u;
+	if (info->reg == X86_HOST_VEC)
+		insn->reg |= d->r2 << 4;
+	else if (info->reg == X86_HOST_MASK && (d->r || d->r2))
+		d->error = d->error ? d->error : -X86_UD;
+	else if (info->reg == X86_HOST_GPR && d->r2)
+		d->error = d->error ? d->error : -X86_UD;
+	if (info->rm == X86_HOST_VEC && !(insn->flags & X86_INSN_MEM))
+		insn->rm |= d->x << 4;
+	else if (info->rm == X86_HOST_MASK)
+		insn->rm &= 7;
+	if (d->disp8) {
+		bool single = info->flags & X86_HOST_CPR || d->vsib;
+
+		insn->disp *= (int)(single ? info->elem : x86_host_mem_len(insn, info));
+	}
+	if (d->vsib)
+		insn->index |= d->v2 << 4;
+	else if (d->v2 && insn->flags & X86_INSN_MEM && info->vvvv == X86_HOST_NONE)
+		d->error = d->error ? d->error : -X86_UD;
 }
 
 /* What the row's form says about the rest of the bytes. */
@@ -416,7 +512,10 @@ static void take_form(struct decoder *d, const struct x86_form *form, const uint
 			d->error = d->error ? d->error : -X86_UD;
 		else if (insn->index == X86_NO_REG)
 			insn->index = 4;
+		d->vsib = true;
 	}
+	if (d->evex)
+		take_evex_fields(d);
 	take_immediate(d, form->imm);
 }
 
@@ -433,13 +532,14 @@ int x86_decode(const uint8_t *bytes, size_t avail, unsigned code_bytes, struct x
 	const struct x86_map_entry *entry;
 	const struct x86_form *form;
 	uint8_t size[4];
+	uint32_t sel;
 
 	*ret = (struct x86_insn){ .base = X86_NO_REG, .index = X86_NO_REG, .seg = X86_DS, .vl = 16 };
 	take_opcode(&d);
 	ret->adsize = d.p67 ? (code_bytes == 4 ? 2 : 4) : code_bytes;
 	if (d.error || d.short_of)
 		return failure(&d);
-	entry = &x86_maps[d.vex][d.map][d.opcode];
+	entry = &x86_maps[d.evex ? 2 : d.vex][d.map][d.opcode];
 	if (!entry->count)
 		return -X86_UD;
 	if (entry->modrm)
@@ -447,7 +547,9 @@ int x86_decode(const uint8_t *bytes, size_t avail, unsigned code_bytes, struct x
 	if (d.error || d.short_of)
 		return failure(&d);
 	operand_sizes(&d, size);
-	form = find_form(entry, selector(&d, size), ret->modrm);
+	if (!d.evex)
+		sel = selector(&d, size);
+	form = !d.evex || evex_selector(&d, &sel) ? find_form(entry, sel, ret->modrm) : NULL;
 	if (!form)
 		return -X86_UD;
 	take_form(&d, form, size);

@@ -33,6 +33,12 @@
 #define X86_SEL_D64_SHIFT  24 /* operand size where 64 is the default in 64-bit mode */
 #define X86_SEL_F64_SHIFT  27 /* and where it is the only one */
 #define X86_SEL_Y_SHIFT	   30 /* two bits, 4 and 8: 66 does not matter */
+/* EVEX forms have these in the place of operand sizes. */
+#define X86_SEL_L2	(1u << 12)
+#define X86_SEL_EVEX_RC (1u << 13) /* EVEX.b with a register: rounding in L'L, which counts as none */
+#define X86_SEL_EVEX_BC (1u << 14) /* EVEX.b with memory: broadcast */
+#define X86_SEL_EVEX_K	(1u << 24) /* an opmask other than k0, merging */
+#define X86_SEL_EVEX_KZ (1u << 25) /* zeroing */
 
 /* Which immediate follows. */
 enum x86_imm {
@@ -81,5 +87,7 @@ struct x86_feature_bit {
 /* By enum x86_feature; entry 0 unused. */
 extern const struct x86_feature_bit x86_feature_bits[];
 extern const struct x86_form x86_forms[];
-/* [VEX][map][opcode]; map 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A. */
-extern const struct x86_map_entry x86_maps[2][4][256];
+/* [0: legacy, 1: VEX, 2: EVEX][map][opcode]; map 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A. */
+extern const struct x86_map_entry x86_maps[3][4][256];
+/* Of rows from X86_ROW_HOST_FIRST on; see x86_host_info(). */
+extern const struct x86_host_info x86_host_infos[];

@@ -26,6 +26,27 @@ uint64_t x86_features(struct x86_cpu *cpu)
 
 void x86_insn_restrict(const struct x86_cpu *cpu, struct x86_insn *insn)
 {
+	const struct x86_host_info *info = x86_host_info(insn);
+
 	if (!(cpu->features >> insn->feature & 1))
 		insn->exec = x86_op_ud;
+	/* GFNI and such are flags of their own. */
+	if (insn->flags & X86_INSN_EVEX &&
+	    (!x86_has_feature(cpu, X86_FEATURE_AVX512F) ||
+	     (info->flags & X86_HOST_VL && insn->vl < 64 && !x86_has_feature(cpu, X86_FEATURE_AVX512VL))))
+		insn->exec = x86_op_ud;
+	if (info && !cpu->ops->host_insn)
+		insn->exec = x86_op_ud;
+}
+
+const struct x86_host_info *x86_host_info(const struct x86_insn *insn)
+{
+	return insn->row < X86_ROW_HOST_FIRST ? NULL : &x86_host_infos[insn->row - X86_ROW_HOST_FIRST];
+}
+
+unsigned x86_host_mem_len(const struct x86_insn *insn, const struct x86_host_info *info)
+{
+	if (insn->evex & X86_EVEX_B)
+		return info->bcast;
+	return info->mem & 0x80 ? insn->vl / (info->mem & 0x7fu) : info->mem;
 }

@@ -97,5 +97,9 @@ bool x86_cpuid_model_make(struct x86_cpuid_model *ret, const struct x86_cpuid_mo
  * where the host lacks them, because it runs on the host's own units. */
 void x86_cpuid_model_max(struct x86_cpuid_model *ret);
 
+/* Add what a holder with struct x86_cpu_ops.host_insn can show besides: AVX-512, and GFNI, VAES and VPCLMULQDQ
+ * with it. Nothing where the host has no AVX-512. */
+void x86_cpuid_model_add_host(struct x86_cpuid_model *model);
+
 /* The feature words of the host's own CPUID, XCR0 regarded. */
 void x86_cpuid_host_words(uint32_t ret_word[X86_CPUID_WORDS]);

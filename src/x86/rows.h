@@ -37,7 +37,7 @@ struct x86_row_info {
 	uint32_t forbid;	/* what no form of the row can stand, see decode_int.h */
 	uint32_t attrs;		/* X86_ROW_ATTR_* */
 	uint32_t undef;		/* X86_FL_* left undefined by the manual */
-	bool vex;
+	uint8_t vex; /* 1: VEX, 2: EVEX */
 	uint8_t map, opcode;
 	uint8_t plus; /* enum x86_plus: register or condition in the opcode */
 	bool modrm;

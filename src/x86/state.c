@@ -118,6 +118,7 @@ void x86_cpu_sync(struct x86_cpu *cpu)
 	cpu->s.zero = 0;
 	if (cpu->model)
 		cpu->features = x86_features(cpu);
+	x86_wide_sync(cpu);
 	x86_update_mode(cpu);
 	x86_tlb_flush(cpu);
 }

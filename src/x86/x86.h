@@ -42,6 +42,14 @@ struct x86_fault {
 	uint64_t payload; /* #PF: linear address for CR2; #DB: bits for DR6 */
 };
 
+/* An instruction for the host to execute: what of it is not in cpu->s.fpu. */
+struct x86_host_op {
+	uint8_t mem[64] __attribute__((aligned(64))); /* the memory operand */
+	uint64_t gpr;	 /* the general register among the operands */
+	uint64_t rflags; /* status flags alone count */
+	uint32_t mxcsr;	 /* all exceptions masked */
+};
+
 /* What the core asks of whoever holds it. Called in the thread that runs the CPU. */
 struct x86_cpu_ops {
 	/*
@@ -82,6 +90,13 @@ struct x86_cpu_ops {
 	void (*tlb_flushed_page)(struct x86_cpu *cpu, uint64_t linear);
 	/* VMCALL or VMMCALL: registers in the state. May be NULL; false: #UD. */
 	bool (*hypercall)(struct x86_cpu *cpu);
+	/*
+	 * Run @insn (for which there is x86_host_info()) on the host, which has it: vector registers and
+	 * opmasks are those of cpu->s.fpu, before and behind; the rest is in @op, whichever register or
+	 * address the instruction names. It cannot fault. Optional: absent, they raise #UD, and the holder
+	 * shows no feature of theirs.
+	 */
+	void (*host_insn)(struct x86_cpu *cpu, const struct x86_insn *insn, struct x86_host_op *op);
 };
 
 /*
@@ -171,6 +186,10 @@ struct x86_cpu {
 	struct {
 		uint64_t first, last; /* first > last: none */
 	} tlb_huge[2];
+
+	/* Some opmask, ZMM16 to 31, or a byte of another register above the 32nd may not be zero: what runs
+	 * instructions of AVX-512 sets it first. */
+	bool wide;
 
 	uint64_t features; /* bit per enum x86_feature that the model offers: x86_features() */
 

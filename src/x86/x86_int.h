@@ -75,6 +75,10 @@ static inline bool x86_has_feature(const struct x86_cpu *cpu, unsigned feature)
 	return cpu->features >> feature & 1;
 }
 
+void x86_wide_sync(struct x86_cpu *cpu); /* cpu->wide, after the registers were written: xsave.c */
+/* Extended component @i of XSAVE, 2 or 5 to 7: its size, and its place in the standard format (cpuid.c). */
+unsigned x86_xsave_bytes(unsigned i);
+unsigned x86_xsave_offset(const struct x86_cpuid_model *model, unsigned i);
 void x86_update_mode(struct x86_cpu *cpu); /* after CS, SS, CR0, CR4, EFER, RFLAGS.AC/VM, CPL */
 
 /* CR0.AM, EFLAGS.AC and privilege 3 together make unaligned accesses raise #AC. */

@@ -3,7 +3,8 @@
  * xsave.c - FXSAVE, XSAVE and their kin; MXCSR; XCR0.
  *
  * Formats: SDM vol. 1, 10.5.1 (FXSAVE area) and 13.4 to 13.13 (XSAVE). State components offered: x87
- * (0), SSE (1), AVX (2). FCS and FDS are not kept: CPUID.(7,0):EBX[13] says so, and they read zero.
+ * (0), SSE (1), AVX (2), and of AVX-512 opmasks (5), the upper halves of ZMM0 to 15 (6), ZMM16 to 31 (7).
+ * FCS and FDS are not kept: CPUID.(7,0):EBX[13] says so, and they read zero.
  */
 #include "fpu_int.h"
 #include "insns.h"
@@ -11,13 +12,18 @@
 #define XFEATURE_X87 1u
 #define XFEATURE_SSE 2u
 #define XFEATURE_AVX 4u
-#define XFEATURE_ALL (XFEATURE_X87 | XFEATURE_SSE | XFEATURE_AVX)
+#define XFEATURE_OPMASK 0x20u
+#define XFEATURE_HI256	0x40u
+#define XFEATURE_HI16	0x80u
+#define XFEATURE_AVX512 (XFEATURE_OPMASK | XFEATURE_HI256 | XFEATURE_HI16)
+#define XFEATURE_EXTENDED (XFEATURE_AVX | XFEATURE_AVX512)
+#define XFEATURE_ALL (XFEATURE_X87 | XFEATURE_SSE | XFEATURE_EXTENDED)
+#define COMPONENTS 8u
 
 #define LEGACY_BYTES 512u
 #define LEGACY_USED  416u /* the rest of the FXSAVE area is not written */
 #define HEADER_BYTES 64u
-#define AVX_OFFSET   576u /* also in the compacted format: AVX is the first extended component */
-#define AVX_BYTES    256u
+#define AREA_BYTES   (LEGACY_BYTES + HEADER_BYTES + 256u + 64u + 512u + 1024u + 256u)
 #define XCOMP_COMPACT (1ull << 63)
 
 /* The whole range at once, when it lies in one page of plain RAM. */
@@ -138,10 +144,48 @@ static void init_x87(struct x86_fpu *f)
 	memset(f->st, 0, sizeof(f->st));
 }
 
-/* SDM vol. 1, 13.6: which components are not in their initial configuration. */
-static unsigned in_use(const struct x86_fpu *f)
+static bool any_bits(const void *p, unsigned len)
 {
-	unsigned i, use = 0;
+	uint64_t any = 0, v;
+
+	for (unsigned i = 0; i < len; i += 8) {
+		memcpy(&v, (const uint8_t *)p + i, 8);
+		any |= v;
+	}
+	return any;
+}
+
+/* Components of AVX-512 that are not all zero. Most programs never touch them: cpu->wide. */
+static unsigned wide_in_use(struct x86_cpu *cpu)
+{
+	const struct x86_fpu *f = &cpu->s.fpu;
+	unsigned use = 0;
+
+	if (!cpu->wide)
+		return 0;
+	if (any_bits(f->opmask, sizeof(f->opmask)))
+		use |= XFEATURE_OPMASK;
+	if (any_bits(f->vec[16], sizeof(f->vec) / 2))
+		use |= XFEATURE_HI16;
+	for (unsigned i = 0; i < 16; i++)
+		if (any_bits(f->vec[i] + 32, 32))
+			use |= XFEATURE_HI256;
+	if (!use)
+		cpu->wide = false;
+	return use;
+}
+
+void x86_wide_sync(struct x86_cpu *cpu)
+{
+	cpu->wide = true;
+	(void)wide_in_use(cpu);
+}
+
+/* SDM vol. 1, 13.6: which components are not in their initial configuration. */
+static unsigned in_use(struct x86_cpu *cpu)
+{
+	const struct x86_fpu *f = &cpu->s.fpu;
+	unsigned i, use = wide_in_use(cpu);
 
 	if (f->fcw != FPU_FCW_DEFAULT || f->fsw || f->ftw || f->fop || f->fip || f->fdp)
 		use |= XFEATURE_X87;
@@ -185,16 +229,93 @@ static void unpack_xmm(struct x86_cpu *cpu, const uint8_t *p)
 	}
 }
 
-static void unpack_ymm(struct x86_cpu *cpu, const uint8_t *p)
+/* Where a component of the state lies in its piece of the area, and how much of it the mode reaches. */
+static unsigned component_bytes(const struct x86_cpu *cpu, unsigned i)
 {
-	unsigned i;
+	unsigned n = reg_count(cpu);
 
-	for (i = 0; i < reg_count(cpu); i++) {
-		if (p)
-			memcpy(cpu->s.fpu.vec[i] + 16, p + i * 16, 16);
-		else
-			memset(cpu->s.fpu.vec[i] + 16, 0, 16);
+	switch (i) {
+	case 2:
+		return n * 16;
+	case 5:
+		return sizeof(cpu->s.fpu.opmask);
+	case 6:
+		return n * 32;
+	default:
+		return n == 16 ? sizeof(cpu->s.fpu.vec) / 2 : 0;
 	}
+}
+
+static void pack_component(const struct x86_cpu *cpu, unsigned i, uint8_t *p)
+{
+	const struct x86_fpu *f = &cpu->s.fpu;
+	unsigned r;
+
+	switch (i) {
+	case 2:
+		for (r = 0; r < reg_count(cpu); r++)
+			memcpy(p + r * 16, f->vec[r] + 16, 16);
+		break;
+	case 5:
+		memcpy(p, f->opmask, sizeof(f->opmask));
+		break;
+	case 6:
+		for (r = 0; r < reg_count(cpu); r++)
+			memcpy(p + r * 32, f->vec[r] + 32, 32);
+		break;
+	default:
+		memcpy(p, f->vec[16], sizeof(f->vec) / 2);
+	}
+}
+
+/* @p NULL: its initial configuration. */
+static void unpack_component(struct x86_cpu *cpu, unsigned i, const uint8_t *p)
+{
+	static const uint8_t zero[1024];
+	struct x86_fpu *f = &cpu->s.fpu;
+	unsigned r;
+
+	if (!p)
+		p = zero;
+	switch (i) {
+	case 2:
+		for (r = 0; r < reg_count(cpu); r++)
+			memcpy(f->vec[r] + 16, p + r * 16, 16);
+		break;
+	case 5:
+		memcpy(f->opmask, p, sizeof(f->opmask));
+		break;
+	case 6:
+		for (r = 0; r < reg_count(cpu); r++)
+			memcpy(f->vec[r] + 32, p + r * 32, 32);
+		break;
+	default:
+		memcpy(f->vec[16], p, component_bytes(cpu, i));
+	}
+}
+
+/* Of extended component @i, in the standard format or in the compacted one of @comp. */
+static unsigned component_offset(const struct x86_cpu *cpu, unsigned i, uint64_t comp)
+{
+	unsigned off = LEGACY_BYTES + HEADER_BYTES;
+
+	if (!(comp & XCOMP_COMPACT))
+		return x86_xsave_offset(cpu->model, i);
+	for (unsigned j = 2; j < i; j++)
+		if (comp >> j & 1)
+			off += x86_xsave_bytes(j);
+	return off;
+}
+
+/* The end of what an instruction with @rfbm may write. */
+static unsigned area_end(const struct x86_cpu *cpu, unsigned rfbm, uint64_t comp)
+{
+	unsigned end = LEGACY_BYTES + HEADER_BYTES;
+
+	for (unsigned i = 2; i < COMPONENTS; i++)
+		if (rfbm >> i & 1)
+			end = component_offset(cpu, i, comp) + x86_xsave_bytes(i);
+	return end;
 }
 
 /* SDM vol. 2, FXSAVE: #NM with EM or TS, whatever OSFXSR says; no #MF. */
@@ -267,12 +388,29 @@ static int xsave_begin(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_
 	return vec_ea_aligned(cpu, insn, 64, ret_off);
 }
 
+static int write_extended(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
+			  unsigned mask, uint64_t comp)
+{
+	uint8_t buf[1024];
+
+	for (unsigned i = 2; i < COMPONENTS; i++) {
+		unsigned len = component_bytes(cpu, i);
+
+		if (!(mask >> i & 1) || !len)
+			continue;
+		pack_component(cpu, i, buf);
+		if (area_write(cpu, insn, off + component_offset(cpu, i, comp), buf, len))
+			return X86_FAULT;
+	}
+	return X86_NEXT;
+}
+
 /* Write the components of @mask; MXCSR goes with @mxcsr. */
 static int write_components(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
-			    unsigned mask, bool mxcsr)
+			    unsigned mask, bool mxcsr, uint64_t comp)
 {
 	const struct x86_fpu *f = &cpu->s.fpu;
-	unsigned n = reg_count(cpu), i;
+	unsigned n = reg_count(cpu);
 	uint8_t buf[LEGACY_USED];
 
 	memset(buf, 0, sizeof(buf));
@@ -287,29 +425,24 @@ static int write_components(struct x86_cpu *cpu, const struct x86_insn *insn, ui
 		return X86_FAULT;
 	if ((mask & XFEATURE_SSE) && area_write(cpu, insn, off + 160, buf + 160, n * 16))
 		return X86_FAULT;
-	if (!(mask & XFEATURE_AVX))
-		return X86_NEXT;
-	for (i = 0; i < n; i++)
-		memcpy(buf + i * 16, f->vec[i] + 16, 16);
-	return area_write(cpu, insn, off + AVX_OFFSET, buf, n * 16);
+	return mask & XFEATURE_EXTENDED ? write_extended(cpu, insn, off, mask, comp) : X86_NEXT;
 }
 
 /* XSAVE and XSAVEOPT: the latter leaves out components in their initial configuration. */
 static int xsave_standard(struct x86_cpu *cpu, const struct x86_insn *insn, bool optimise)
 {
-	unsigned rfbm, use, len;
+	unsigned rfbm, use;
 	uint64_t off, bv;
 
 	if (xsave_begin(cpu, insn, &off, &rfbm))
 		return X86_FAULT;
-	len = rfbm & XFEATURE_AVX ? AVX_OFFSET + AVX_BYTES : LEGACY_BYTES + HEADER_BYTES;
-	if (area_probe(cpu, insn, off, len) ||
+	if (area_probe(cpu, insn, off, area_end(cpu, rfbm, 0)) ||
 	    x86_read(cpu, insn->seg, off + LEGACY_BYTES, &bv, 8))
 		return X86_FAULT;
-	use = in_use(&cpu->s.fpu) & rfbm;
+	use = in_use(cpu) & rfbm;
 	bv = (bv & ~(uint64_t)rfbm) | use;
 	if (write_components(cpu, insn, off, optimise ? use : rfbm,
-			     rfbm & (XFEATURE_SSE | XFEATURE_AVX)))
+			     rfbm & (XFEATURE_SSE | XFEATURE_AVX), 0))
 		return X86_FAULT;
 	return x86_write(cpu, insn->seg, off + LEGACY_BYTES, &bv, 8);
 }
@@ -332,16 +465,15 @@ int x86_op_xsavec(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 	if (xsave_begin(cpu, insn, &off, &rfbm))
 		return X86_FAULT;
-	use = in_use(&cpu->s.fpu);
+	use = in_use(cpu);
 	if (cpu->s.fpu.mxcsr != MXCSR_DEFAULT)
 		use |= XFEATURE_SSE;
 	use &= rfbm;
-	if (area_probe(cpu, insn, off, rfbm & XFEATURE_AVX ? AVX_OFFSET + AVX_BYTES :
-							     LEGACY_BYTES + HEADER_BYTES) ||
-	    write_components(cpu, insn, off, use, use & XFEATURE_SSE))
-		return X86_FAULT;
 	header[0] = use;
 	header[1] = XCOMP_COMPACT | rfbm;
+	if (area_probe(cpu, insn, off, area_end(cpu, rfbm, header[1])) ||
+	    write_components(cpu, insn, off, use, use & XFEATURE_SSE, header[1]))
+		return X86_FAULT;
 	return x86_write(cpu, insn->seg, off + LEGACY_BYTES, header, 16);
 }
 
@@ -362,7 +494,7 @@ static bool header_ok(const struct x86_cpu *cpu, const uint8_t *header)
 }
 
 static void restore_components(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned rfbm,
-			       unsigned bv, const uint8_t *area)
+			       unsigned bv, uint64_t comp, const uint8_t *area)
 {
 	if (rfbm & XFEATURE_X87) {
 		if (bv & XFEATURE_X87)
@@ -372,15 +504,36 @@ static void restore_components(struct x86_cpu *cpu, const struct x86_insn *insn,
 	}
 	if (rfbm & XFEATURE_SSE)
 		unpack_xmm(cpu, bv & XFEATURE_SSE ? area : NULL);
-	if (rfbm & XFEATURE_AVX)
-		unpack_ymm(cpu, bv & XFEATURE_AVX ? area + AVX_OFFSET : NULL);
+	if (!(rfbm & XFEATURE_EXTENDED))
+		return;
+	/* Zero over zero: nothing to do where AVX-512 is not used before or behind. */
+	if (!cpu->wide && !(bv & XFEATURE_AVX512))
+		rfbm &= ~XFEATURE_AVX512;
+	for (unsigned i = 2; i < COMPONENTS; i++)
+		if (rfbm >> i & 1)
+			unpack_component(cpu, i, bv >> i & 1 ? area + component_offset(cpu, i, comp) : NULL);
+	if (rfbm & XFEATURE_AVX512)
+		x86_wide_sync(cpu);
+}
+
+/* The extended components of @mask, to their places in @area. */
+static int read_extended(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
+			 unsigned mask, uint64_t comp, uint8_t *area)
+{
+	for (unsigned i = 2; i < COMPONENTS; i++) {
+		unsigned at = component_offset(cpu, i, comp), len = component_bytes(cpu, i);
+
+		if (mask >> i & 1 && len && area_read(cpu, insn, off + at, area + at, len))
+			return X86_FAULT;
+	}
+	return X86_NEXT;
 }
 
 int x86_op_xrstor(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	uint8_t area[AVX_OFFSET + AVX_BYTES];
+	uint8_t area[AREA_BYTES];
 	bool compact, load_mxcsr;
-	uint64_t off, bv;
+	uint64_t off, bv, comp;
 	unsigned rfbm;
 
 	if (xsave_begin(cpu, insn, &off, &rfbm) ||
@@ -389,9 +542,10 @@ int x86_op_xrstor(struct x86_cpu *cpu, const struct x86_insn *insn)
 	if (!header_ok(cpu, area + LEGACY_BYTES))
 		return x86_gp(cpu, 0);
 	bv = get(area + LEGACY_BYTES, 8);
-	compact = area[LEGACY_BYTES + 15] & 0x80;
-	if ((rfbm & bv & XFEATURE_AVX) &&
-	    area_read(cpu, insn, off + AVX_OFFSET, area + AVX_OFFSET, AVX_BYTES))
+	comp = get(area + LEGACY_BYTES + 8, 8);
+	compact = comp & XCOMP_COMPACT;
+	if (rfbm & bv & XFEATURE_EXTENDED &&
+	    read_extended(cpu, insn, off, rfbm & (unsigned)bv, comp, area))
 		return X86_FAULT;
 	/* The standard format loads MXCSR whatever XSTATE_BV says: SDM vol. 1, 13.8.1. */
 	load_mxcsr = compact ? rfbm & bv & XFEATURE_SSE : rfbm & (XFEATURE_SSE | XFEATURE_AVX);
@@ -402,7 +556,7 @@ int x86_op_xrstor(struct x86_cpu *cpu, const struct x86_insn *insn)
 	} else if (compact && (rfbm & XFEATURE_SSE)) {
 		cpu->s.fpu.mxcsr = MXCSR_DEFAULT;
 	}
-	restore_components(cpu, insn, rfbm, bv, area);
+	restore_components(cpu, insn, rfbm, bv, comp, area);
 	return X86_NEXT;
 }
 
@@ -415,7 +569,7 @@ int x86_op_xgetbv(struct x86_cpu *cpu, const struct x86_insn *insn)
 	if ((uint32_t)cpu->s.gpr[X86_RCX] > 1)
 		return x86_gp(cpu, 0);
 	if ((uint32_t)cpu->s.gpr[X86_RCX] == 1) {
-		v &= in_use(&cpu->s.fpu) |
+		v &= in_use(cpu) |
 		     (cpu->s.fpu.mxcsr != MXCSR_DEFAULT ? XFEATURE_SSE : 0);
 	}
 	cpu->s.gpr[X86_RAX] = (uint32_t)v;
@@ -423,7 +577,8 @@ int x86_op_xgetbv(struct x86_cpu *cpu, const struct x86_insn *insn)
 	return X86_NEXT;
 }
 
-/* SDM vol. 1, 13.3: x87 is always enabled, AVX needs SSE. CPUID tells which bits exist. */
+/* SDM vol. 1, 13.3: x87 is always enabled, AVX needs SSE, AVX-512 needs AVX and comes as a whole. CPUID tells
+ * which bits exist. */
 int x86_op_xsetbv(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	uint64_t v = (uint32_t)cpu->s.gpr[X86_RAX] | cpu->s.gpr[X86_RDX] << 32;
@@ -436,6 +591,8 @@ int x86_op_xsetbv(struct x86_cpu *cpu, const struct x86_insn *insn)
 	x86_cpuid(cpu, 0xd, 0, regs);
 	if (!(v & XFEATURE_X87) || (v & ~(uint64_t)(regs[0] & XFEATURE_ALL)) ||
 	    (v & (XFEATURE_SSE | XFEATURE_AVX)) == XFEATURE_AVX)
+		return x86_gp(cpu, 0);
+	if (v & XFEATURE_AVX512 && (v & (XFEATURE_AVX512 | XFEATURE_AVX)) != (XFEATURE_AVX512 | XFEATURE_AVX))
 		return x86_gp(cpu, 0);
 	cpu->s.xcr0 = v;
 	return X86_STOP;

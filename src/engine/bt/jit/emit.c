@@ -41,6 +41,20 @@ static void emit_vex(struct emit *e, const struct emit_op *op, unsigned r, unsig
 	*e->p++ = op->opcode;
 }
 
+/* SDM vol. 2, 2.7.1. */
+static void emit_evex(struct emit *e, const struct emit_op *op, unsigned r, unsigned x, unsigned b)
+{
+	unsigned pp = op->p66 ? 1 : op->rep == 0xf3 ? 2 : op->rep ? 3 : 0;
+
+	if (op->kind == EMIT_REG)
+		x = op->rm >> 4 & 1;
+	*e->p++ = 0x62;
+	*e->p++ = (uint8_t)(!r << 7 | !x << 6 | !b << 5 | !(op->reg >> 4 & 1) << 4 | op->map);
+	*e->p++ = (uint8_t)(op->w << 7 | (~op->vvvv & 15) << 3 | 4 | pp);
+	*e->p++ = (uint8_t)(op->z_ll_b_aaa | !(op->vvvv >> 4 & 1) << 3);
+	*e->p++ = op->opcode;
+}
+
 static void emit_legacy(struct emit *e, const struct emit_op *op, unsigned r, unsigned x,
 			unsigned b)
 {
@@ -65,7 +79,8 @@ static void emit_legacy(struct emit *e, const struct emit_op *op, unsigned r, un
 static void emit_address(struct emit *e, const struct emit_op *op, unsigned index)
 {
 	unsigned reg = (op->reg & 7u) << 3;
-	unsigned mod = op->disp == (int8_t)op->disp ? 1 : 2;
+	/* A displacement of one byte would count in sizes of the operand with EVEX. */
+	unsigned mod = op->disp == (int8_t)op->disp && !op->evex ? 1 : 2;
 
 	if (op->rm == H_NONE) {
 		*e->p++ = (uint8_t)(reg | 4);
@@ -103,7 +118,9 @@ void emit_op(struct emit *e, const struct emit_op *op)
 		return;
 	if (op->kind == EMIT_GS || table)
 		*e->p++ = 0x65;
-	if (op->vex)
+	if (op->evex)
+		emit_evex(e, op, r, x, b);
+	else if (op->vex)
 		emit_vex(e, op, r, x, b);
 	else
 		emit_legacy(e, op, r, x, b);

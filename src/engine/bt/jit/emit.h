@@ -38,6 +38,8 @@ struct emit_op {
 	uint8_t rep; /* 0, F2 or F3 */
 	bool p66, lock, w, rex; /* rex: even when it would be empty */
 	bool vex, l256;
+	bool evex;    /* reg, rm and vvvv may be 16 to 31 then */
+	uint8_t z_ll_b_aaa; /* EVEX: its last byte, V' left out */
 	uint8_t vvvv;
 	uint8_t kind; /* enum emit_rm */
 	uint8_t reg, rm, index, scale;

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * vec_evex.c - memory operands under an opmask; gathers and scatters.
+ *
+ * SDM vol. 2, 2.7.6: elements that are masked out are not accessed and do not fault, except by
+ * instructions of exception classes NF. A store is probed whole before a byte of it is written.
+ */
+#include "vec_host.h"
+#include "insns.h"
+
+/* The elements of a memory operand that are accessed. */
+struct part {
+	unsigned len, elem;
+	uint64_t mask; /* bit per element; all of them: it is one access */
+	bool whole;
+};
+
+static uint64_t low_bits(unsigned n)
+{
+	return n >= 64 ? ~0ull : (1ull << n) - 1;
+}
+
+static struct part accessed(const struct x86_cpu *cpu, const struct x86_insn *insn,
+			    const struct x86_host_info *info)
+{
+	struct part p = { .len = x86_host_mem_len(insn, info), .elem = info->elem };
+	uint64_t mask = evex_mask(cpu, insn);
+	unsigned full = info->mem & 0x80 ? insn->vl / (info->mem & 0x7fu) : info->mem;
+
+	if (!(insn->evex & X86_EVEX_AAA) || !p.elem) {
+		p.whole = true;
+		return p;
+	}
+	if (info->flags & X86_HOST_CPR) {
+		p.len = (unsigned)__builtin_popcountll(mask & low_bits(p.len / p.elem)) * p.elem;
+		p.whole = true;
+	} else if (info->flags & X86_HOST_ANY || insn->evex & X86_EVEX_B) {
+		if (info->flags & X86_HOST_ANY)
+			full = insn->vl;
+		if (!(mask & low_bits(full / p.elem)))
+			p.len = 0;
+		p.whole = true;
+	} else {
+		p.mask = mask & low_bits(p.len / p.elem);
+		p.whole = p.mask == low_bits(p.len / p.elem);
+	}
+	return p;
+}
+
+static uint64_t element_at(const struct x86_insn *insn, uint64_t off, unsigned add)
+{
+	off += add;
+	return insn->adsize == 8 ? off : insn->adsize == 4 ? (uint32_t)off : (uint16_t)off;
+}
+
+static int read_elements(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
+			 const struct part *p, uint8_t *buf)
+{
+	for (unsigned at = 0, i = 0; at < p->len; at += p->elem, i++)
+		if (p->mask >> i & 1 &&
+		    x86_read(cpu, insn->seg, element_at(insn, off, at), buf + at, p->elem))
+			return X86_FAULT;
+	return X86_NEXT;
+}
+
+static int probe_elements(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
+			  const struct part *p)
+{
+	for (unsigned at = 0, i = 0; at < p->len; at += p->elem, i++)
+		if (p->mask >> i & 1 &&
+		    x86_probe_write(cpu, insn->seg, element_at(insn, off, at), p->elem))
+			return X86_FAULT;
+	return X86_NEXT;
+}
+
+static int write_elements(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
+			  const struct part *p, const uint8_t *buf)
+{
+	for (unsigned at = 0, i = 0; at < p->len; at += p->elem, i++)
+		if (p->mask >> i & 1 &&
+		    x86_write(cpu, insn->seg, element_at(insn, off, at), buf + at, p->elem))
+			return X86_FAULT;
+	return X86_NEXT;
+}
+
+static int load(struct x86_cpu *cpu, const struct x86_insn *insn, const struct x86_host_info *info,
+		uint64_t off, uint8_t *buf)
+{
+	struct part p = accessed(cpu, insn, info);
+
+	if (info->flags & X86_HOST_NF && !p.whole) {
+		p.whole = true;
+		p.len = x86_host_mem_len(insn, info);
+	}
+	if (!p.len)
+		return X86_NEXT;
+	return p.whole ? x86_read(cpu, insn->seg, off, buf, p.len) :
+			 read_elements(cpu, insn, off, &p, buf);
+}
+
+static int store(struct x86_cpu *cpu, const struct x86_insn *insn, const struct x86_host_info *info,
+		 uint64_t off, const struct part *p, const uint8_t *buf)
+{
+	if (p->whole)
+		return p->len ? x86_write(cpu, insn->seg, off, buf, p->len) : X86_NEXT;
+	return write_elements(cpu, insn, off, p, buf);
+}
+
+static int probe(struct x86_cpu *cpu, const struct x86_insn *insn, const struct x86_host_info *info,
+		 uint64_t off, const struct part *p)
+{
+	unsigned len = info->flags & X86_HOST_NF ? x86_host_mem_len(insn, info) : p->len;
+
+	if (p->whole || info->flags & X86_HOST_NF)
+		return len ? x86_probe_write(cpu, insn->seg, off, len) : X86_NEXT;
+	return probe_elements(cpu, insn, off, p);
+}
+
+int x86_op_evex(struct x86_cpu *cpu, const struct x86_insn *insn)
+{
+	const struct x86_host_info *info = x86_host_info(insn);
+	bool mem = insn->flags & X86_INSN_MEM, stores = mem && info->flags & X86_HOST_STORE;
+	struct x86_host_op op;
+	struct part p = { 0 };
+	uint64_t off = 0;
+
+	if (x86_check_avx512(cpu))
+		return X86_FAULT;
+	if (mem && vec_ea_aligned(cpu, insn, info->flags & X86_HOST_AL ? insn->vl : 1, &off))
+		return X86_FAULT;
+	if (mem && !stores && load(cpu, insn, info, off, op.mem))
+		return X86_FAULT;
+	if (!stores)
+		return host_execute(cpu, insn, info, &op);
+	p = accessed(cpu, insn, info);
+	if (probe(cpu, insn, info, off, &p) || host_execute(cpu, insn, info, &op))
+		return X86_FAULT;
+	return store(cpu, insn, info, off, &p, op.mem);
+}
+
+/* ---- gathers and scatters: SDM vol. 2, VGATHERDPS, VSCATTERDPS ---- */
+
+struct vsib {
+	unsigned index_size, elem, count;
+	uint64_t *opmask;
+	const uint8_t *index;
+};
+
+static int vsib_begin(struct x86_cpu *cpu, const struct x86_insn *insn, struct vsib *v)
+{
+	if (x86_check_avx512(cpu))
+		return X86_FAULT;
+	v->index_size = insn->opcode & 1 ? 8 : 4;
+	v->elem = insn->flags & X86_INSN_W ? 8 : 4;
+	v->count = insn->vl / (v->index_size > v->elem ? v->index_size : v->elem);
+	v->opmask = &cpu->s.fpu.opmask[insn->evex & X86_EVEX_AAA];
+	v->index = cpu->s.fpu.vec[insn->index & 31];
+	return insn->evex & X86_EVEX_AAA ? X86_NEXT : x86_ud(cpu);
+}
+
+static uint64_t vsib_offset(const struct x86_cpu *cpu, const struct x86_insn *insn,
+			    const struct vsib *v, unsigned i)
+{
+	uint64_t off = (uint64_t)(int64_t)insn->disp, index = 0;
+
+	memcpy(&index, v->index + i * v->index_size, v->index_size);
+	if (v->index_size == 4)
+		index = (uint64_t)(int64_t)(int32_t)index;
+	if (insn->base != X86_NO_REG)
+		off += cpu->s.gpr[insn->base];
+	off += index << insn->scale;
+	return insn->adsize == 8 ? off : (uint32_t)off;
+}
+
+/* A fault leaves what was done: the bits of those elements are clear. */
+int x86_op_gather(struct x86_cpu *cpu, const struct x86_insn *insn)
+{
+	uint8_t *dst = cpu->s.fpu.vec[insn->reg];
+	struct vsib v;
+	unsigned i;
+
+	if (vsib_begin(cpu, insn, &v))
+		return X86_FAULT;
+	if (insn->reg == insn->index)
+		return x86_ud(cpu);
+	for (i = 0; i < v.count; i++) {
+		if (*v.opmask >> i & 1 && x86_read(cpu, insn->seg, vsib_offset(cpu, insn, &v, i),
+						   dst + i * v.elem, v.elem))
+			return X86_FAULT;
+		*v.opmask &= ~(1ull << i);
+	}
+	*v.opmask = 0;
+	memset(dst + v.count * v.elem, 0, 64 - v.count * v.elem);
+	return X86_NEXT;
+}
+
+int x86_op_scatter(struct x86_cpu *cpu, const struct x86_insn *insn)
+{
+	const uint8_t *src = cpu->s.fpu.vec[insn->reg];
+	struct vsib v;
+	unsigned i;
+
+	if (vsib_begin(cpu, insn, &v))
+		return X86_FAULT;
+	for (i = 0; i < v.count; i++) {
+		if (*v.opmask >> i & 1 && x86_write(cpu, insn->seg, vsib_offset(cpu, insn, &v, i),
+						    src + i * v.elem, v.elem))
+			return X86_FAULT;
+		*v.opmask &= ~(1ull << i);
+	}
+	*v.opmask = 0;
+	return X86_NEXT;
+}
