@@ -52,10 +52,10 @@ enum { EAX, EBX, ECX, EDX };
 /* SYSCALL NX 1GB RDTSCP LM; AMD repeats leaf 1 and has the MMX extensions. */
 #define EXT1_EDX      (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
 #define EXT1_EDX_AMD  BIT(22)
-/* Leaf 8000_0008: immune to speculative store bypass and branch type confusion. 8000_0021: LFENCE
+/* Leaf 8000_0008: error pointers are always saved and restored; immune to speculative store bypass and branch type confusion. 8000_0021: LFENCE
  * serializes, null selectors clear the base, automatic IBRS, immune to speculative return stack
  * overflow. */
-#define EXT8_EBX_AMD  (BIT(26) | BIT(29))
+#define EXT8_EBX_AMD  (BIT(2) | BIT(26) | BIT(29))
 #define EXT21_EAX_AMD (BIT(2) | BIT(6) | BIT(8) | BIT(29))
 /* Leaf 0xd subleaf 1: XSAVEOPT, XSAVEC, XGETBV(1). */
 #define FD1_EAX (BIT(0) | BIT(1) | BIT(2))
