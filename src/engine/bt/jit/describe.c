@@ -584,7 +584,7 @@ static void system_insn(const struct x86_insn *insn, struct jit_desc *d)
 	    exec == x86_op_stac || exec == x86_op_clac || exec == x86_op_cld || exec == x86_op_std || exec == x86_op_rdtsc ||
 	    exec == x86_op_rdtscp || exec == x86_op_rdfsbase || exec == x86_op_rdgsbase ||
 	    exec == x86_op_wrfsbase || exec == x86_op_wrgsbase ||
-	    (exec == x86_op_mov_rsreg && insn->opsize >= 4 && insn->reg < X86_SEG_COUNT) ||
+	    (exec == x86_op_mov_rsreg && insn->reg < X86_SEG_COUNT) ||
 	    (exec == x86_op_mov_r_cr && (insn->reg == 0 || (insn->reg >= 2 && insn->reg <= 4)))) {
 		*d = (struct jit_desc){ .kind = JIT_SYS };
 	} else if (exec == x86_op_syscall || (exec == x86_op_sysret && insn->opsize == 8)) {

@@ -228,12 +228,20 @@ static void rdtsc(struct tr *t, unsigned i)
 		emit_load_gs32(e, H_RCX, GS_CPU(s.tsc_aux));
 }
 
-/* MOV to a register from a segment register: 16 bits, zero-extended. */
+/* MOV to a register from a segment register: zero-extended, but in 16 bits. */
 static void mov_from_seg(struct tr *t, unsigned i)
 {
 	const struct x86_insn *insn = &t->block->insn[i];
 	unsigned host = host_of(insn->rm), reg = host == H_NONE ? T_1 : host;
 
+	if (insn->opsize == 2) {
+		EMIT(&t->e, .opcode = 0x8b, .p66 = true, .kind = EMIT_GS, .reg = (uint8_t)reg,
+		     .rm = H_NONE, .disp = GS_SEG(insn->reg, selector));
+		if (host == H_NONE)
+			EMIT(&t->e, .opcode = 0x89, .p66 = true, .kind = EMIT_GS, .reg = T_1,
+			     .rm = H_NONE, .disp = GS_GPR(insn->rm));
+		return;
+	}
 	EMIT(&t->e, .map = 1, .opcode = 0xb7, .kind = EMIT_GS, .reg = (uint8_t)reg, .rm = H_NONE,
 	     .disp = GS_SEG(insn->reg, selector));
 	if (host == H_NONE)
