@@ -182,6 +182,10 @@ struct bt_vcpu {
 	/* In use at privilege 3, by address space (x86.h), and below. */
 	uint32_t series_user[X86_TLB_SPACES], series_kernel;
 	struct bt_way to_kernel, to_user; /* to_user: of the address space in use */
+	struct {
+		struct bt_way to_user;
+		uint64_t cr3;
+	} way[X86_TLB_SPACES];
 	bool kernel_local; /* code below privilege 3 was fetched from a page that is not global */
 	uint64_t context_base; /* CS base and limit the series holds for */
 	uint32_t context_limit;
@@ -314,6 +318,8 @@ void bt_context_note_fetch(struct bt_vcpu *vcpu, uint64_t linear);
 /* Recompute the fetch context after anything that may have changed it. */
 void bt_context_update(struct bt_vcpu *vcpu);
 void bt_context_flush(struct bt_vcpu *vcpu);
+/* No struct bt_way holds any more. */
+void bt_ways_close(struct bt_vcpu *vcpu);
 /* See tlb_switched() in struct x86_cpu_ops. */
 void bt_context_switch(struct bt_vcpu *vcpu, unsigned changed, bool kept);
 void bt_context_flush_page(struct bt_vcpu *vcpu, uint64_t linear);

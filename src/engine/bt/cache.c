@@ -44,10 +44,17 @@ void bt_cache_fini(struct bt_vcpu *vcpu)
 
 /* ---- fetch context ---- */
 
+void bt_ways_close(struct bt_vcpu *vcpu)
+{
+	vcpu->to_kernel.open = vcpu->to_user.open = false;
+	for (unsigned i = 0; i < X86_TLB_SPACES; i++)
+		vcpu->way[i].to_user.open = false;
+}
+
 static uint32_t bt_next_series(struct bt_vcpu *vcpu)
 {
 	vcpu->epoch_series++;
-	vcpu->to_kernel.open = vcpu->to_user.open = false;
+	bt_ways_close(vcpu);
 	/* Numbers begin again, in full or as bt_jit_context() cuts them: nothing old may match. */
 	if (unlikely(vcpu->epoch_series % BT_JIT_SERIES == 0)) {
 		if (vcpu->epoch_series >> 27) {
@@ -104,6 +111,10 @@ static void bt_note_way(struct bt_vcpu *vcpu)
 		.open = user || (cpu->s.efer & X86_EFER_SCE &&
 				 !(~cpu->s.sfmask & (X86_FL_TF | X86_FL_AC))),
 	};
+	if (user) {
+		vcpu->way[cpu->space_now].to_user = vcpu->to_user;
+		vcpu->way[cpu->space_now].cr3 = cpu->s.cr3;
+	}
 }
 
 void bt_context_update(struct bt_vcpu *vcpu)
@@ -140,11 +151,14 @@ void bt_context_flush(struct bt_vcpu *vcpu)
 
 void bt_context_switch(struct bt_vcpu *vcpu, unsigned changed, bool kept)
 {
-	vcpu->to_user.open = false;
+	unsigned space = vcpu->cpu.space_now;
+
 	if (vcpu->kernel_local) {
 		bt_context_flush(vcpu);
 		return;
 	}
+	vcpu->to_user = vcpu->way[space].to_user;
+	vcpu->to_user.open &= vcpu->way[space].cr3 == vcpu->cpu.s.cr3;
 	if (!kept) {
 		bt_direct_flush_space(vcpu, changed);
 		vcpu->series_user[changed] = bt_next_series(vcpu);

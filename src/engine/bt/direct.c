@@ -183,10 +183,12 @@ static void hold_longer(struct bt_direct *d)
 	d->calm = __rdtsc() + 4 * PERIOD_TICKS;
 }
 
+/* bt_direct_resume() is to be asked again. */
 static void begin(struct bt_vcpu *vcpu, uint64_t cr3)
 {
 	struct bt_direct *d = &vcpu->direct;
 
+	bt_ways_close(vcpu);
 	/* Programs that take turns would have it made anew each time. */
 	if (d->ready && d->cr3 != cr3)
 		hold_longer(d);
@@ -203,8 +205,11 @@ static void begin(struct bt_vcpu *vcpu, uint64_t cr3)
 	(void)bt_direct_open(vcpu, vcpu->cpu.s.rip);
 }
 
-static void give_up(struct bt_direct *d)
+static void give_up(struct bt_vcpu *vcpu)
 {
+	struct bt_direct *d = &vcpu->direct;
+
+	bt_ways_close(vcpu);
 	d->ready = false;
 	d->seen = 0;
 	d->given_up++;
@@ -226,10 +231,12 @@ static bool is_too_dear(struct bt_direct *d)
 	return false;
 }
 
-static void judge(struct bt_direct *d)
+static void judge(struct bt_vcpu *vcpu)
 {
+	struct bt_direct *d = &vcpu->direct;
+
 	if (d->ready && !d->force && is_too_dear(d))
-		give_up(d);
+		give_up(vcpu);
 }
 
 bool bt_direct_resume(struct bt_vcpu *vcpu)
@@ -284,7 +291,6 @@ void bt_direct_sample(struct bt_vcpu *vcpu)
 		d->hold /= 2;
 		d->calm += PERIOD_TICKS;
 	}
-	vcpu->to_user.open = false; /* bt_direct_resume() is asked again */
 	if (cr3 != d->seen_cr3) {
 		d->seen_cr3 = cr3;
 		d->seen = 0;
@@ -295,7 +301,7 @@ void bt_direct_sample(struct bt_vcpu *vcpu)
 		if (d->seen >= d->hold)
 			begin(vcpu, cr3);
 	} else {
-		judge(d);
+		judge(vcpu);
 	}
 }
 
@@ -319,12 +325,11 @@ uint64_t bt_direct_fault(struct bt_vcpu *vcpu, const struct x86_insn *insn)
 	struct bt_direct *d = &vcpu->direct;
 	uint64_t linear = bt_direct_linear(d, d->fault_host);
 
-	vcpu->to_user.open = false;
 	d->faulted = false;
 	d->faults++;
 	d->cost += FAULT_TICKS;
 	d->waste += FAULT_TICKS;
-	judge(d);
+	judge(vcpu);
 	if (!d->able)
 		return BT_DIRECT_NOWHERE;
 	return linear != BT_DIRECT_NOWHERE ? linear : open_for(vcpu, insn);

@@ -341,10 +341,12 @@ void bt_direct_flush_page(struct bt_vcpu *vcpu, uint64_t linear)
 		first = linear & ~(LARGE - 1);
 		end = first + LARGE;
 	}
-	if (vcpu->cpu.space_now == d->space)
+	if (vcpu->cpu.space_now == d->space) {
 		revalidate(vcpu, first, end);
-	else
-		d->stale = true;
+		return;
+	}
+	d->stale = true;
+	bt_ways_close(vcpu);
 }
 
 void bt_direct_protect(struct bt_vcpu *vcpu, uint64_t gpa)
