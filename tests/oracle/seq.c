@@ -4,10 +4,10 @@
  * translating; what they leave behind is compared.
  *
  * usage: oracle-seq [--cases N] [--seconds S] [--seed S] [--from CASE] [--only CASE] [--bits 32|64]
- *	[--off MASK] [--strict]
+ *	[--off MASK]
  *
  * A program that differs is printed with its seed and number, less the instructions that do not
- * matter. --strict: flags that are dead at a fault count as well; the translator may lose those.
+ * matter.
  */
 #include "seq.h"
 
@@ -106,19 +106,13 @@ struct leave_out {
 	bool which; /* of two faults is told */
 };
 
-static void leave_out(struct leave_out *o, const struct run *run, const struct seq_program *p,
-		      const struct seq_result *a, enum way way)
+static void leave_out(struct leave_out *o, const struct seq_program *p, const struct seq_result *a)
 {
 	const struct x86_row_info *row = a->vector == X86_BP ? NULL : row_at(p, a);
-	/* INT3 may have been written there by the program itself. */
-	bool foreseen = a->vector == X86_BP && a->out.rip - CODE_BASE - 1 < CODE_SIZE &&
-			p->code[a->out.rip - CODE_BASE - 1] == 0xcc;
 
 	*o = (struct leave_out){ .flags = ~(uint64_t)FLAGS_COMPARED };
 	if (row)
 		o->flags |= row->undef;
-	if (!foreseen && way >= WAY_NATIVE && !run->options.strict)
-		o->flags |= X86_FL_STATUS;
 	if (a->cr2 >> 47)
 		o->error = X86_PF_P;
 	if (row && strcmp(row->name, "CMPS") == 0)
@@ -169,12 +163,12 @@ static void compare_registers(struct verdict *v, const struct seq_program *p,
 		differ(v, "mxcsr", a->mxcsr, b->mxcsr);
 }
 
-static void compare(struct verdict *v, const struct run *run, const struct seq_program *p,
-		    const struct seq_result *a, const struct seq_result *b, enum way way)
+static void compare(struct verdict *v, const struct seq_program *p, const struct seq_result *a,
+		    const struct seq_result *b)
 {
 	struct leave_out o;
 
-	leave_out(&o, run, p, a, way);
+	leave_out(&o, p, a);
 	if (a->ended != b->ended)
 		differ(v, "ended", a->ended, b->ended);
 	else if (o.which && (b->vector == X86_PF || b->vector == X86_GP || b->vector == X86_SS_FAULT))
@@ -223,7 +217,7 @@ static bool differs(struct run *run, const struct seq_program *p, const struct s
 	}
 	if (text)
 		*text = 0;
-	compare(&v, run, p, cpu, &run->other, way);
+	compare(&v, p, cpu, &run->other);
 	return v.bad;
 }
 
@@ -339,7 +333,7 @@ static void judge(struct run *run, unsigned i, uint64_t number)
 	run->n_run++;
 	run->n_faults += run->cpu[i].vector != X86_BP;
 	run->n_patched += memcmp(p->code, run->cpu[i].code, CODE_SIZE) != 0;
-	compare(&v, run, p, &run->cpu[i], &run->core[i], WAY_CORE);
+	compare(&v, p, &run->cpu[i], &run->core[i]);
 	if (v.bad) {
 		report(run, p, &run->cpu[i], WAY_CORE);
 		return;
@@ -422,7 +416,7 @@ int main(int argc, char **argv)
 		{ "cases", required_argument, NULL, 'c' }, { "seconds", required_argument, NULL, 't' },
 		{ "seed", required_argument, NULL, 's' },  { "only", required_argument, NULL, 'o' },
 		{ "from", required_argument, NULL, 'f' },  { "off", required_argument, NULL, 'x' },
-		{ "bits", required_argument, NULL, 'b' },  { "strict", no_argument, NULL, 'S' },
+		{ "bits", required_argument, NULL, 'b' },
 		{ 0 },
 	};
 	static struct run run;
@@ -455,9 +449,6 @@ int main(int argc, char **argv)
 			break;
 		case 'b':
 			run.options.bits = (unsigned)strtoul(optarg, NULL, 0);
-			break;
-		case 'S':
-			run.options.strict = true;
 			break;
 		default:
 			return 2;

@@ -20,7 +20,8 @@
  *
  * Flags. The status flags are in the host's flags, in jit.flags (as LAHF and SETO give them), or both.
  * Code of ours that spoils the host's saves them first when an instruction that follows can read
- * them. A flag that is overwritten before any instruction reads it may be lost at a fault in between.
+ * them. Those that are overwritten before any does are still exact at a fault in between: they are made again
+ * from the operands of what made them (tr_replay.c), or else saved as well.
  *
  * RIP. Only the page of the instruction being executed is kept (jit.rip_page), the rest is a constant
  * of the code; so code does not depend on where its page is mapped. Exits to other pages, and indirect

@@ -14,8 +14,11 @@ struct tr_slow {
 	uint8_t *retry;	 /* where the TLB is looked at, or NULL */
 	uint8_t *resume; /* behind the instruction; NULL: nothing is to follow */
 	uint8_t insn, run;
+	uint8_t replay; /* flags are to be made again first: t->replay */
 	bool write;
 };
+
+#define TR_NO_MAKER  0xffu
 
 #define TR_NO_RUN    0xffu
 #define TR_NOT_PLAIN 0xffu
@@ -24,6 +27,7 @@ struct tr_slow {
 struct tr_run {
 	bool open, write, first_write; /* write: any of them; first_write: the first */
 	bool in_mem;		       /* where the flags are behind the look */
+	uint8_t replay;		       /* likewise */
 	uint8_t first, last, end;      /* instructions: with accesses; the end of the copy */
 	uint8_t count, align, scale, seg;
 	unsigned base, index;
@@ -42,7 +46,9 @@ struct tr {
 	struct bt_vcpu *vcpu;
 	struct bt_block *block;
 	struct jit_desc desc[BT_BLOCK_INSNS];
-	uint32_t live[BT_BLOCK_INSNS + 1]; /* flags that matter before each instruction */
+	/* Flags before each instruction: that matter, if only for a fault; the same where no access is
+	 * part of a run; that are read. */
+	uint32_t live[BT_BLOCK_INSNS + 1], live_plain[BT_BLOCK_INSNS + 1], read[BT_BLOCK_INSNS + 1];
 	uint32_t next_off[BT_BLOCK_INSNS]; /* of the next instruction, in the page of RIP */
 	/* The memory operand, behind tr_operand(). */
 	uint8_t mem_base, mem_index;
@@ -56,8 +62,11 @@ struct tr {
 	int64_t run_off[BT_BLOCK_INSNS];
 	struct tr_join join[BT_BLOCK_INSNS];
 	bool in_host, in_mem;		   /* where the flags are */
+	uint8_t maker;	/* while they are in the host's: the instruction they are all of, or TR_NO_MAKER */
+	uint8_t replay; /* while they are nowhere: the same, when that can be done again */
 	bool failed;
 	int last_vec; /* the last instruction with vector registers, or -1 */
+	unsigned first_unit; /* the first one with those or the x87's */
 	unsigned slow_count;
 	struct tr_slow slow[BT_JIT_SLOW];
 	struct {
@@ -70,6 +79,7 @@ struct tr {
 	/* Of a direct block: where an instruction may fault, and then goes on. */
 	struct {
 		bool used, save; /* save: the flags, first */
+		uint8_t replay;
 		uint8_t *start, *end, *slow, *resume; /* resume: NULL where nothing follows */
 	} access[BT_BLOCK_INSNS];
 	uint8_t *request, *lost, *vector, *vector_back;
@@ -106,6 +116,7 @@ void tr_handler_call(struct tr *t, unsigned i);
 #define ALU_ADD 0u
 #define ALU_OR	1u
 #define ALU_AND 4u
+#define ALU_SUB 5u
 #define ALU_CMP 7u
 void tr_alu_imm(struct emit *e, unsigned op, bool wide, unsigned reg, int32_t v);
 void tr_shr(struct emit *e, bool wide, unsigned reg, uint8_t n);
@@ -137,6 +148,15 @@ bool tr_joins(struct tr *t, unsigned i);
 /* The copies, behind the block. */
 void tr_runs_finish(struct tr *t);
 
+/* Bits of general registers that @i may change. */
+uint32_t tr_changed(const struct tr *t, unsigned i);
+
+/* ---- tr_replay.c ---- */
+/* What t->maker did can be done again by whatever may fault from @i on before flags are overwritten. */
+bool tr_replay_holds(const struct tr *t, unsigned i);
+/* Do it, and save the flags. Spoils T_1 and T_2. */
+void tr_replay(struct tr *t, unsigned maker);
+
 /* ---- translate.c ---- */
 /* Emit one instruction. True: the block ends with it, and its exits are emitted. */
 bool tr_insn(struct tr *t, unsigned i);
@@ -158,6 +178,8 @@ bool tr_direct_sites(struct tr *t);
 /* AH CH DH BH can be named only without REX: by registers that need none. */
 bool tr_high_bytes_fit(const struct x86_insn *insn, const struct jit_desc *d);
 void tr_copy(struct tr *t, unsigned i);
+/* One that changes nothing but flags, which are of no use, and has no operand in memory. */
+void tr_copy_registers(struct tr *t, unsigned i);
 
 /* ---- tr_insn.c ---- */
 void tr_lea(struct tr *t, unsigned i);

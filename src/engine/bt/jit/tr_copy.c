@@ -155,6 +155,19 @@ static unsigned name_vvvv(struct tr *t, unsigned i, struct emit_op *op)
 	return host == H_NONE && d->vvvv_use & JIT_W ? insn->vvvv : H_NONE;
 }
 
+void tr_copy_registers(struct tr *t, unsigned i)
+{
+	const struct x86_insn *insn = &t->block->insn[i];
+	struct emit_op op = { 0 };
+
+	name_opcode(insn, &t->desc[i], &op);
+	if (insn->flags & X86_INSN_MODRM) {
+		(void)name_rm(t, i, &op);
+		(void)name_reg(t, i, &op);
+	}
+	emit_op(&t->e, &op);
+}
+
 void tr_copy(struct tr *t, unsigned i)
 {
 	const struct x86_insn *insn = &t->block->insn[i];

@@ -46,7 +46,8 @@ static void open_access(struct tr *t, unsigned i)
 	if (t->access[i].used)
 		return;
 	t->access[i].used = true;
-	t->access[i].save = t->in_host && !t->in_mem && t->live[i];
+	t->access[i].save = t->in_host && !t->in_mem;
+	t->access[i].replay = t->in_host || t->in_mem ? TR_NO_MAKER : t->replay;
 }
 
 void tr_direct_begin(struct tr *t, unsigned i)
@@ -121,6 +122,8 @@ void tr_direct_finish(struct tr *t)
 		t->access[i].slow = t->e.p;
 		if (t->access[i].save)
 			jit_emit_flags_save(&t->e);
+		if (t->access[i].replay != TR_NO_MAKER)
+			tr_replay(t, t->access[i].replay);
 		tr_handler_call(t, i);
 		if (t->access[i].resume)
 			emit_jmp_to(&t->e, t->access[i].resume);

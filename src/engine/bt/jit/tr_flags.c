@@ -5,9 +5,15 @@
 /* Code that follows changes the host's flags. */
 void tr_flags_spoil(struct tr *t, unsigned i)
 {
+	if (t->in_host)
+		t->replay = TR_NO_MAKER;
 	if (t->in_host && !t->in_mem && t->live[i]) {
-		jit_emit_flags_save(&t->e);
-		t->in_mem = true;
+		if (!t->read[i] && tr_replay_holds(t, i))
+			t->replay = t->maker;
+		if (t->replay == TR_NO_MAKER) {
+			jit_emit_flags_save(&t->e);
+			t->in_mem = true;
+		}
 	}
 	t->in_host = false;
 }
@@ -30,7 +36,13 @@ void tr_flags_written(struct tr *t, unsigned i)
 	if (t->desc[i].fm) {
 		t->in_host = true;
 		t->in_mem = false;
+		t->maker = (uint8_t)(t->desc[i].fw == X86_FL_STATUS ? i : TR_NO_MAKER);
 	}
+}
+
+static uint8_t replay_here(const struct tr *t)
+{
+	return t->in_host || t->in_mem ? TR_NO_MAKER : t->replay;
 }
 
 static void slow_at(struct tr *t, const struct tr_slow *slow)
@@ -39,7 +51,8 @@ static void slow_at(struct tr *t, const struct tr_slow *slow)
 		t->failed = true;
 		return;
 	}
-	t->slow[t->slow_count++] = *slow;
+	t->slow[t->slow_count] = *slow;
+	t->slow[t->slow_count++].replay = replay_here(t);
 }
 
 void tr_slow_if(struct tr *t, unsigned i, unsigned cc)
@@ -61,6 +74,7 @@ void tr_miss_run_if(struct tr *t, unsigned n, unsigned cc, uint8_t *retry)
 	struct tr_run *run = &t->run[n];
 
 	run->in_mem = t->in_mem;
+	run->replay = replay_here(t);
 	slow_at(t, &(struct tr_slow){ .site = emit_jcc(&t->e, cc),
 				      .retry = run->first_write == run->write ? retry : NULL,
 				      .insn = run->first, .run = (uint8_t)n, .write = run->write });
@@ -77,8 +91,11 @@ void tr_handler_call(struct tr *t, unsigned i)
 void tr_handler(struct tr *t, unsigned i)
 {
 	tr_flags_spoil(t, i);
+	if (replay_here(t) != TR_NO_MAKER)
+		tr_replay(t, t->replay);
 	tr_handler_call(t, i);
 	t->in_host = t->in_mem = true;
+	t->maker = TR_NO_MAKER;
 }
 
 /* Fill the TLB and try again; go on behind this where that is not possible. */
@@ -115,7 +132,8 @@ void tr_slow_finish(struct tr *t)
 			continue;
 		}
 		while (end < t->slow_count && t->slow[end].run == TR_NO_RUN &&
-		       t->slow[end].insn == first.insn && t->slow[end].resume == first.resume)
+		       t->slow[end].insn == first.insn && t->slow[end].resume == first.resume &&
+		       t->slow[end].replay == first.replay)
 			end++;
 		for (unsigned k = n; k < end; k++) {
 			if (!t->slow[k].retry)
@@ -126,6 +144,8 @@ void tr_slow_finish(struct tr *t)
 		for (unsigned k = n; k < end; k++)
 			if (t->slow[k].site)
 				emit_patch_here(&t->e, t->slow[k].site);
+		if (first.replay != TR_NO_MAKER)
+			tr_replay(t, first.replay);
 		tr_handler_call(t, first.insn);
 		if (first.resume)
 			emit_jmp_to(&t->e, first.resume);

@@ -239,6 +239,21 @@ static bool effects(struct analysis *a, const struct tr *t, unsigned i)
 	}
 }
 
+uint32_t tr_changed(const struct tr *t, unsigned i)
+{
+	struct analysis a = { .ids = RIP_VALUE + 1 };
+	uint32_t changed = 0;
+
+	for (unsigned r = 0; r < 16; r++)
+		forget(&a, r);
+	if (!effects(&a, t, i))
+		return 0xffff;
+	for (unsigned r = 0; r < 16; r++)
+		if (a.reg[r].id != RIP_VALUE + 1 + r || a.reg[r].off)
+			changed |= 1u << r;
+	return changed;
+}
+
 /* ---- which are together ---- */
 
 static bool same_place(const struct access *a, const struct tr_run *run)
@@ -395,6 +410,10 @@ bool tr_joins(struct tr *t, unsigned i)
 	}
 	if (i != t->plain_end)
 		return false;
+	if (!t->in_mem && !t->in_host && t->replay != TR_NO_MAKER && (join->in_mem || join->in_host)) {
+		tr_replay(t, t->replay);
+		t->in_mem = true;
+	}
 	if (join->in_mem && !t->in_mem && t->in_host) {
 		jit_emit_flags_save(&t->e);
 		t->in_mem = true;
@@ -462,7 +481,11 @@ void tr_runs_finish(struct tr *t)
 		t->plain_end = run->end;
 		t->in_host = false;
 		t->in_mem = run->in_mem;
+		t->replay = run->replay;
+		t->maker = TR_NO_MAKER;
 		t->addr_run = TR_NO_RUN;
+		for (unsigned i = run->first; i <= run->end; i++)
+			t->live[i] = t->live_plain[i];
 		for (unsigned i = run->first; i <= run->end; i++)
 			tr_insn_joined(t, i);
 	}

@@ -8,7 +8,7 @@ static void analyse(struct tr *t)
 {
 	const struct bt_block *block = t->block;
 	const uint8_t *bytes = block->bytes;
-	uint32_t off = block->gpa & 0xfff, live = X86_FL_STATUS;
+	uint32_t off = block->gpa & 0xfff;
 
 	for (unsigned i = 0; i < block->count; i++) {
 		jit_describe(&block->insn[i], bytes, &t->desc[i]);
@@ -20,13 +20,62 @@ static void analyse(struct tr *t)
 		t->next_off[i] = off;
 	}
 	t->last_vec = -1;
-	for (unsigned i = 0; i < block->count; i++)
-		if (t->desc[i].vec)
-			t->last_vec = (int)i;
-	t->live[block->count] = live;
+	t->first_unit = block->count;
 	for (unsigned i = block->count; i-- > 0;) {
-		live = (live & ~t->desc[i].fw) | t->desc[i].fr;
-		t->live[i] = live;
+		if (t->desc[i].vec && t->last_vec < 0)
+			t->last_vec = (int)i;
+		if (t->desc[i].vec || t->desc[i].x87)
+			t->first_unit = i;
+	}
+}
+
+/* It may fault, or leave the block behind it: a handler may do anything. @plain: accesses stand alone. */
+static bool may_fault(const struct tr *t, unsigned i, bool plain)
+{
+	bool mem = t->block->insn[i].flags & X86_INSN_MEM;
+	bool look = plain || t->run_of[i] == TR_NO_RUN || t->run[t->run_of[i]].first == i;
+
+	if (i == t->first_unit) /* there may be no unit */
+		return true;
+	switch ((enum jit_kind)t->desc[i].kind) {
+	case JIT_COPY:
+		return mem && look;
+	case JIT_PUSH_REG:
+	case JIT_PUSH_IMM:
+	case JIT_POP_REG:
+	case JIT_LEAVE:
+	case JIT_CALL:
+	case JIT_RET:
+		return look;
+	case JIT_X87:
+		return mem;
+	case JIT_NOTHING:
+	case JIT_LEA:
+	case JIT_MOV_IMM:
+	case JIT_XCHG_AX:
+	case JIT_BSWAP:
+	case JIT_JCC:
+	case JIT_JMP:
+		return false;
+	default:
+		return true;
+	}
+}
+
+/* All flags matter in front of what may fault. One that writes some of them reads the others. */
+static void liveness(struct tr *t)
+{
+	unsigned n = t->block->count;
+
+	t->live[n] = t->live_plain[n] = t->read[n] = X86_FL_STATUS;
+	for (unsigned i = n; i-- > 0;) {
+		const struct jit_desc *d = &t->desc[i];
+		uint32_t kept = t->live_plain[i + 1] & ~d->fw;
+
+		t->read[i] = (t->read[i + 1] & ~d->fw) | d->fr | (d->fm ? kept : 0);
+		t->live_plain[i] = may_fault(t, i, true) ? X86_FL_STATUS : kept | d->fr;
+		t->live[i] = may_fault(t, i, false) ? X86_FL_STATUS :
+						      (t->live[i + 1] & ~d->fw) | d->fr;
 	}
 }
 
@@ -84,6 +133,7 @@ static void emit_entry(struct tr *t)
 	}
 	t->in_host = t->live[0] && wants_flags(t) && !(t->vcpu->jit.off & BT_OFF_FLAGS);
 	t->in_mem = !t->in_host;
+	t->maker = t->replay = TR_NO_MAKER;
 	if (t->in_host)
 		jit_emit_flags_restore(e);
 	if (t->in_host && !vec && !t->x87)
@@ -210,6 +260,7 @@ static void tr_block(struct tr *t)
 
 	analyse(t);
 	tr_runs(t);
+	liveness(t);
 	emit_entry(t);
 	for (unsigned i = 0; i < block->count && !ended; i++)
 		ended = tr_insn_joined(t, i);
