@@ -269,6 +269,11 @@ int irqchip_vcpu_ack(struct irqchip *chip, unsigned vcpu)
 	return lapic_ack(&chip->lapics[vcpu]);
 }
 
+uint64_t irqchip_vcpu_timer(struct irqchip *chip, unsigned vcpu)
+{
+	return lapic_timer_look(&chip->lapics[vcpu]);
+}
+
 uint8_t irqchip_vcpu_get_cr8(struct irqchip *chip, unsigned vcpu)
 {
 	lapic_sync(&chip->lapics[vcpu]);

@@ -68,6 +68,7 @@ bool irqchip_load(struct irqchip *chip, struct state_reader *in, GError **err);
 /* The engine_host calls of engine.h, same meaning. */
 int irqchip_vcpu_pending(struct irqchip *chip, unsigned vcpu);
 int irqchip_vcpu_ack(struct irqchip *chip, unsigned vcpu);
+uint64_t irqchip_vcpu_timer(struct irqchip *chip, unsigned vcpu);
 uint8_t irqchip_vcpu_get_cr8(struct irqchip *chip, unsigned vcpu);
 void irqchip_vcpu_set_cr8(struct irqchip *chip, unsigned vcpu, uint8_t cr8);
 bool irqchip_vcpu_read_msr(struct irqchip *chip, unsigned vcpu, uint32_t msr, uint64_t *ret);

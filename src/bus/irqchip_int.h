@@ -206,6 +206,9 @@ void lapic_timer_set_tsc_deadline(struct lapic *lapic, uint64_t deadline);
 /* After the mode in LVT_TIMER changed from @old. */
 void lapic_timer_mode_changed(struct lapic *lapic, uint32_t old);
 /* Its registers as the guest reads them. */
+/* See apic_timer() in engine.h. */
+uint64_t lapic_timer_look(struct lapic *lapic);
+
 struct lapic_timer_regs {
 	uint32_t initial, current, divide;
 	uint64_t tsc_deadline;

@@ -32,7 +32,7 @@ static void timer_signal(struct lapic *lapic)
 		(void)lapic_accept(lapic, (uint8_t)lvt, false);
 }
 
-/* The clock's thread. */
+/* The clock's thread, or the vCPU's own: whoever comes second finds another deadline, or none. */
 static void timer_fired(void *arg)
 {
 	struct lapic *lapic = arg;
@@ -55,6 +55,20 @@ static void timer_fired(void *arg)
 	pthread_mutex_unlock(&lapic->timer_lock);
 	if (fire)
 		timer_signal(lapic);
+}
+
+uint64_t lapic_timer_look(struct lapic *lapic)
+{
+	uint64_t left = UINT64_MAX, now = vclock_now_ns(lapic->chip->clock);
+
+	pthread_mutex_lock(&lapic->timer_lock);
+	if (lapic->timer_armed)
+		left = lapic->deadline_ns > now ? lapic->deadline_ns - now : 0;
+	pthread_mutex_unlock(&lapic->timer_lock);
+	if (left)
+		return left;
+	timer_fired(lapic);
+	return UINT64_MAX; /* a period begins anew: soon enough for the next look */
 }
 
 /* timer_lock held. */

@@ -69,6 +69,10 @@ struct engine_host_ops {
 	/* IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC range 0x800..0x8ff. False: #GP. */
 	bool (*apic_read_msr)(struct engine_host *host, unsigned vcpu, uint32_t msr, uint64_t *value);
 	bool (*apic_write_msr)(struct engine_host *host, unsigned vcpu, uint32_t msr, uint64_t value);
+	/* Nanoseconds until the local APIC's timer of @vcpu, UINT64_MAX where it is not armed. When it is
+	 * due it fires here and now. For a halted vCPU, whose thread may as well wait for it itself: it
+	 * fires without this too, a little later. May be NULL. */
+	uint64_t (*apic_timer)(struct engine_host *host, unsigned vcpu);
 };
 
 struct engine_host {

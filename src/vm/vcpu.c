@@ -80,6 +80,11 @@ static bool host_apic_write_msr(struct engine_host *host, unsigned vcpu, uint32_
 	return irqchip_vcpu_write_msr(host_board(host)->irqchip, vcpu, msr, value);
 }
 
+static uint64_t host_apic_timer(struct engine_host *host, unsigned vcpu)
+{
+	return irqchip_vcpu_timer(host_board(host)->irqchip, vcpu);
+}
+
 const struct engine_host_ops vcpu_host_ops = {
 	.pio_read = host_pio_read,
 	.pio_write = host_pio_write,
@@ -91,6 +96,7 @@ const struct engine_host_ops vcpu_host_ops = {
 	.apic_set_cr8 = host_apic_set_cr8,
 	.apic_read_msr = host_apic_read_msr,
 	.apic_write_msr = host_apic_write_msr,
+	.apic_timer = host_apic_timer,
 };
 
 static void *vcpu_main(void *arg)

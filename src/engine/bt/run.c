@@ -9,6 +9,7 @@
 
 #include <limits.h>
 #include <linux/futex.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,6 +23,9 @@
 #define BT_POLL_LOOKS	16u
 #define BT_POLL_LOST_NS 100000u
 #define BT_POLL_REST_NS 20000000u
+
+/* Between looks at a timer that was not due when it should have been: the machine's clock may stand still. */
+#define BT_WAIT_AGAIN_NS 50000u
 
 void bt_request(struct bt_vcpu *vcpu, uint32_t bits, bool wake)
 {
@@ -87,11 +91,33 @@ static void bt_poll_share(struct bt_poll *poll, uint64_t now)
 		poll->not_before = now + BT_POLL_REST_NS;
 }
 
-/* On the request word, until a request. */
+/* How long nothing but a request ends a sleep; what is due already becomes one here. */
+static uint64_t bt_sleep_ns(const struct bt_vcpu *vcpu)
+{
+	struct engine_host *host = bt_engine_of(vcpu)->host;
+	uint64_t ns = UINT64_MAX;
+
+	if (host->ops->apic_timer && vcpu->cpu.s.activity == X86_HALTED)
+		ns = host->ops->apic_timer(host, vcpu->base.index);
+	if (vcpu->cpu.monitor_gpa != ~0ull)
+		ns = MIN(ns, BT_MWAIT_NS);
+	return ns;
+}
+
+static long bt_futex_wait(struct bt_vcpu *vcpu, uint32_t word, uint64_t ns)
+{
+	struct timespec timeout = { .tv_sec = (time_t)(ns / 1000000000u),
+				    .tv_nsec = (long)(ns % 1000000000u) };
+
+	return syscall(SYS_futex, &vcpu->request, FUTEX_WAIT_PRIVATE, word,
+		       ns == UINT64_MAX ? NULL : &timeout, NULL, 0);
+}
+
+/* On the request word, until a request or the local APIC's timer. */
 static void bt_wait(struct bt_vcpu *vcpu)
 {
-	const struct timespec mwait = { .tv_nsec = BT_MWAIT_NS };
 	bool timed = vcpu->cpu.monitor_gpa != ~0ull;
+	uint64_t ns, least_ns = 0;
 	uint32_t word = 0;
 	long r = 0;
 
@@ -100,9 +126,13 @@ static void bt_wait(struct bt_vcpu *vcpu)
 	bt_poll_share(&vcpu->poll, bt_ns(CLOCK_MONOTONIC));
 	word = BT_REQ_SLEEPING;
 	while (!bt_is_woken(word) && !(timed && r)) {
-		r = syscall(SYS_futex, &vcpu->request, FUTEX_WAIT_PRIVATE, word,
-			    timed ? &mwait : NULL, NULL, 0);
+		ns = MAX(bt_sleep_ns(vcpu), least_ns);
 		word = atomic_load(&vcpu->request);
+		if (bt_is_woken(word))
+			break;
+		r = bt_futex_wait(vcpu, word, ns);
+		word = atomic_load(&vcpu->request);
+		least_ns = BT_WAIT_AGAIN_NS;
 	}
 	atomic_fetch_and(&vcpu->request, ~BT_REQ_SLEEPING);
 	if (timed && !bt_is_woken(word))
@@ -468,6 +498,7 @@ enum engine_exit bt_vcpu_run(struct engine_vcpu *base)
 	enum engine_exit leave = ENGINE_EXIT_KICK;
 
 	bt_jit_thread(vcpu);
+	(void)prctl(PR_SET_TIMERSLACK, 1); /* for bt_wait(); 50 us else */
 	bt_guest_enter(vcpu);
 	for (;;) {
 		if ((atomic_load_explicit(&vcpu->request, memory_order_relaxed) ||

@@ -564,6 +564,38 @@ START_TEST(timer_one_shot_and_periodic)
 }
 END_TEST
 
+/* A vCPU that halts waits for its timer itself: time passes and the clock's thread does nothing. */
+START_TEST(timer_of_the_vcpus_own)
+{
+	ck_assert(irqchip_vcpu_timer(chip, 0) == UINT64_MAX);
+	wr(0, APIC_TDCR, 0xb); /* 1 */
+	wr(0, APIC_TIMER, 0x40);
+	wr(0, APIC_TMICT, 1000);
+	ck_assert_uint_eq(irqchip_vcpu_timer(chip, 0), 1000);
+	vclock_set(vclk, vclock_now_ns(vclk) + 999);
+	ck_assert_uint_eq(irqchip_vcpu_timer(chip, 0), 1);
+	ck_assert_int_eq(irqchip_vcpu_pending(chip, 0), -1);
+	vclock_set(vclk, vclock_now_ns(vclk) + 1);
+	ck_assert(irqchip_vcpu_timer(chip, 0) == UINT64_MAX);
+	ck_assert_int_eq(irqchip_vcpu_ack(chip, 0), 0x40);
+	wr(0, APIC_EOI, 0);
+	vclock_advance(vclk, 1000000); /* the clock's thread comes second */
+	ck_assert_int_eq(irqchip_vcpu_ack(chip, 0), -1);
+
+	wr(0, APIC_TIMER, 0x20041);
+	wr(0, APIC_TMICT, 100000);
+	for (int i = 0; i < 3; i++) {
+		vclock_set(vclk, vclock_now_ns(vclk) + 100000);
+		(void)irqchip_vcpu_timer(chip, 0);
+		ck_assert_int_eq(irqchip_vcpu_ack(chip, 0), 0x41);
+		wr(0, APIC_EOI, 0);
+		ck_assert_uint_eq(irqchip_vcpu_timer(chip, 0), 100000);
+	}
+	wr(0, APIC_TMICT, 0);
+	ck_assert(irqchip_vcpu_timer(chip, 0) == UINT64_MAX);
+}
+END_TEST
+
 START_TEST(timer_survives_absurd_periods)
 {
 	wr(0, APIC_TDCR, 0xb); /* 1 */
@@ -815,6 +847,7 @@ int main(void)
 	tcase_add_test(t, base_msr_transitions);
 	tcase_add_test(t, x2apic_registers_fault_by_the_book);
 	tcase_add_test(t, timer_one_shot_and_periodic);
+	tcase_add_test(t, timer_of_the_vcpus_own);
 	tcase_add_test(t, timer_survives_absurd_periods);
 	tcase_add_test(t, timer_tsc_deadline);
 	tcase_add_test(t, msi_is_decoded);
