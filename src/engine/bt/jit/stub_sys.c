@@ -7,8 +7,6 @@
  */
 #include "engine/bt/jit/tr.h"
 
-#include "x86/sys_int.h"
-
 #define CODE_ATTR (X86_SEG_P | X86_SEG_S | X86_SEG_G | X86_SEG_L | 0xbu)
 #define DATA_ATTR (X86_SEG_P | X86_SEG_S | X86_SEG_G | X86_SEG_DB | 0x3u)
 
@@ -148,5 +146,5 @@ static void stub_sysret(struct bt_jit *jit, struct emit *e, bool amd)
 void jit_stubs_system(struct bt_vcpu *vcpu, struct emit *e)
 {
 	stub_syscall(&vcpu->jit, e);
-	stub_sysret(&vcpu->jit, e, x86_model_is_amd(&bt_engine_of(vcpu)->model));
+	stub_sysret(&vcpu->jit, e, bt_engine_of(vcpu)->model.amd);
 }
