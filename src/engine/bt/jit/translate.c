@@ -139,7 +139,7 @@ static void emit_entry(struct tr *t)
 	if (t->in_host && !vec && !t->x87)
 		block->code_next_host = tr_offset(t, e->p);
 	else if (t->live[0])
-		block->code_next_host = 0;
+		block->code_next_host = block->code_back; /* a comparison is less than a jump */
 	if (bt_engine_of(t->vcpu)->count_insns) { /* flags may be the guest's */
 		emit_load_gs(e, T_1, GS_VCPU(stats.insns));
 		emit_lea(e, T_1, T_1, block->count);
@@ -158,11 +158,6 @@ static void emit_entry_rest(struct tr *t)
 		tr_leave_at(t, t->lost, BT_JIT_ENTERED);
 	block->code_stale = tr_offset(t, e->p);
 	tr_leave_at(t, NULL, BT_JIT_STALE);
-	if (!block->code_next_host) {
-		block->code_next_host = tr_offset(t, e->p);
-		jit_emit_flags_save(e);
-		emit_jmp_to(e, t->vcpu->jit.code + block->code_next);
-	}
 	tr_x87_finish(t);
 	if (t->vector) {
 		emit_patch_here(e, t->vector);
