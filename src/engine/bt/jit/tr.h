@@ -213,7 +213,8 @@ void tr_jcc(struct tr *t, unsigned i);
 void tr_jmp(struct tr *t, unsigned i);
 void tr_call(struct tr *t, unsigned i);
 void tr_ret(struct tr *t, unsigned i);
-void tr_indirect(struct tr *t, unsigned i);
+void tr_jmp_indirect(struct tr *t, unsigned i);
+void tr_call_indirect(struct tr *t, unsigned i);
 /* The block ends with its last instruction, which is no branch. */
 void tr_end(struct tr *t);
 /* What the exits lead to while they are not linked. */

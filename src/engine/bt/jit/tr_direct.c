@@ -19,6 +19,8 @@ bool tr_direct_is_for(const struct tr *t, unsigned i)
 	case JIT_CALL:
 	case JIT_RET:
 	case JIT_JMP_MEM:
+	case JIT_CALL_REG:
+	case JIT_CALL_MEM:
 		return true;
 	default:
 		return false;

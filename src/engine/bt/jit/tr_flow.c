@@ -187,29 +187,14 @@ static void emit_half_pair(struct tr *t, unsigned i, unsigned reg)
 		     .rm = (uint8_t)reg);
 }
 
-/* T_ADDR: where to. A call writes its return address to jit.tmp_host. What is not in the map is left to
- * the handler, which begins anew. */
-static void emit_indirect(struct tr *t, unsigned i, bool call)
+/* T_1 = the place in jit.map of the target, T_ADDR. What is not there is left to the handler, which begins
+ * anew. */
+static void emit_find(struct tr *t, unsigned i)
 {
-	struct emit *e = &t->e;
-
-	jit_emit_lookup(e);
+	jit_emit_lookup(&t->e);
 	tr_slow_if(t, i, CC_NE);
-	jit_emit_lookup_epoch(e);
+	jit_emit_lookup_epoch(&t->e);
 	tr_slow_if(t, i, CC_NE);
-	if (call) {
-		emit_return_address(t, i, T_2);
-		emit_half_pair(t, i, T_2);
-	}
-	jit_emit_set_page(e);
-	if (call) {
-		emit_load_gs(e, T_ADDR, GS_VCPU(jit.tmp_host));
-		tr_store_mem(e, T_ADDR, T_2);
-		emit_lea(e, HOST_SP, HOST_SP, -8);
-	}
-	emit_jmp_or_call(e, call && pairs(t, i), GS_VCPU(jit.map[0].code), T_1);
-	if (call && pairs(t, i))
-		emit_return_point(t, i);
 }
 
 void tr_jmp(struct tr *t, unsigned i)
@@ -271,28 +256,52 @@ void tr_ret(struct tr *t, unsigned i)
 	emit_jmp_to(e, t->vcpu->jit.ret_pop);
 }
 
-void tr_indirect(struct tr *t, unsigned i)
+/* T_ADDR = where to. */
+static void emit_target(struct tr *t, unsigned i)
 {
 	const struct x86_insn *insn = &t->block->insn[i];
-	unsigned kind = t->desc[i].kind;
-	bool call = kind == JIT_CALL_REG || kind == JIT_CALL_MEM;
 
-	tr_flags_spoil(t, i);
 	if (insn->flags & X86_INSN_MEM) {
 		tr_operand(t, i, 8, 1, false);
 		tr_load_mem(&t->e, T_ADDR, T_ADDR);
-		if (call)
-			emit_store_gs(&t->e, GS_VCPU(jit.tmp), T_ADDR);
-	}
-	if (call) {
-		tr_stack(t, i, HOST_SP, -8, true);
-		emit_store_gs(&t->e, GS_VCPU(jit.tmp_host), T_ADDR);
-	}
-	if (!(insn->flags & X86_INSN_MEM))
+	} else {
 		emit_mov_rr(&t->e, T_ADDR, tr_value_reg(t, insn->rm, T_ADDR));
-	else if (call)
-		emit_load_gs(&t->e, T_ADDR, GS_VCPU(jit.tmp));
-	emit_indirect(t, i, call);
+	}
+}
+
+void tr_jmp_indirect(struct tr *t, unsigned i)
+{
+	tr_flags_spoil(t, i);
+	emit_target(t, i);
+	emit_find(t, i);
+	jit_emit_set_page(&t->e);
+	emit_jmp_or_call(&t->e, false, GS_VCPU(jit.map[0].code), T_1);
+}
+
+/* The return address is stored when all else is known: that may fault, and nothing has changed yet. */
+void tr_call_indirect(struct tr *t, unsigned i)
+{
+	struct emit *e = &t->e;
+
+	tr_flags_spoil(t, i);
+	emit_target(t, i);
+	emit_find(t, i);
+	emit_store_gs(e, GS_VCPU(jit.tmp), T_1);
+	tr_stack_near(t, i, HOST_SP, -8, true);
+	emit_return_address(t, i, T_1);
+	EMIT(e, .opcode = 0x89, .w = true, .kind = EMIT_MEM, .reg = T_1, .rm = t->mem_base,
+	     .index = t->mem_index, .disp = t->mem_disp);
+	if (tr_joins(t, i))
+		return;
+	emit_half_pair(t, i, T_1);
+	emit_lea(e, HOST_SP, HOST_SP, -8);
+	emit_load_gs(e, T_1, GS_VCPU(jit.tmp));
+	EMIT(e, .opcode = 0x8b, .w = true, .kind = EMIT_GS, .reg = T_ADDR, .rm = T_1,
+	     .disp = GS_VCPU(jit.map[0].rip));
+	jit_emit_set_page(e);
+	emit_jmp_or_call(e, pairs(t, i), GS_VCPU(jit.map[0].code), T_1);
+	if (pairs(t, i))
+		emit_return_point(t, i);
 }
 
 void tr_leave_at(struct tr *t, uint8_t *site, enum bt_jit_exit why)

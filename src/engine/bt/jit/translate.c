@@ -234,9 +234,11 @@ bool tr_insn(struct tr *t, unsigned i)
 		return true;
 	case JIT_JMP_REG:
 	case JIT_JMP_MEM:
+		tr_jmp_indirect(t, i);
+		return true;
 	case JIT_CALL_REG:
 	case JIT_CALL_MEM:
-		tr_indirect(t, i);
+		tr_call_indirect(t, i);
 		return true;
 	case JIT_SYSCALL:
 		tr_syscall(t, i);
