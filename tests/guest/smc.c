@@ -145,6 +145,32 @@ static void recycled(uint8_t *page)
 	}
 }
 
+/* What a call returns to is changed by what it calls, now and then: from its own page, or another one. */
+static void changed_by_callee(uint8_t *page, uint8_t *callee)
+{
+	/* call callee; mov eax, 0; ret */
+	uint8_t caller[] = { 0xe8, 0, 0, 0, 0, 0xb8, 0, 0, 0, 0, 0xc3 };
+	static const uint8_t store[] = { 0x89, 0x3e, 0xc3 }; /* mov [rsi], edi; ret */
+	int32_t rel = (int32_t)(callee - (page + 5));
+	volatile uint32_t *value = (uint32_t *)(page + 6);
+	uint32_t elsewhere, want = 0;
+
+	memcpy(caller + 1, &rel, 4);
+	memcpy(page, caller, sizeof(caller));
+	memcpy(callee, store, sizeof(store));
+	for (unsigned i = 1; i < 3000; i++) {
+		bool here = i % 150 == 0;
+		unsigned got = ((unsigned (*)(unsigned, volatile uint32_t *))page)(
+			i, here ? value : &elsewhere);
+
+		want = here ? i : want;
+		if (got != want) {
+			check_equal(got, want);
+			return;
+		}
+	}
+}
+
 int main(void)
 {
 	uint8_t *pages = pages_alloc(2);
@@ -158,5 +184,8 @@ int main(void)
 	remapped();
 	mixed(page_alloc());
 	recycled(page_alloc());
+	pages = pages_alloc(2);
+	changed_by_callee(pages, pages + 4096);
+	changed_by_callee(pages, pages + 256);
 	return 0;
 }

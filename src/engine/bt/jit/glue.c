@@ -73,8 +73,10 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 	if (unlikely(fault != BT_DIRECT_NOWHERE) && (r == X86_NEXT || r == X86_JUMP))
 		bt_direct_done(vcpu, fault);
 	bt_doing_set(&vcpu->stats, BT_DOING_NATIVE);
-	/* Return addresses on the stack hold for one context. */
+	/* Return addresses on the stack hold for one context, and as long as no code that this vCPU knows of
+	 * has changed: it may just have done that itself. */
 	if (likely(r == X86_NEXT && !cpu->stop_requested && epoch == vcpu->epoch &&
+		   atomic_load_explicit(&jit->limit, memory_order_relaxed) != UINT64_MAX &&
 		   !vector_changed(vcpu) && jit->x87_loaded == x87)) {
 		flags_to_jit(vcpu);
 		return 0;

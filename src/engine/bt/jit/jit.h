@@ -34,11 +34,12 @@
  * is good. Requests are taken outside native code, and there the entries of what is not good any more are
  * closed: overwritten with a jump that leads out. A block has these entries:
  *
- *	full     code	the comparison. The only one that is ever closed. Indirect branches, returns,
- *			other pages, and whatever comes from the loop arrive here.
- *	back     code_back	the comparison. From a branch of the same page that may close a loop.
- *	forward  code_next	nothing. From a branch of the same page further down: no loop closes
- *			without passing another entry.
+ *	full     code	the comparison. The only one that is ever closed. Indirect branches, returns that
+ *			were not foreseen, other pages, and whatever comes from the loop arrive here.
+ *	back     code_back	the comparison. From a branch of the same page that may close a loop, or a call.
+ *	forward  code_next	nothing. From a branch of the same page further down, or where a call has
+ *			returned to: no loop closes without passing another entry, as each return that
+ *			was foreseen takes back one call.
  *
  * Back and forward have forms for flags that are in the host's only. They are linked from a block with
  * the same stamp (so that both are good, or neither), and unlinked when a block is trusted again. A store
@@ -51,6 +52,10 @@
  * which is later than the code that it leads to. What remains is a flag in data, tested by a direct
  * branch down the same page without a serializing instruction in between: the manual allows the old code
  * there. With one in between (they end a block, and the exit behind them is a full one) it is new.
+ * A call may take as long as it likes, and its own page be changed meanwhile. When that request is taken,
+ * native code is left, and the return is not foreseen any more. Before it is taken the old code may run as
+ * said above, but not where it is this vCPU that changed it: a handler that leaves a request behind it leaves
+ * native code, too.
  * An entry of which the comparison finds a request when the flags are in the host's and dead has lost
  * them: the block is then interpreted once (BT_JIT_ENTERED), as it was decoded, which is what would
  * have run had the request come a little later.
@@ -95,6 +100,7 @@ enum bt_off {
 	BT_OFF_DIRECT = 1u << 8,  /* nothing runs on the host's MMU: direct.h */
 	BT_OFF_DIRECT_WAIT = 1u << 9, /* all user code does, from the first block on */
 	BT_OFF_RUNS = 1u << 10,  /* each access looks at the TLB */
+	BT_OFF_RETURN_ENTRY = 1u << 11, /* returns that were foreseen check all that others check */
 };
 
 /* Why native code was left. */

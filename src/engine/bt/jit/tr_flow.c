@@ -169,7 +169,7 @@ static void emit_return_point(struct tr *t, unsigned i)
 	t->in_host = false;
 	t->in_mem = true;
 	exit_here(t, 1, t->next_off[i]);
-	t->exit[1].full = true;
+	t->exit[1].full = t->vcpu->jit.off & BT_OFF_RETURN_ENTRY;
 }
 
 /* @reg = RIP of the next instruction. */
@@ -222,6 +222,7 @@ void tr_call(struct tr *t, unsigned i)
 	}
 	if (!crosses(off) || off != (int32_t)off) {
 		exit_at(t, 0, emit_call(&t->e), off);
+		t->exit[0].forward = false;
 	} else {
 		tr_flags_spoil(t, i);
 		emit_cross(t, 0, off, true);
