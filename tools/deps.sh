@@ -10,7 +10,8 @@ test="check clang libclang-rt-14-dev libzydis-dev qemu-system-x86 qemu-utils soc
 test="$test clang-tidy cppcheck codespell iproute2"
 
 # What software.py compares the guest's programs with, and how it reaches the guest.
-software="openssh-client make openssl sqlite3 perl xz-utils gzip bzip2 zstd"
+software="openssh-client make openssl sqlite3 perl xz-utils gzip bzip2 zstd nodejs luajit gcc-multilib"
+software="$software openjdk-17-jdk-headless"
 
 want=
 for set in "${@:-build}"; do

@@ -4,30 +4,11 @@ import io
 import os
 import subprocess
 import tarfile
-from dataclasses import dataclass
 
 from scratch import ROOT
-
-PACKAGES = ("gcc libc6-dev make python3 libpython3.11-testsuite openssl sqlite3 stress-ng perl "
-            "xz-utils gzip bzip2 zstd nodejs").split()
-
-
-def no_files():
-    return ()
-
-
-@dataclass
-class Check:
-    name: str
-    script: str
-    same: bool = False  # the host prints the same
-    programs: tuple = ()  # which the host needs for that
-    version: str = ""  # a script: what it prints must be equal before the outputs can be
-    bad: str = ""  # a regular expression that must not be in the output
-    skip: str = ""  # one that says that it cannot be done
-    seconds: int = 900
-    files: object = no_files
-
+from software_check import Check
+from software_jit import jit
+from software_kernel import selftests
 
 # ---- stress-ng ----
 
@@ -309,29 +290,6 @@ sqlite3 t.db .dump | sha256sum
 sqlite3 t.db 'PRAGMA integrity_check; PRAGMA page_count;'
 """
 
-NODE = r"""
-node -e '
-let x = 12345, f = 0.5, h = new Map(), s = 0n;
-for (let i = 1; i < 3e6; i++) {
-	x = (Math.imul(x, 1103515245) + 12345) >>> 0;
-	f = Math.sin(f * x) + Math.sqrt(i) % 3 - Math.atan2(x, i);
-	if (i % 1000 == 0) { h.set(String(x % 5000), (h.get(String(x % 5000)) || 0) + x); s = s * 31n + BigInt(x) & ((1n << 200n) - 1n); }
-}
-console.log(f, s.toString(), JSON.stringify([...h].sort()).length);
-class A { constructor(v) { this.v = v; } get w() { return this.v * 2; } }
-class B extends A { get w() { return super.w + 1; } }
-let t = 0; for (let i = 0; i < 2e6; i++) t += (i & 1 ? new A(i) : new B(i)).w % 7;
-const a = Float64Array.from({ length: 200000 }, (_, i) => Math.cos(i) * i).sort();
-console.log(t, a[1000], a[199999], "x".repeat(1000).replace(/x(?=x)/g, (m, i) => i % 10).slice(0, 40));
-console.log(require("crypto").createHash("sha256").update(a).digest("hex"));
-function fib(n) { return n < 2 ? n : fib(n - 1) + fib(n - 2); }
-console.log(fib(27), [3, 1, 2].map((v) => v ** 20).toString());
-const add = new WebAssembly.Instance(new WebAssembly.Module(Uint8Array.from([0, 97, 115, 109, 1, 0, 0, 0, 1, 7, 1, 96,
-	2, 127, 127, 1, 127, 3, 2, 1, 0, 7, 7, 1, 3, 97, 100, 100, 0, 0, 10, 9, 1, 7, 0, 32, 0, 32, 1, 106, 11]))).exports.add;
-for (let i = t = 0; i < 1e6; i++) t = add(t, i);
-console.log(t);'
-"""
-
 GCC_VERSION = "gcc -dumpfullversion -dumpmachine; gcc --version | head -1; as --version | head -1"
 
 # As the project's own object files, but for what depends on the path.
@@ -424,7 +382,6 @@ def here_and_there():
         Check("numbers", NUMBERS, True, ("python3",)),
         Check("perl", PERL, True, ("perl",), version="perl -e 'print $^V'"),
         Check("sqlite3", SQLITE, True, ("sqlite3",), version="sqlite3 --version | cut -c1-30"),
-        Check("node", NODE, True, ("node",)),
         Check("compression", COMPRESS, True, ("xz", "gzip", "bzip2", "zstd", "python3"),
               version="for p in gzip bzip2 xz zstd; do $p --version 2>&1 </dev/null | head -1; done"),
         Check("gcc: objects of this project", GCC, True, ("gcc", "as"),
@@ -436,4 +393,4 @@ def here_and_there():
 
 
 def checks(seconds):
-    return [*here_and_there(), *stress(seconds), *python()]
+    return [*here_and_there(), *selftests(), *jit(), *stress(seconds), *python()]
