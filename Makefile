@@ -15,6 +15,7 @@ help:
 	@echo 'make test      all tests, closing with a line of totals'
 	@echo 'make test-kvm  the kvm engine on the hardware ABI, inside an emulated machine'
 	@echo 'make test-software  real programs in a Debian guest under bt (an hour or more; ARGS=--only=gcc)'
+	@echo 'make test-soak  a guest under load neither leaks nor drifts in time (an hour; ARGS="--minutes 5")'
 	@echo 'make fuzz      the long forms of the fuzzers and of the oracle (SECONDS_EACH=600)'
 	@echo 'make bench     measure against QEMU and the host (bench/bench.py --help)'
 	@echo 'make install   to DESTDIR, below PREFIX ($(PREFIX))'
@@ -44,13 +45,18 @@ test-software: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@tests/debian/software.py $(BUILD)/src/cli/sika $(ARGS) -- --engine bt
 
+test-soak: $(BUILD)/build.ninja
+	@tools/deps.sh build image software
+	@ninja -C $(BUILD) --quiet
+	@tests/debian/soak.py $(BUILD)/src/cli/sika $(ARGS) -- --engine bt
+
 fuzz:
 	@tools/deps.sh build test
 	@tools/fuzz.sh
 
 bench: all
 	@tools/deps.sh build image test
-	@bench/bench.py
+	@bench/bench.py $(ARGS)
 
 install: $(BUILD)/build.ninja
 	@meson configure $(BUILD) -Dprefix=$(PREFIX)
@@ -63,4 +69,4 @@ uninstall:
 clean:
 	rm -rf build build-*
 
-.PHONY: all help run test test-kvm test-software fuzz bench install uninstall clean
+.PHONY: all help run test test-kvm test-software test-soak fuzz bench install uninstall clean
