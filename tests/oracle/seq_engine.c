@@ -51,7 +51,7 @@
 #define PTE_NX (1ull << 63)
 
 #define SECONDS_LIMIT 5
-#define OFF_BITS      11 /* of enum bt_off */
+#define OFF_BITS      13 /* of enum bt_off */
 #define KICK_US	      20
 
 _Static_assert(SEQ_OFF_DIRECT_WAIT == BT_OFF_DIRECT_WAIT, "the same");

@@ -103,7 +103,7 @@ static void bt_vcpu_free(struct engine_vcpu *base)
 	bt_direct_fini(vcpu);
 	bt_cache_fini(vcpu);
 	g_free(vcpu->stats.rows);
-	munmap(vcpu, sizeof(*vcpu));
+	bt_direct_free(vcpu);
 }
 
 static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GError **err)
@@ -112,8 +112,7 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 	struct bt_vcpu *vcpu = NULL;
 
 	if (index >= engine->vcpu_count ||
-	    (vcpu = mmap(NULL, sizeof(*vcpu), PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) == MAP_FAILED) {
+	    !(vcpu = bt_direct_alloc())) {
 		g_set_error(err, BASE_ERROR, EIO, "engine bt: cannot make CPU %u", index);
 		return NULL;
 	}
@@ -125,7 +124,7 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 	if (bt_cache_init(vcpu, engine->vcpu_count, engine->cache_bytes) < 0) {
 		g_set_error(err, BASE_ERROR, EIO,
 			    "engine bt: no memory for the code cache of CPU %u", index);
-		munmap(vcpu, sizeof(*vcpu));
+		bt_direct_free(vcpu);
 		return NULL;
 	}
 	if (engine->off & BT_OFF_JIT)

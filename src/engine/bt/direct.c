@@ -66,7 +66,38 @@ static void pass_on(int sig, siginfo_t *info, void *context)
 		(void)signal(sig, SIG_DFL); /* and it happens again */
 }
 
-/* Bits of a page fault's error code (SDM vol. 3, 5.7). */
+/* The class of an access was wrong: so it will be again, and so is that of all which look together. What has
+ * looked for others takes them along. A thread that was interrupted sees the code as it is now. */
+static void patch_group(struct bt_vcpu *vcpu, const struct bt_direct_site *at)
+{
+	struct bt_direct_site *site = &vcpu->direct.site[at->first];
+	uint32_t groups = at->groups, was;
+
+	do {
+		was = groups;
+		for (uint32_t n = 0; n < at->count; n++)
+			if (site[n].groups & groups)
+				groups |= site[n].groups;
+	} while (groups != was);
+	for (uint32_t n = 0; n < at->count; n++) {
+		uint8_t *code = vcpu->jit.code + site[n].start;
+		int32_t to = (int32_t)(site[n].other - (site[n].start + 5));
+
+		if (!(site[n].groups & groups))
+			continue;
+		*code = 0xe9;
+		memcpy(code + 1, &to, sizeof(to));
+	}
+}
+
+static bool is_in_table(const struct bt_vcpu *vcpu, const siginfo_t *info)
+{
+	uint64_t low = (uintptr_t)vcpu - BT_DIRECT_LOW_BYTES - 4096;
+
+	return (uintptr_t)info->si_addr - low <
+	       BT_DIRECT_LOW_BYTES + 4096 + sizeof(*vcpu) + 4096 + BT_DIRECT_HIGH_BYTES;
+}
+
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
 	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
@@ -78,6 +109,13 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 	site = vcpu && off < vcpu->jit.size ? site_at(&vcpu->direct, off) : NULL;
 	if (!site) {
 		pass_on(sig, info, context);
+		return;
+	}
+	if (site->other && info->si_code > 0 && info->si_code != SI_KERNEL &&
+	    is_in_table(vcpu, info)) {
+		vcpu->direct.misses++;
+		patch_group(vcpu, site);
+		regs[REG_RIP] = (greg_t)((uintptr_t)vcpu->jit.exec + site->other);
 		return;
 	}
 	vcpu->direct.faulted = true;
@@ -133,6 +171,8 @@ void bt_direct_init(struct bt_vcpu *vcpu)
 		return;
 	d->force = engine->off & BT_OFF_DIRECT_WAIT;
 	d->mask = 511ull << 39;
+	if (!(engine->off & BT_OFF_DIRECT_CLASSES))
+		bt_direct_classes(vcpu);
 	d->room = EXTENTS_TOTAL / engine->vcpu_count;
 	if (d->room > EXTENTS_MAX)
 		d->room = EXTENTS_MAX;

@@ -35,17 +35,24 @@ static void set_addend(struct bt_direct *d, unsigned slot, uint64_t at)
 	d->addend[slot] = at - ((uint64_t)slot << SLOT_BITS);
 }
 
+static bool is_within(const struct bt_direct_window *w, uint64_t linear)
+{
+	return (linear >> SLOT_BITS) - w->slot < w->slots;
+}
+
 static struct bt_direct_window *window_of(struct bt_direct *d, uint64_t linear)
 {
 	for (unsigned i = 0; i < BT_DIRECT_WINDOWS; i++)
-		if (d->window[i].used && d->window[i].slot == slot_of(linear))
+		if (d->window[i].used && is_within(&d->window[i], linear))
 			return &d->window[i];
 	return NULL;
 }
 
 static uint8_t *host_of_linear(struct bt_direct *d, uint64_t linear)
 {
-	return window_of(d, linear)->base + (linear & (SLOT_BYTES - 1));
+	const struct bt_direct_window *w = window_of(d, linear);
+
+	return w->base + (linear - ((uint64_t)w->slot << SLOT_BITS));
 }
 
 /* MAP_FIXED over what was there, which in a window is ours. */
@@ -59,19 +66,152 @@ static void make_inaccessible(struct bt_direct *d, uint8_t *at, uint64_t len)
 	}
 }
 
-static bool reserve(struct bt_direct_window *w)
+/* Of @slots; anywhere where @at is NULL. */
+static bool reserve(struct bt_direct_window *w, unsigned slots, uint8_t *at)
 {
+	uint64_t len = slots * SLOT_BYTES + 2 * GUARD;
 	uint8_t *p;
 
-	if (w->base)
-		return true;
-	p = mmap(NULL, SLOT_BYTES + 2 * GUARD, PROT_NONE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	p = mmap(at ? at - GUARD : NULL, len, PROT_NONE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED_NOREPLACE : 0), -1,
+		 0);
 	if (p == MAP_FAILED)
 		return false;
-	(void)madvise(p, SLOT_BYTES + 2 * GUARD, MADV_DONTDUMP);
+	if (at && p != at - GUARD) { /* Linux before 4.17 takes the flag for a hint */
+		munmap(p, len);
+		return false;
+	}
+	(void)madvise(p, len, MADV_DONTDUMP);
 	w->base = p + GUARD;
+	w->slots = slots;
 	return true;
+}
+
+static void release(struct bt_direct_window *w)
+{
+	if (w->base)
+		munmap(w->base - GUARD, w->slots * SLOT_BYTES + 2 * GUARD);
+	w->base = NULL;
+	w->slots = 0;
+}
+
+/* ---- the classes ---- */
+
+#define HIGH_SLOTS 3u
+/* Where Linux puts programs, and stacks and mappings, with all that is chosen at random. */
+static const unsigned high_slot[2] = { 0xaa, 0xfd };
+
+/* The low table ends a page: what is behind it faults. */
+#define LOW_TABLE_AT (BT_DIRECT_LOW_BYTES + PAGE)
+
+#define VCPU_BYTES   ((sizeof(struct bt_vcpu) + PAGE_MASK) & ~PAGE_MASK)
+#define TABLES_BYTES (LOW_TABLE_AT + VCPU_BYTES + BT_DIRECT_HIGH_BYTES)
+
+static struct bt_vcpu *alloc_between_tables(void)
+{
+	struct bt_vcpu *vcpu;
+	uint8_t *p;
+
+	p = mmap(NULL, TABLES_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	vcpu = (struct bt_vcpu *)(void *)(p + LOW_TABLE_AT);
+	if (mprotect(vcpu, VCPU_BYTES, PROT_READ | PROT_WRITE) < 0) {
+		munmap(p, TABLES_BYTES);
+		return NULL;
+	}
+	(void)madvise(p, LOW_TABLE_AT, MADV_DONTDUMP);
+	(void)madvise(p + LOW_TABLE_AT + VCPU_BYTES, BT_DIRECT_HIGH_BYTES, MADV_DONTDUMP);
+	vcpu->direct.tables = true;
+	return vcpu;
+}
+
+struct bt_vcpu *bt_direct_alloc(void)
+{
+	struct bt_vcpu *vcpu = alloc_between_tables();
+
+	if (vcpu)
+		return vcpu;
+	/* The process may have little address space. */
+	vcpu = mmap(NULL, VCPU_BYTES, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	return vcpu != MAP_FAILED ? vcpu : NULL;
+}
+
+void bt_direct_free(struct bt_vcpu *vcpu)
+{
+	if (vcpu->direct.tables)
+		munmap((uint8_t *)vcpu - LOW_TABLE_AT, TABLES_BYTES);
+	else
+		munmap(vcpu, VCPU_BYTES);
+}
+
+static void make_low_class(struct bt_vcpu *vcpu)
+{
+	struct bt_direct *d = &vcpu->direct;
+
+	if (mprotect((uint8_t *)vcpu - LOW_TABLE_AT, PAGE, PROT_READ) < 0 ||
+	    !reserve(&d->window[0], 1, NULL))
+		return;
+	d->base[BT_DIRECT_LOW] = (uintptr_t)d->window[0].base;
+	d->has_class[BT_DIRECT_LOW] = true;
+}
+
+static bool place_high(struct bt_direct *d, uint64_t base)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct bt_direct_window *w = &d->window[1 + i];
+		uint64_t at = ((uint64_t)high_slot[i] << SLOT_BITS) + base;
+
+		/* The address is nobody's yet: made of a number. */
+		w->slot = high_slot[i];
+		if (reserve(w, HIGH_SLOTS, (uint8_t *)(uintptr_t)at))
+			continue;
+		release(&d->window[1]);
+		return false;
+	}
+	return true;
+}
+
+/* Below the host's own mappings, each vCPU somewhere else. */
+static void make_high_class(struct bt_vcpu *vcpu)
+{
+	uint8_t *table = (uint8_t *)vcpu + VCPU_BYTES;
+	struct bt_direct *d = &vcpu->direct;
+
+	for (unsigned down = HIGH_SLOTS + 1; down < high_slot[0]; down++) {
+		uint64_t base = -((uint64_t)down << SLOT_BITS);
+
+		if (!place_high(d, base))
+			continue;
+		for (unsigned i = 0; i < 2; i++)
+			if (mprotect(table + high_slot[i] * PAGE, HIGH_SLOTS * PAGE, PROT_READ) < 0)
+				return;
+		d->base[BT_DIRECT_HIGH] = base;
+		d->has_class[BT_DIRECT_HIGH] = true;
+		return;
+	}
+}
+
+void bt_direct_classes(struct bt_vcpu *vcpu)
+{
+	struct bt_direct *d = &vcpu->direct;
+
+	if (!d->tables)
+		return;
+	d->class_mask[BT_DIRECT_LOW] = ~0ull << (64 - BT_DIRECT_LOW_BITS);
+	d->class_mask[BT_DIRECT_HIGH] = ~0ull << (64 - BT_DIRECT_HIGH_BITS);
+	make_low_class(vcpu);
+	make_high_class(vcpu);
+}
+
+/* ---- opened and closed ---- */
+
+static void open_window(struct bt_direct *d, struct bt_direct_window *w)
+{
+	w->used = true;
+	for (unsigned i = 0; i < w->slots; i++)
+		set_addend(d, w->slot + i, (uintptr_t)w->base + i * SLOT_BYTES);
 }
 
 bool bt_direct_open(struct bt_vcpu *vcpu, uint64_t linear)
@@ -85,13 +225,13 @@ bool bt_direct_open(struct bt_vcpu *vcpu, uint64_t linear)
 	for (unsigned i = 0; i < BT_DIRECT_WINDOWS; i++) {
 		struct bt_direct_window *w = &d->window[i];
 
-		if (w->used)
+		if (w->used || (i < BT_DIRECT_FIXED && !(w->base && is_within(w, linear))))
 			continue;
-		if (!reserve(w))
+		if (!w->base && !reserve(w, 1, NULL))
 			return false;
-		w->used = true;
-		w->slot = slot_of(linear);
-		set_addend(d, w->slot, (uintptr_t)w->base);
+		if (i >= BT_DIRECT_FIXED)
+			w->slot = slot_of(linear);
+		open_window(d, w);
 		return true;
 	}
 	return false;
@@ -102,7 +242,9 @@ uint64_t bt_direct_linear(const struct bt_direct *d, uint64_t host)
 	for (unsigned i = 0; i < BT_DIRECT_WINDOWS; i++) {
 		const struct bt_direct_window *w = &d->window[i];
 
-		if (w->used && host - (uintptr_t)w->base < SLOT_BYTES)
+		/* Nothing is mapped in those of the classes before they are used, but they are reached. */
+		if ((w->used || i < BT_DIRECT_FIXED) &&
+		    host - (uintptr_t)w->base < w->slots * SLOT_BYTES)
 			return ((uint64_t)w->slot << SLOT_BITS) + (host - (uintptr_t)w->base);
 	}
 	return BT_DIRECT_NOWHERE;
@@ -116,7 +258,7 @@ void bt_direct_drop(struct bt_vcpu *vcpu)
 		struct bt_direct_window *w = &d->window[i];
 
 		if (w->used && d->count)
-			make_inaccessible(d, w->base, SLOT_BYTES);
+			make_inaccessible(d, w->base, w->slots * SLOT_BYTES);
 		w->used = false;
 	}
 	d->count = 0;
@@ -127,8 +269,7 @@ void bt_direct_drop(struct bt_vcpu *vcpu)
 void bt_direct_close(struct bt_direct *d)
 {
 	for (unsigned i = 0; i < BT_DIRECT_WINDOWS; i++)
-		if (d->window[i].base)
-			munmap(d->window[i].base - GUARD, SLOT_BYTES + 2 * GUARD);
+		release(&d->window[i]);
 }
 
 /* ---- extents ---- */
@@ -427,7 +568,8 @@ bool bt_direct_map(struct bt_vcpu *vcpu, uint64_t linear)
 	uint8_t *host;
 
 	linear &= ~PAGE_MASK;
-	if (!window_of(d, linear) || d->room - d->count < 4 || !look_up(vcpu, linear, &page))
+	if (!bt_direct_open(vcpu, linear) || d->room - d->count < 4 ||
+	    !look_up(vcpu, linear, &page))
 		return false;
 	have = extent_at(d, linear);
 	if (have && (have->writable || !page.writable))

@@ -99,6 +99,7 @@ enum bt_off {
 	BT_OFF_SYSTEM = 1u << 7,  /* system instructions are left to their handlers */
 	BT_OFF_DIRECT = 1u << 8,  /* nothing runs on the host's MMU: direct.h */
 	BT_OFF_DIRECT_WAIT = 1u << 9, /* all user code does, from the first block on */
+	BT_OFF_DIRECT_CLASSES = 1u << 12, /* there each access looks up its window */
 	BT_OFF_RUNS = 1u << 10,  /* each access looks at the TLB */
 	BT_OFF_RETURN_ENTRY = 1u << 11, /* returns that were foreseen check all that others check */
 };

@@ -35,6 +35,23 @@ struct tr_run {
 	uint8_t *code; /* of the copy */
 };
 
+/* An access of a direct block: what has to be looked up of its address, see tr_direct.c. */
+struct tr_place {
+	uint8_t class; /* enum bt_direct_class, or TR_NO_CLASS */
+	uint8_t group; /* what it looks up together with */
+	bool looks;    /* the first of them */
+};
+
+#define TR_NO_CLASS 0xffu
+#define TR_GROUPS   32u
+
+/* What is looked up: @off is from what base and index hold. */
+struct tr_address {
+	unsigned base, index, scale, seg;
+	int64_t off;
+	uint64_t guess; /* its value, perhaps */
+};
+
 /* Where a copy goes on, and how the flags have to be there. */
 struct tr_join {
 	uint8_t *at;
@@ -80,8 +97,19 @@ struct tr {
 	struct {
 		bool used, save; /* save: the flags, first */
 		uint8_t replay;
+		bool in_host, in_mem; /* at start */
+		uint8_t maker, replay_before;
+		uint8_t class_behind; /* what class_now has to be at resume */
+		uint32_t groups;
 		uint8_t *start, *end, *slow, *resume; /* resume: NULL where nothing follows */
+		uint8_t *other, *other_end;
 	} access[BT_BLOCK_INSNS];
+	struct tr_place place[BT_BLOCK_INSNS][2]; /* the operand, and on the stack */
+	struct tr_address group[TR_GROUPS];
+	uint8_t group_class[TR_GROUPS];
+	unsigned group_count, group_first; /* those from group_first on hold */
+	uint8_t class_now; /* T_2 is the base of this class */
+	bool other;	   /* the other form is being emitted */
 	uint8_t *request, *lost, *vector, *vector_back;
 	uint8_t *x87, *x87_back;
 };
@@ -122,8 +150,9 @@ void tr_alu_imm(struct emit *e, unsigned op, bool wide, unsigned reg, int32_t v)
 void tr_shr(struct emit *e, bool wide, unsigned reg, uint8_t n);
 void tr_load_mem(struct emit *e, unsigned reg, unsigned base);
 void tr_store_mem(struct emit *e, unsigned base, unsigned reg);
-/* @reg = [T_ADDR + mem_disp] */
+/* Between @reg and [mem_base + mem_index + mem_disp]. */
 void tr_load_near(struct tr *t, unsigned reg);
+void tr_store_near(struct tr *t, unsigned reg);
 /* A general register of the guest, in a host register: @scratch where it has none. */
 unsigned tr_value_reg(struct tr *t, unsigned guest, unsigned scratch);
 /* LEA @to with the operand's address, segment left out. Spoils T_ADDR and T_1. */
@@ -133,7 +162,7 @@ void tr_ea(struct tr *t, unsigned i, unsigned to, bool wide);
 void tr_operand(struct tr *t, unsigned i, unsigned len, unsigned align, bool write);
 /* T_ADDR = host address of 8 bytes at @disp from host register @base. Spoils T_1, T_2 and flags. */
 void tr_stack(struct tr *t, unsigned i, unsigned base, int32_t disp, bool write);
-/* The same, or [T_ADDR + mem_disp]. */
+/* The same, or [mem_base + mem_index + mem_disp]. */
 void tr_stack_near(struct tr *t, unsigned i, unsigned base, int32_t disp, bool write);
 
 /* ---- tr_run.c ---- */
@@ -164,6 +193,12 @@ bool tr_insn(struct tr *t, unsigned i);
 /* ---- tr_direct.c: the same in a direct block. Spoils T_1. ---- */
 /* Whether accesses of @i go by the host's MMU. */
 bool tr_direct_is_for(const struct tr *t, unsigned i);
+/* Before anything is emitted, for each access in turn: number @n of @i (see tr.place). */
+void tr_direct_place(struct tr *t, unsigned i, unsigned n, const struct tr_address *a);
+/* All may have changed that was looked up. */
+void tr_direct_forget(struct tr *t);
+/* The other form of each access that guesses its class. */
+void tr_direct_others(struct tr *t);
 void tr_direct_operand(struct tr *t, unsigned i);
 void tr_direct_stack(struct tr *t, unsigned i, unsigned base, int32_t disp);
 /* Around what is emitted for @i. */

@@ -13,6 +13,7 @@ void tr_flags_spoil(struct tr *t, unsigned i)
 		if (t->replay == TR_NO_MAKER) {
 			jit_emit_flags_save(&t->e);
 			t->in_mem = true;
+			t->class_now = TR_NO_CLASS;
 		}
 	}
 	t->in_host = false;
@@ -29,6 +30,7 @@ void tr_flags_want(struct tr *t, unsigned i)
 		return;
 	jit_emit_flags_restore(&t->e);
 	t->in_host = true;
+	t->class_now = TR_NO_CLASS;
 }
 
 void tr_flags_written(struct tr *t, unsigned i)

@@ -210,8 +210,7 @@ void tr_call(struct tr *t, unsigned i)
 	tr_stack_near(t, i, HOST_SP, -8, true);
 	emit_return_address(t, i, T_1);
 	/* It may fault: nothing has changed yet. */
-	EMIT(&t->e, .opcode = 0x89, .w = true, .kind = EMIT_MEM, .reg = T_1, .rm = T_ADDR,
-	     .index = H_NONE, .disp = t->mem_disp);
+	tr_store_near(t, T_1);
 	emit_half_pair(t, i, T_1);
 	emit_lea(&t->e, HOST_SP, HOST_SP, -8);
 	if (tr_joins(t, i))

@@ -53,15 +53,14 @@ void tr_push(struct tr *t, unsigned i)
 	}
 	tr_stack_near(t, i, HOST_SP, -8, true);
 	if (kind == JIT_PUSH_IMM) {
-		EMIT(&t->e, .opcode = 0xc7, .w = true, .kind = EMIT_MEM, .rm = T_ADDR,
-		     .index = H_NONE, .disp = t->mem_disp, .imm = insn->imm, .imm_len = 4);
+		EMIT(&t->e, .opcode = 0xc7, .w = true, .kind = EMIT_MEM, .rm = t->mem_base,
+		     .index = t->mem_index, .disp = t->mem_disp, .imm = insn->imm, .imm_len = 4);
 	} else {
 		unsigned reg = kind == JIT_PUSH_MEM ? T_1 : tr_value_reg(t, insn->rm, T_1);
 
 		if (kind == JIT_PUSH_MEM)
 			emit_load_gs(&t->e, T_1, GS_VCPU(jit.tmp));
-		EMIT(&t->e, .opcode = 0x89, .w = true, .kind = EMIT_MEM, .reg = (uint8_t)reg,
-		     .rm = T_ADDR, .index = H_NONE, .disp = t->mem_disp);
+		tr_store_near(t, reg);
 	}
 	emit_lea(&t->e, HOST_SP, HOST_SP, -8);
 }

@@ -152,8 +152,11 @@ static bool later_in_run(struct tr *t, unsigned i, const struct tr_run *run)
 
 static void emit_exact(struct tr *t)
 {
-	if (t->mem_disp)
-		emit_lea(&t->e, T_ADDR, T_ADDR, t->mem_disp);
+	if (t->mem_disp || t->mem_index != H_NONE || t->mem_base != T_ADDR)
+		EMIT(&t->e, .opcode = 0x8d, .w = true, .kind = EMIT_MEM, .reg = T_ADDR,
+		     .rm = t->mem_base, .index = t->mem_index, .disp = t->mem_disp);
+	t->mem_base = T_ADDR;
+	t->mem_index = H_NONE;
 	t->mem_disp = 0;
 	t->addr_run = TR_NO_RUN;
 }
@@ -165,11 +168,9 @@ void tr_operand(struct tr *t, unsigned i, unsigned len, unsigned align, bool wri
 	bool runs = kind == JIT_COPY || kind == JIT_DIV || kind == JIT_IDIV;
 	const struct tr_run *run = runs ? tr_run_at(t, i) : NULL;
 
-	if (tr_direct_is_for(t, i)) {
+	if (tr_direct_is_for(t, i))
 		tr_direct_operand(t, i);
-		return;
-	}
-	if (!later_in_run(t, i, run)) {
+	else if (!later_in_run(t, i, run)) {
 		tr_flags_spoil(t, i);
 		emit_ea(t, i, T_ADDR, true, -(int64_t)t->mem_disp);
 		emit_segment(t, i);
@@ -212,10 +213,20 @@ void tr_stack(struct tr *t, unsigned i, unsigned base, int32_t disp, bool write)
 	emit_exact(t);
 }
 
+static void emit_near(struct tr *t, uint8_t opcode, unsigned reg)
+{
+	EMIT(&t->e, .opcode = opcode, .w = true, .kind = EMIT_MEM, .reg = (uint8_t)reg,
+	     .rm = t->mem_base, .index = t->mem_index, .disp = t->mem_disp);
+}
+
 void tr_load_near(struct tr *t, unsigned reg)
 {
-	EMIT(&t->e, .opcode = 0x8b, .w = true, .kind = EMIT_MEM, .reg = (uint8_t)reg, .rm = T_ADDR,
-	     .index = H_NONE, .disp = t->mem_disp);
+	emit_near(t, 0x8b, reg);
+}
+
+void tr_store_near(struct tr *t, unsigned reg)
+{
+	emit_near(t, 0x89, reg);
 }
 
 void tr_load_mem(struct emit *e, unsigned reg, unsigned base)

@@ -254,6 +254,73 @@ uint32_t tr_changed(const struct tr *t, unsigned i)
 	return changed;
 }
 
+/* ---- accesses of direct blocks ---- */
+
+/* What a register holds, or held when the block was entered. */
+static uint64_t guess_value(const struct tr *t, const struct value *v, unsigned reg)
+{
+	const uint64_t *gpr = t->vcpu->cpu.s.gpr;
+
+	if (!v->id)
+		return 0;
+	if (v->id == RIP_VALUE)
+		return t->vcpu->cpu.s.rip;
+	if (v->id <= RIP_VALUE + 16)
+		return gpr[v->id - RIP_VALUE - 1] + (uint64_t)v->off;
+	return gpr[reg & 15];
+}
+
+/* A base alone is looked up without the displacement. */
+static void place_operand(struct tr *t, unsigned i, const struct analysis *a)
+{
+	const struct x86_insn *insn = &t->block->insn[i];
+	struct access m;
+	struct tr_address at;
+
+	if (!operand(t, i, a, &m))
+		return;
+	at = (struct tr_address){
+		.base = m.base.id, .index = m.index.id, .scale = m.scale, .seg = m.seg, .off = m.off,
+		.guess = guess_value(t, &m.base, insn->base) +
+			 (guess_value(t, &m.index, insn->index) << m.scale),
+	};
+	if (m.seg)
+		at.guess += t->vcpu->cpu.s.seg[m.seg].base;
+	if (insn->index != X86_NO_REG || m.seg || !m.base.id)
+		at.guess += (uint64_t)(int64_t)insn->disp;
+	else
+		at.off = insn->base == X86_REG_RIP ? 0 : m.base.off;
+	tr_direct_place(t, i, 0, &at);
+}
+
+static void place_stack(struct tr *t, unsigned i, const struct value *v, unsigned reg)
+{
+	tr_direct_place(t, i, 1, &(struct tr_address){ .base = v->id, .off = v->off,
+						       .guess = guess_value(t, v, reg) });
+}
+
+/* An indirect call reaches the stack when it has spoiled flags: it could not begin anew. */
+static void place(struct tr *t, unsigned i, const struct analysis *a)
+{
+	if (t->block->insn[i].flags & X86_INSN_MEM)
+		place_operand(t, i, a);
+	switch ((enum jit_kind)t->desc[i].kind) {
+	case JIT_PUSH_REG:
+	case JIT_PUSH_IMM:
+	case JIT_PUSH_MEM:
+	case JIT_POP_REG:
+	case JIT_CALL:
+	case JIT_RET:
+		place_stack(t, i, &a->reg[X86_RSP], X86_RSP);
+		break;
+	case JIT_LEAVE:
+		place_stack(t, i, &a->reg[X86_RBP], X86_RBP);
+		break;
+	default:
+		break;
+	}
+}
+
 /* ---- which are together ---- */
 
 static bool same_place(const struct access *a, const struct tr_run *run)
@@ -359,6 +426,16 @@ static void limit_copies(struct tr *t)
 	}
 }
 
+/* The instruction may have changed anything. */
+static void forget_all(struct tr *t, struct analysis *a)
+{
+	for (unsigned r = 0; r < 16; r++)
+		forget(a, r);
+	for (unsigned n = 0; n < t->run_count; n++)
+		t->run[n].open = false;
+	tr_direct_forget(t);
+}
+
 void tr_runs(struct tr *t)
 {
 	struct analysis a = { .ids = RIP_VALUE + 1 };
@@ -367,20 +444,19 @@ void tr_runs(struct tr *t)
 	t->run_count = 0;
 	t->plain = TR_NOT_PLAIN;
 	t->addr_run = TR_NO_RUN;
-	for (unsigned r = 0; r < 16; r++)
-		forget(&a, r);
+	t->group_count = 0;
+	forget_all(t, &a);
 	for (unsigned i = 0; i < t->block->count; i++) {
 		t->run_of[i] = TR_NO_RUN;
-		if (t->no_runs)
+		t->place[i][0].class = t->place[i][1].class = TR_NO_CLASS;
+		if (t->no_runs && !t->block->direct)
 			continue;
-		if (access_of(t, i, &a, &access))
+		if (tr_direct_is_for(t, i))
+			place(t, i, &a);
+		else if (!t->no_runs && access_of(t, i, &a, &access))
 			add(t, i, &access);
-		if (!effects(&a, t, i)) {
-			for (unsigned r = 0; r < 16; r++)
-				forget(&a, r);
-			for (unsigned n = 0; n < t->run_count; n++)
-				t->run[n].open = false;
-		}
+		if (!effects(&a, t, i))
+			forget_all(t, &a);
 	}
 	for (unsigned n = 0; n < t->run_count; n++)
 		if (t->run[n].count < 2)
@@ -404,11 +480,11 @@ bool tr_joins(struct tr *t, unsigned i)
 {
 	struct tr_join *join = &t->join[i];
 
-	if (t->plain == TR_NOT_PLAIN) {
+	if (t->plain == TR_NOT_PLAIN && !t->other) {
 		*join = (struct tr_join){ t->e.p, t->in_host, t->in_mem };
 		return false;
 	}
-	if (i != t->plain_end)
+	if (!t->other && i != t->plain_end)
 		return false;
 	if (!t->in_mem && !t->in_host && t->replay != TR_NO_MAKER && (join->in_mem || join->in_host)) {
 		tr_replay(t, t->replay);

@@ -267,6 +267,7 @@ static void tr_block(struct tr *t)
 	tr_exit_finish(t, 1);
 	emit_entry_rest(t);
 	tr_runs_finish(t);
+	tr_direct_others(t);
 	tr_slow_finish(t);
 	tr_direct_finish(t);
 }
@@ -283,7 +284,9 @@ static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_block *block, b
 	t->vector = t->x87 = t->lost = NULL;
 	t->vcpu = vcpu;
 	t->block = block;
-	t->no_runs = no_runs;
+	t->no_runs = no_runs || block->direct;
+	t->class_now = TR_NO_CLASS;
+	t->other = false;
 	t->e.p = jit->code + jit->used;
 	t->e.end = t->e.p + BT_JIT_BLOCK_MAX;
 	t->e.to_exec = jit->exec - jit->code;
@@ -294,7 +297,7 @@ static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_block *block, b
 bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_block *block)
 {
 	struct bt_jit *jit = &vcpu->jit;
-	bool no_runs = bt_engine_of(vcpu)->off & BT_OFF_RUNS || block->direct;
+	bool no_runs = bt_engine_of(vcpu)->off & BT_OFF_RUNS;
 	struct tr t;
 
 	if (block->code_bytes != 8)
