@@ -342,10 +342,19 @@ static bool bt_block_goes_on(const struct bt_block *block)
 	unsigned left = 4096 - (block->gpa & 4095) - block->len;
 
 	return left && left < 15 && block->count < BT_BLOCK_INSNS &&
-	       !(block->insn[block->count - 1].flags & X86_INSN_ENDS);
+	       (!block->count || !(block->insn[block->count - 1].flags & X86_INSN_ENDS));
 }
 
-/* NULL when the first instruction does not fit the page or is undefined. */
+/* The page ends within the first instruction of 64-bit code: its block has nothing but the end mark, which
+ * executes it (cross.c). */
+static bool bt_is_cut_off(const struct bt_vcpu *vcpu, const uint8_t *bytes, unsigned avail)
+{
+	struct x86_insn insn;
+
+	return vcpu->cpu.code_bytes == 8 && avail < 15 && x86_decode(bytes, avail, 8, &insn) == 0;
+}
+
+/* NULL when the first instruction is undefined, or does not fit the page in code that is not 64-bit. */
 static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const uint8_t *host)
 {
 	struct bt_cache *cache = &vcpu->cache;
@@ -360,7 +369,7 @@ static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const u
 	avail = avail < sizeof(bytes) ? avail : sizeof(bytes);
 	memcpy(bytes, host, avail);
 	count = bt_block_decode(&vcpu->cpu, bytes, avail, insn, &len);
-	if (!count)
+	if (!count && !bt_is_cut_off(vcpu, bytes, avail))
 		return NULL;
 	need = align_up(sizeof(*block) + (count + 1) * sizeof(insn[0]) + len, 64);
 	if (need > cache->size - cache->used)
@@ -509,8 +518,6 @@ struct bt_block *bt_block_find(struct bt_vcpu *vcpu, uint32_t hint, bool *ret_ag
 			return block;
 	}
 	bt_count(&vcpu->stats.map_misses);
-	if ((cpu->s.rip & 4095) > 4096 - 15 && bt_cross_find(vcpu))
-		return NULL;
 	doing = bt_doing_set(&vcpu->stats, BT_DOING_FIND);
 	found = bt_block_find_gpa(vcpu, hint, ret_again);
 	bt_doing_set(&vcpu->stats, doing);

@@ -86,9 +86,17 @@ int bt_exec_cross(struct x86_cpu *cpu, const struct x86_insn *end)
 	uint64_t rip = cpu->s.rip;
 	int result;
 
-	if (!insn)
+	/* The loop has to look, unless this is what it finds: a block of the one instruction. */
+	if (!insn && end != vcpu->current->insn)
 		return X86_JUMP;
+	if (!insn)
+		insn = bt_cross_fetch(vcpu);
 	bt_count(&vcpu->stats.steps);
+	if (!insn) {
+		(void)x86_step(cpu); /* finds out which fault it is, and delivers it */
+		bt_count_add(&vcpu->stats.insns, cpu->retired);
+		return X86_STOP;
+	}
 	vcpu->current = NULL; /* it is not of the block */
 	cpu->s.interrupt_shadow = 0;
 	cpu->s.rip = rip + insn->len;

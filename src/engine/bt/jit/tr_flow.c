@@ -138,7 +138,8 @@ void tr_end(struct tr *t)
 	unsigned last = t->block->count - 1u;
 
 	if (t->block->insn[last + 1].exec == bt_exec_cross) {
-		t->next_off[last + 1] = t->next_off[last];
+		t->next_off[last + 1] =
+			t->block->count ? t->next_off[last] : (uint32_t)t->block->gpa & 0xfff;
 		tr_handler(t, last + 1);
 		EMIT(&t->e, .map = 1, .opcode = 0x0b); /* it does not come back */
 		return;
