@@ -20,7 +20,7 @@
 #define VM_MAX_FORWARDS	 32u
 #define VM_MIN_MEMORY	 (1ull << 20)
 #define VM_MAX_MEMORY	 (1ull << 40)
-#define VM_MIN_BT_CACHE	 (128ull << 10) /* for each vCPU */
+#define VM_MIN_BT_CACHE	 (128ull << 10)
 #define VM_MAX_BT_CACHE	 (1ull << 30)
 #define VM_CMDLINE_BYTES 2048u /* Linux COMMAND_LINE_SIZE on x86 */
 

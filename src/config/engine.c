@@ -78,7 +78,5 @@ bool config_validate_engine(const struct vm_config *c, GError **err)
 		return config_fail(err, "--bt-cache: engine kvm has no such cache");
 	if (!strcmp(c->engine, "kvm") && c->bt.perf_map)
 		return config_fail(err, "--perf-map: engine kvm translates no code");
-	if (c->bt.cache_bytes && c->bt.cache_bytes / c->cpus < VM_MIN_BT_CACHE)
-		return config_fail(err, "--bt-cache: less than 128K for each of %u CPUs", c->cpus);
 	return true;
 }

@@ -94,8 +94,8 @@ struct engine_config {
 	bool interpret;
 	uint32_t off;
 	uint32_t cache_bytes;
-	/* The same by name, "NAME+NAME", or NULL; what all vCPUs together may take for blocks and
-	 * their code, or 0. */
+	/* The same by name, "NAME+NAME", or NULL; what the machine may take for blocks and their code,
+	 * or 0. */
 	const char *off_names;
 	uint64_t cache_total_bytes;
 	bool perf_map; /* write /tmp/perf-PID.map */

@@ -342,15 +342,13 @@ static void run_case(struct run *run, uint64_t number, bool verbose)
 	uint64_t flags = ~0ull;
 	bool again;
 
-	vcpu->cache.used = 64;
-	memset(vcpu->cache.hash, 0, sizeof(vcpu->cache.hash));
-	memset(vcpu->cache.map, 0, sizeof(vcpu->cache.map));
-	bt_jit_flush(vcpu);
+	bt_cache_empty(bt_engine_of(vcpu));
+	bt_sync_drain(vcpu);
 	atomic_store(&bt_engine_of(vcpu)->page[RAM_CODE >> 12], 0);
 	if (!compose(run, number, &c))
 		return;
 	load(run, &c);
-	block = bt_block_find(vcpu, 0, &again);
+	block = bt_block_find(vcpu, &again);
 	if (!block || reads_undefined(block))
 		return;
 	for (unsigned i = 0; i < block->count; i++)
@@ -365,7 +363,8 @@ static void run_case(struct run *run, uint64_t number, bool verbose)
 		return;
 	atomic_store(&vcpu->jit.limit, vcpu->jit.stack_limit);
 	atomic_store(&vcpu->request, 0);
-	if (!bt_jit_translate(vcpu, block))
+	block = bt_block_translate(vcpu, block);
+	if (!block->code)
 		return;
 	run_native(run, block, &jit);
 	if (core.result == X86_FAULT) {

@@ -33,6 +33,7 @@ static void bt_close(struct engine *base)
 	if (!engine)
 		return;
 	bt_perf_map_close(engine);
+	bt_cache_fini(engine);
 	bt_pages_fini(engine);
 	free(engine);
 }
@@ -60,7 +61,7 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 	/* Code takes half as much as the blocks that it is of. */
 	if (config->cache_total_bytes)
 		engine->cache_bytes = (uint32_t)align_down(
-			MIN(config->cache_total_bytes, BT_CACHE_MAX) / config->vcpus / 3 * 2, 4096);
+			MIN(config->cache_total_bytes, BT_CACHE_MAX) / 3 * 2, 4096);
 	if (config->off_names && !bt_off_parse(config->off_names, &engine->off, err)) {
 		free(engine);
 		return NULL;
@@ -79,6 +80,12 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 		g_set_error(err, BASE_ERROR, -r,
 			    "engine bt: cannot make the table of code pages: %s", g_strerror(-r));
 		free(engine);
+		return NULL;
+	}
+	r = bt_cache_init(engine);
+	if (r < 0) {
+		g_set_error(err, BASE_ERROR, -r, "engine bt: no memory for the code cache");
+		bt_close(&engine->base);
 		return NULL;
 	}
 	if (config->perf_map && !bt_perf_map_open(engine, err)) {
@@ -101,7 +108,6 @@ static void bt_vcpu_free(struct engine_vcpu *base)
 		return;
 	atomic_store(&bt_engine_of(vcpu)->vcpu[base->index], NULL);
 	bt_direct_fini(vcpu);
-	bt_cache_fini(vcpu);
 	g_free(vcpu->stats.rows);
 	bt_direct_free(vcpu);
 }
@@ -121,15 +127,15 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 	vcpu->cpu.ops = &bt_cpu_ops;
 	vcpu->cpu.tlb = &vcpu->tlb;
 	vcpu->cpu.model = &engine->model;
-	if (bt_cache_init(vcpu, engine->vcpu_count, engine->cache_bytes) < 0) {
-		g_set_error(err, BASE_ERROR, EIO,
-			    "engine bt: no memory for the code cache of CPU %u", index);
-		bt_direct_free(vcpu);
-		return NULL;
-	}
+	vcpu->maps.arena = engine->cache->arena;
+	vcpu->maps.evictions = atomic_load(&engine->cache->evictions);
+	pthread_mutex_lock(&engine->cache->lock);
+	bt_jit_init(vcpu);
+	pthread_mutex_unlock(&engine->cache->lock);
 	if (engine->off & BT_OFF_JIT)
 		vcpu->jit.on = false;
-	bt_perf_map_stubs(vcpu);
+	if (index == 0)
+		bt_perf_map_stubs(vcpu);
 	bt_direct_init(vcpu);
 	/* The guest's TSC starts at zero, on all vCPUs alike. */
 	atomic_store(&vcpu->tsc_offset, -engine->clock.tsc_start);

@@ -5,16 +5,17 @@
  * Theory of operation
  *
  * A vCPU is a struct x86_cpu run by one thread. Guest code is decoded once into blocks: up to
- * BT_BLOCK_INSNS instructions that lie in one page and end at a branch. Blocks are private to
- * their vCPU (no locks) and named by guest-physical address and code size, so that processes and
- * mappings share them. The hot loop (run.c) goes from block to block by links, which hold for one
- * fetch context (see epoch below), and only falls back on a hash table when a link is not there.
+ * BT_BLOCK_INSNS instructions that lie in one page and end at a branch. Blocks belong to the machine
+ * (cache.h) and are named by guest-physical address and code size, so that vCPUs, processes and
+ * mappings share them. The loop (run.c) goes from block to block by a map of the vCPU's own, which holds
+ * for one fetch context (see epoch below), and only falls back on a hash table of all vCPUs when a RIP
+ * is not there.
  *
- *	link  --miss-->  map (rip -> block)  --miss-->  hash (gpa -> block)  --miss-->  decode
+ *	map (rip -> block)  --miss-->  hash (gpa -> block)  --miss-->  lock, decode
  *
  * Fetch context: two instruction fetches from the same RIP give the same bytes when privilege (user or
  * not), code size, CS base and limit, and all translations are the same. The context has a
- * number, vcpu->epoch; links and map entries carry it. A TLB flush starts a new series of numbers. Each
+ * number, vcpu->epoch; map entries carry it. A TLB flush starts a new series of numbers. Each
  * address space that the TLB holds has one for user code; the kernel's goes on over a write to CR3 while
  * all its code lies in global pages.
  *
@@ -22,12 +23,12 @@
  *
  * One word per page of RAM, shared by all vCPUs (pages.c):
  *
- *	bit 0     CODE: some vCPU holds blocks of this page, stores to it must be reported
+ *	bit 0     CODE: there are blocks of this page, stores to it must be reported
  *	bit 1     WRITTEN: a TLB may hold a write entry for it, made since CODE was last set
  *	bits 2-7  heat: how often it went from CODE to written, lately
  *	bits 8-31 generation: how often in all
  *
- * A block is trusted while its stamp equals its page's word; that is one load at block entry.
+ * A block is trusted, by all vCPUs, while its stamp equals its page's word; that is one load at block entry.
  * A reported store takes CODE away and starts the next generation: every block of the page is
  * stale then, the page is ordinary data and stores to it are fast. Each vCPU is sent a request, by which
  * native code knows without that load (jit.h). When it is executed again, its
@@ -35,18 +36,22 @@
  * whose heat is high mixes code and data; it stays ordinary and its instructions are compared one by one
  * as they execute, until it has cooled down.
  *
- * Other vCPUs may hold write entries in their TLBs when a page becomes code. They are told (a
+ * vCPUs may hold write entries in their TLBs when a page becomes code. They are told (a
  * request, no waiting), and until each has acknowledged at one of its block boundaries, or is outside the
  * guest, blocks of that page are compared at every entry. A store that was under way is thus
- * always seen: it either precedes a comparison or is reported.
+ * always seen: it either precedes a comparison or is reported. That a page becomes code, its word that is
+ * looked at, and the number to be acknowledged that is noted with it, are one step, under the lock of
+ * the cache: else who sees the word might not yet see the number.
  *
- * A store into the very block being executed poisons the rest of that block, see bt_block_poison().
+ * A store into the very block being executed poisons the rest of that block, see bt_block_poison(). Other
+ * vCPUs that execute it go back to before the instruction that they reach, and find another block.
  */
 #pragma once
 
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "engine/bt/cache.h"
 #include "engine/bt/direct.h"
 #include "engine/bt/jit/jit.h"
 #include "engine/bt/stats.h"
@@ -55,9 +60,8 @@
 
 #define BT_BLOCK_INSNS 32u
 #define BT_BLOCK_BYTES 192u
+#define BT_BLOCK_MAX   2048u /* bytes of a struct bt_block */
 #define BT_MAP_BITS    15
-#define BT_HASH_BITS   14
-#define BT_HASH_WAYS   8u
 #define BT_CROSS_BITS  12
 #define BT_SYNC_RING   64u
 #define BT_FETCHED_WORDS 64u
@@ -86,36 +90,6 @@ enum bt_request {
 #define BT_PAGE_HOT	  (16u << 2)
 #define BT_PAGE_GEN	  (1u << 8)
 #define BT_PAGE_GEN_MASK  (~0u << 8)
-#define BT_NO_STAMP	  0u /* no page word with CODE set equals it */
-
-/* Where control went from the end of a block: valid while rip and epoch match. */
-struct bt_link {
-	uint64_t rip;
-	uint32_t epoch; /* 0: empty */
-	uint32_t block; /* offset in the arena */
-};
-
-struct bt_block {
-	_Atomic uint32_t *page; /* the page's word; never NULL */
-	uint32_t stamp;		/* the word for which it is trusted, or BT_NO_STAMP */
-	uint8_t code_bytes;
-	uint8_t count; /* instructions, without the end mark */
-	bool direct;   /* to run on the host's MMU: direct.h */
-	uint16_t len;  /* bytes */
-	struct bt_link link[2];
-	struct bt_exit exit[2];
-	/* Native code: its entries (jit.h), and what a closed one leads to. 0: none. */
-	uint32_t code, code_back, code_next, code_next_host, code_stale;
-	uint32_t next_in_page; /* offset in the arena: see bt_jit.page_blocks */
-	uint8_t closed;	       /* the entry is a jump */
-	uint32_t runs;	    /* times interpreted */
-	uint64_t gpa;
-	uint64_t trust_seq;  /* trusted once all vCPUs acknowledged this sync */
-	uint32_t trust_word; /* the page's word when trust_seq was taken */
-	const uint8_t *host; /* of gpa */
-	const uint8_t *bytes; /* what was decoded, behind the instructions */
-	struct x86_insn insn[];
-};
 
 /* An instruction that is not in a block (it crosses a page, or its page is hot) and the bytes it was
  * decoded from: good as long as a fetch gives the same bytes. */
@@ -128,21 +102,19 @@ struct bt_cross {
 	struct x86_insn insn;
 };
 
-/* One line of the host's cache. What falls out is only decoded again. */
-struct bt_hash_set {
-	struct {
-		uint32_t tag;
-		uint32_t block; /* offset in the arena; 0: empty */
-	} way[BT_HASH_WAYS];
-} __attribute__((aligned(64)));
+/* Which block is at RIP. */
+struct bt_map {
+	uint64_t rip;
+	uint32_t epoch; /* 0: empty */
+	uint32_t block; /* offset in the arena */
+};
 
-struct bt_cache {
-	uint8_t *arena; /* lazily touched; block at offset 0 does not exist */
-	uint32_t size, used;
-	uint32_t flushes; /* how often it was full, for statistics */
-	struct bt_hash_set hash[1u << BT_HASH_BITS];
-	uint32_t next_way; /* to be replaced in a full set */
-	struct bt_link map[1u << BT_MAP_BITS];
+/* What a vCPU knows of the cache. */
+struct bt_maps {
+	uint8_t *arena; /* of the cache */
+	uint32_t evictions; /* how many it knows of */
+	uint32_t since;	    /* what is of earlier series may have been evicted */
+	struct bt_map map[1u << BT_MAP_BITS];
 	struct bt_cross cross[1u << BT_CROSS_BITS];
 };
 
@@ -208,7 +180,7 @@ struct bt_vcpu {
 	struct bt_direct direct;
 	struct x86_cpu cpu;
 	struct x86_tlb tlb;
-	struct bt_cache cache;
+	struct bt_maps maps;
 };
 
 struct bt_ram {
@@ -236,7 +208,8 @@ struct bt_engine {
 	struct engine_host *host;
 	unsigned vcpu_count; /* configured */
 	uint32_t off;	     /* enum bt_off */
-	uint32_t cache_bytes; /* for blocks, per vCPU; 0: by the number of vCPUs */
+	uint32_t cache_bytes; /* for blocks; 0: as cache.h has it */
+	struct bt_cache *cache;
 	struct bt_perf_map *perf_map; /* NULL: none is asked for */
 	bool count_insns;
 	struct x86_cpuid_model model; /* the processor shown, fixed from bt_open() on */
@@ -287,12 +260,16 @@ static inline _Atomic uint32_t *bt_page_word(const struct bt_engine *engine, gpa
 /* ---- pages.c: which pages are code, and who was told ---- */
 int bt_pages_init(struct bt_engine *engine);
 void bt_pages_fini(struct bt_engine *engine);
-/* Make the page of @gpa report its stores. Returns its word. */
+/* Make the page of @gpa report its stores. Returns its word. The cache is locked. */
 uint32_t bt_page_make_code(struct bt_vcpu *vcpu, gpa_t gpa);
 /* Bytes of RAM were stored without a write entry of a TLB, by anyone. */
 void bt_page_stored(struct bt_engine *engine, gpa_t gpa, uint64_t len);
-/* Every other vCPU has acknowledged @seq or is outside the guest. */
+/* @vcpu has acknowledged @seq, and every other one has or is outside the guest. */
 bool bt_sync_all_acked(struct bt_vcpu *vcpu, uint64_t seq);
+/* Every vCPU has acknowledged @seq or is outside the guest. */
+bool bt_sync_done(struct bt_engine *engine, uint64_t seq);
+/* Blocks were evicted: ask all to forget them. Returns the number to be acknowledged. */
+uint64_t bt_sync_forget(struct bt_engine *engine);
 /* Do what other threads posted; in the vCPU's thread, between instructions. */
 void bt_sync_drain(struct bt_vcpu *vcpu);
 /* From here on memory may be touched / is not touched until the next enter. */
@@ -302,17 +279,16 @@ int bt_dirty_start(struct engine *engine);
 int bt_dirty_sync(struct engine *engine);
 void bt_dirty_stop(struct engine *engine);
 
-/* ---- cache.c: blocks ---- */
-int bt_cache_init(struct bt_vcpu *vcpu, unsigned vcpu_count, uint32_t bytes);
-void bt_cache_fini(struct bt_vcpu *vcpu);
-/* Drop every block. */
-void bt_cache_flush(struct bt_vcpu *vcpu);
+/* ---- cache.c: blocks. See cache.h ---- */
+/* The tables of the vCPU name no block any more. */
+void bt_maps_forget(struct bt_vcpu *vcpu);
 /* The block at RIP, decoded and checked; NULL when the instruction there must run alone (bt_step).
- * May leave a fault delivered, in which case *ret_again is set. @hint: offset of the block that RIP led
- * to before the fetch context changed, or 0. */
-struct bt_block *bt_block_find(struct bt_vcpu *vcpu, uint32_t hint, bool *ret_again);
+ * May leave a fault delivered, in which case *ret_again is set. */
+struct bt_block *bt_block_find(struct bt_vcpu *vcpu, bool *ret_again);
 /* The rest of the block being executed was overwritten: leave it behind this instruction. */
 void bt_block_poison(struct bt_vcpu *vcpu);
+/* Translate @block, or a copy that takes its place: that is returned. Or @block as it is. */
+struct bt_block *bt_block_translate(struct bt_vcpu *vcpu, struct bt_block *block);
 /* Code of the page of @linear was fetched in this context, behind x86_fetch_address() or the like. */
 void bt_context_note_fetch(struct bt_vcpu *vcpu, uint64_t linear);
 /* Recompute the fetch context after anything that may have changed it. */
@@ -326,14 +302,43 @@ void bt_context_flush_page(struct bt_vcpu *vcpu, uint64_t linear);
 
 static inline struct bt_block *bt_block_at(const struct bt_vcpu *vcpu, uint32_t offset)
 {
-	return (struct bt_block *)(vcpu->cache.arena + offset);
+	return (struct bt_block *)(vcpu->maps.arena + offset);
+}
+
+static inline size_t bt_block_size(const struct bt_block *block)
+{
+	size_t size = sizeof(*block) + (block->count + 1u) * sizeof(block->insn[0]) + block->len;
+
+	return (size + 63) & ~(size_t)63;
 }
 
 static inline bool bt_block_is_trusted(const struct bt_block *block)
 {
 	/* Acquire pairs with the locked update in bt_page_stored(): who sees the new generation
 	 * sees the new bytes. */
-	return block->stamp == atomic_load_explicit(block->page, memory_order_acquire);
+	return atomic_load_explicit(&block->stamp, memory_order_relaxed) ==
+	       atomic_load_explicit(block->page, memory_order_acquire);
+}
+
+/* Processes of one program have the same addresses: their contexts take turns in places of their own. */
+static inline struct bt_map *bt_map_slot(struct bt_vcpu *vcpu, uint64_t rip)
+{
+	unsigned space = vcpu->cpu.cpl == 3 ? vcpu->cpu.space_now : 0;
+	uint64_t i = rip ^ rip >> BT_MAP_BITS ^ (uint64_t)space << (BT_MAP_BITS - 3);
+
+	return &vcpu->maps.map[i & ((1u << BT_MAP_BITS) - 1)];
+}
+
+/* The block at RIP by the map alone, trusted, or NULL. */
+static inline struct bt_block *bt_map_find(struct bt_vcpu *vcpu)
+{
+	const struct bt_map *slot = bt_map_slot(vcpu, vcpu->cpu.s.rip);
+	struct bt_block *block;
+
+	if (slot->rip != vcpu->cpu.s.rip || slot->epoch != vcpu->epoch)
+		return NULL;
+	block = bt_block_at(vcpu, slot->block);
+	return likely(bt_block_is_trusted(block)) ? block : NULL;
 }
 
 /* ---- cross.c: instructions that no block holds ---- */
@@ -354,10 +359,10 @@ char *bt_stats_end(struct engine_stats *stats, bool json, unsigned top);
 /* False: the file cannot be made; one sentence in @err. */
 bool bt_perf_map_open(struct bt_engine *engine, GError **err);
 void bt_perf_map_close(struct bt_engine *engine); /* the file stays */
-/* The stubs of a vCPU that is being made. */
+/* Those of the machine, which the first vCPU has. */
 void bt_perf_map_stubs(struct bt_vcpu *vcpu);
-/* What lies in the code cache from @from on was translated for RIP just now. */
-void bt_perf_map_block(struct bt_vcpu *vcpu, uint32_t from);
+/* What lies in the code cache at @from was translated for RIP just now. */
+void bt_perf_map_block(struct bt_vcpu *vcpu, uint32_t from, uint32_t size);
 
 /* ---- off.c ---- */
 /* Add the bits of "NAME+NAME" (enum bt_off) to *ret_off. False: a sentence that lists the names. */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* cache.c - decoded blocks: made, found, checked against memory, dropped. */
+/* cache.c - decoded blocks: made, found, checked against memory. See cache.h for who may do what. */
 #include "engine/bt/bt_int.h"
 
 #include <errno.h>
@@ -9,38 +9,13 @@
 
 #include "base/bits.h"
 
-/* Over all vCPUs. A decoded instruction takes 48 bytes; booting Debian touches some 300 000. Code takes
- * half as much again, other tables BT_VCPU_TABLES each, and all together keep within 60 MiB what a machine
- * needs beyond its guest's RAM. */
-#define BT_ARENA_TOTAL (33u << 20)
-#define BT_VCPU_TABLES (4u << 20)
-#define BT_ARENA_MIN   (2u << 20)
+_Static_assert(sizeof(struct bt_block) + (BT_BLOCK_INSNS + 1) * sizeof(struct x86_insn) +
+		       BT_BLOCK_BYTES + 63 <= BT_BLOCK_MAX, "the largest fits");
+
 /* A waiting guest gives its place away after so many. */
 #define BT_PAUSES 64u
 /* An instruction of a hot page cools it by one step in so many executions. */
 #define BT_COOL_STEPS 256u
-
-int bt_cache_init(struct bt_vcpu *vcpu, unsigned vcpu_count, uint32_t bytes)
-{
-	struct bt_cache *cache = &vcpu->cache;
-	uint32_t tables = (vcpu_count - 1) * BT_VCPU_TABLES;
-	uint32_t size = BT_ARENA_MIN;
-
-	if (tables < BT_ARENA_TOTAL && (BT_ARENA_TOTAL - tables) / vcpu_count > size)
-		size = align_down((BT_ARENA_TOTAL - tables) / vcpu_count, 4096);
-	if (bytes)
-		size = align_up(bytes, 4096);
-	if (bt_jit_init(vcpu, size, &cache->arena) < 0)
-		return -ENOMEM;
-	cache->size = size;
-	cache->used = 64; /* offset 0 says "none" */
-	return 0;
-}
-
-void bt_cache_fini(struct bt_vcpu *vcpu)
-{
-	bt_jit_fini(vcpu, vcpu->cache.arena, vcpu->cache.size);
-}
 
 /* ---- fetch context ---- */
 
@@ -58,8 +33,9 @@ static uint32_t bt_next_series(struct bt_vcpu *vcpu)
 	/* Numbers begin again, in full or as bt_jit_context() cuts them: nothing old may match. */
 	if (unlikely(vcpu->epoch_series % BT_JIT_SERIES == 0)) {
 		if (vcpu->epoch_series >> 27) {
-			bt_cache_flush(vcpu);
-			vcpu->epoch_series = 0;
+			memset(vcpu->maps.map, 0, sizeof(vcpu->maps.map));
+			memset(vcpu->jit.map, 0, sizeof(vcpu->jit.map));
+			vcpu->epoch_series = vcpu->maps.since = 0;
 		}
 		bt_jit_forget_slots(vcpu);
 		vcpu->series_kernel = ++vcpu->epoch_series;
@@ -90,9 +66,12 @@ static void bt_context_direct(struct bt_vcpu *vcpu)
 	vcpu->series_user[space] = bt_next_series(vcpu);
 }
 
-static bool bt_context_is_direct(const struct bt_vcpu *vcpu)
+/* What bt_block.direct has to be. */
+static uint16_t bt_context_direct_of(const struct bt_vcpu *vcpu)
 {
-	return vcpu->direct.live[vcpu->cpu.space_now] && vcpu->cpu.cpl == 3;
+	bool direct = vcpu->direct.live[vcpu->cpu.space_now] && vcpu->cpu.cpl == 3;
+
+	return direct ? (uint16_t)(vcpu->base.index + 1) : 0;
 }
 
 /* SYSCALL goes by the way only where no TF and no AC can be left behind it. */
@@ -195,55 +174,56 @@ void bt_context_flush_page(struct bt_vcpu *vcpu, uint64_t linear)
 
 /* ---- blocks ---- */
 
-static uint64_t bt_block_key(uint64_t gpa, unsigned code_bytes, bool direct)
+static uint64_t bt_block_key(uint64_t gpa, unsigned code_bytes, unsigned direct)
 {
-	return (gpa ^ (uint64_t)code_bytes << 56 ^ (uint64_t)direct << 60) * 0x9e3779b97f4a7c15ull;
+	return (gpa ^ (uint64_t)code_bytes << 60 ^ (uint64_t)direct << 48) * 0x9e3779b97f4a7c15ull;
 }
 
-static struct bt_hash_set *bt_hash_set_of(struct bt_vcpu *vcpu, uint64_t key)
+static struct bt_hash_set *bt_hash_set_of(struct bt_cache *cache, uint64_t key)
 {
-	return &vcpu->cache.hash[key >> (64 - BT_HASH_BITS)];
+	return &cache->hash[key >> (64 - BT_HASH_BITS)];
 }
 
-static uint32_t bt_block_offset(const struct bt_vcpu *vcpu, const struct bt_block *block)
+static uint64_t bt_hash_way(uint64_t key, uint32_t offset)
 {
-	return (uint32_t)((const uint8_t *)block - vcpu->cache.arena);
+	return key << 32 | offset;
 }
 
-static void bt_hash_insert(struct bt_vcpu *vcpu, const struct bt_block *block)
+static uint32_t bt_block_offset(const struct bt_cache *cache, const struct bt_block *block)
+{
+	return (uint32_t)((const uint8_t *)block - cache->arena);
+}
+
+/* In place of a dead one of its kind, or where nothing is. The cache is locked. */
+static void bt_hash_insert(struct bt_cache *cache, const struct bt_block *block)
 {
 	uint64_t key = bt_block_key(block->gpa, block->code_bytes, block->direct);
-	struct bt_hash_set *set = bt_hash_set_of(vcpu, key);
-	unsigned way = vcpu->cache.next_way++ % BT_HASH_WAYS;
+	struct bt_hash_set *set = bt_hash_set_of(cache, key);
+	unsigned way = BT_HASH_WAYS;
 
 	for (unsigned i = 0; i < BT_HASH_WAYS; i++) {
-		if (!set->way[i].block || set->way[i].tag == (uint32_t)key) {
+		uint64_t at = atomic_load_explicit(&set->way[i], memory_order_relaxed);
+
+		if (at >> 32 == (uint32_t)key && at) {
 			way = i;
 			break;
 		}
+		if (!at && way == BT_HASH_WAYS)
+			way = i;
 	}
-	set->way[way].tag = (uint32_t)key;
-	set->way[way].block = bt_block_offset(vcpu, block);
+	if (way == BT_HASH_WAYS)
+		way = cache->next_way++ % BT_HASH_WAYS;
+	/* What was written to the block is seen by who finds it. */
+	atomic_store_explicit(&set->way[way], bt_hash_way(key, bt_block_offset(cache, block)),
+			      memory_order_release);
 }
 
-/* Processes of one program have the same addresses: their contexts take turns in places of their own. */
-static struct bt_link *bt_map_slot(struct bt_vcpu *vcpu, uint64_t rip)
+/* All tables go by numbers of contexts: with other numbers nothing in them matches. */
+void bt_maps_forget(struct bt_vcpu *vcpu)
 {
-	unsigned space = vcpu->cpu.cpl == 3 ? vcpu->cpu.space_now : 0;
-	uint64_t i = rip ^ rip >> BT_MAP_BITS ^ (uint64_t)space << (BT_MAP_BITS - 3);
-
-	return &vcpu->cache.map[i & ((1u << BT_MAP_BITS) - 1)];
-}
-
-void bt_cache_flush(struct bt_vcpu *vcpu)
-{
-	struct bt_cache *cache = &vcpu->cache;
-
-	memset(cache->hash, 0, sizeof(cache->hash));
-	memset(cache->map, 0, sizeof(cache->map));
-	cache->used = 64;
-	cache->flushes++;
-	bt_jit_flush(vcpu);
+	vcpu->maps.since = vcpu->epoch_series + 1;
+	bt_all_series(vcpu);
+	bt_context_update(vcpu);
 	vcpu->current = NULL;
 }
 
@@ -259,36 +239,42 @@ static int bt_exec_stale(struct x86_cpu *cpu, const struct x86_insn *insn)
 	return X86_REPEAT;
 }
 
-/* Links and map entries may still lead to it. */
+/* Maps may still lead to it, and vCPUs be in it. The cache is locked. */
 static void bt_block_kill(struct bt_block *block)
 {
-	block->stamp = BT_NO_STAMP;
-	block->code_bytes = 0;
+	atomic_store(&block->dead, true);
+	atomic_store(&block->stamp, BT_NO_STAMP);
 }
 
 void bt_block_poison(struct bt_vcpu *vcpu)
 {
+	struct bt_cache *cache = bt_engine_of(vcpu)->cache;
 	struct bt_block *block = vcpu->current;
 
+	pthread_mutex_lock(&cache->lock);
 	/* The whole block: the running instruction needs its own entry no more than the loop
-	 * needs its length, which stays. */
+	 * needs its length, which stays. Others may be executing it. */
 	for (unsigned i = 0; i < block->count; i++)
-		block->insn[i].exec = bt_exec_stale;
+		__atomic_store_n(&block->insn[i].exec, bt_exec_stale, __ATOMIC_RELAXED);
 	bt_block_kill(block);
+	pthread_mutex_unlock(&cache->lock);
 }
 
+/* With or without the lock. */
 static struct bt_block *bt_block_lookup(struct bt_vcpu *vcpu, uint64_t gpa)
 {
 	unsigned code_bytes = vcpu->cpu.code_bytes;
-	bool direct = bt_context_is_direct(vcpu);
+	unsigned direct = bt_context_direct_of(vcpu);
 	uint64_t key = bt_block_key(gpa, code_bytes, direct);
-	const struct bt_hash_set *set = bt_hash_set_of(vcpu, key);
+	struct bt_hash_set *set = bt_hash_set_of(bt_engine_of(vcpu)->cache, key);
 
-	for (unsigned i = 0; i < BT_HASH_WAYS && set->way[i].block; i++) {
-		struct bt_block *block = bt_block_at(vcpu, set->way[i].block);
+	for (unsigned i = 0; i < BT_HASH_WAYS; i++) {
+		uint64_t at = atomic_load_explicit(&set->way[i], memory_order_acquire);
+		struct bt_block *block = bt_block_at(vcpu, (uint32_t)at);
 
-		if (set->way[i].tag == (uint32_t)key && block->gpa == gpa &&
-		    block->code_bytes == code_bytes && block->direct == direct)
+		if (at && at >> 32 == (uint32_t)key && block->gpa == gpa &&
+		    block->code_bytes == code_bytes && block->direct == direct &&
+		    !atomic_load_explicit(&block->dead, memory_order_relaxed))
 			return block;
 	}
 	return NULL;
@@ -354,16 +340,17 @@ static bool bt_is_cut_off(const struct bt_vcpu *vcpu, const uint8_t *bytes, unsi
 	return vcpu->cpu.code_bytes == 8 && avail < 15 && x86_decode(bytes, avail, 8, &insn) == 0;
 }
 
-/* NULL when the first instruction is undefined, or does not fit the page in code that is not 64-bit. */
+/* NULL when the first instruction is undefined, or does not fit the page in code that is not 64-bit; or
+ * when there is no room now. */
 static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const uint8_t *host)
 {
-	struct bt_cache *cache = &vcpu->cache;
+	struct bt_engine *engine = bt_engine_of(vcpu);
 	struct x86_insn insn[BT_BLOCK_INSNS];
 	uint8_t bytes[BT_BLOCK_BYTES];
 	unsigned avail = 4096 - (gpa & 4095);
-	unsigned count, len;
+	struct bt_region *region;
 	struct bt_block *block;
-	size_t need;
+	unsigned count, len;
 
 	/* Copied once: other vCPUs may be writing. */
 	avail = avail < sizeof(bytes) ? avail : sizeof(bytes);
@@ -371,15 +358,15 @@ static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const u
 	count = bt_block_decode(&vcpu->cpu, bytes, avail, insn, &len);
 	if (!count && !bt_is_cut_off(vcpu, bytes, avail))
 		return NULL;
-	need = align_up(sizeof(*block) + (count + 1) * sizeof(insn[0]) + len, 64);
-	if (need > cache->size - cache->used)
-		bt_cache_flush(vcpu);
-	block = bt_block_at(vcpu, cache->used);
+	region = bt_cache_room(engine, BT_BLOCK_MAX, 0);
+	if (!region)
+		return NULL;
+	block = bt_block_at(vcpu, region->used);
 	*block = (struct bt_block){
-		.page = bt_page_word(bt_engine_of(vcpu), gpa),
+		.page = bt_page_word(engine, gpa),
 		.stamp = BT_NO_STAMP,
 		.code_bytes = vcpu->cpu.code_bytes,
-		.direct = bt_context_is_direct(vcpu),
+		.direct = bt_context_direct_of(vcpu),
 		.count = (uint8_t)count,
 		.len = (uint16_t)len,
 		.gpa = gpa,
@@ -391,8 +378,8 @@ static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const u
 		.exec = bt_block_goes_on(block) ? bt_exec_cross : bt_exec_end
 	};
 	memcpy((uint8_t *)&block->insn[count + 1], bytes, len);
-	bt_hash_insert(vcpu, block);
-	cache->used += (uint32_t)need;
+	bt_hash_insert(engine->cache, block);
+	region->used += (uint32_t)bt_block_size(block);
 	bt_count(&vcpu->stats.hash_misses);
 	bt_count_add(&vcpu->stats.decoded_insns, count);
 	return block;
@@ -412,17 +399,36 @@ static bool bt_page_is_hot(struct bt_vcpu *vcpu, _Atomic uint32_t *page)
 	return true;
 }
 
-/* @block, or a new one in its place, compared with memory and trusted where that is allowed. */
-static struct bt_block *bt_block_check(struct bt_vcpu *vcpu, struct bt_block *block, uint64_t gpa,
-				       const uint8_t *host)
+/* Compare @block with memory, and trust it where that is allowed. @word: of its page, read before. */
+static void bt_block_compare(struct bt_vcpu *vcpu, struct bt_block *block, uint32_t word)
 {
-	_Atomic uint32_t *page = bt_page_word(bt_engine_of(vcpu), gpa);
-	uint32_t word = atomic_load(page);
+	struct bt_engine *engine = bt_engine_of(vcpu);
 
-	if (!(word & BT_PAGE_CODE) || word & BT_PAGE_WRITTEN) {
-		if (bt_page_is_hot(vcpu, page))
-			return NULL;
+	if (block->trust_word != word) {
+		block->trust_word = word;
+		block->trust_seq = atomic_load(&engine->sync_seq);
+	}
+	/* Acknowledged, and only then compared: a store that was under way is seen. */
+	if (bt_sync_all_acked(vcpu, block->trust_seq) &&
+	    memcmp(block->bytes, block->host, block->len) == 0) {
+		atomic_store(&block->stamp, word);
+		bt_jit_open(engine->cache, block);
+	} else {
+		atomic_store(&block->stamp, BT_NO_STAMP);
+	}
+}
+
+/* The block at @gpa, made where there is none; trusted where that is allowed. The cache is locked. */
+static struct bt_block *bt_block_check(struct bt_vcpu *vcpu, uint64_t gpa, const uint8_t *host)
+{
+	struct bt_block *block = bt_block_lookup(vcpu, gpa);
+	uint32_t word = atomic_load(bt_page_word(bt_engine_of(vcpu), gpa));
+
+	if (!(word & BT_PAGE_CODE) || word & BT_PAGE_WRITTEN)
 		word = bt_page_make_code(vcpu, gpa);
+	if (block && atomic_load(&block->stamp) == word) {
+		bt_jit_reopen(bt_engine_of(vcpu)->cache, block);
+		return block;
 	}
 	/* The page's word was read before its bytes: a store in between changes the word. */
 	bt_count(&vcpu->stats.compared);
@@ -430,41 +436,45 @@ static struct bt_block *bt_block_check(struct bt_vcpu *vcpu, struct bt_block *bl
 		bt_block_kill(block);
 		block = NULL;
 	}
-	if (!block) {
+	if (!block)
 		block = bt_block_new(vcpu, gpa, host);
-		if (!block)
-			return NULL;
-	}
-	if (block->trust_word != word) {
-		block->trust_word = word;
-		block->trust_seq = atomic_load(&bt_engine_of(vcpu)->sync_seq);
-	}
-	/* Acknowledged, and only then compared once more: a store that was under way is seen. */
-	if (bt_sync_all_acked(vcpu, block->trust_seq) &&
-	    memcmp(block->bytes, host, block->len) == 0) {
-		if (block->stamp != word) {
-			block->stamp = word;
-			bt_jit_open(vcpu, block);
-		}
-	} else {
-		block->stamp = BT_NO_STAMP;
-	}
+	if (block)
+		bt_block_compare(vcpu, block, word);
+	return block;
+}
+
+/* The same for who has not locked the cache. NULL, too, for a page that mixes code and data. */
+static struct bt_block *bt_block_get(struct bt_vcpu *vcpu, uint64_t gpa, const uint8_t *host)
+{
+	_Atomic uint32_t *page = bt_page_word(bt_engine_of(vcpu), gpa);
+	pthread_mutex_t *lock = &bt_engine_of(vcpu)->cache->lock;
+	struct bt_block *block = bt_block_lookup(vcpu, gpa);
+	uint32_t word;
+
+	if (block && bt_block_is_trusted(block))
+		return block;
+	word = atomic_load(page);
+	if ((!(word & BT_PAGE_CODE) || word & BT_PAGE_WRITTEN) && bt_page_is_hot(vcpu, page))
+		return NULL;
+	pthread_mutex_lock(lock);
+	block = bt_block_check(vcpu, gpa, host);
+	pthread_mutex_unlock(lock);
 	return block;
 }
 
 static bool bt_block_is_at(const struct bt_vcpu *vcpu, const struct bt_block *block, uint64_t gpa)
 {
 	return block->gpa == gpa && block->code_bytes == vcpu->cpu.code_bytes &&
-	       block->direct == bt_context_is_direct(vcpu) && bt_block_is_trusted(block);
+	       block->direct == bt_context_direct_of(vcpu) && bt_block_is_trusted(block);
 }
 
-/* The slow way: translate RIP, look up by physical address. @hint: see bt_block_find(). */
-static struct bt_block *bt_block_find_gpa(struct bt_vcpu *vcpu, uint32_t hint, bool *ret_again)
+/* The slow way: translate RIP, look up by physical address. */
+static struct bt_block *bt_block_find_gpa(struct bt_vcpu *vcpu, bool *ret_again)
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
 	uint64_t linear, gpa;
 	struct bt_block *block;
-	struct bt_link *slot;
+	struct bt_map *slot;
 	const uint8_t *host;
 
 	if (x86_fetch_address(cpu, &linear, &gpa) == X86_FAULT) {
@@ -478,31 +488,26 @@ static struct bt_block *bt_block_find_gpa(struct bt_vcpu *vcpu, uint32_t hint, b
 	bt_context_note_fetch(vcpu, linear);
 	/* What was there before the context changed is mostly there still. */
 	slot = bt_map_slot(vcpu, cpu->s.rip);
-	if (!hint && slot->rip == cpu->s.rip)
-		hint = slot->block;
-	block = bt_block_at(vcpu, hint);
-	if (!hint || !bt_block_is_at(vcpu, block, gpa)) {
-		block = bt_block_lookup(vcpu, gpa);
-		if (!block || !bt_block_is_trusted(block))
-			block = bt_block_check(vcpu, block, gpa, host);
-	}
+	block = bt_block_at(vcpu, slot->block);
+	if (slot->rip != cpu->s.rip || !slot->block || slot->epoch >> 4 < vcpu->maps.since ||
+	    !bt_block_is_at(vcpu, block, gpa))
+		block = bt_block_get(vcpu, gpa, host);
 	if (!block)
 		return NULL;
 	/* All of it must be inside the code segment; the instruction that is not runs alone. */
 	if (cpu->code_bytes != 8 && block->len - 1u > vcpu->context_limit - (uint32_t)cpu->s.rip)
 		return NULL;
-	*slot = (struct bt_link){
+	*slot = (struct bt_map){
 		.rip = cpu->s.rip,
 		.epoch = vcpu->epoch,
-		.block = bt_block_offset(vcpu, block),
+		.block = bt_block_offset(bt_engine_of(vcpu)->cache, block),
 	};
 	return block;
 }
 
-struct bt_block *bt_block_find(struct bt_vcpu *vcpu, uint32_t hint, bool *ret_again)
+struct bt_block *bt_block_find(struct bt_vcpu *vcpu, bool *ret_again)
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
-	const struct bt_link *slot;
 	struct bt_block *found;
 	uint8_t doing;
 
@@ -510,16 +515,71 @@ struct bt_block *bt_block_find(struct bt_vcpu *vcpu, uint32_t hint, bool *ret_ag
 	*ret_again = false;
 	if (unlikely(cpu->code_bytes != 8))
 		cpu->s.rip = (uint32_t)cpu->s.rip; /* EIP wraps */
-	slot = bt_map_slot(vcpu, cpu->s.rip);
-	if (slot->rip == cpu->s.rip && slot->epoch == vcpu->epoch) {
-		struct bt_block *block = bt_block_at(vcpu, slot->block);
-
-		if (likely(bt_block_is_trusted(block)))
-			return block;
-	}
+	found = bt_map_find(vcpu);
+	if (found)
+		return found;
 	bt_count(&vcpu->stats.map_misses);
 	doing = bt_doing_set(&vcpu->stats, BT_DOING_FIND);
-	found = bt_block_find_gpa(vcpu, hint, ret_again);
+	found = bt_block_find_gpa(vcpu, ret_again);
 	bt_doing_set(&vcpu->stats, doing);
 	return found;
+}
+
+/* ---- translation ---- */
+
+/* A copy of @block in @region, which is found instead of it. */
+static struct bt_block *bt_block_move(struct bt_vcpu *vcpu, struct bt_block *block,
+				      struct bt_region *region)
+{
+	struct bt_block *copy = bt_block_at(vcpu, region->used);
+
+	*copy = (struct bt_block){
+		.page = block->page,
+		.stamp = block->stamp,
+		.code_bytes = block->code_bytes,
+		.direct = block->direct,
+		.count = block->count,
+		.len = block->len,
+		.runs = UINT32_MAX,
+		.gpa = block->gpa,
+		.trust_seq = block->trust_seq,
+		.trust_word = block->trust_word,
+		.host = block->host,
+		.bytes = (const uint8_t *)&copy->insn[block->count + 1],
+	};
+	memcpy(copy->insn, block->insn, (block->count + 1u) * sizeof(block->insn[0]) + block->len);
+	region->used += (uint32_t)bt_block_size(copy);
+	bt_block_kill(block);
+	bt_hash_insert(bt_engine_of(vcpu)->cache, copy);
+	return copy;
+}
+
+static struct bt_block *bt_block_translate_locked(struct bt_vcpu *vcpu, struct bt_block *block)
+{
+	struct bt_engine *engine = bt_engine_of(vcpu);
+	struct bt_region *own, *region;
+
+	/* Another vCPU may have done it. */
+	if (block->code || block->code_bytes != 8 || !bt_block_is_trusted(block))
+		return block;
+	own = bt_region_of(engine->cache, bt_block_offset(engine->cache, block));
+	region = bt_cache_room(engine, BT_BLOCK_MAX, BT_JIT_BLOCK_MAX);
+	if (!region) { /* next time */
+		atomic_store_explicit(&block->runs, vcpu->jit.threshold, memory_order_relaxed);
+		return block;
+	}
+	if (own != region)
+		block = bt_block_move(vcpu, block, region);
+	bt_jit_translate(vcpu, region, block);
+	return block;
+}
+
+struct bt_block *bt_block_translate(struct bt_vcpu *vcpu, struct bt_block *block)
+{
+	pthread_mutex_t *lock = &bt_engine_of(vcpu)->cache->lock;
+
+	pthread_mutex_lock(lock);
+	block = bt_block_translate_locked(vcpu, block);
+	pthread_mutex_unlock(lock);
+	return block;
 }

@@ -15,7 +15,7 @@ static struct bt_cross *cross_at(struct bt_vcpu *vcpu)
 	/* The low bits of all of them are much the same. */
 	uint64_t hash = vcpu->cpu.s.rip * 0x9e3779b97f4a7c15ull;
 
-	return &vcpu->cache.cross[hash >> (64 - BT_CROSS_BITS)];
+	return &vcpu->maps.cross[hash >> (64 - BT_CROSS_BITS)];
 }
 
 const struct x86_insn *bt_cross_find(struct bt_vcpu *vcpu)

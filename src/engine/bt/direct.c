@@ -39,19 +39,34 @@ static _Thread_local struct bt_vcpu *running;
 /* The disposition of a signal belongs to the process, and so does what it was before. */
 static struct sigaction before[2];
 
-static const struct bt_direct_site *site_at(const struct bt_direct *d, uint64_t off)
+static const struct bt_direct_site *find_site(const struct bt_direct_site *site, uint32_t count,
+					      uint64_t off)
 {
-	uint32_t low = 0, high = d->sites;
+	uint32_t low = 0, high = count;
 
 	while (low < high) {
 		uint32_t mid = (low + high) / 2;
 
-		if (d->site[mid].end > off)
+		if (site[mid].end > off)
 			high = mid;
 		else
 			low = mid + 1;
 	}
-	return low < d->sites && d->site[low].start <= off ? &d->site[low] : NULL;
+	return low < count && site[low].start <= off ? &site[low] : NULL;
+}
+
+/* Others may be adding to the region; what is of code that runs is there. */
+static const struct bt_direct_site *site_at(const struct bt_cache *cache, uint64_t off)
+{
+	for (unsigned i = 0; i < cache->regions; i++) {
+		const struct bt_region *r = &cache->region[i];
+
+		if (off >= r->code_first && off < r->code_end)
+			return find_site(cache->site + r->site_first,
+					 atomic_load_explicit(&r->sites_used, memory_order_acquire),
+					 off);
+	}
+	return NULL;
 }
 
 static void pass_on(int sig, siginfo_t *info, void *context)
@@ -67,10 +82,11 @@ static void pass_on(int sig, siginfo_t *info, void *context)
 }
 
 /* The class of an access was wrong: so it will be again, and so is that of all which look together. What has
- * looked for others takes them along. A thread that was interrupted sees the code as it is now. */
+ * looked for others takes them along. A thread that was interrupted sees the code as it is now, and no other
+ * one runs it: direct blocks are their vCPU's own. */
 static void patch_group(struct bt_vcpu *vcpu, const struct bt_direct_site *at)
 {
-	struct bt_direct_site *site = &vcpu->direct.site[at->first];
+	struct bt_direct_site *site = &bt_engine_of(vcpu)->cache->site[at->first];
 	uint32_t groups = at->groups, was;
 
 	do {
@@ -106,7 +122,7 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 	uint64_t off;
 
 	off = vcpu ? (uint64_t)regs[REG_RIP] - (uintptr_t)vcpu->jit.exec : UINT64_MAX;
-	site = vcpu && off < vcpu->jit.size ? site_at(&vcpu->direct, off) : NULL;
+	site = vcpu && off < vcpu->jit.size ? site_at(bt_engine_of(vcpu)->cache, off) : NULL;
 	if (!site) {
 		pass_on(sig, info, context);
 		return;
@@ -176,14 +192,12 @@ void bt_direct_init(struct bt_vcpu *vcpu)
 	d->room = EXTENTS_TOTAL / engine->vcpu_count;
 	if (d->room > EXTENTS_MAX)
 		d->room = EXTENTS_MAX;
-	d->sites_room = vcpu->jit.size / 16;
 	d->hold = HOLD;
-	p = mmap(NULL, d->room * sizeof(*d->extent) + d->sites_room * sizeof(*d->site),
-		 PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	p = mmap(NULL, d->room * sizeof(*d->extent), PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		return;
 	d->extent = p;
-	d->site = (struct bt_direct_site *)(void *)(d->extent + d->room);
 	d->able = true;
 	bt_direct_drop(vcpu);
 }
@@ -196,8 +210,7 @@ void bt_direct_fini(struct bt_vcpu *vcpu)
 		running = NULL;
 	bt_direct_close(d);
 	if (d->extent)
-		munmap(d->extent,
-		       d->room * sizeof(*d->extent) + d->sites_room * sizeof(*d->site));
+		munmap(d->extent, d->room * sizeof(*d->extent));
 }
 
 void bt_direct_thread(struct bt_vcpu *vcpu)

@@ -117,7 +117,7 @@ struct bt_direct_extent {
 	bool large; /* in pages of the guest of 2 MiB */
 };
 
-/* Offsets in the code: a fault in [start, end) goes on at slow. Where a class was wrong it goes on at other, and
+/* Offsets in the code, ascending in each region of the cache: a fault in [start, end) goes on at slow. Where a class was wrong it goes on at other, and
  * so does from then on whatever is at start, here and at the other sites of the block, which have
  * looked together (bits of groups), or with such. */
 struct bt_direct_site {
@@ -151,8 +151,6 @@ struct bt_direct {
 	struct bt_direct_window window[BT_DIRECT_WINDOWS];
 	struct bt_direct_extent *extent; /* ascending, disjoint */
 	unsigned count, room;
-	struct bt_direct_site *site; /* ascending */
-	uint32_t sites, sites_room;
 
 	/* When it pays: in ticks of the host's TSC. */
 	uint64_t seen_cr3;

@@ -10,6 +10,8 @@
 
 /* In sync_ring: not one page but all of them. */
 #define BT_SYNC_ALL (~0ull)
+/* Nor a page: blocks were evicted. */
+#define BT_SYNC_FORGET 2ull
 /* With the page: its word changed. Without: it became code, stores to it must be reported. */
 #define BT_SYNC_CHANGED 1ull
 
@@ -70,8 +72,8 @@ void bt_pages_fini(struct bt_engine *engine)
 	pthread_mutex_destroy(&engine->sync_lock);
 }
 
-/* Tell all other vCPUs (all, when @self is NULL). Returns the number to wait for. */
-static uint64_t bt_sync_post(struct bt_engine *engine, struct bt_vcpu *self, gpa_t gpa)
+/* Tell all vCPUs. Returns the number to wait for. */
+static uint64_t bt_sync_post(struct bt_engine *engine, gpa_t gpa)
 {
 	uint64_t seq;
 
@@ -85,10 +87,15 @@ static uint64_t bt_sync_post(struct bt_engine *engine, struct bt_vcpu *self, gpa
 	for (unsigned i = 0; i < engine->vcpu_count; i++) {
 		struct bt_vcpu *vcpu = atomic_load(&engine->vcpu[i]);
 
-		if (vcpu && vcpu != self)
+		if (vcpu)
 			bt_request(vcpu, BT_REQ_SYNC, false);
 	}
 	return seq;
+}
+
+uint64_t bt_sync_forget(struct bt_engine *engine)
+{
+	return bt_sync_post(engine, BT_SYNC_FORGET);
 }
 
 static bool bt_sync_acked_by_all(struct bt_engine *engine, const struct bt_vcpu *self,
@@ -105,11 +112,17 @@ static bool bt_sync_acked_by_all(struct bt_engine *engine, const struct bt_vcpu 
 	return true;
 }
 
+bool bt_sync_done(struct bt_engine *engine, uint64_t seq)
+{
+	return bt_sync_acked_by_all(engine, NULL, seq);
+}
+
 bool bt_sync_all_acked(struct bt_vcpu *vcpu, uint64_t seq)
 {
 	if (seq <= vcpu->all_acked)
 		return true;
-	if (!bt_sync_acked_by_all(bt_engine_of(vcpu), vcpu, seq))
+	if (atomic_load_explicit(&vcpu->sync_acked, memory_order_relaxed) < seq ||
+	    !bt_sync_acked_by_all(bt_engine_of(vcpu), vcpu, seq))
 		return false;
 	vcpu->all_acked = seq;
 	return true;
@@ -129,6 +142,7 @@ void bt_sync_drain(struct bt_vcpu *vcpu)
 	gpa_t pages[BT_SYNC_RING];
 	uint64_t count, seq;
 	bool all = false;
+	uint32_t evictions;
 
 	pthread_mutex_lock(&engine->sync_lock);
 	seq = atomic_load_explicit(&engine->sync_seq, memory_order_relaxed);
@@ -143,13 +157,19 @@ void bt_sync_drain(struct bt_vcpu *vcpu)
 
 	if (all) {
 		x86_tlb_flush(&vcpu->cpu);
-		bt_jit_close_all(vcpu);
+		bt_jit_close_all(engine->cache);
 	}
 	for (uint64_t i = 0; !all && i < count; i++) {
 		if (pages[i] & BT_SYNC_CHANGED)
-			bt_jit_close_page(vcpu, pages[i]);
-		else
+			bt_jit_close_page(engine->cache, pages[i]);
+		else if (pages[i] != BT_SYNC_FORGET)
 			bt_protect(vcpu, pages[i]);
+	}
+	/* Counted before it was posted. */
+	evictions = atomic_load(&engine->cache->evictions);
+	if (evictions != vcpu->maps.evictions) {
+		bt_maps_forget(vcpu);
+		vcpu->maps.evictions = evictions;
 	}
 	atomic_store(&vcpu->sync_acked, seq);
 }
@@ -180,7 +200,7 @@ uint32_t bt_page_make_code(struct bt_vcpu *vcpu, gpa_t gpa)
 	if (old & BT_PAGE_WRITTEN) {
 		bt_protect(vcpu, gpa & ~0xfffull);
 		if (engine->vcpu_count > 1)
-			bt_sync_post(engine, vcpu, gpa & ~0xfffull);
+			bt_sync_post(engine, gpa & ~0xfffull);
 	}
 	return word;
 }
@@ -202,7 +222,7 @@ static void bt_page_uncode(struct bt_engine *engine, uint64_t pfn)
 		if ((word & BT_PAGE_GEN_MASK) != BT_PAGE_GEN_MASK)
 			word += BT_PAGE_GEN;
 	} while (!atomic_compare_exchange_weak(page, &old, word));
-	bt_sync_post(engine, NULL, pfn << 12 | BT_SYNC_CHANGED);
+	bt_sync_post(engine, pfn << 12 | BT_SYNC_CHANGED);
 }
 
 void bt_page_stored(struct bt_engine *engine, gpa_t gpa, uint64_t len)
@@ -227,7 +247,7 @@ int bt_dirty_start(struct engine *base)
 	uint64_t seq;
 
 	atomic_store(&engine->dirty_on, true);
-	seq = bt_sync_post(engine, NULL, BT_SYNC_ALL);
+	seq = bt_sync_post(engine, BT_SYNC_ALL);
 	/* Rare, and bounded by the longest time a vCPU takes from one block to the next. */
 	while (!bt_sync_acked_by_all(engine, NULL, seq))
 		nanosleep(&pause, NULL);

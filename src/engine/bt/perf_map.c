@@ -95,7 +95,7 @@ void bt_perf_map_stubs(struct bt_vcpu *vcpu)
 		{ jit->leave_rip, "sika_leave_rip" }, { jit->lookup, "sika_lookup" },
 		{ jit->cross, "sika_cross" },	      { jit->ret_pop, "sika_ret_pop" },
 		{ jit->x87_load, "sika_x87_load" },
-		{ jit->code + jit->first, NULL },
+		{ jit->code + BT_JIT_STUBS_BYTES, NULL },
 	};
 
 	if (!map || !jit->on)
@@ -108,11 +108,11 @@ void bt_perf_map_stubs(struct bt_vcpu *vcpu)
 	fflush(map->file);
 }
 
-void bt_perf_map_block(struct bt_vcpu *vcpu, uint32_t from)
+void bt_perf_map_block(struct bt_vcpu *vcpu, uint32_t from, uint32_t size)
 {
 	char name[MAX_LINE];
 
 	g_snprintf(name, sizeof(name), "guest_%s_%lx", vcpu->cpu.cpl == 3 ? "user" : "kernel",
 		   (unsigned long)vcpu->cpu.s.rip);
-	add_line(bt_engine_of(vcpu)->perf_map, vcpu->jit.exec + from, vcpu->jit.used - from, name);
+	add_line(bt_engine_of(vcpu)->perf_map, vcpu->jit.exec + from, size, name);
 }

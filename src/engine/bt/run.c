@@ -187,26 +187,15 @@ static bool bt_left(struct bt_vcpu *vcpu, const struct x86_insn *insn, uint64_t 
 	       !atomic_load_explicit(&vcpu->request, memory_order_relaxed);
 }
 
-/* The next block by way of the map, remembered in @link unless the cache was emptied under it. */
-static struct bt_block *bt_follow(struct bt_vcpu *vcpu, struct bt_link *link)
+/* The next block, or NULL: look again. */
+static struct bt_block *bt_follow(struct bt_vcpu *vcpu)
 {
-	uint32_t flushes = vcpu->cache.flushes;
-	uint32_t hint = link && link->rip == vcpu->cpu.s.rip ? link->block : 0;
 	struct bt_block *next;
 	bool again;
 
-	next = bt_block_find(vcpu, hint, &again);
-	if (!next) {
-		if (!again)
-			bt_step(vcpu);
-		return NULL;
-	}
-	if (link && flushes == vcpu->cache.flushes)
-		*link = (struct bt_link){
-			.rip = vcpu->cpu.s.rip,
-			.epoch = vcpu->epoch,
-			.block = (uint32_t)((uint8_t *)next - vcpu->cache.arena),
-		};
+	next = bt_block_find(vcpu, &again);
+	if (!next && !again)
+		bt_step(vcpu);
 	return next;
 }
 
@@ -224,7 +213,6 @@ static bool bt_interpret(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 	struct bt_block *block = *ret_next;
 	const struct x86_insn *insn = block->insn;
 	uint64_t rip = cpu->s.rip;
-	struct bt_link *link;
 	int result;
 
 	bt_count(&vcpu->stats.interpreted);
@@ -234,7 +222,8 @@ static bool bt_interpret(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 	do {
 		rip += insn->len;
 		cpu->s.rip = rip;
-		result = insn->exec(cpu, insn);
+		/* It may be poisoned by another vCPU. */
+		result = __atomic_load_n(&insn->exec, __ATOMIC_RELAXED)(cpu, insn);
 		insn++;
 	} while (result == X86_NEXT);
 	/* The end mark is no instruction. */
@@ -243,18 +232,13 @@ static bool bt_interpret(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 	if (unlikely(result != X86_JUMP)) {
 		if (!bt_left(vcpu, insn - 1, rip, result))
 			return false;
-		*ret_next = bt_follow(vcpu, NULL);
+		*ret_next = bt_follow(vcpu);
 		if (unlikely(cpu->s.interrupt_shadow))
 			return true;
 	} else {
-		link = &block->link[cpu->s.rip == rip];
-		if (likely(link->rip == cpu->s.rip && link->epoch == vcpu->epoch)) {
-			*ret_next = bt_block_at(vcpu, link->block);
-			if (unlikely(!bt_block_is_trusted(*ret_next)))
-				*ret_next = bt_follow(vcpu, link);
-		} else {
-			*ret_next = bt_follow(vcpu, link);
-		}
+		*ret_next = bt_map_find(vcpu);
+		if (unlikely(!*ret_next))
+			*ret_next = bt_follow(vcpu);
 	}
 	return !bt_is_requested(vcpu);
 }
@@ -268,10 +252,10 @@ static bool bt_native_handled(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 	if (jit->result != X86_NEXT && jit->result != X86_JUMP) {
 		if (!bt_left(vcpu, jit->insn, jit->next, jit->result))
 			return false;
-		*ret_next = bt_follow(vcpu, NULL);
+		*ret_next = bt_follow(vcpu);
 		return vcpu->cpu.s.interrupt_shadow || !bt_is_requested(vcpu);
 	}
-	next = bt_follow(vcpu, NULL);
+	next = bt_follow(vcpu);
 	if (next && next->code && jit->result == X86_JUMP)
 		bt_jit_note_target(vcpu, next);
 	*ret_next = next;
@@ -293,7 +277,6 @@ struct bt_block *bt_native_next(struct bt_vcpu *vcpu)
 /* Run native code from @block on. False: the loop must end. */
 static bool bt_native(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 {
-	uint32_t flushes = vcpu->cache.flushes;
 	enum bt_jit_exit why;
 	struct bt_block *next;
 
@@ -316,8 +299,8 @@ static bool bt_native(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 	case BT_JIT_RIP:
 		break;
 	}
-	next = bt_follow(vcpu, NULL);
-	if (next && flushes == vcpu->cache.flushes) {
+	next = bt_follow(vcpu);
+	if (next) {
 		if (why == BT_JIT_LINK)
 			bt_jit_link(vcpu, vcpu->jit.exit_ptr, next);
 		else if (why == BT_JIT_STALE)
@@ -329,25 +312,25 @@ static bool bt_native(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 	return !bt_is_requested(vcpu);
 }
 
-/* It was interpreted often enough. Where the cache was full it is empty now: @block is looked up again. */
+/* It was executed once more: translated, when it was interpreted often enough. */
 static struct bt_block *bt_heat(struct bt_vcpu *vcpu, struct bt_block *block)
 {
-	uint32_t flushes = vcpu->cache.flushes, from;
+	uint32_t runs = atomic_load_explicit(&block->runs, memory_order_relaxed);
 
-	if (block->code || !vcpu->jit.on || block->runs > vcpu->jit.threshold)
+	if (block->code || !vcpu->jit.on || runs > vcpu->jit.threshold)
 		return block;
-	if (++block->runs <= vcpu->jit.threshold)
+	/* Others may be counting, too: about will do. */
+	atomic_store_explicit(&block->runs, ++runs, memory_order_relaxed);
+	if (runs <= vcpu->jit.threshold)
 		return block;
 	if (!bt_block_is_trusted(block)) {
-		block->runs = 0;
+		atomic_store_explicit(&block->runs, 0, memory_order_relaxed);
 		return block;
 	}
-	from = vcpu->jit.used;
 	bt_doing_set(&vcpu->stats, BT_DOING_TRANSLATE);
-	if (bt_jit_translate(vcpu, block) && unlikely(bt_engine_of(vcpu)->perf_map))
-		bt_perf_map_block(vcpu, from);
+	block = bt_block_translate(vcpu, block);
 	bt_doing_set(&vcpu->stats, BT_DOING_LOOP);
-	return flushes == vcpu->cache.flushes ? block : bt_follow(vcpu, NULL);
+	return block;
 }
 
 /*
@@ -358,7 +341,7 @@ static struct bt_block *bt_heat(struct bt_vcpu *vcpu, struct bt_block *block)
 static void bt_execute(struct bt_vcpu *vcpu)
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
-	struct bt_block *block = bt_follow(vcpu, NULL);
+	struct bt_block *block = bt_follow(vcpu);
 	bool more = true;
 
 	while (more) {
@@ -367,7 +350,7 @@ static void bt_execute(struct bt_vcpu *vcpu)
 		if (unlikely(!block)) {
 			if (bt_must_look(vcpu) || bt_is_requested(vcpu))
 				return;
-			block = bt_follow(vcpu, NULL);
+			block = bt_follow(vcpu);
 		} else if (block->code && !cpu->s.interrupt_shadow && bt_block_is_trusted(block)) {
 			more = bt_native(vcpu, &block);
 		} else {

@@ -247,7 +247,8 @@ static void put_share(struct report *r, const char *name, double share)
 
 static void tell_cache(const struct engine_stats *s, const struct bt_stats *now, struct report *r)
 {
-	uint64_t blocks = 0, blocks_size = 0, code = 0, code_size = 0, flushes = 0;
+	const struct bt_cache *cache = s->engine->cache;
+	uint64_t blocks = 0, code = cache->code_first;
 	uint64_t translated = 0, insns = 0, handled = 0;
 
 	for (unsigned i = 0; i < s->engine->vcpu_count; i++) {
@@ -255,14 +256,16 @@ static void tell_cache(const struct engine_stats *s, const struct bt_stats *now,
 
 		if (!vcpu)
 			continue;
-		blocks += __atomic_load_n(&vcpu->cache.used, __ATOMIC_RELAXED);
-		blocks_size += vcpu->cache.size;
-		code += __atomic_load_n(&vcpu->jit.used, __ATOMIC_RELAXED);
-		code_size += vcpu->jit.size;
-		flushes += __atomic_load_n(&vcpu->cache.flushes, __ATOMIC_RELAXED);
 		translated += peek(&vcpu->jit.translated);
 		insns += peek(&vcpu->jit.translated_insns);
 		handled += peek(&vcpu->jit.handler_insns);
+	}
+	for (unsigned i = 0; i < cache->regions; i++) {
+		const struct bt_region *region = &cache->region[i];
+
+		blocks += atomic_load_explicit(&region->used, memory_order_relaxed) - region->first;
+		code += atomic_load_explicit(&region->code_used, memory_order_relaxed) -
+			region->code_first;
 	}
 	section(r, "cache", "CACHE");
 	put_number(r, "blocks_decoded", "blocks decoded", now->hash_misses);
@@ -271,10 +274,11 @@ static void tell_cache(const struct engine_stats *s, const struct bt_stats *now,
 	put_number(r, "insns_translated", "instructions translated", insns);
 	put_number(r, "insns_handled", "of these to their handlers", handled);
 	put_number(r, "block_bytes", "bytes of blocks", blocks);
-	put_number(r, "block_bytes_max", "of at most", blocks_size);
+	put_number(r, "block_bytes_max", "of at most", cache->size);
 	put_number(r, "code_bytes", "bytes of code", code);
-	put_number(r, "code_bytes_max", "of at most", code_size);
-	put_number(r, "flushes", "times emptied", flushes);
+	put_number(r, "code_bytes_max", "of at most", cache->code_size);
+	put_number(r, "evictions", "parts of it given up",
+		   atomic_load_explicit(&cache->evictions, memory_order_relaxed));
 	section_end(r);
 }
 

@@ -165,7 +165,6 @@ static const struct {
 	{ "--kernel k --bt-cache 64K", "'64K'" },
 	{ "--kernel k --bt-cache 2G", "'2G'" },
 	{ "--kernel k --bt-cache many", "'many'" },
-	{ "--kernel k --bt-cache 1M --cpus 9", "9 CPUs" },
 	{ "--kernel k --bt-cache 1M --engine kvm", "kvm" },
 	{ "--kernel k --perf-map --engine kvm", "kvm" },
 	{ "--kernel k --bt-count", "--bt-count" },

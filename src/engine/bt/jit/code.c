@@ -8,8 +8,6 @@
 #include "engine/bt/jit/jit_int.h"
 
 #define BT_JIT_THRESHOLD 16
-/* Bytes of all stubs. */
-#define JIT_STUBS 8192u
 
 void jit_emit_flags_save(struct emit *e)
 {
@@ -440,42 +438,50 @@ static bool host_is_fit(void)
 
 /* One piece of memory in two places: mremap() of nothing of a shared mapping gives another one of it. No
  * memfd, because profilers look up the code of programs that make it only where no file is mapped. */
-static int map_code(struct bt_jit *jit, uint8_t *at)
+static int map_code(struct bt_cache *cache, uint8_t *at)
 {
-	uint8_t *code = mmap(NULL, jit->size, PROT_READ | PROT_WRITE,
+	uint8_t *code = mmap(NULL, cache->code_size, PROT_READ | PROT_WRITE,
 			     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (code == MAP_FAILED)
 		return -errno;
-	jit->code = code;
-	jit->exec = at;
-	if (mremap(code, 0, jit->size, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED ||
-	    mprotect(at, jit->size, PROT_READ | PROT_EXEC) < 0)
+	if (mremap(code, 0, cache->code_size, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED ||
+	    mprotect(at, cache->code_size, PROT_READ | PROT_EXEC) < 0) {
+		munmap(code, cache->code_size);
 		return -errno;
+	}
+	cache->code = code;
+	cache->exec = at;
 	return 0;
 }
 
-int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena)
+int bt_jit_map(struct bt_cache *cache)
 {
-	struct bt_jit *jit = &vcpu->jit;
-	uint8_t *region;
-	struct emit e;
+	uint8_t *region = mmap(NULL, (size_t)cache->size + cache->code_size, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	jit->size = (arena_size / 2 + 4095) & ~4095u;
-	jit->threshold = BT_JIT_THRESHOLD;
-	jit->self = &vcpu->cpu;
-	jit->self_vcpu = vcpu;
-	jit->off = bt_engine_of(vcpu)->off;
-	jit->no_return = 0x5bd1e9959e3779b9ull ^ (uintptr_t)vcpu << 3;
-	region = mmap(NULL, (size_t)arena_size + jit->size, PROT_READ | PROT_WRITE,
-		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (region == MAP_FAILED)
 		return -errno;
-	*ret_arena = region;
-	if (!host_is_fit() || map_code(jit, region + arena_size) < 0)
-		return 0;
-	e = (struct emit){ .p = jit->code + 64, .end = jit->code + JIT_STUBS,
-			   .to_exec = jit->exec - jit->code };
+	cache->arena = region;
+	if (host_is_fit())
+		(void)map_code(cache, region + cache->size);
+	return 0;
+}
+
+void bt_jit_unmap(struct bt_cache *cache)
+{
+	if (cache->code)
+		munmap(cache->code, cache->code_size);
+	if (cache->arena)
+		munmap(cache->arena, (size_t)cache->size + cache->code_size);
+}
+
+static bool make_stubs(struct bt_vcpu *vcpu)
+{
+	struct bt_jit *jit = &vcpu->jit;
+	struct emit e = { .p = jit->code + 64, .end = jit->code + BT_JIT_STUBS_BYTES,
+			  .to_exec = jit->exec - jit->code };
+
 	stub_leave(jit, &e);
 	stub_enter(jit, &e);
 	jit->call = stub_call(&e, false);
@@ -488,27 +494,29 @@ int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena)
 	stub_cross(jit, &e);
 	stub_ret_pop(jit, &e);
 	jit_stubs_system(vcpu, &e);
-	jit->on = !e.full;
-	jit->used = jit->first = JIT_STUBS;
-	return 0;
+	return !e.full;
 }
 
-void bt_jit_fini(struct bt_vcpu *vcpu, uint8_t *arena, uint32_t arena_size)
+void bt_jit_init(struct bt_vcpu *vcpu)
 {
+	struct bt_cache *cache = bt_engine_of(vcpu)->cache;
 	struct bt_jit *jit = &vcpu->jit;
 
-	if (jit->code)
-		munmap(jit->code, jit->size);
-	if (arena)
-		munmap(arena, (size_t)arena_size + jit->size);
-}
-
-void bt_jit_flush(struct bt_vcpu *vcpu)
-{
-	vcpu->jit.used = vcpu->jit.first;
-	vcpu->direct.sites = 0;
-	memset(vcpu->jit.map, 0, sizeof(vcpu->jit.map));
-	bt_jit_forget_slots(vcpu);
-	vcpu->jit.slots_used = 0;
-	memset(vcpu->jit.page_blocks, 0, sizeof(vcpu->jit.page_blocks));
+	jit->threshold = BT_JIT_THRESHOLD;
+	jit->self = &vcpu->cpu;
+	jit->self_vcpu = vcpu;
+	jit->off = bt_engine_of(vcpu)->off;
+	jit->no_return = 0x5bd1e9959e3779b9ull ^ (uintptr_t)vcpu << 3;
+	jit->code = cache->code;
+	jit->exec = cache->exec;
+	jit->size = cache->code_size;
+	if (!jit->code)
+		return;
+	if (cache->stubs.enter) {
+		jit->stubs = cache->stubs;
+	} else {
+		cache->on = make_stubs(vcpu);
+		cache->stubs = jit->stubs;
+	}
+	jit->on = cache->on;
 }

@@ -170,6 +170,34 @@ void emit_patch(uint8_t *site, const uint8_t *to)
 	memcpy(site, &rel, 4);
 }
 
+void emit_align_site(struct emit *e, unsigned opcode)
+{
+	unsigned at = (unsigned)((uintptr_t)e->p + opcode) & 7;
+
+	for (; at > 4 && at < 8; at++)
+		emit_byte(e, 0x2e);
+}
+
+void emit_live(uint8_t *at, const void *bytes, unsigned len)
+{
+	unsigned off = (uintptr_t)at & 7;
+	uint64_t *word = (uint64_t *)(void *)(at - off);
+	uint64_t old = __atomic_load_n(word, __ATOMIC_RELAXED), v;
+
+	do {
+		v = old;
+		memcpy((uint8_t *)&v + off, bytes, len);
+	} while (!__atomic_compare_exchange_n(word, &old, v, false, __ATOMIC_RELEASE,
+					      __ATOMIC_RELAXED));
+}
+
+void emit_patch_live(uint8_t *site, const uint8_t *to)
+{
+	int32_t rel = (int32_t)(to - (site + 4));
+
+	emit_live(site, &rel, 4);
+}
+
 void emit_jmp_to(struct emit *e, const uint8_t *to)
 {
 	uint8_t *site = emit_jmp(e);

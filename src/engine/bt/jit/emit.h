@@ -58,8 +58,19 @@ void emit_u32(struct emit *e, uint32_t v);
 /* Jumps: the position of the 32-bit displacement is returned, to be set by emit_patch(). */
 uint8_t *emit_jcc(struct emit *e, unsigned cc);
 uint8_t *emit_jmp(struct emit *e);
+/* The next jump or call, of @opcode bytes before its displacement, may be patched by emit_patch_live(): prefixes
+ * that mean nothing push the displacement into one aligned quadword. */
+void emit_align_site(struct emit *e, unsigned opcode);
 /* Let the displacement at @site lead to @to (both in the writable mapping). */
 void emit_patch(uint8_t *site, const uint8_t *to);
+/*
+ * The same, and @len bytes at @at, while other processors may be executing them: one store to the aligned
+ * quadword in which all of them lie. Who fetches instructions gets it as a whole (AMD APM vol. 2, 7.6.1;
+ * Intel's manual promises it for data, vol. 3, 9.1.1, and wants more for code, 9.1.3, but translators have
+ * always relied on it). Bytes beside them may be written by others.
+ */
+void emit_patch_live(uint8_t *site, const uint8_t *to);
+void emit_live(uint8_t *at, const void *bytes, unsigned len);
 static inline void emit_patch_here(struct emit *e, uint8_t *site)
 {
 	if (!e->full)

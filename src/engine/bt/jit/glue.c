@@ -69,7 +69,8 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 		bt_jit_x87_save(vcpu);
 	if (unlikely(vcpu->direct.faulted))
 		fault = bt_direct_fault(vcpu, insn);
-	r = insn->exec(cpu, insn);
+	/* It may be poisoned by another vCPU. */
+	r = __atomic_load_n(&insn->exec, __ATOMIC_RELAXED)(cpu, insn);
 	if (unlikely(fault != BT_DIRECT_NOWHERE) && (r == X86_NEXT || r == X86_JUMP))
 		bt_direct_done(vcpu, fault);
 	bt_doing_set(&vcpu->stats, BT_DOING_NATIVE);
@@ -147,16 +148,22 @@ enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block)
 	return (enum bt_jit_exit)jit->exit_reason;
 }
 
-/* ---- entries and links ---- */
+/* ---- entries and links: all this is code that other vCPUs may be executing ---- */
 
-static void link_near(struct bt_vcpu *vcpu, struct bt_exit *exit, const struct bt_block *from,
+static void set_exit(struct bt_cache *cache, struct bt_exit *exit, uint32_t to)
+{
+	exit->to = to;
+	emit_patch_live(cache->code + exit->site, cache->code + (to ? to : exit->stub));
+}
+
+static void link_near(struct bt_cache *cache, struct bt_exit *exit, const struct bt_block *from,
 		      const struct bt_block *to)
 {
-	uint8_t *code = vcpu->jit.code;
 	uint32_t entry = to->code;
 
 	/* Unchecked entries are good while that of @from is. */
-	if (from->gpa >> 12 != to->gpa >> 12)
+	if (from->gpa >> 12 != to->gpa >> 12 ||
+	    !bt_region_of(cache, (uint32_t)((const uint8_t *)to - cache->arena))->live)
 		return;
 	if (!exit->full) {
 		if (from->stamp != to->stamp || !bt_block_is_trusted(from))
@@ -166,99 +173,140 @@ static void link_near(struct bt_vcpu *vcpu, struct bt_exit *exit, const struct b
 		else if (exit->host_flags)
 			entry = to->code_back;
 	}
-	emit_patch(code + exit->site, code + entry);
+	set_exit(cache, exit, entry);
+}
+
+static void link_cross(struct bt_vcpu *vcpu, const struct bt_exit *exit, const struct bt_block *to)
+{
+	struct bt_jit *jit = &vcpu->jit;
+
+	if (exit->slot) {
+		jit->slot[exit->slot] = (struct bt_jit_slot){
+			.key = (vcpu->cpu.s.rip & ~0xfffull) + jit->context,
+			.code = (uintptr_t)jit->exec + to->code,
+		};
+		if (jit->slots_end <= exit->slot)
+			jit->slots_end = exit->slot + 1u;
+	}
+	bt_jit_note_target(vcpu, to);
 }
 
 void bt_jit_link(struct bt_vcpu *vcpu, struct bt_exit *exit, const struct bt_block *to)
 {
 	const struct bt_block *from = (const struct bt_block *)((uint8_t *)(exit - exit->number) -
 								offsetof(struct bt_block, exit));
+	struct bt_cache *cache = bt_engine_of(vcpu)->cache;
 	uint32_t off = vcpu->jit.off;
 
 	if (!to->code || off & BT_OFF_LINKS)
 		return;
-	if (!exit->cross) {
-		if (exit->site)
-			link_near(vcpu, exit, from, to);
-		return;
+	if (exit->cross) {
+		if (!(off & BT_OFF_CROSS))
+			link_cross(vcpu, exit, to);
+	} else if (exit->site) {
+		pthread_mutex_lock(&cache->lock);
+		link_near(cache, exit, from, to);
+		pthread_mutex_unlock(&cache->lock);
 	}
-	if (off & BT_OFF_CROSS)
-		return;
-	if (exit->slot)
-		vcpu->jit.slot[exit->slot] = (struct bt_jit_slot){
-			.key = (vcpu->cpu.s.rip & ~0xfffull) + vcpu->jit.context,
-			.code = (uintptr_t)vcpu->jit.exec + to->code,
-		};
-	bt_jit_note_target(vcpu, to);
 }
 
 void bt_jit_forget_slots(struct bt_vcpu *vcpu)
 {
-	memset(vcpu->jit.slot, 0, (vcpu->jit.slots_used + 1) * sizeof(vcpu->jit.slot[0]));
+	struct bt_jit *jit = &vcpu->jit;
+
+	memset(jit->slot, 0, jit->slots_end * sizeof(jit->slot[0]));
+	jit->slots_end = 0;
 }
 
-static void close_entry(struct bt_vcpu *vcpu, struct bt_block *block, uint32_t to)
+static void close_entry(struct bt_cache *cache, struct bt_block *block, uint32_t to)
 {
-	uint8_t *code = vcpu->jit.code;
-	struct emit e = { .p = code + block->code, .end = code + block->code + 64 };
+	int32_t rel = (int32_t)(to - (block->code + 5));
+	uint8_t jump[5] = { 0xe9 };
 
-	emit_jmp_to(&e, code + to);
-	block->closed = true;
+	memcpy(jump + 1, &rel, 4);
+	emit_live(cache->code + block->code, jump, sizeof(jump));
+	block->closed = to;
 }
 
-void bt_jit_open(struct bt_vcpu *vcpu, struct bt_block *block)
+void bt_jit_reopen(struct bt_cache *cache, struct bt_block *block)
 {
-	uint8_t *code = vcpu->jit.code;
-
-	if (!block->code)
+	if (!block->code || !block->closed)
 		return;
-	if (block->closed)
-		memcpy(code + block->code, jit_entry_bytes, sizeof(jit_entry_bytes));
-	block->closed = false;
+	block->closed = 0;
+	emit_live(cache->code + block->code, jit_entry_bytes, sizeof(jit_entry_bytes));
+}
+
+void bt_jit_open(struct bt_cache *cache, struct bt_block *block)
+{
+	/* First: who enters must not come to what went with the other stamp. */
+	for (unsigned i = 0; block->code && i < 2; i++)
+		if (block->exit[i].to)
+			set_exit(cache, &block->exit[i], 0);
+	bt_jit_reopen(cache, block);
+}
+
+void bt_jit_unlink(struct bt_cache *cache, struct bt_block *block, uint32_t first, uint32_t end)
+{
 	for (unsigned i = 0; i < 2; i++)
-		if (block->exit[i].site)
-			emit_patch(code + block->exit[i].site, code + block->exit[i].stub);
+		if (block->exit[i].to >= first && block->exit[i].to < end)
+			set_exit(cache, &block->exit[i], 0);
+	if (block->closed >= first && block->closed < end)
+		close_entry(cache, block, block->code_stale);
 }
 
-static uint32_t *page_list(struct bt_vcpu *vcpu, uint64_t gpa)
+static uint32_t *page_list(struct bt_cache *cache, uint64_t gpa)
 {
-	return &vcpu->jit.page_blocks[gpa >> 12 & ((1u << BT_JIT_PAGE_BITS) - 1)];
+	return &cache->page_blocks[gpa >> 12 & ((1u << BT_JIT_PAGE_BITS) - 1)];
 }
 
-void jit_list_block(struct bt_vcpu *vcpu, struct bt_block *block)
+void bt_jit_list_block(struct bt_cache *cache, struct bt_block *block)
 {
-	uint32_t *head = page_list(vcpu, block->gpa);
+	uint32_t *head = page_list(cache, block->gpa);
 
 	block->next_in_page = *head;
-	*head = (uint32_t)((uint8_t *)block - vcpu->cache.arena);
+	*head = (uint32_t)((uint8_t *)block - cache->arena);
 }
 
-static void close_list(struct bt_vcpu *vcpu, uint32_t first)
+static void close_list(struct bt_cache *cache, uint32_t first)
 {
-	for (uint32_t i = first; i; i = bt_block_at(vcpu, i)->next_in_page) {
-		struct bt_block *block = bt_block_at(vcpu, i);
+	for (uint32_t i = first; i;) {
+		struct bt_block *block = (struct bt_block *)(cache->arena + i);
 
 		if (!block->closed && !bt_block_is_trusted(block))
-			close_entry(vcpu, block, block->code_stale);
+			close_entry(cache, block, block->code_stale);
+		i = block->next_in_page;
 	}
 }
 
-void bt_jit_close_page(struct bt_vcpu *vcpu, uint64_t gpa)
+void bt_jit_close_page(struct bt_cache *cache, uint64_t gpa)
 {
-	close_list(vcpu, *page_list(vcpu, gpa));
+	pthread_mutex_lock(&cache->lock);
+	close_list(cache, *page_list(cache, gpa));
+	pthread_mutex_unlock(&cache->lock);
 }
 
-void bt_jit_close_all(struct bt_vcpu *vcpu)
+void bt_jit_close_all(struct bt_cache *cache)
 {
+	pthread_mutex_lock(&cache->lock);
 	for (unsigned i = 0; i < 1u << BT_JIT_PAGE_BITS; i++)
-		close_list(vcpu, vcpu->jit.page_blocks[i]);
+		close_list(cache, cache->page_blocks[i]);
+	pthread_mutex_unlock(&cache->lock);
 }
 
-void bt_jit_replace(struct bt_vcpu *vcpu, struct bt_block *dead, const struct bt_block *by)
+void bt_jit_replace(struct bt_vcpu *vcpu, struct bt_block *left, const struct bt_block *by)
 {
-	if (dead != by && dead->gpa == by->gpa && dead->direct == by->direct && by->code &&
-	    !bt_block_is_trusted(dead))
-		close_entry(vcpu, dead, by->code);
+	struct bt_cache *cache = bt_engine_of(vcpu)->cache;
+
+	pthread_mutex_lock(&cache->lock);
+	if (left == by) {
+		if (bt_block_is_trusted(left))
+			bt_jit_reopen(cache, left);
+	} else if (left->gpa == by->gpa && left->direct == by->direct && by->code && left->closed &&
+		   !bt_block_is_trusted(left) &&
+		   bt_region_of(cache, (uint32_t)((const uint8_t *)by - cache->arena))->live) {
+		close_entry(cache, left, by->code);
+	}
+	pthread_mutex_unlock(&cache->lock);
 }
 
 void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block)

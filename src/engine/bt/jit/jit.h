@@ -76,6 +76,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct bt_cache;
+struct bt_region;
 struct bt_vcpu;
 struct bt_block;
 struct x86_insn;
@@ -83,6 +85,9 @@ struct x86_insn;
 #define BT_JIT_MAP_BITS	 15
 #define BT_JIT_SLOTS	 (1u << 15)
 #define BT_JIT_PAGE_BITS 12
+#define BT_JIT_STUBS_BYTES 8192u
+/* No block's code needs more, slow paths included. */
+#define BT_JIT_BLOCK_MAX (16u << 10)
 #define BT_JIT_RUNS	 8u /* in a block */
 /* What calls put on the stack; those that look for no request (see above) put less than as much again. */
 #define BT_JIT_STACK (16u << 10)
@@ -121,6 +126,7 @@ struct bt_exit {
 	uint32_t site; /* of the jump, in the code; 0: none */
 	uint32_t stub; /* where it leads while it is not linked */
 	uint16_t slot; /* where it crosses: of jit.slot; 0: none was left */
+	uint32_t to;   /* of the code that the jump leads to; 0: to stub */
 	uint8_t number; /* in its block */
 	bool host_flags; /* flags are in the host's only */
 	bool cross, forward;
@@ -140,6 +146,16 @@ struct bt_jit_target {
 	uint64_t code;
 	uint32_t epoch;
 	uint32_t unused[3];
+};
+
+/* Pieces of code that all blocks use, in the writable mapping. */
+#define BT_JIT_STUBS                                                                                 \
+	uint8_t *enter, *leave, *leave_link, *leave_rip, *vec_load, *fill_read, *fill_write;         \
+	uint8_t *lookup, *cross, *ret_pop, *syscall, *sysret;                                        \
+	const uint8_t *call, *call_vec, *x87_load
+
+struct bt_jit_stubs {
+	BT_JIT_STUBS;
 };
 
 struct bt_jit {
@@ -169,15 +185,17 @@ struct bt_jit {
 	uint32_t off;	      /* enum bt_off */
 	uint64_t stack_limit; /* what limit is without a request */
 	uint32_t threshold; /* executions before a block is translated */
-	uint8_t *code, *exec; /* the two mappings */
-	uint32_t size, used, first; /* first: behind the stubs */
-	/* Stubs, in the writable mapping. */
-	uint8_t *enter, *leave, *leave_link, *leave_rip, *vec_load, *fill_read, *fill_write;
-	uint8_t *lookup, *cross, *ret_pop, *syscall, *sysret;
-	const uint8_t *call, *call_vec, *x87_load;
+	/* Of the machine's cache, which see. */
+	uint8_t *code, *exec;
+	uint32_t size;
+	union {
+		struct bt_jit_stubs stubs;
+		struct {
+			BT_JIT_STUBS;
+		};
+	};
 	uint64_t translated, translated_insns, handler_insns; /* statistics */
-	uint32_t page_blocks[1u << BT_JIT_PAGE_BITS]; /* by page number: blocks with code */
-	uint32_t slots_used;
+	uint32_t slots_end; /* those from here on are empty */
 	struct bt_jit_slot slot[BT_JIT_SLOTS];
 	struct bt_jit_target map[1u << BT_JIT_MAP_BITS];
 };
@@ -191,16 +209,17 @@ static inline uint64_t bt_jit_context(uint32_t epoch)
 	return ((epoch >> 4) % BT_JIT_SERIES + 1) << 1 | (epoch & 1);
 }
 
-/* ---- code.c: the cache and its stubs ---- */
-/* Room for code and, in front of it, for @arena bytes of blocks, so that each reaches the other. NULL:
- * no translation here (an old host, or no memory); *ret_arena is still given where that is possible. */
-int bt_jit_init(struct bt_vcpu *vcpu, uint32_t arena_size, uint8_t **ret_arena);
-void bt_jit_fini(struct bt_vcpu *vcpu, uint8_t *arena, uint32_t arena_size);
-void bt_jit_flush(struct bt_vcpu *vcpu);
+/* ---- code.c: the memory of code, and the stubs in it ---- */
+/* Map the arena of @cache and, behind it, room for code, so that each reaches the other. No room for code
+ * (an old host, or no memory) leaves cache->code NULL. */
+int bt_jit_map(struct bt_cache *cache);
+void bt_jit_unmap(struct bt_cache *cache);
+/* With the cache locked. The first vCPU makes the stubs. */
+void bt_jit_init(struct bt_vcpu *vcpu);
 
 /* ---- translate.c ---- */
-/* False: no room, or nothing to gain. */
-bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_block *block);
+/* Into @region, in which @block lies and which has room. The cache is locked. False: it cannot be done. */
+bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_region *region, struct bt_block *block);
 
 /* ---- x87.c ---- */
 /* Between cpu->s and the host's unit. False: not with these exception masks, or not now. */
@@ -217,13 +236,19 @@ enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block);
 void bt_jit_link(struct bt_vcpu *vcpu, struct bt_exit *exit, const struct bt_block *to);
 /* No slot and no key of the table for direct branches holds any more. */
 void bt_jit_forget_slots(struct bt_vcpu *vcpu);
-/* @block was given another stamp, for which it is trusted: it may be entered, and is linked anew. */
-void bt_jit_open(struct bt_vcpu *vcpu, struct bt_block *block);
-/* The word of the page of @gpa has changed: close what is not trusted. Or of any page. */
-void bt_jit_close_page(struct bt_vcpu *vcpu, uint64_t gpa);
-void bt_jit_close_all(struct bt_vcpu *vcpu);
-/* Native code still leads to @dead, which will never be trusted again: let it lead to @by. */
-void bt_jit_replace(struct bt_vcpu *vcpu, struct bt_block *dead, const struct bt_block *by);
+/* Native code led to @left, whose entry is closed, and @by is there now: let it lead to that. */
+void bt_jit_replace(struct bt_vcpu *vcpu, struct bt_block *left, const struct bt_block *by);
+/* With the cache locked: @block was given another stamp, for which it is trusted: it may be entered, and
+ * is linked anew. Or it had it already. */
+void bt_jit_open(struct bt_cache *cache, struct bt_block *block);
+void bt_jit_reopen(struct bt_cache *cache, struct bt_block *block);
+/* No jump of @block leads to code from @first to @end any more. */
+void bt_jit_unlink(struct bt_cache *cache, struct bt_block *block, uint32_t first, uint32_t end);
+/* @block has code. */
+void bt_jit_list_block(struct bt_cache *cache, struct bt_block *block);
+/* These take the lock. The word of the page of @gpa has changed: close what is not trusted. Or of any. */
+void bt_jit_close_page(struct bt_cache *cache, uint64_t gpa);
+void bt_jit_close_all(struct bt_cache *cache);
 /* An indirect branch went to @block at RIP. */
 void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block);
 /* Called by native code: execute @insn of @block, behind which RIP is @off in its page. Returns 0: go

@@ -24,12 +24,11 @@ static inline unsigned host_of(unsigned guest)
 	return guest == X86_RSP ? HOST_SP : guest < X86_R12 ? guest : H_NONE;
 }
 
-/* Of the first instruction of an entry, CMP RSP, gs:[]: what a closed one lacks. */
+/* Of the first instruction of an entry, CMP RSP, gs:[]: what a closed one lacks. They lie in one aligned
+ * quadword. */
 extern const uint8_t jit_entry_bytes[5];
 /* stub_sys.c: jit.syscall and jit.sysret. */
 void jit_stubs_system(struct bt_vcpu *vcpu, struct emit *e);
-/* @block has native code. */
-void jit_list_block(struct bt_vcpu *vcpu, struct bt_block *block);
 
 /* Where in jit.map a RIP has its place: bytes from the start, of the low half of RIP. */
 #define JIT_HASH       0x9e3779b1u

@@ -6,8 +6,6 @@
 #include "engine/bt/jit/jit_int.h"
 
 #define BT_JIT_SLOW 160u
-/* No block needs more, slow paths included. */
-#define BT_JIT_BLOCK_MAX (16u << 10)
 
 struct tr_slow {
 	uint8_t *site;
@@ -61,7 +59,9 @@ struct tr_join {
 struct tr {
 	struct emit e;
 	struct bt_vcpu *vcpu;
+	struct bt_region *region;
 	struct bt_block *block;
+	uint32_t code; /* the full entry: block->code once it may be used */
 	struct jit_desc desc[BT_BLOCK_INSNS];
 	/* Flags before each instruction: that matter, if only for a fault; the same where no access is
 	 * part of a run; that are read. */

@@ -408,11 +408,10 @@ void tr_direct_finish(struct tr *t)
 	}
 }
 
-static void add_site(struct tr *t, unsigned i, const uint8_t *start, const uint8_t *end)
+static struct bt_direct_site site_of(const struct tr *t, unsigned i, const uint8_t *start,
+				     const uint8_t *end)
 {
-	struct bt_direct *d = &t->vcpu->direct;
-
-	d->site[d->sites++] = (struct bt_direct_site){
+	return (struct bt_direct_site){
 		.start = tr_offset(t, start),
 		.end = tr_offset(t, end),
 		.slow = tr_offset(t, t->access[i].slow),
@@ -423,24 +422,27 @@ static void add_site(struct tr *t, unsigned i, const uint8_t *start, const uint8
 
 bool tr_direct_sites(struct tr *t)
 {
-	struct bt_direct *d = &t->vcpu->direct;
-	uint32_t first = d->sites;
+	struct bt_cache *cache = bt_engine_of(t->vcpu)->cache;
+	uint32_t first = t->region->site_first + t->region->sites_used, n = first;
+	struct bt_direct_site *site = cache->site;
 
 	if (!t->block->direct)
 		return true;
-	if (d->sites_room - first < 2u * t->block->count)
+	if (t->region->site_end - first < 2u * t->block->count)
 		return false;
 	for (unsigned i = 0; i < t->block->count; i++)
 		if (t->access[i].used)
-			add_site(t, i, t->access[i].start, t->access[i].end);
-	for (uint32_t n = first; n < d->sites; n++) {
-		d->site[n].first = first;
-		d->site[n].count = d->sites - first;
+			site[n++] = site_of(t, i, t->access[i].start, t->access[i].end);
+	for (uint32_t k = first; k < n; k++) {
+		site[k].first = first;
+		site[k].count = n - first;
 	}
 	for (unsigned i = 0; i < t->block->count; i++)
 		if (t->access[i].used && t->access[i].groups) {
-			add_site(t, i, t->access[i].other, t->access[i].other_end);
-			d->site[d->sites - 1].other = 0;
+			site[n] = site_of(t, i, t->access[i].other, t->access[i].other_end);
+			site[n++].other = 0;
 		}
+	atomic_store_explicit(&t->region->sites_used, n - t->region->site_first,
+			      memory_order_release);
 	return true;
 }

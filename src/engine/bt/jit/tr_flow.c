@@ -32,13 +32,14 @@ static void emit_jmp_or_call(struct emit *e, bool call, int32_t disp, unsigned r
 /* To another page, by the exit's slot. Flags are saved. What is not there leads to emit_cross_miss(). */
 static void emit_cross(struct tr *t, unsigned n, int64_t off, bool call)
 {
-	struct bt_jit *jit = &t->vcpu->jit;
+	struct bt_region *r = t->region;
 	struct emit *e = &t->e;
 	int32_t slot;
 
 	emit_load_gs(e, T_ADDR, GS_VCPU(jit.rip_page));
 	emit_lea(e, T_ADDR, T_ADDR, (int32_t)(off & ~(int64_t)0xfff));
-	t->exit[n].slot = jit->slots_used < BT_JIT_SLOTS - 1 ? (uint16_t)++jit->slots_used : 0;
+	t->exit[n].slot = r->slots_used < r->slot_end - r->slot_first ?
+				  (uint16_t)(r->slot_first + r->slots_used++) : 0;
 	if (!t->exit[n].slot) {
 		t->exit[n].miss = emit_jmp(e);
 		return;
@@ -84,6 +85,7 @@ static void finish_near(struct tr *t, unsigned n, struct bt_exit *exit)
 	emit_patch_here(&t->e, site);
 	if (t->exit[n].save && !exit->host_flags) {
 		jit_emit_flags_save(&t->e);
+		emit_align_site(&t->e, 1);
 		site = emit_jmp(&t->e);
 		emit_patch_here(&t->e, site);
 	}
@@ -129,6 +131,7 @@ void tr_exit_finish(struct tr *t, unsigned n)
 
 static void exit_here(struct tr *t, unsigned n, int64_t off)
 {
+	emit_align_site(&t->e, 1);
 	exit_at(t, n, emit_jmp(&t->e), off);
 }
 
@@ -156,6 +159,7 @@ static int64_t target_of(const struct tr *t, unsigned i)
 void tr_jcc(struct tr *t, unsigned i)
 {
 	tr_flags_want(t, i);
+	emit_align_site(&t->e, 2);
 	exit_at(t, 0, emit_jcc(&t->e, t->block->insn[i].opcode & 15), target_of(t, i));
 	exit_here(t, 1, t->next_off[i]);
 }
@@ -221,6 +225,7 @@ void tr_call(struct tr *t, unsigned i)
 		return;
 	}
 	if (!crosses(off) || off != (int32_t)off) {
+		emit_align_site(&t->e, 1);
 		exit_at(t, 0, emit_call(&t->e), off);
 		t->exit[0].forward = false;
 	} else {

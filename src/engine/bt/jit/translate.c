@@ -106,6 +106,24 @@ static bool wants_flags(const struct tr *t)
 	return false;
 }
 
+/* Flags to memory, where they matter, in front of the entry whose first bytes lie in one aligned quadword. */
+static void emit_saved_entry(struct tr *t)
+{
+	struct emit *e = &t->e;
+	uint8_t *start = e->p;
+	size_t pad;
+
+	if (t->live[0])
+		jit_emit_flags_save(e);
+	pad = ((uintptr_t)e->p & 7) > 8 - sizeof(jit_entry_bytes) ? 8 - ((uintptr_t)e->p & 7) : 0;
+	if (e->full || e->end - e->p < 8)
+		e->full = true;
+	else
+		memmove(start + pad, start, (size_t)(e->p - start));
+	e->p += pad;
+	t->block->code_back = tr_offset(t, start + pad);
+}
+
 /* See jit.h for the entries. */
 static void emit_entry(struct tr *t)
 {
@@ -113,10 +131,8 @@ static void emit_entry(struct tr *t)
 	struct emit *e = &t->e;
 	bool vec = t->last_vec >= 0;
 
-	block->code_back = tr_offset(t, e->p);
-	if (t->live[0])
-		jit_emit_flags_save(e);
-	block->code = tr_offset(t, e->p);
+	emit_saved_entry(t);
+	t->code = tr_offset(t, e->p);
 	t->request = emit_request_test(e);
 	if (!t->live[0]) {
 		/* From above, too: but then the block is good whatever this finds. */
@@ -273,7 +289,8 @@ static void tr_block(struct tr *t)
 }
 
 /* False: it did not fit, or cannot be done. */
-static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_block *block, bool no_runs)
+static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_region *region,
+		   struct bt_block *block, bool no_runs)
 {
 	struct bt_jit *jit = &vcpu->jit;
 
@@ -283,36 +300,38 @@ static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_block *block, b
 	t->slow_count = 0;
 	t->vector = t->x87 = t->lost = NULL;
 	t->vcpu = vcpu;
+	t->region = region;
 	t->block = block;
 	t->no_runs = no_runs || block->direct;
 	t->class_now = TR_NO_CLASS;
 	t->other = false;
-	t->e.p = jit->code + jit->used;
+	t->e.p = jit->code + region->code_used;
 	t->e.end = t->e.p + BT_JIT_BLOCK_MAX;
 	t->e.to_exec = jit->exec - jit->code;
 	tr_block(t);
 	return !t->e.full && !t->failed && tr_direct_sites(t);
 }
 
-bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_block *block)
+bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_region *region, struct bt_block *block)
 {
-	struct bt_jit *jit = &vcpu->jit;
-	bool no_runs = bt_engine_of(vcpu)->off & BT_OFF_RUNS;
+	struct bt_engine *engine = bt_engine_of(vcpu);
+	bool no_runs = engine->off & BT_OFF_RUNS;
+	uint32_t from = region->code_used, end;
 	struct tr t;
 
 	if (block->code_bytes != 8)
 		return false;
-	if (jit->size - jit->used < BT_JIT_BLOCK_MAX) {
-		bt_cache_flush(vcpu);
+	if (!tr_try(&t, vcpu, region, block, no_runs) &&
+	    (no_runs || !tr_try(&t, vcpu, region, block, true)))
 		return false;
-	}
-	if (!tr_try(&t, vcpu, block, no_runs) && (no_runs || !tr_try(&t, vcpu, block, true))) {
-		block->code = 0;
-		return false;
-	}
-	jit_list_block(vcpu, block);
-	jit->used = (tr_offset(&t, t.e.p) + 15) & ~15u;
-	jit->translated++;
-	jit->translated_insns += block->count;
+	end = tr_offset(&t, t.e.p);
+	region->code_used = (end + 15) & ~15u;
+	bt_jit_list_block(engine->cache, block);
+	/* All of it is there for who sees this. */
+	atomic_store_explicit(&block->code, t.code, memory_order_release);
+	vcpu->jit.translated++;
+	vcpu->jit.translated_insns += block->count;
+	if (unlikely(engine->perf_map))
+		bt_perf_map_block(vcpu, from, end - from);
 	return true;
 }

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * cache.h - the code cache of a machine: decoded blocks and their native code, for all its vCPUs.
+ *
+ * Theory of operation
+ *
+ * Blocks, native code, and the table by which blocks are found belong to the machine. What depends on a
+ * vCPU (where a RIP leads now, what an exit of a page leads to) is in tables of its own, struct bt_maps
+ * and struct bt_jit, which native code reaches by GS.
+ *
+ * Everything here is changed under one lock. Without it a vCPU reads the hash, and uses blocks: what
+ * it reads of those is either fixed before the block is published (the store to the hash releases), or
+ * atomic (stamp, code, runs, dead). Native code is run without a lock too, while another vCPU patches
+ * it: each patch is one store to an aligned quadword, which others execute either as it was or as it is
+ * then (emit.h, emit_live()), and both are right (jit.h).
+ *
+ * Eviction. The cache is divided into regions, each with blocks, their code, its exits' slots and
+ * its sites of direct.h. Blocks go to the current region; a block and its code are in one region, so a block
+ * that is translated later is copied to the current one first. Shortly before the current region is
+ * full the oldest one is retired: nothing of it is found any more in the hash, no jump of other regions
+ * leads into it, and each vCPU is asked (a request, no waiting) to forget what its tables hold. Once all have
+ * done so, or are outside the guest, nobody can be in it, and it is the next to be filled. While somebody is
+ * late who needs room goes on with one instruction at a time (bt_step()), so nobody ever waits.
+ *
+ * A vCPU holds pointers to blocks, and is in native code, only inside bt_execute(); it does what is asked of
+ * it outside (bt_sync_drain()).
+ *
+ * Blocks that run on the host's MMU (direct.h) lie in the cache like others, but each is of one vCPU.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/bt/direct.h"
+#include "engine/bt/jit/jit.h"
+
+#define BT_HASH_BITS 15
+#define BT_HASH_WAYS 8u
+#define BT_REGIONS   8u /* at most */
+#define BT_NO_STAMP  0u /* no page word with CODE set equals it */
+
+struct bt_engine;
+
+struct bt_block {
+	_Atomic uint32_t *page; /* the page's word; never NULL */
+	_Atomic uint32_t stamp; /* the word for which it is trusted, or BT_NO_STAMP */
+	uint8_t code_bytes;
+	uint8_t count; /* instructions, without the end mark */
+	/* To run on the host's MMU: direct.h. Of vCPU direct - 1 alone, which patches it as it sees fit. */
+	uint16_t direct;
+	_Atomic bool dead; /* never trusted again */
+	uint16_t len;  /* bytes */
+	struct bt_exit exit[2];
+	/* Native code: its entries (jit.h), and what a closed one leads to. 0: none. */
+	_Atomic uint32_t code; /* the last that is set */
+	uint32_t code_back, code_next, code_next_host, code_stale;
+	uint32_t closed;       /* where a jump at the entry leads; 0: it is open */
+	uint32_t next_in_page; /* offset in the arena: see bt_cache.page_blocks */
+	_Atomic uint32_t runs; /* times interpreted, about */
+	uint64_t gpa;
+	uint64_t trust_seq;  /* trusted once all vCPUs acknowledged this sync */
+	uint32_t trust_word; /* the page's word when trust_seq was taken */
+	const uint8_t *host; /* of gpa */
+	const uint8_t *bytes; /* what was decoded, behind the instructions */
+	struct x86_insn insn[];
+};
+
+/* Offsets in the arena and in the code; numbers of slots (bt_exit.slot) and sites. */
+struct bt_region {
+	uint32_t first, end, code_first, code_end, slot_first, slot_end, site_first, site_end;
+	_Atomic uint32_t used, code_used; /* up to where; others read them for statistics */
+	uint32_t slots_used;
+	_Atomic uint32_t sites_used; /* the handler of the signal reads it */
+	bool live;
+	uint64_t seq; /* when it was retired: free once all have acknowledged this sync */
+};
+
+/* One line of the host's cache. A way is a tag and, below, the offset of a block; 0: empty. What falls
+ * out is only decoded again. */
+struct bt_hash_set {
+	_Atomic uint64_t way[BT_HASH_WAYS];
+} __attribute__((aligned(64)));
+
+struct bt_cache {
+	pthread_mutex_t lock;
+	uint8_t *arena; /* lazily touched; block at offset 0 does not exist */
+	uint32_t size;
+	/* Two mappings of the code, or NULL; the stubs lie in front of all regions. */
+	uint8_t *code, *exec;
+	uint32_t code_size, code_first;
+	bool on; /* native code can be made */
+	struct bt_jit_stubs stubs;
+	struct bt_region region[BT_REGIONS];
+	unsigned regions, current;
+	_Atomic uint32_t evictions; /* of regions */
+	struct bt_direct_site *site;
+	uint32_t sites;
+	uint32_t next_way; /* to be replaced in a full set */
+	uint32_t page_blocks[1u << BT_JIT_PAGE_BITS]; /* by page number: blocks with code */
+	struct bt_hash_set hash[1u << BT_HASH_BITS];
+};
+
+/* ---- region.c ---- */
+int bt_cache_init(struct bt_engine *engine);
+void bt_cache_fini(struct bt_engine *engine);
+/* What follows is called with the lock held. */
+/* Room for @bytes of blocks (at most BT_BLOCK_MAX) and for @code bytes of code in the current region. NULL:
+ * not now. */
+struct bt_region *bt_cache_room(struct bt_engine *engine, uint32_t bytes, uint32_t code);
+/* The region of what lies at @offset in the arena. */
+static inline struct bt_region *bt_region_of(struct bt_cache *cache, uint32_t offset)
+{
+	return &cache->region[offset / (cache->size / cache->regions)];
+}
+
+/* ---- cache.c ---- */
+/* Forget everything. For tests, while no vCPU runs. */
+void bt_cache_empty(struct bt_engine *engine);
