@@ -64,7 +64,7 @@ def main():
     ap.add_argument("--cpus", default="1,2,4")
     ap.add_argument("--memory", default="256M,1G,6G")
     ap.add_argument("--times", type=int, default=1)
-    ap.add_argument("--beyond", type=float, default=60, help="MiB (60)")
+    ap.add_argument("--beyond", type=float, default=100, help="MiB (100)")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     args = ap.parse_args(sys.argv[1:end])
     options = sys.argv[end + 1:]

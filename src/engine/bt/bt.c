@@ -58,10 +58,8 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 	engine->off = config->off | (config->interpret ? BT_OFF_JIT : 0u);
 	engine->cache_bytes = config->cache_bytes;
 	engine->count_insns = config->count_insns;
-	/* Code takes half as much as the blocks that it is of. */
 	if (config->cache_total_bytes)
-		engine->cache_bytes = (uint32_t)align_down(
-			MIN(config->cache_total_bytes, BT_CACHE_MAX) / 3 * 2, 4096);
+		engine->cache_bytes = BT_CACHE_BLOCKS(MIN(config->cache_total_bytes, BT_CACHE_MAX));
 	if (config->off_names && !bt_off_parse(config->off_names, &engine->off, err)) {
 		free(engine);
 		return NULL;

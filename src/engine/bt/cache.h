@@ -42,6 +42,10 @@
 #define BT_REGIONS   8u /* at most */
 #define BT_NO_STAMP  0u /* no page word with CODE set equals it */
 
+/* Of @bytes in all, what is for blocks; and what code goes with that much. */
+#define BT_CACHE_BLOCKS(bytes) ((uint32_t)((bytes) / 11 * 8))
+#define BT_CACHE_CODE(blocks)  ((blocks) / 8 * 3)
+
 struct bt_engine;
 
 struct bt_block {

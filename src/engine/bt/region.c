@@ -47,8 +47,8 @@ static void divide(struct bt_cache *cache)
 
 int bt_cache_init(struct bt_engine *engine)
 {
-	uint32_t blocks = engine->cache_bytes ? engine->cache_bytes : CACHE_BYTES / 3 * 2;
-	uint32_t code = MAX(blocks / 2, 2 * REGION_CODE_MIN);
+	uint32_t blocks = engine->cache_bytes ? engine->cache_bytes : BT_CACHE_BLOCKS(CACHE_BYTES);
+	uint32_t code = MAX(BT_CACHE_CODE(blocks), 2 * REGION_CODE_MIN);
 	struct bt_cache *cache;
 	void *p;
 

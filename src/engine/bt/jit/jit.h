@@ -31,8 +31,8 @@
  * stored to its page since it was last compared with it. Whoever makes a page's word change posts a
  * request to every vCPU, his own included, before his store is complete (bt_page_uncode()). So one
  * comparison at the entry of a block tells that no request is pending, and thereby that all open code
- * is good. Requests are taken outside native code, and there the entries of what is not good any more are
- * closed: overwritten with a jump that leads out. A block has these entries:
+ * is good. Requests are taken outside native code, and before a vCPU goes on the entries of what is not good
+ * any more are closed: overwritten with a jump that leads out. A block has these entries:
  *
  *	full     code	the comparison. The only one that is ever closed. Indirect branches, returns that
  *			were not foreseen, other pages, and whatever comes from the loop arrive here.
@@ -42,8 +42,23 @@
  *			was foreseen takes back one call.
  *
  * Back and forward have forms for flags that are in the host's only. They are linked from a block with
- * the same stamp (so that both are good, or neither), and unlinked when a block is trusted again. A store
- * by this vCPU into the page of the running block leaves the block.
+ * the same stamp (so that both are good, or neither), and unlinked before a block that is trusted again is
+ * opened. A store by this vCPU into the page of the running block leaves the block.
+ *
+ * Code is shared by the vCPUs (cache.h). Entries are opened and closed, and exits linked, under the cache's lock,
+ * in code that others may be executing:
+ *  - Each of these changes is one store to an aligned quadword (emit.h, emit_live()): who executes it gets
+ *    what was there or what is there now. Instructions behind the changed one never change.
+ *  - What was there is right for a vCPU until it has taken the request that made it wrong. It may have come
+ *    past a closed entry, or by a link that is gone, before that, and goes on to the next comparison.
+ *  - Nothing is opened stale for who has taken its request. Opening is one step under the lock: the page's
+ *    word is read, bytes are compared, the entry is opened. Who takes a request closes under the same
+ *    lock: before that step, and then the word that is read is the new one and what is compared are the
+ *    new bytes; or behind it, and then he closes what was opened. Translating, and linking by an
+ *    unchecked entry, look at the word under the lock in the same way.
+ *  - A vCPU that has not taken its request yet may come to code which another one has compared meanwhile:
+ *    new code, sooner than it must be seen. What leads on from there is a link made since, or looks for
+ *    requests: and the request was set before the bytes were written that were compared, so it is found.
  *
  * Why a vCPU never runs stale code after it has seen that there is other code (SDM vol. 3, 9.1.3). The
  * writer's request is set before anything that it stores later. A pointer that it publishes is followed
@@ -68,8 +83,8 @@
  * drops one such pair and looks in the table. The pairs hold for one fetch context and are dropped with
  * it, and whenever native code is left.
  *
- * Code is private to a vCPU, as blocks are, and dropped with them, all at once. It is written through
- * one mapping and executed through another.
+ * Code is dropped with the blocks it is of, a region at a time (cache.h). It is written through one mapping
+ * and executed through another.
  */
 #pragma once
 
