@@ -353,14 +353,20 @@ static const uint8_t *stub_x87_load(struct bt_jit *jit, struct emit *e)
 	return start;
 }
 
+static void emit_rorx(struct emit *e, unsigned to, unsigned from, uint8_t n)
+{
+	EMIT(e, .vex = true, .map = 3, .opcode = 0xf0, .rep = 0xf2, .kind = EMIT_REG,
+	     .reg = (uint8_t)to, .rm = (uint8_t)from, .imm = n, .imm_len = 1);
+}
+
+/* As jit_map_index(). An indirect branch that is mispredicted waits for this. */
 void jit_emit_lookup(struct emit *e)
 {
 	const uint32_t mask = ((1u << BT_JIT_MAP_BITS) - 1) * sizeof(struct bt_jit_target);
 
-	EMIT(e, .opcode = 0x69, .kind = EMIT_REG, .reg = T_1, .rm = T_ADDR, .imm = JIT_HASH,
-	     .imm_len = 4);
-	EMIT(e, .opcode = 0xc1, .kind = EMIT_REG, .reg = 5, .rm = T_1, .imm = JIT_HASH_SHIFT,
-	     .imm_len = 1);
+	emit_rorx(e, T_1, T_ADDR, 32 - JIT_TARGET_SHIFT);
+	emit_rorx(e, T_2, T_ADDR, BT_JIT_MAP_BITS - JIT_TARGET_SHIFT);
+	EMIT(e, .opcode = 0x31, .kind = EMIT_REG, .reg = T_2, .rm = T_1);
 	EMIT(e, .opcode = 0x81, .kind = EMIT_REG, .reg = 4, .rm = T_1, .imm = mask, .imm_len = 4);
 	EMIT(e, .opcode = 0x3b, .w = true, .kind = EMIT_GS, .reg = T_ADDR, .rm = T_1,
 	     .disp = GS_VCPU(jit.map[0].rip));

@@ -312,11 +312,10 @@ void bt_jit_replace(struct bt_vcpu *vcpu, struct bt_block *left, const struct bt
 void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block)
 {
 	uint64_t rip = vcpu->cpu.s.rip;
-	uint32_t slot = (uint32_t)rip * JIT_HASH >> JIT_HASH_SHIFT;
 
 	if (vcpu->jit.off & BT_OFF_MAP)
 		return;
-	vcpu->jit.map[slot >> 5 & ((1u << BT_JIT_MAP_BITS) - 1)] = (struct bt_jit_target){
+	vcpu->jit.map[jit_map_index(rip)] = (struct bt_jit_target){
 		.rip = rip,
 		.epoch = vcpu->epoch,
 		.code = (uintptr_t)vcpu->jit.exec + block->code,

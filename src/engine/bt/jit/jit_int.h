@@ -30,13 +30,18 @@ extern const uint8_t jit_entry_bytes[5];
 /* stub_sys.c: jit.syscall and jit.sysret. */
 void jit_stubs_system(struct bt_vcpu *vcpu, struct emit *e);
 
-/* Where in jit.map a RIP has its place: bytes from the start, of the low half of RIP. */
-#define JIT_HASH       0x9e3779b1u
-#define JIT_HASH_SHIFT (32 - BT_JIT_MAP_BITS - 5)
-_Static_assert(sizeof(struct bt_jit_target) == 1 << 5, "the shift above");
+/* Where in jit.map a RIP has its place. Low bits tell the cases of a switch apart, the next ones functions,
+ * which are aligned. */
+#define JIT_TARGET_SHIFT 5
+_Static_assert(sizeof(struct bt_jit_target) == 1 << JIT_TARGET_SHIFT, "jit_emit_lookup()");
 
-/* In two halves, each of which leaves ZF set when it holds: the target RIP, T_ADDR, is in jit.map at
- * T_1; for this context, which spoils T_2. */
+static inline uint32_t jit_map_index(uint64_t rip)
+{
+	return (uint32_t)(rip ^ rip >> BT_JIT_MAP_BITS) & ((1u << BT_JIT_MAP_BITS) - 1);
+}
+
+/* In two halves, each of which leaves ZF set when it holds: the target RIP, T_ADDR, is in jit.map, T_1 bytes
+ * from its start; for this context. Both spoil T_2. */
 void jit_emit_lookup(struct emit *e);
 void jit_emit_lookup_epoch(struct emit *e);
 /* Go on in the page of RIP T_ADDR, which is spoilt. */
