@@ -200,6 +200,7 @@ static void emit_find(struct tr *t, unsigned i)
 	tr_slow_if(t, i, CC_NE);
 	jit_emit_lookup_epoch(&t->e);
 	tr_slow_if(t, i, CC_NE);
+	t->class_now = TR_NO_CLASS; /* T_2 was used */
 }
 
 void tr_jmp(struct tr *t, unsigned i)
