@@ -35,6 +35,7 @@ static uint32_t bt_next_series(struct bt_vcpu *vcpu)
 		if (vcpu->epoch_series >> 27) {
 			memset(vcpu->maps.map, 0, sizeof(vcpu->maps.map));
 			memset(vcpu->jit.map, 0, sizeof(vcpu->jit.map));
+			memset(vcpu->jit.back, 0, sizeof(vcpu->jit.back));
 			vcpu->epoch_series = vcpu->maps.since = 0;
 		}
 		bt_jit_forget_slots(vcpu);

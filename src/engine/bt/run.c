@@ -305,6 +305,8 @@ static bool bt_native(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 			bt_jit_link(vcpu, vcpu->jit.exit_ptr, next);
 		else if (why == BT_JIT_STALE)
 			bt_jit_replace(vcpu, vcpu->jit.exit_ptr, next);
+		else if (why == BT_JIT_RIP && next->code && vcpu->cpu.cpl == 3)
+			bt_jit_note_back(vcpu, next);
 		else if (why == BT_JIT_RIP && next->code)
 			bt_jit_note_target(vcpu, next);
 	}

@@ -321,3 +321,16 @@ void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block)
 		.code = (uintptr_t)vcpu->jit.exec + block->code,
 	};
 }
+
+void bt_jit_note_back(struct bt_vcpu *vcpu, const struct bt_block *block)
+{
+	uint64_t rip = vcpu->cpu.s.rip;
+
+	if (vcpu->jit.off & BT_OFF_MAP)
+		return;
+	vcpu->jit.back[jit_back_index(rip, vcpu->cpu.space_now)] = (struct bt_jit_target){
+		.rip = rip,
+		.epoch = vcpu->epoch,
+		.code = (uintptr_t)vcpu->jit.exec + block->code,
+	};
+}

@@ -97,6 +97,7 @@ struct bt_vcpu;
 struct bt_block;
 struct x86_insn;
 
+#define BT_JIT_BACK_BITS 8
 #define BT_JIT_MAP_BITS	 15
 #define BT_JIT_SLOTS	 (1u << 15)
 #define BT_JIT_PAGE_BITS 12
@@ -213,6 +214,9 @@ struct bt_jit {
 	uint32_t slots_end; /* those from here on are empty */
 	struct bt_jit_slot slot[BT_JIT_SLOTS];
 	struct bt_jit_target map[1u << BT_JIT_MAP_BITS];
+	/* Where SYSRET goes. Processes of one program make their system calls in the same places: by address
+	 * space, too. */
+	struct bt_jit_target back[1u << BT_JIT_BACK_BITS];
 };
 
 /* What of an epoch is in keys: series modulo BT_JIT_SERIES, and the bit that says user mode. Native code is
@@ -266,6 +270,8 @@ void bt_jit_close_page(struct bt_cache *cache, uint64_t gpa);
 void bt_jit_close_all(struct bt_cache *cache);
 /* An indirect branch went to @block at RIP. */
 void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block);
+/* So did SYSRET. */
+void bt_jit_note_back(struct bt_vcpu *vcpu, const struct bt_block *block);
 /* Called by native code: execute @insn of @block, behind which RIP is @off in its page. Returns 0: go
  * on behind it; JIT_LEAVE; or the code to go on at. */
 #define BT_JIT_OUT 1u

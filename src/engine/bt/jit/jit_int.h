@@ -40,6 +40,14 @@ static inline uint32_t jit_map_index(uint64_t rip)
 	return (uint32_t)(rip ^ rip >> BT_JIT_MAP_BITS) & ((1u << BT_JIT_MAP_BITS) - 1);
 }
 
+#define JIT_BACK_SPACE 37
+/* The same in jit.back, where address spaces are apart. */
+static inline uint32_t jit_back_index(uint64_t rip, unsigned space)
+{
+	return (uint32_t)((rip ^ rip >> BT_JIT_BACK_BITS) + space * JIT_BACK_SPACE) &
+	       ((1u << BT_JIT_BACK_BITS) - 1);
+}
+
 /* In two halves, each of which leaves ZF set when it holds: the target RIP, T_ADDR, is in jit.map, T_1 bytes
  * from its start; for this context. Both spoil T_2. */
 void jit_emit_lookup(struct emit *e);

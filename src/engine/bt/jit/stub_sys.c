@@ -78,9 +78,8 @@ static void flags_set(struct emit *e, unsigned from)
 	store16(e, GS_VCPU(jit.flags), T_2);
 }
 
-/* At T_ADDR with another privilege. */
-static void go(struct bt_jit *jit, struct emit *e, unsigned cpl, unsigned mode, unsigned size,
-	       int32_t way)
+/* Take on what the way says, and another privilege. */
+static void change(struct emit *e, unsigned cpl, unsigned mode, unsigned size, int32_t way)
 {
 	store_imm(e, GS_CPU(cpl), 1, cpl);
 	store_imm(e, GS_CPU(tlb_mode), 1, mode);
@@ -92,10 +91,21 @@ static void go(struct bt_jit *jit, struct emit *e, unsigned cpl, unsigned mode, 
 	emit_load_gs32(e, T_1, way + (int32_t)offsetof(struct bt_way, epoch));
 	EMIT(e, .opcode = 0x89, .kind = EMIT_GS, .reg = T_1, .rm = H_NONE, .disp = GS_VCPU(epoch));
 	emit_load_gs(e, H_RSP, GS_VCPU(jit.stack)); /* what is there was of the other context */
-	emit_call_to(e, jit->lookup);
-	emit_jcc_to(e, CC_NE, jit->leave_rip);
-	jit_emit_set_page(e);
-	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 4, .rm = T_1);
+}
+
+/* T_1 = where T_ADDR has its place in jit.back: as jit_back_index(). Spoils T_2. */
+static void back_place(struct emit *e)
+{
+	emit_mov_rr(e, T_1, T_ADDR);
+	tr_shr(e, true, T_1, BT_JIT_BACK_BITS);
+	alu(e, 0x31, T_1, T_ADDR);
+	EMIT(e, .map = 1, .opcode = 0xb6, .kind = EMIT_GS, .reg = T_2, .rm = H_NONE,
+	     .disp = GS_CPU(space_now));
+	EMIT(e, .opcode = 0x6b, .kind = EMIT_REG, .reg = T_2, .rm = T_2, .imm = JIT_BACK_SPACE,
+	     .imm_len = 1);
+	alu(e, 0x01, T_1, T_2);
+	tr_alu_imm(e, ALU_AND, false, T_1, (1 << BT_JIT_BACK_BITS) - 1);
+	shift_left(e, T_1, JIT_TARGET_SHIFT);
 }
 
 /* T_ADDR: RIP behind the instruction. Flags are in jit.flags. */
@@ -115,7 +125,11 @@ static void stub_syscall(struct bt_jit *jit, struct emit *e)
 	emit_lea(e, T_1, T_1, 8);
 	flat(e, X86_SS, T_1, DATA_ATTR);
 	emit_load_gs(e, T_ADDR, GS_CPU(s.lstar));
-	go(jit, e, 0, X86_TLB_KERNEL, X86_TLB_KERNEL_SIZE, GS_VCPU(to_kernel));
+	change(e, 0, X86_TLB_KERNEL, X86_TLB_KERNEL_SIZE, GS_VCPU(to_kernel));
+	emit_call_to(e, jit->lookup);
+	emit_jcc_to(e, CC_NE, jit->leave_rip);
+	jit_emit_set_page(e);
+	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 4, .rm = T_1);
 }
 
 /* T_1: the new flags. RCX is canonical. */
@@ -140,7 +154,18 @@ static void stub_sysret(struct bt_jit *jit, struct emit *e, bool amd)
 		flat(e, X86_SS, T_1, DATA_ATTR | X86_SEG_DPL);
 	}
 	emit_mov_rr(e, T_ADDR, H_RCX);
-	go(jit, e, 3, X86_TLB_USER, X86_TLB_USER_SIZE, GS_VCPU(to_user));
+	change(e, 3, X86_TLB_USER, X86_TLB_USER_SIZE, GS_VCPU(to_user));
+	back_place(e);
+	EMIT(e, .opcode = 0x3b, .w = true, .kind = EMIT_GS, .reg = T_ADDR, .rm = T_1,
+	     .disp = GS_VCPU(jit.back[0].rip));
+	emit_jcc_to(e, CC_NE, jit->leave_rip);
+	emit_load_gs32(e, T_2, GS_VCPU(epoch));
+	EMIT(e, .opcode = 0x3b, .kind = EMIT_GS, .reg = T_2, .rm = T_1,
+	     .disp = GS_VCPU(jit.back[0].epoch));
+	emit_jcc_to(e, CC_NE, jit->leave_rip);
+	jit_emit_set_page(e);
+	EMIT(e, .opcode = 0xff, .kind = EMIT_GS, .reg = 4, .rm = T_1,
+	     .disp = GS_VCPU(jit.back[0].code));
 }
 
 void jit_stubs_system(struct bt_vcpu *vcpu, struct emit *e)
