@@ -284,8 +284,10 @@ static int step_program(struct oracle_guest *g, uint32_t *undef, bool *ret_wild)
 		cpu->fault = (struct x86_fault){ .vector = X86_BP };
 		return X86_STOP;
 	}
-	/* Nor is what lies behind FS: the C library's own. */
-	if (insn.seg == X86_FS)
+	/* Nor is what lies behind FS: the C library's own; nor 16-bit branches of 64-bit code, which Intel's
+	 * processors do not know and AMD's do (APM vol. 3, "Operand-Size Override Prefix"). */
+	if (insn.seg == X86_FS || (cpu->code_bytes == 8 && insn.flags & X86_INSN_OPSIZE &&
+				   x86_rows[insn.row].attrs & X86_ROW_ATTR_ENDS))
 		*ret_wild = true;
 	if (*undef && strcmp(x86_rows[insn.row].name, "CMP") != 0) {
 		*ret_wild = true;

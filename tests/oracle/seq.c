@@ -22,7 +22,7 @@
 
 #include "x86/x86.h"
 
-#define BATCH	       128u
+#define BATCH	       512u
 #define SHOWN	       8u
 #define FLAGS_COMPARED (X86_FL_STATUS | X86_FL_DF | X86_FL_AC | X86_FL_ID | X86_FL_NT)
 #define FAULTS_KEPT    35u /* percent of the programs that may end in a fault */
@@ -422,6 +422,7 @@ int main(int argc, char **argv)
 	static struct run run;
 	uint64_t cases = UINT64_MAX, from = 0;
 	double seconds = 10, start;
+	bool only = false;
 	int opt;
 
 	run.options.seed = 1;
@@ -439,7 +440,7 @@ int main(int argc, char **argv)
 			break;
 		case 'o':
 			from = strtoull(optarg, NULL, 0);
-			cases = 1;
+			only = true;
 			break;
 		case 'f':
 			from = strtoull(optarg, NULL, 0);
@@ -457,8 +458,10 @@ int main(int argc, char **argv)
 	if (!set_up(&run))
 		return 2;
 	start = now();
-	for (uint64_t done = 0; done < cases && now() - start < seconds; done += BATCH)
-		run_batch(&run, from + done, cases - done < BATCH ? (unsigned)(cases - done) : BATCH);
+	/* Programs without an end do not count, unless one alone was asked for. */
+	for (uint64_t done = 0; run.n_run < cases && now() - start < seconds && !(only && done);
+	     done += BATCH)
+		run_batch(&run, from + done, only ? 1 : BATCH);
 	printf("oracle-seq: seed %lu: %lu programs, %lu faulted, %lu changed their code, "
 	       "%lu without an end, %lu differ, %lu lost\n", run.options.seed, run.n_run, run.n_faults,
 	       run.n_patched, run.n_dropped, run.n_bad, run.n_lost);

@@ -31,7 +31,7 @@
 #define RAM_DATA   0x20000u
 #define RAM_CONST  0x30000u
 #define RAM_CODE   0x100000u
-#define N_PAGES	   128u
+#define N_PAGES	   1024u
 #define RAM_SIZE   (RAM_CODE + N_PAGES * CODE_SIZE)
 
 /* The kernel's pages, as linear addresses and offsets in them. The upper half is a kernel's on the
@@ -52,7 +52,7 @@
 
 #define SECONDS_LIMIT 5
 #define OFF_BITS      13 /* of enum bt_off */
-#define KICK_US	      20
+#define KICK_US	      100
 
 _Static_assert(SEQ_OFF_DIRECT_WAIT == BT_OFF_DIRECT_WAIT, "the same");
 
@@ -257,16 +257,18 @@ static bool new_machine(struct seq_engine *e)
 
 /* A program that does not end shows; and the kicked engine is kicked wherever it may be. */
 static struct engine_vcpu *volatile alarmed;
+static volatile bool alarmed_often;
+static volatile unsigned alarms;
 
 static void on_alarm(int sig)
 {
-	if (alarmed)
+	if (alarmed && (alarmed_often || alarms++ % (1000000 / KICK_US) == 0))
 		engine_bt.vcpu_kick(alarmed);
 }
 
-static void set_alarm(long interval_us)
+static void start_alarms(void)
 {
-	const struct timeval t = { interval_us / 1000000, interval_us % 1000000 };
+	const struct timeval t = { 0, KICK_US };
 	const struct itimerval timer = { .it_interval = t, .it_value = t };
 
 	setitimer(ITIMER_REAL, &timer, NULL);
@@ -289,7 +291,7 @@ struct seq_engine *seq_engine_new(const struct seq_engine_kind *kind)
 	e->host.ops = &host_ops;
 	e->kind = *kind;
 	signal(SIGALRM, on_alarm);
-	set_alarm(1000000);
+	start_alarms();
 	if (!new_machine(e)) {
 		seq_engine_free(e);
 		return NULL;
@@ -382,13 +384,10 @@ void seq_engine_run(struct seq_engine *e, const struct seq_program *p, struct se
 	e->vector = -1;
 	alarmed = e->vcpu;
 	start = seconds();
-	if (e->kind.kicked)
-		set_alarm(KICK_US);
+	alarmed_often = e->kind.kicked;
 	while (e->vector < 0 && seconds() - start < SECONDS_LIMIT)
 		if (engine_bt.vcpu_run(e->vcpu) != ENGINE_EXIT_KICK)
 			break;
-	if (e->kind.kicked)
-		set_alarm(1000000);
 	alarmed = NULL;
 	r->valid = true;
 	r->ended = e->vector >= 0;

@@ -588,7 +588,8 @@ void seq_generate(struct seq_program *p, uint64_t number, const struct oracle_op
 		p->in.mxcsr = 0x1f80;
 	p->window_at = c.window_at;
 	memcpy(p->window, c.window, WINDOW);
-	for (unsigned n = 2 + rng_below(&g.rng, 18); n-- > 0;)
+	for (unsigned n = rng_chance(&g.rng, 50) ? 1 + rng_below(&g.rng, 4) : 2 + rng_below(&g.rng, 18);
+	     n-- > 0;)
 		add_group(&g);
 	if (p->n_items > SEQ_ITEMS - 40)
 		p->n_items = SEQ_ITEMS - 40;
