@@ -163,6 +163,21 @@ static struct vtimer *take_due(struct vclock *clock, uint64_t limit_ns, uint64_t
 	return best;
 }
 
+uint64_t vclock_next_ns(struct vclock *clock)
+{
+	uint64_t next = UINT64_MAX;
+
+	pthread_mutex_lock(&clock->lock);
+	for (struct vtimer *t = clock->timers; t; t = t->next) {
+		pthread_mutex_lock(&t->lock);
+		if (t->armed && t->deadline_ns < next)
+			next = t->deadline_ns;
+		pthread_mutex_unlock(&t->lock);
+	}
+	pthread_mutex_unlock(&clock->lock);
+	return next;
+}
+
 void vclock_advance(struct vclock *clock, uint64_t ns)
 {
 	uint64_t end = atomic_load(&clock->frozen_ns) + ns;

@@ -31,10 +31,13 @@ void vclock_free(struct vclock *clock);
 uint64_t vclock_now_ns(struct vclock *clock);
 void vclock_pause(struct vclock *clock);
 void vclock_resume(struct vclock *clock);
-/* Of a paused machine that takes over another one's time. */
+/* Of a paused machine that takes over another one's time; or of a manual clock, and no timer fires. */
 void vclock_set(struct vclock *clock, uint64_t now_ns);
 /* Manual clock only: let @ns pass, timers firing in order of their deadlines. */
 void vclock_advance(struct vclock *clock, uint64_t ns);
+
+/* The earliest deadline of an armed timer; all ones: none is. */
+uint64_t vclock_next_ns(struct vclock *clock);
 
 /* NULL only without memory. */
 struct vtimer *vtimer_new(struct vclock *clock, vtimer_fn fn, void *arg);

@@ -62,6 +62,7 @@ struct vm_config {
 		uint64_t cache_bytes; /* of all vCPUs; 0: its own choice */
 		bool perf_map;
 		bool count_insns;
+		bool deterministic; /* time goes by instructions; they are counted */
 	} bt;
 	uint64_t memory; /* bytes */
 	struct x86_cpu_spec cpu; /* which processor the guest sees */

@@ -61,6 +61,12 @@ bool config_apply_bt_count(struct vm_config *config, const char *value, GError *
 	return true;
 }
 
+bool config_apply_deterministic(struct vm_config *config, const char *value, GError **err)
+{
+	config->bt.deterministic = config->bt.count_insns = true;
+	return true;
+}
+
 bool config_apply_perf_map(struct vm_config *config, const char *value, GError **err)
 {
 	config->bt.perf_map = true;
@@ -69,6 +75,10 @@ bool config_apply_perf_map(struct vm_config *config, const char *value, GError *
 
 bool config_validate_engine(const struct vm_config *c, GError **err)
 {
+	if (strcmp(c->engine, "bt") && c->bt.deterministic)
+		return config_fail(err, "--deterministic: only engine bt can, which has to be named");
+	if (c->bt.deterministic && c->cpus > 1)
+		return config_fail(err, "--deterministic: with one CPU, not %u", c->cpus);
 	if (strcmp(c->engine, "bt") && c->bt.count_insns)
 		return config_fail(err, "--bt-count: only engine bt counts, which has to be named");
 	if (strcmp(c->engine, "bt") && (c->bt.interpret || c->bt.off))

@@ -73,6 +73,9 @@ struct engine_host_ops {
 	 * due it fires here and now. For a halted vCPU, whose thread may as well wait for it itself: it
 	 * fires without this too, a little later. May be NULL. */
 	uint64_t (*apic_timer)(struct engine_host *host, unsigned vcpu);
+	/* With engine_config.deterministic: it is @ns by the machine's clock; timers fire when told to.
+	 * Returns when the next one is due, all ones when none is set. In the vCPU's thread. */
+	uint64_t (*time_to)(struct engine_host *host, uint64_t ns, bool fire);
 };
 
 struct engine_host {
@@ -100,6 +103,8 @@ struct engine_config {
 	uint64_t cache_total_bytes;
 	bool perf_map; /* write /tmp/perf-PID.map */
 	bool count_insns; /* vcpu_insns() counts */
+	/* The guest's time is the number of instructions, a nanosecond each: host->ops->time_to(). One vCPU. */
+	bool deterministic;
 };
 
 /* One row of `sika engines`. */

@@ -148,7 +148,7 @@ static bool build_engine(struct vm *vm, GError **err)
 		.host = &vm->host, .vcpus = c->cpus, .want_irqchip = !c->own_irqchip,
 		.cpu = &c->cpu, .interpret = c->bt.interpret, .off_names = c->bt.off,
 		.cache_total_bytes = c->bt.cache_bytes, .perf_map = c->bt.perf_map,
-		.count_insns = c->bt.count_insns,
+		.count_insns = c->bt.count_insns, .deterministic = c->bt.deterministic,
 	};
 
 	b->mem = mem_new(&mem, err);
@@ -183,7 +183,8 @@ static bool build_irq(struct vm *vm, GError **err)
 		.vcpus = b->vcpu_count, .bus = b->bus, .ops = &chip_ops, .arg = vm
 	};
 
-	b->clock = vclock_new(vm->loop);
+	/* With --deterministic it is told the time by the vCPU. */
+	b->clock = vm->config->bt.deterministic ? vclock_new_manual() : vclock_new(vm->loop);
 	if (!b->clock)
 		return fail(err, "clock");
 	if (engine_caps(vm) & ENGINE_CAP_IRQCHIP) {
@@ -203,6 +204,14 @@ static uint64_t ram_above_4g(const struct vm *vm)
 	return vm->config->memory > MEM_HOLE_START ? vm->config->memory - MEM_HOLE_START : 0;
 }
 
+/* With --deterministic: the clock chip starts on 2026-01-01, as engine bt's clock does. */
+static int64_t counted_utc_ns(void *arg)
+{
+	const struct vm *vm = arg;
+
+	return 1767225600ll * 1000000000 + (int64_t)vclock_now_ns(vm->board.clock);
+}
+
 static bool build_timers(struct vm *vm, GError **err)
 {
 	struct board *b = &vm->board;
@@ -212,6 +221,8 @@ static bool build_timers(struct vm *vm, GError **err)
 		.clock = b->clock,
 		.ram_low = vm->config->memory - ram_above_4g(vm),
 		.ram_high = ram_above_4g(vm),
+		.utc_ns = vm->config->bt.deterministic ? counted_utc_ns : NULL,
+		.utc_arg = vm,
 	};
 	const struct hpet_config hpet = {
 		.bus = b->bus,

@@ -6,6 +6,7 @@
 
 #include "base/bits.h"
 #include "base/log.h"
+#include "base/vclock.h"
 #include "bus/bus.h"
 #include "bus/irqchip.h"
 #include "vm/vm.h"
@@ -85,6 +86,17 @@ static uint64_t host_apic_timer(struct engine_host *host, unsigned vcpu)
 	return irqchip_vcpu_timer(host_board(host)->irqchip, vcpu);
 }
 
+static uint64_t host_time_to(struct engine_host *host, uint64_t ns, bool fire)
+{
+	struct vclock *clock = host_board(host)->clock;
+
+	if (fire)
+		vclock_advance(clock, ns - vclock_now_ns(clock));
+	else
+		vclock_set(clock, ns);
+	return vclock_next_ns(clock);
+}
+
 const struct engine_host_ops vcpu_host_ops = {
 	.pio_read = host_pio_read,
 	.pio_write = host_pio_write,
@@ -97,6 +109,7 @@ const struct engine_host_ops vcpu_host_ops = {
 	.apic_read_msr = host_apic_read_msr,
 	.apic_write_msr = host_apic_write_msr,
 	.apic_timer = host_apic_timer,
+	.time_to = host_time_to,
 };
 
 static void *vcpu_main(void *arg)

@@ -57,7 +57,11 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 	engine->vcpu_count = config->vcpus;
 	engine->off = config->off | (config->interpret ? BT_OFF_JIT : 0u);
 	engine->cache_bytes = config->cache_bytes;
-	engine->count_insns = config->count_insns;
+	engine->count_insns = config->count_insns || config->deterministic;
+	engine->deterministic = config->deterministic;
+	/* Each entry of a block counts, with flags in memory. */
+	if (config->deterministic)
+		engine->off |= BT_OFF_FLAGS | BT_OFF_ENTRIES | BT_OFF_DIRECT;
 	if (config->cache_total_bytes)
 		engine->cache_bytes = BT_CACHE_BLOCKS(MIN(config->cache_total_bytes, BT_CACHE_MAX));
 	if (config->off_names && !bt_off_parse(config->off_names, &engine->off, err)) {
@@ -65,6 +69,8 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 		return NULL;
 	}
 	x86_cpuid_model_max(&max);
+	if (engine->deterministic)
+		bt_count_restrict(&max);
 	if (!x86_cpuid_model_make(&engine->model, &max, config->cpu, &missing)) {
 		g_set_error(err, BASE_ERROR, ENOTSUP,
 			    "--cpu: engine 'bt' does not offer '%s' here; 'sika run --cpu help' shows "
@@ -72,7 +78,10 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 		free(engine);
 		return NULL;
 	}
-	bt_clock_init(&engine->clock);
+	if (engine->deterministic)
+		bt_clock_init_counted(&engine->clock);
+	else
+		bt_clock_init(&engine->clock);
 	r = bt_pages_init(engine);
 	if (r < 0) {
 		g_set_error(err, BASE_ERROR, -r,
@@ -132,6 +141,7 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 	pthread_mutex_unlock(&engine->cache->lock);
 	if (engine->off & BT_OFF_JIT)
 		vcpu->jit.on = false;
+	bt_count_init(vcpu);
 	if (index == 0)
 		bt_perf_map_stubs(vcpu);
 	bt_direct_init(vcpu);

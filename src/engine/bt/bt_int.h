@@ -135,6 +135,21 @@ struct bt_way {
 	bool open;
 };
 
+/* What the number of retired instructions is, where time goes by it: count.c. */
+enum bt_count_at {
+	BT_COUNT_BETWEEN, /* stats.insns */
+	BT_COUNT_INTERPRETING, BT_COUNT_NATIVE, /* in a block: more, or less */
+};
+
+struct bt_count {
+	bool on;
+	uint8_t at;	     /* enum bt_count_at */
+	const struct bt_block *block; /* which it is at */
+	uint64_t limit;	     /* stats.insns at the deadline; all ones: there is none */
+	uint64_t deadline_ns, timer_ns; /* put off; as the machine's clock has it */
+	uint64_t skipped_ns; /* while halted */
+};
+
 struct bt_vcpu;
 /* Tracing: called before each instruction, which makes the vCPU run one at a time. */
 typedef void (*bt_trace_fn)(struct bt_vcpu *vcpu, void *arg);
@@ -176,6 +191,7 @@ struct bt_vcpu {
 	char error[128];
 
 	struct bt_stats stats;
+	struct bt_count count;
 	struct bt_jit jit;
 	struct bt_direct direct;
 	struct x86_cpu cpu;
@@ -193,6 +209,7 @@ struct bt_ram {
 
 /* Guest TSC and kvmclock. Fixed after the first bt_clock_hz(). */
 struct bt_clock {
+	const struct bt_vcpu *counted; /* time is what it has executed; or NULL */
 	bool host_tsc;	   /* the host's counter is invariant; else nanoseconds count */
 	uint64_t tsc_start; /* counter and monotonic time when the machine was opened */
 	uint64_t ns_start;
@@ -212,6 +229,7 @@ struct bt_engine {
 	struct bt_cache *cache;
 	struct bt_perf_map *perf_map; /* NULL: none is asked for */
 	bool count_insns;
+	bool deterministic; /* count.c */
 	struct x86_cpuid_model model; /* the processor shown, fixed from bt_open() on */
 	_Atomic(struct bt_vcpu *) vcpu[ENGINE_MAX_VCPUS];
 	struct bt_ram ram[2];
@@ -364,6 +382,25 @@ void bt_perf_map_stubs(struct bt_vcpu *vcpu);
 /* What lies in the code cache at @from was translated for RIP just now. */
 void bt_perf_map_block(struct bt_vcpu *vcpu, uint32_t from, uint32_t size);
 
+/* ---- count.c: time by instructions; in the vCPU's thread ---- */
+/* No instruction that gives other results each time. */
+void bt_count_restrict(struct x86_cpuid_model *model);
+void bt_count_init(struct bt_vcpu *vcpu);
+/* What all clocks of the guest show. */
+uint64_t bt_count_ns(const struct bt_vcpu *vcpu);
+/* In front of an access to a device, which then sees this time, and behind it: it may have set a timer. */
+void bt_count_device(struct bt_vcpu *vcpu);
+/* Between instructions: timers fire that are due. True: a deadline is so near that a block may go beyond. */
+bool bt_count_is_near(struct bt_vcpu *vcpu);
+/* The vCPU halts: let it be the time of the next timer. False: there is none. */
+bool bt_count_skip(struct bt_vcpu *vcpu);
+
+/* @n instructions more may go beyond the deadline. */
+static inline bool bt_count_is_due(const struct bt_vcpu *vcpu, unsigned n)
+{
+	return unlikely(vcpu->stats.insns + n >= vcpu->count.limit);
+}
+
 /* ---- off.c ---- */
 /* Add the bits of "NAME+NAME" (enum bt_off) to *ret_off. False: a sentence that lists the names. */
 bool bt_off_parse(const char *text, uint32_t *ret_off, GError **err);
@@ -393,6 +430,7 @@ extern const struct x86_cpu_ops bt_cpu_ops;
 
 /* ---- clock.c, pv.c: time, and what the guest is told of its hypervisor ---- */
 void bt_clock_init(struct bt_clock *clock);
+void bt_clock_init_counted(struct bt_clock *clock); /* by instructions, see counted */
 /* Frequency of the counter; measured on first use. */
 uint64_t bt_clock_hz(struct bt_clock *clock);
 /* The paravirtual clock: nanoseconds since the machine was opened, or from where it was set to go

@@ -32,6 +32,8 @@ static bool bt_clock_host_is_invariant(void)
 
 uint64_t bt_clock_counter(const struct bt_clock *clock)
 {
+	if (clock->counted)
+		return bt_count_ns(clock->counted);
 	return clock->host_tsc ? __rdtsc() : bt_clock_ns(CLOCK_MONOTONIC_RAW);
 }
 
@@ -51,6 +53,15 @@ static void bt_clock_sample(const struct bt_clock *clock, uint64_t *ret_tsc, uin
 			*ret_ns = ns;
 		}
 	}
+}
+
+/* 2026-01-01. */
+#define BT_CLOCK_COUNTED_START_NS (1767225600ull * 1000000000u)
+
+void bt_clock_init_counted(struct bt_clock *clock)
+{
+	clock->wall_start_ns = BT_CLOCK_COUNTED_START_NS;
+	atomic_store(&clock->hz, 1000000000ull);
 }
 
 void bt_clock_init(struct bt_clock *clock)
@@ -88,6 +99,8 @@ uint64_t bt_clock_hz(struct bt_clock *clock)
  * only to the microsecond. */
 static uint64_t bt_clock_elapsed_ns(const struct bt_clock *clock)
 {
+	if (clock->counted)
+		return bt_count_ns(clock->counted);
 	return bt_clock_ns(CLOCK_MONOTONIC_RAW) - clock->ns_start;
 }
 

@@ -58,8 +58,11 @@ static uint64_t bt_op_mmio_read(struct x86_cpu *cpu, uint64_t gpa, unsigned size
 	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
 	struct engine_host *host = bt_engine_of(vcpu)->host;
 	uint8_t old = bt_doing_set(&vcpu->stats, BT_DOING_DEVICE);
-	uint64_t value = host->ops->mmio_read(host, vcpu->base.index, gpa, size);
+	uint64_t value;
 
+	bt_count_device(vcpu);
+	value = host->ops->mmio_read(host, vcpu->base.index, gpa, size);
+	bt_count_device(vcpu);
 	bt_count(&vcpu->stats.mmio);
 	bt_doing_set(&vcpu->stats, old);
 	return value;
@@ -71,7 +74,9 @@ static void bt_op_mmio_write(struct x86_cpu *cpu, uint64_t gpa, unsigned size, u
 	struct engine_host *host = bt_engine_of(vcpu)->host;
 	uint8_t old = bt_doing_set(&vcpu->stats, BT_DOING_DEVICE);
 
+	bt_count_device(vcpu);
 	host->ops->mmio_write(host, vcpu->base.index, gpa, size, value);
+	bt_count_device(vcpu);
 	bt_count(&vcpu->stats.mmio);
 	bt_doing_set(&vcpu->stats, old);
 }
@@ -81,8 +86,11 @@ static uint64_t bt_op_pio_read(struct x86_cpu *cpu, uint16_t port, unsigned size
 	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
 	struct engine_host *host = bt_engine_of(vcpu)->host;
 	uint8_t old = bt_doing_set(&vcpu->stats, BT_DOING_DEVICE);
-	uint64_t value = host->ops->pio_read(host, vcpu->base.index, port, size);
+	uint64_t value;
 
+	bt_count_device(vcpu);
+	value = host->ops->pio_read(host, vcpu->base.index, port, size);
+	bt_count_device(vcpu);
 	bt_count(&vcpu->stats.ports);
 	bt_doing_set(&vcpu->stats, old);
 	return value;
@@ -94,7 +102,9 @@ static void bt_op_pio_write(struct x86_cpu *cpu, uint16_t port, unsigned size, u
 	struct engine_host *host = bt_engine_of(vcpu)->host;
 	uint8_t old = bt_doing_set(&vcpu->stats, BT_DOING_DEVICE);
 
+	bt_count_device(vcpu);
 	host->ops->pio_write(host, vcpu->base.index, port, size, value);
+	bt_count_device(vcpu);
 	bt_count(&vcpu->stats.ports);
 	bt_doing_set(&vcpu->stats, old);
 }
@@ -143,8 +153,10 @@ static bool bt_op_rdmsr(struct x86_cpu *cpu, uint32_t msr, uint64_t *ret_value)
 	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
 	struct engine_host *host = bt_engine_of(vcpu)->host;
 
-	if (bt_msr_is_apic(msr))
+	if (bt_msr_is_apic(msr)) {
+		bt_count_device(vcpu);
 		return host->ops->apic_read_msr(host, vcpu->base.index, msr, ret_value);
+	}
 	if (msr == BT_MSR_TSC_ADJUST) {
 		*ret_value = vcpu->cpu.s.tsc_adjust;
 		return true;
@@ -157,8 +169,14 @@ static bool bt_op_wrmsr(struct x86_cpu *cpu, uint32_t msr, uint64_t value)
 	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
 	struct engine_host *host = bt_engine_of(vcpu)->host;
 
-	if (bt_msr_is_apic(msr))
-		return host->ops->apic_write_msr(host, vcpu->base.index, msr, value);
+	if (bt_msr_is_apic(msr)) {
+		bool ok;
+
+		bt_count_device(vcpu);
+		ok = host->ops->apic_write_msr(host, vcpu->base.index, msr, value);
+		bt_count_device(vcpu);
+		return ok;
+	}
 	if (msr == BT_MSR_TSC_ADJUST) {
 		bt_set_tsc_adjust(vcpu, value);
 		return true;

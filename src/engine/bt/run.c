@@ -215,9 +215,13 @@ static bool bt_interpret(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 	uint64_t rip = cpu->s.rip;
 	int result;
 
+	if (bt_count_is_due(vcpu, block->count + 1u))
+		return false;
 	bt_count(&vcpu->stats.interpreted);
 	bt_doing_set(&vcpu->stats, BT_DOING_INTERPRET);
 	vcpu->current = block;
+	vcpu->count.block = block;
+	vcpu->count.at = BT_COUNT_INTERPRETING;
 	cpu->s.interrupt_shadow = 0;
 	do {
 		rip += insn->len;
@@ -226,6 +230,7 @@ static bool bt_interpret(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 		result = __atomic_load_n(&insn->exec, __ATOMIC_RELAXED)(cpu, insn);
 		insn++;
 	} while (result == X86_NEXT);
+	vcpu->count.at = BT_COUNT_BETWEEN;
 	/* The end mark is no instruction. */
 	bt_count_add(&vcpu->stats.insns, MIN((unsigned)(insn - block->insn) -
 						     !bt_is_retired(cpu, result), block->count));
@@ -350,7 +355,7 @@ static void bt_execute(struct bt_vcpu *vcpu)
 		if (likely(block))
 			block = bt_heat(vcpu, block);
 		if (unlikely(!block)) {
-			if (bt_must_look(vcpu) || bt_is_requested(vcpu))
+			if (bt_must_look(vcpu) || bt_is_requested(vcpu) || bt_count_is_due(vcpu, 1))
 				return;
 			block = bt_follow(vcpu);
 		} else if (block->code && !cpu->s.interrupt_shadow && bt_block_is_trusted(block)) {
@@ -481,6 +486,7 @@ enum engine_exit bt_vcpu_run(struct engine_vcpu *base)
 	struct x86_cpu *cpu = &vcpu->cpu;
 	struct x86_state *s = &cpu->s;
 	enum engine_exit leave = ENGINE_EXIT_KICK;
+	bool near;
 
 	bt_jit_thread(vcpu);
 	(void)prctl(PR_SET_TIMERSLACK, 1); /* for bt_wait(); 50 us else */
@@ -498,6 +504,9 @@ enum engine_exit bt_vcpu_run(struct engine_vcpu *base)
 			bt_sleep(vcpu);
 			continue;
 		}
+		near = vcpu->count.on && bt_count_is_near(vcpu);
+		if (vcpu->count.on && bt_is_requested(vcpu))
+			continue;
 		if (s->exception_pending || s->interrupt_pending) {
 			bt_deliver_restored(vcpu);
 			continue;
@@ -511,12 +520,12 @@ enum engine_exit bt_vcpu_run(struct engine_vcpu *base)
 				s->activity = X86_RUNNING;
 				continue;
 			}
-			if (!bt_irq_is_open(vcpu) && !bt_nmi_is_open(vcpu))
+			if (!bt_irq_is_open(vcpu) && !bt_nmi_is_open(vcpu) && !bt_count_skip(vcpu))
 				bt_sleep(vcpu);
 			continue;
 		}
 		vcpu->stepping = cpu->debug_armed || s->rflags & X86_FL_RF || vcpu->trace;
-		if (vcpu->stepping ||
+		if (vcpu->stepping || near ||
 		    (s->interrupt_shadow && (bt_irq_is_open(vcpu) || bt_nmi_is_open(vcpu)))) {
 			bt_step(vcpu);
 			continue;

@@ -168,6 +168,8 @@ static const struct {
 	{ "--kernel k --bt-cache 1M --engine kvm", "kvm" },
 	{ "--kernel k --perf-map --engine kvm", "kvm" },
 	{ "--kernel k --bt-count", "--bt-count" },
+	{ "--kernel k --deterministic", "--deterministic" },
+	{ "--kernel k --engine bt --cpus 2 --deterministic", "--deterministic" },
 	{ "--kernel k --engine kvm,speed=2", "'speed=2'" },
 	{ "--kernel k --serial unix:", "'unix:'" },
 	{ "--kernel k --name a/b", "'a/b'" },

@@ -69,8 +69,11 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 		bt_jit_x87_save(vcpu);
 	if (unlikely(vcpu->direct.faulted))
 		fault = bt_direct_fault(vcpu, insn);
+	vcpu->count.block = block;
+	vcpu->count.at = BT_COUNT_NATIVE;
 	/* It may be poisoned by another vCPU. */
 	r = __atomic_load_n(&insn->exec, __ATOMIC_RELAXED)(cpu, insn);
+	vcpu->count.at = BT_COUNT_BETWEEN;
 	if (unlikely(fault != BT_DIRECT_NOWHERE) && (r == X86_NEXT || r == X86_JUMP))
 		bt_direct_done(vcpu, fault);
 	bt_doing_set(&vcpu->stats, BT_DOING_NATIVE);

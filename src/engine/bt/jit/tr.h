@@ -110,7 +110,7 @@ struct tr {
 	unsigned group_count, group_first; /* those from group_first on hold */
 	uint8_t class_now; /* T_2 is the base of this class */
 	bool other;	   /* the other form is being emitted */
-	uint8_t *request, *lost, *vector, *vector_back;
+	uint8_t *request, *lost, *due, *vector, *vector_back;
 	uint8_t *x87, *x87_back;
 };
 

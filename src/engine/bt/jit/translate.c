@@ -139,6 +139,13 @@ static void emit_entry(struct tr *t)
 		block->code_back = tr_offset(t, e->p);
 		t->lost = emit_request_test(e);
 	}
+	if (bt_engine_of(t->vcpu)->deterministic) { /* all come by the full entry, with flags in memory */
+		emit_load_gs(e, T_1, GS_VCPU(stats.insns));
+		emit_lea(e, T_1, T_1, block->count + 1);
+		EMIT(e, .opcode = 0x3b, .w = true, .kind = EMIT_GS, .reg = T_1, .rm = H_NONE,
+		     .disp = GS_VCPU(count.limit));
+		t->due = emit_jcc(e, CC_AE);
+	}
 	block->code_next = block->code_next_host = tr_offset(t, e->p);
 	tr_x87_entry(t); /* it may put away vector registers */
 	if (vec) {
@@ -170,6 +177,8 @@ static void emit_entry_rest(struct tr *t)
 	struct emit *e = &t->e;
 
 	tr_leave_at(t, t->request, BT_JIT_REQUEST);
+	if (t->due)
+		tr_leave_at(t, t->due, BT_JIT_REQUEST);
 	if (t->lost)
 		tr_leave_at(t, t->lost, BT_JIT_ENTERED);
 	block->code_stale = tr_offset(t, e->p);
@@ -298,7 +307,7 @@ static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_region *region,
 	memset(t->exit, 0, sizeof(t->exit));
 	t->failed = false;
 	t->slow_count = 0;
-	t->vector = t->x87 = t->lost = NULL;
+	t->vector = t->x87 = t->lost = t->due = NULL;
 	t->vcpu = vcpu;
 	t->region = region;
 	t->block = block;
