@@ -27,7 +27,7 @@ _sika() {
 			case $verb in
 			run)
 				words="--kernel --initrd --append --disk --memory --cpu --cpus --pin --mem-backing
-					--net --engine --bt-cache --bt-count --perf-map --serial --debug-exit --name --no-reboot --help"
+					--net --engine --bt-cache --bt-count --deterministic --perf-map --serial --debug-exit --name --no-reboot --help"
 				;;
 			image)
 				if ((COMP_CWORD == 2)); then
