@@ -27,6 +27,5 @@ bool config_apply_cpu(struct vm_config *config, const char *value, GError **err)
 bool config_apply_engine(struct vm_config *config, const char *value, GError **err);
 bool config_apply_bt_cache(struct vm_config *config, const char *value, GError **err);
 bool config_apply_bt_count(struct vm_config *config, const char *value, GError **err);
-bool config_apply_deterministic(struct vm_config *config, const char *value, GError **err);
 bool config_apply_perf_map(struct vm_config *config, const char *value, GError **err);
 bool config_validate_engine(const struct vm_config *config, GError **err);

@@ -18,14 +18,18 @@ static bool apply_item(struct vm_config *c, const char *item, GError **err)
 		c->bt.interpret = true;
 		return true;
 	}
+	if (!strcmp(item, "deterministic")) {
+		c->bt.deterministic = true;
+		return true;
+	}
 	if ((v = key_value(item, "off")) && *v) {
 		g_free(c->bt.off);
 		c->bt.off = g_strdup(v);
 		return true;
 	}
 	return config_fail(err,
-			   "--engine %s: '%s' is none of irqchip=on, irqchip=off, interpret, "
-			   "off=NAME+NAME",
+			   "--engine %s: '%s' is none of irqchip=on, irqchip=off, "
+			   "deterministic, interpret, off=NAME+NAME",
 			   c->engine, item);
 }
 
@@ -61,12 +65,6 @@ bool config_apply_bt_count(struct vm_config *config, const char *value, GError *
 	return true;
 }
 
-bool config_apply_deterministic(struct vm_config *config, const char *value, GError **err)
-{
-	config->bt.deterministic = config->bt.count_insns = true;
-	return true;
-}
-
 bool config_apply_perf_map(struct vm_config *config, const char *value, GError **err)
 {
 	config->bt.perf_map = true;
@@ -75,15 +73,14 @@ bool config_apply_perf_map(struct vm_config *config, const char *value, GError *
 
 bool config_validate_engine(const struct vm_config *c, GError **err)
 {
-	if (strcmp(c->engine, "bt") && c->bt.deterministic)
-		return config_fail(err, "--deterministic: only engine bt can, which has to be named");
-	if (c->bt.deterministic && c->cpus > 1)
-		return config_fail(err, "--deterministic: with one CPU, not %u", c->cpus);
 	if (strcmp(c->engine, "bt") && c->bt.count_insns)
 		return config_fail(err, "--bt-count: only engine bt counts, which has to be named");
-	if (strcmp(c->engine, "bt") && (c->bt.interpret || c->bt.off))
+	if (strcmp(c->engine, "bt") && (c->bt.interpret || c->bt.off || c->bt.deterministic))
 		return config_fail(err, "--engine %s: '%s' is of engine bt, which has to be named",
-				   c->engine, c->bt.interpret ? "interpret" : "off");
+				   c->engine, c->bt.interpret ? "interpret" :
+					      c->bt.off ? "off" : "deterministic");
+	if (c->bt.deterministic && c->cpus > 1)
+		return config_fail(err, "--engine bt: 'deterministic' is with one CPU, not %u", c->cpus);
 	if (!strcmp(c->engine, "kvm") && c->bt.cache_bytes)
 		return config_fail(err, "--bt-cache: engine kvm has no such cache");
 	if (!strcmp(c->engine, "kvm") && c->bt.perf_map)

@@ -375,7 +375,6 @@ static const struct option options[] = {
 	  config_apply_engine },
 	{ { "bt-cache", "SIZE", "for code that bt translates" }, config_apply_bt_cache },
 	{ { "bt-count", NULL, "count instructions, tell at the end" }, config_apply_bt_count },
-	{ { "deterministic", NULL, "time goes by instructions, bt" }, config_apply_deterministic },
 	{ { "perf-map", NULL, "tell perf whose code bt translated" }, config_apply_perf_map },
 	{ { "serial", "stdio|FILE|unix:PATH|none", "first serial port (default stdio)" },
 	  apply_serial },

@@ -103,7 +103,8 @@ struct engine_config {
 	uint64_t cache_total_bytes;
 	bool perf_map; /* write /tmp/perf-PID.map */
 	bool count_insns; /* vcpu_insns() counts */
-	/* The guest's time is the number of instructions, a nanosecond each: host->ops->time_to(). One vCPU. */
+	/* The guest's time is the number of instructions, a nanosecond each: host->ops->time_to().
+	 * With one vCPU. */
 	bool deterministic;
 };
 

@@ -183,7 +183,7 @@ static bool build_irq(struct vm *vm, GError **err)
 		.vcpus = b->vcpu_count, .bus = b->bus, .ops = &chip_ops, .arg = vm
 	};
 
-	/* With --deterministic it is told the time by the vCPU. */
+	/* With --engine bt,deterministic it is told the time by the vCPU. */
 	b->clock = vm->config->bt.deterministic ? vclock_new_manual() : vclock_new(vm->loop);
 	if (!b->clock)
 		return fail(err, "clock");
@@ -204,7 +204,7 @@ static uint64_t ram_above_4g(const struct vm *vm)
 	return vm->config->memory > MEM_HOLE_START ? vm->config->memory - MEM_HOLE_START : 0;
 }
 
-/* With --deterministic: the clock chip starts on 2026-01-01, as engine bt's clock does. */
+/* With --engine bt,deterministic: the clock chip starts on 2026-01-01, as engine bt's clock does. */
 static int64_t counted_utc_ns(void *arg)
 {
 	const struct vm *vm = arg;

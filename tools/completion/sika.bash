@@ -12,7 +12,7 @@ _sika() {
 	else
 		case $prev in
 		--kernel | --initrd | --disk | --ssh-key) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
-		--engine) words="auto kvm kvm,irqchip=off bt bt,interpret bt,off=" ;;
+		--engine) words="auto kvm kvm,irqchip=off bt bt,deterministic bt,interpret bt,off=" ;;
 		--bt-cache) words="16M 64M 256M" ;;
 		--mem-backing) words="hugepages prealloc merge lock node=" ;;
 		--net) words="user tap= none" ;;
@@ -27,7 +27,7 @@ _sika() {
 			case $verb in
 			run)
 				words="--kernel --initrd --append --disk --memory --cpu --cpus --pin --mem-backing
-					--net --engine --bt-cache --bt-count --deterministic --perf-map --serial --debug-exit --name --no-reboot --help"
+					--net --engine --bt-cache --bt-count --perf-map --serial --debug-exit --name --no-reboot --help"
 				;;
 			image)
 				if ((COMP_CWORD == 2)); then

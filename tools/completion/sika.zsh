@@ -14,10 +14,9 @@ _sika_run() {
 		'--pin=[keep vCPUs on host CPUs]:VCPU=HOSTCPU:' \
 		'--mem-backing=[where memory comes from]:kind:_values -s , kind hugepages prealloc merge lock node' \
 		'*--net=[network]:kind:(user tap= none)' \
-		'--engine=[what runs the CPUs]:engine:(auto kvm kvm,irqchip=off bt bt,interpret bt,off=)' \
+		'--engine=[what runs the CPUs]:engine:(auto kvm kvm,irqchip=off bt bt,deterministic bt,interpret bt,off=)' \
 		'--bt-cache=[for code that bt translates]:size:(16M 64M 256M)' \
 		'--bt-count[count instructions, tell at the end]' \
-		'--deterministic[time goes by instructions, bt]' \
 		'--perf-map[tell perf whose code bt translated]' \
 		'--serial=[first serial port]:where:_files' \
 		'--debug-exit[the guest may end the machine by port 0xf4]' \

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * count.c - time that is the number of instructions retired (--deterministic).
+ * count.c - time that is the number of instructions retired (--engine bt,deterministic).
  *
- * One instruction takes one nanosecond, by every clock that the guest has: the TSC, at 1 GHz, is the count;
- * the machine's clock, which all timers follow, is moved by the vCPU's thread. While the guest halts, time goes on
- * to the next timer's deadline at once.
+ * One instruction takes one nanosecond, by every clock that the guest has: the TSC, at 1 GHz, is the
+ * count; the machine's clock, which all timers follow, is moved by the vCPU's thread. While the guest
+ * halts, time goes on to the next timer's deadline at once.
  *
- * A deadline is a number of instructions, and its timer's interrupt is delivered behind exactly so many, however
- * they are executed: no block is entered that goes beyond it (native code compares at the entries of its blocks,
- * all of which are full ones), and what is left is executed one by one. An access to a device may
- * bring the next deadline nearer, from the middle of a block; such a one is put off until the block is surely over.
+ * A deadline is a number of instructions, and its timer's interrupt is delivered behind exactly so
+ * many, however they are executed: no block is entered that goes beyond it (native code compares at the
+ * entries of its blocks, all of which are full ones), and what is left is executed one by one. An access
+ * to a device may bring the next deadline nearer, from the middle of a block; such a one is put off until
+ * the block is surely over.
  */
 #include <string.h>
 

@@ -2,10 +2,11 @@
 /*
  * tr_replay.c - flags that only a fault would show: not saved, but made again in its slow path.
  *
- * Most flags are overwritten before anything reads them. Only what may fault in between has to know them, and
- * where the operands of the instruction that made them, or its result, are still in their registers, its slow
- * path can make them once more: CMP and TEST by doing them again, AND, OR and XOR by a TEST of the result, ADD,
- * SUB and NEG by undoing them in a scratch register first. Others are saved, in front of what spoils them.
+ * Most flags are overwritten before anything reads them. Only what may fault in between has to know
+ * them, and where the operands of the instruction that made them, or its result, are still in their
+ * registers, its slow path can make them once more: CMP and TEST by doing them again, AND, OR and XOR
+ * by a TEST of the result, ADD, SUB and NEG by undoing them in a scratch register first. Others are
+ * saved, in front of what spoils them.
  */
 #include "engine/bt/jit/tr.h"
 
@@ -36,7 +37,8 @@ static struct replay describe(const struct tr *t, unsigned i)
 {
 	const struct x86_insn *insn = &t->block->insn[i];
 	const struct jit_desc *d = &t->desc[i];
-	unsigned op = insn->opcode, group = insn->modrm >> 3 & 7, rm = insn->rm & 15u, reg = insn->reg & 15u;
+	unsigned op = insn->opcode, group = insn->modrm >> 3 & 7;
+	unsigned rm = insn->rm & 15u, reg = insn->reg & 15u;
 
 	if (d->kind != JIT_COPY || insn->map || d->fw != X86_FL_STATUS || names_high_byte(insn, d) ||
 	    insn->flags & (X86_INSN_MEM | X86_INSN_VEX | X86_INSN_LOCK))
