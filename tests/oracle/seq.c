@@ -113,7 +113,7 @@ static void leave_out(struct leave_out *o, const struct seq_program *p, const st
 	*o = (struct leave_out){ .flags = ~(uint64_t)FLAGS_COMPARED };
 	if (row)
 		o->flags |= row->undef;
-	if (a->cr2 >> 47)
+	if (a->cr2 >= 0x7ffffffff000) /* the upper half and the page below it are no program's */
 		o->error = X86_PF_P;
 	if (row && strcmp(row->name, "CMPS") == 0)
 		o->which = true;
