@@ -54,6 +54,13 @@ OP(push, "lea 8(%%rdi), %%rsp; push %%rsi; xor %%eax, %%eax;")
 OP(pop, "mov %%rdi, %%rsp; pop %%rax;")
 OP(leave, "mov %%rdi, %%rbp; leave; mov %%rbp, %%rax;")
 OP(divide, "xor %%edx, %%edx; mov $1000, %%eax; divq (%%rdi);")
+/* Both pointers, each more than once and moved in between. */
+OP(two, "mov (%%rdi), %%rax; mov (%%rsi), %%rcx; add $8, %%rdi; add (%%rdi), %%rax; add 8(%%rsi), %%rax;"
+	"add %%rcx, -8(%%rdi); sub %%rcx, -8(%%rdi);")
+OP(two_pushed, "mov %%rdi, %%rsp; mov (%%rsp), %%rax; push (%%rsi); add (%%rsp), %%rax; pop %%rcx;"
+	       "add %%rcx, %%rax;")
+OP(step_on, "mov (%%rdi), %%rcx; add %%rsi, %%rdi; mov (%%rdi), %%rax;")
+OP(step_known, "mov (%%rdi), %%rcx; add $0x3fffffff, %%rdi; mov 0x7ffff001(%%rdi), %%rax;")
 /* A return address at @addr leads on. */
 OP(call_on, "lea 8(%%rdi), %%rsp; call 1f; 1: mov $1, %%eax;")
 OP(call_code, "call *%%rdi;")
@@ -265,6 +272,75 @@ static void not_addresses(void)
 	check_works(load, VIRT, 0, 8);
 }
 
+/* Slots that Linux gives to programs and those beside them: code that was made for one kind meets all. */
+static void far_apart(void)
+{
+	static const unsigned slots[] = { 0xaa, 0xa9, 0xac, 0xad, 0xfc, 0xfd, 0xff, 1, 0x80 };
+	word *low = page_alloc();
+	word low_virt = VIRT + 0x900000;
+
+	page_map(low_virt, (word)low, RW);
+	low[0] = 100;
+	low[1] = 200;
+	low[4] = 400;
+	for (unsigned i = 0; i < sizeof(slots) / sizeof(slots[0]); i++) {
+		word at = ((word)slots[i] << 39) + 0x7ffff000, *phys = page_alloc();
+
+		page_map(at, (word)phys, RW);
+		phys[0] = i + 5;
+		phys[1] = i + 7;
+		phys[511] = 9;
+		check_works(load, at, 0, i + 5);
+		check_works(load_indexed, at, 0, i + 5);
+		check_works(load_far, at, 0, i + 5);
+		check_works(load_bp, at, 0, i + 5);
+		check_works(pop, at + 8, 0, i + 7);
+		check_works(leave, at, 0, i + 5);
+		check_works(divide, at, 0, 1000 / (i + 5));
+		check_works(keep_flags, at, 3, 1);
+		check_works(two, at, low_virt, 2 * i + 12 + 200);
+		check_works(two, low_virt, at, 300 + i + 7);
+		check_works(two_pushed, at + 4088, low_virt, 209);
+		check_works(two_pushed, low_virt + 32, at, 400 + 2 * (i + 5));
+		check_works(store, at + 16, 0x1234, 0);
+		check_equal(phys[2], 0x1234);
+		check_works(push, at + 24, 0x4321, 0);
+		check_equal(phys[3], 0x4321);
+		check_works(add_locked, at + 16, 0, 0);
+		check_equal(phys[2], 0x1234 + OFTEN);
+		/* From one slot to another, by what is known when the code is made and by what is not. */
+		check_works(step_on, low_virt, at - low_virt, i + 5);
+		check_works(step_on, at, low_virt - at, 100);
+		check_faults(step_known, at, 14, 4);
+		check_page_fault(load, at + 4096, 4);
+		check_page_fault(store, at - 8, 6);
+		check_page_fault(load_far, at + 0x10000000, 4);
+		check_faults(load, at | 1ul << 62, 13, 0);
+	}
+}
+
+/* Neighbours of one kind follow each other. */
+static void slots_join(void)
+{
+	static const unsigned slots[] = { 0xab, 0xac, 0xfe, 0xff };
+
+	for (unsigned i = 0; i < sizeof(slots) / sizeof(slots[0]); i++) {
+		word at = (word)slots[i] << 39, *a = page_alloc(), *b = page_alloc();
+
+		page_map(at - 4096, (word)a, RW);
+		page_map(at, (word)b, RW);
+		a[511] = 0x4444444422222222;
+		b[0] = 0x1111111166666666;
+		check_works(load, at - 4, 0, 0x6666666644444444);
+		check_works(load_far, at, 0, 0x1111111166666666);
+		check_works(load_indexed, at, 0, 0x1111111166666666);
+		check_works(store, at - 4, 0x7777777755555555, 0);
+		check_equal(a[511], 0x5555555522222222);
+		check_equal(b[0], 0x1111111177777777);
+		check_page_fault(load, at + 4096, 4);
+	}
+}
+
 static void alignment(void)
 {
 	word *phys = page_alloc();
@@ -363,6 +439,8 @@ int main(void)
 	frames();
 	crossings();
 	not_addresses();
+	far_apart();
+	slots_join();
 	alignment();
 	watched();
 	large();
