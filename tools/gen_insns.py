@@ -40,7 +40,7 @@ HOW = {'v': 'X86_SIZE_V', 'd64': 'X86_SIZE_D64', 'f64': 'X86_SIZE_F64', 'y': 'X8
 FLAGS = 'CF PF AF ZF SF OF'.split()
 ATTRS = {'i64', 'o64', 'd64', 'f64', 'y', 'lock', 'ends', 'mem', 'reg', 'priv', 'vsib', 'byte',
          'b0', 'b1', 'o2', 'o4', 'o8', 'a2', 'a4', 'a8', 'nohost', 'rep'}
-EVEX_ATTRS = {'vl', 'k', 'z', 'er', 'nf', 'any', 'cpr', 'al'}
+EVEX_ATTRS = {'vl', 'k', 'z', 'er', 'nf', 'any', 'fold', 'cpr', 'al'}
 MEM = {'b': 'BYTES(1)', 'w': 'BYTES(2)', 'd': 'BYTES(4)', 'q': 'BYTES(8)', 'dq': 'BYTES(16)',
        'qq': 'BYTES(32)', 'zz': 'BYTES(64)', 'x': 'PART(1)', 'x2': 'PART(2)', 'x4': 'PART(4)',
        'x8': 'PART(8)'}
@@ -219,7 +219,7 @@ class Row:
                 field[name] = 'MASK' if mask else kinds[o[0]]
             if o[0] in 'MWE' and o[1:] != 'y':
                 mem = f'X86_HOST_{MEM[o[1:]]}'
-            if o[0] in 'MWE' and i == 0:
+            if o[0] in 'MWEUR' and i == 0:
                 flags.add('STORE')
         bits = ' | '.join('X86_HOST_' + f for f in sorted(flags)) or '0'
         return (f'{{ X86_HOST_{field["reg"]}, X86_HOST_{field["rm"]}, X86_HOST_{field["vvvv"]}, {mem}, '

@@ -465,6 +465,17 @@ static void set_flags(struct decoder *d)
 	insn->rm8 = byte_register(insn->rm, d->rex || d->vex || d->evex);
 }
 
+/* There are but eight: SDM vol. 2, table "Exceptions Type K20". ModRM.rm has its extension ignored. */
+static bool are_opmasks(const struct decoder *d)
+{
+	const struct x86_host_info *info = x86_host_info(d->insn);
+
+	if (!info)
+		return true;
+	return !(info->reg == X86_HOST_MASK && d->r) &&
+	       !(info->vvvv == X86_HOST_MASK && d->insn->vvvv > 7);
+}
+
 /* The fifth bits of registers, and what a displacement of one byte counts in: SDM vol. 2, 2.7.5. */
 static void take_evex_fields(struct decoder *d)
 {
@@ -516,6 +527,8 @@ static void take_form(struct decoder *d, const struct x86_form *form, const uint
 	}
 	if (d->evex)
 		take_evex_fields(d);
+	else if (d->vex && !are_opmasks(d))
+		d->error = d->error ? d->error : -X86_UD;
 	take_immediate(d, form->imm);
 }
 

@@ -95,6 +95,7 @@ enum x86_host_kind { X86_HOST_NONE, X86_HOST_VEC, X86_HOST_MASK, X86_HOST_GPR };
 #define X86_HOST_CPR   (1u << 4)
 #define X86_HOST_AL    (1u << 5)
 #define X86_HOST_STORE (1u << 6) /* ModRM.rm is the destination */
+#define X86_HOST_FOLD  (1u << 7)
 
 struct x86_host_info {
 	uint8_t reg, rm, vvvv; /* enum x86_host_kind; rm when it is no memory */

@@ -72,7 +72,7 @@ int x86_op_vec_extract128(struct x86_cpu *cpu, const struct x86_insn *insn)
 	if (vec_is_mem(insn))
 		return x86_store_rm(cpu, insn, &v, 16);
 	dst->lane[0] = v;
-	dst->lane[1] = (v2u64){ 0, 0 };
+	vec_clear_upper_scalar(cpu, insn, insn->rm);
 	return X86_NEXT;
 }
 

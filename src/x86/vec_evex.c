@@ -41,16 +41,68 @@ static struct part accessed(const struct x86_cpu *cpu, const struct x86_insn *in
 			p.len = 0;
 		p.whole = true;
 	} else {
+		if (info->flags & X86_HOST_FOLD) {
+			mask &= low_bits(insn->vl / p.elem);
+			for (unsigned n = p.len / p.elem; n < insn->vl / p.elem; n *= 2)
+				mask |= mask >> n;
+		}
 		p.mask = mask & low_bits(p.len / p.elem);
 		p.whole = p.mask == low_bits(p.len / p.elem);
 	}
 	return p;
 }
 
-static uint64_t element_at(const struct x86_insn *insn, uint64_t off, unsigned add)
+/*
+ * Where alignment checking is on it goes by the address of the operand, whatever the mask selects (which is
+ * for the processor to choose); of cpr by the element. Gathers and scatters are exempt. What follows is read
+ * and written byte by byte then.
+ */
+static int check_alignment(struct x86_cpu *cpu, const struct x86_insn *insn,
+			   const struct x86_host_info *info, uint64_t off)
 {
-	off += add;
-	return insn->adsize == 8 ? off : insn->adsize == 4 ? (uint32_t)off : (uint16_t)off;
+	bool single = info->flags & X86_HOST_CPR && insn->evex & X86_EVEX_AAA;
+	unsigned len = single ? info->elem : x86_host_mem_len(insn, info);
+
+	if (!x86_checks_alignment(cpu))
+		return X86_NEXT;
+	if (cpu->code_bytes != 8 || insn->seg >= X86_FS)
+		off += cpu->s.seg[insn->seg].base;
+	len = len > 16 ? 16 : len;
+	return off & (len - 1) ? x86_raise_error(cpu, X86_AC, 0) : X86_NEXT;
+}
+
+static int read_exempt(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off, uint8_t *buf,
+		       unsigned len)
+{
+	if (!x86_checks_alignment(cpu))
+		return x86_read(cpu, insn->seg, off, buf, len);
+	for (unsigned i = 0; i < len; i++)
+		if (x86_read(cpu, insn->seg, off + i, buf + i, 1))
+			return X86_FAULT;
+	return X86_NEXT;
+}
+
+static int probe_exempt(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off, unsigned len)
+{
+	if (!x86_checks_alignment(cpu))
+		return x86_probe_write(cpu, insn->seg, off, len);
+	for (unsigned i = 0; i < len; i++)
+		if (x86_probe_write(cpu, insn->seg, off + i, 1))
+			return X86_FAULT;
+	return X86_NEXT;
+}
+
+static int write_exempt(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
+			const uint8_t *buf, unsigned len)
+{
+	if (!x86_checks_alignment(cpu))
+		return x86_write(cpu, insn->seg, off, buf, len);
+	if (probe_exempt(cpu, insn, off, len))
+		return X86_FAULT;
+	for (unsigned i = 0; i < len; i++)
+		if (x86_write(cpu, insn->seg, off + i, buf + i, 1))
+			return X86_FAULT;
+	return X86_NEXT;
 }
 
 static int read_elements(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
@@ -58,7 +110,7 @@ static int read_elements(struct x86_cpu *cpu, const struct x86_insn *insn, uint6
 {
 	for (unsigned at = 0, i = 0; at < p->len; at += p->elem, i++)
 		if (p->mask >> i & 1 &&
-		    x86_read(cpu, insn->seg, element_at(insn, off, at), buf + at, p->elem))
+		    read_exempt(cpu, insn, off + at, buf + at, p->elem))
 			return X86_FAULT;
 	return X86_NEXT;
 }
@@ -68,7 +120,7 @@ static int probe_elements(struct x86_cpu *cpu, const struct x86_insn *insn, uint
 {
 	for (unsigned at = 0, i = 0; at < p->len; at += p->elem, i++)
 		if (p->mask >> i & 1 &&
-		    x86_probe_write(cpu, insn->seg, element_at(insn, off, at), p->elem))
+		    probe_exempt(cpu, insn, off + at, p->elem))
 			return X86_FAULT;
 	return X86_NEXT;
 }
@@ -78,7 +130,7 @@ static int write_elements(struct x86_cpu *cpu, const struct x86_insn *insn, uint
 {
 	for (unsigned at = 0, i = 0; at < p->len; at += p->elem, i++)
 		if (p->mask >> i & 1 &&
-		    x86_write(cpu, insn->seg, element_at(insn, off, at), buf + at, p->elem))
+		    write_exempt(cpu, insn, off + at, buf + at, p->elem))
 			return X86_FAULT;
 	return X86_NEXT;
 }
@@ -94,16 +146,16 @@ static int load(struct x86_cpu *cpu, const struct x86_insn *insn, const struct x
 	}
 	if (!p.len)
 		return X86_NEXT;
-	return p.whole ? x86_read(cpu, insn->seg, off, buf, p.len) :
+	return p.whole ? read_exempt(cpu, insn, off, buf, p.len) :
 			 read_elements(cpu, insn, off, &p, buf);
 }
 
-static int store(struct x86_cpu *cpu, const struct x86_insn *insn, const struct x86_host_info *info,
-		 uint64_t off, const struct part *p, const uint8_t *buf)
+static int store(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off, const struct part *p,
+		 const uint8_t *buf)
 {
-	if (p->whole)
-		return p->len ? x86_write(cpu, insn->seg, off, buf, p->len) : X86_NEXT;
-	return write_elements(cpu, insn, off, p, buf);
+	if (!p->whole)
+		return write_elements(cpu, insn, off, p, buf);
+	return p->len ? write_exempt(cpu, insn, off, buf, p->len) : X86_NEXT;
 }
 
 static int probe(struct x86_cpu *cpu, const struct x86_insn *insn, const struct x86_host_info *info,
@@ -112,8 +164,32 @@ static int probe(struct x86_cpu *cpu, const struct x86_insn *insn, const struct 
 	unsigned len = info->flags & X86_HOST_NF ? x86_host_mem_len(insn, info) : p->len;
 
 	if (p->whole || info->flags & X86_HOST_NF)
-		return len ? x86_probe_write(cpu, insn->seg, off, len) : X86_NEXT;
+		return len ? probe_exempt(cpu, insn, off, len) : X86_NEXT;
 	return probe_elements(cpu, insn, off, p);
+}
+
+/* A vector between register and memory as it is: what copies memory meets page boundaries often. */
+static bool is_plain_move(const struct x86_insn *insn)
+{
+	unsigned op = insn->opcode;
+
+	if (insn->map != 1 || insn->evex & X86_EVEX_AAA || !(insn->flags & X86_INSN_MEM))
+		return false;
+	return ((op == 0x10 || op == 0x11) && insn->pp < 2) || op == 0x28 || op == 0x29 || op == 0x6f ||
+	       op == 0x7f;
+}
+
+static int plain_move(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off, bool stores)
+{
+	uint8_t *reg = cpu->s.fpu.vec[insn->reg], buf[64];
+
+	if (stores)
+		return write_exempt(cpu, insn, off, reg, insn->vl);
+	if (read_exempt(cpu, insn, off, buf, insn->vl))
+		return X86_FAULT;
+	memcpy(reg, buf, insn->vl);
+	memset(reg + insn->vl, 0, 64u - insn->vl);
+	return X86_NEXT;
 }
 
 int x86_op_evex(struct x86_cpu *cpu, const struct x86_insn *insn)
@@ -128,6 +204,10 @@ int x86_op_evex(struct x86_cpu *cpu, const struct x86_insn *insn)
 		return X86_FAULT;
 	if (mem && vec_ea_aligned(cpu, insn, info->flags & X86_HOST_AL ? insn->vl : 1, &off))
 		return X86_FAULT;
+	if (mem && check_alignment(cpu, insn, info, off))
+		return X86_FAULT;
+	if (is_plain_move(insn))
+		return plain_move(cpu, insn, off, stores);
 	if (mem && !stores && load(cpu, insn, info, off, op.mem))
 		return X86_FAULT;
 	if (!stores)
@@ -135,7 +215,7 @@ int x86_op_evex(struct x86_cpu *cpu, const struct x86_insn *insn)
 	p = accessed(cpu, insn, info);
 	if (probe(cpu, insn, info, off, &p) || host_execute(cpu, insn, info, &op))
 		return X86_FAULT;
-	return store(cpu, insn, info, off, &p, op.mem);
+	return store(cpu, insn, off, &p, op.mem);
 }
 
 /* ---- gathers and scatters: SDM vol. 2, VGATHERDPS, VSCATTERDPS ---- */
@@ -184,8 +264,8 @@ int x86_op_gather(struct x86_cpu *cpu, const struct x86_insn *insn)
 	if (insn->reg == insn->index)
 		return x86_ud(cpu);
 	for (i = 0; i < v.count; i++) {
-		if (*v.opmask >> i & 1 && x86_read(cpu, insn->seg, vsib_offset(cpu, insn, &v, i),
-						   dst + i * v.elem, v.elem))
+		if (*v.opmask >> i & 1 && read_exempt(cpu, insn, vsib_offset(cpu, insn, &v, i),
+						      dst + i * v.elem, v.elem))
 			return X86_FAULT;
 		*v.opmask &= ~(1ull << i);
 	}
@@ -203,8 +283,8 @@ int x86_op_scatter(struct x86_cpu *cpu, const struct x86_insn *insn)
 	if (vsib_begin(cpu, insn, &v))
 		return X86_FAULT;
 	for (i = 0; i < v.count; i++) {
-		if (*v.opmask >> i & 1 && x86_write(cpu, insn->seg, vsib_offset(cpu, insn, &v, i),
-						    src + i * v.elem, v.elem))
+		if (*v.opmask >> i & 1 && write_exempt(cpu, insn, vsib_offset(cpu, insn, &v, i),
+						       src + i * v.elem, v.elem))
 			return X86_FAULT;
 		*v.opmask &= ~(1ull << i);
 	}

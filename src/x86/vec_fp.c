@@ -353,6 +353,6 @@ int x86_op_fp_cvtps2ph(struct x86_cpu *cpu, const struct x86_insn *insn)
 		return x86_store_rm(cpu, insn, &out, len);
 	dst = vec_reg(cpu, insn->rm);
 	dst->lane[0] = out.lane[0];
-	dst->lane[1] = (v2u64){ 0, 0 };
+	vec_clear_upper_scalar(cpu, insn, insn->rm);
 	return X86_NEXT;
 }

@@ -29,11 +29,12 @@ static bool may_underflow(const struct x86_insn *insn)
 
 	switch (insn->map) {
 	case 1:
-		return op == 0x58 || op == 0x59 || op == 0x5c || op == 0x5e || op == 0x5a;
+		return op == 0x58 || op == 0x59 || op == 0x5c || op == 0x5e ||
+		       (op == 0x5a && insn->flags & X86_INSN_W); /* to single precision */
 	case 2:
-		return op == 0x2c || op == 0x2d || (op >= 0x96 && op <= 0xbf);
+		return op == 0x2c || op == 0x2d || (op >= 0x96 && op <= 0xbf && (op & 0xfe) != 0xb4);
 	default:
-		return op == 0x1d || op == 0x56 || op == 0x57;
+		return op == 0x1d;
 	}
 }
 
@@ -65,24 +66,26 @@ static bool is_tiny(const struct x86_insn *insn, const struct x86_host_info *inf
 	return false;
 }
 
-/* Where an instruction with a result in a register has it. */
+/* The vector register that is the destination, and the opmask. */
 struct kept {
+	unsigned reg;
 	uint8_t vec[64];
 	uint64_t opmask;
 };
 
-static void keep(const struct x86_cpu *cpu, const struct x86_insn *insn, struct kept *k)
+static void keep(const struct x86_cpu *cpu, const struct x86_insn *insn,
+		 const struct x86_host_info *info, struct kept *k)
 {
-	memcpy(k->vec, cpu->s.fpu.vec[insn->reg], 64);
+	k->reg = info->flags & X86_HOST_STORE && info->rm == X86_HOST_VEC ? insn->rm : insn->reg;
+	memcpy(k->vec, cpu->s.fpu.vec[k->reg], 64);
 	k->opmask = cpu->s.fpu.opmask[insn->reg & 7];
 }
 
 static void put_back(struct x86_cpu *cpu, const struct x86_insn *insn,
 		     const struct x86_host_info *info, const struct kept *k)
 {
-	if (info->reg == X86_HOST_VEC)
-		memcpy(cpu->s.fpu.vec[insn->reg], k->vec, 64);
-	else if (info->reg == X86_HOST_MASK)
+	memcpy(cpu->s.fpu.vec[k->reg], k->vec, 64);
+	if (info->reg == X86_HOST_MASK)
 		cpu->s.fpu.opmask[insn->reg & 7] = k->opmask;
 }
 
@@ -90,22 +93,24 @@ static void put_back(struct x86_cpu *cpu, const struct x86_insn *insn,
 static int execute_unmasked(struct x86_cpu *cpu, const struct x86_insn *insn,
 			    const struct x86_host_info *info, struct x86_host_op *op)
 {
+	/* Embedded rounding suppresses all exceptions. */
+	bool tiny = insn->flags & X86_INSN_EVEX && may_underflow(insn) &&
+		    !(insn->evex & X86_EVEX_B && !(insn->flags & X86_INSN_MEM));
 	uint64_t mask = evex_mask(cpu, insn);
 	struct fpu_op state = { 0 };
 	struct kept kept;
 
-	if (!(op->mxcsr & MXCSR_UE << 7))
+	/* Flush-to-zero works only while underflow, if it can be raised, is masked. */
+	if (tiny && !(op->mxcsr & MXCSR_UE << 7))
 		op->mxcsr &= ~MXCSR_FTZ;
 	op->mxcsr = (op->mxcsr | MXCSR_MASKS) & ~MXCSR_FLAGS;
-	keep(cpu, insn, &kept);
+	keep(cpu, insn, info, &kept);
 	cpu->ops->host_insn(cpu, insn, op);
-	/* Embedded rounding suppresses all exceptions: no flags then. */
-	if (insn->flags & X86_INSN_EVEX && may_underflow(insn) &&
-	    !(insn->evex & X86_EVEX_B && !(insn->flags & X86_INSN_MEM)))
+	if (tiny)
 		state.tiny = is_tiny(insn, info, mask,
 				     info->flags & X86_HOST_STORE && insn->flags & X86_INSN_MEM ?
 					     op->mem :
-					     cpu->s.fpu.vec[info->flags & X86_HOST_STORE ? insn->rm : insn->reg]);
+					     cpu->s.fpu.vec[kept.reg]);
 	if (fpu_end_unmasked(cpu, &state, op->mxcsr & MXCSR_FLAGS) == X86_NEXT)
 		return X86_NEXT;
 	put_back(cpu, insn, info, &kept);

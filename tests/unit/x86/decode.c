@@ -28,10 +28,10 @@ static uint64_t rnd(void)
 static bool is_beyond_us(const char *isa)
 {
 	static const char *const sets[] = {
-		"AVX512", "AVX_VNNI", "AVX_GFNI", "AMX", "AMD3DNOW", "AMD_INVLPGB", "CET", "CLZERO",
-		"ENQCMD", "FMA4", "GFNI", "KEYLOCKER", "KNC", "MCOMMIT", "MONITORX", "MOVDIR", "PADLOCK",
+		"AVX512_FP16", "AVX512_VP2INTERSECT", "AVX512_4", "AVX512PF", "AVX512ER", "AVX_VNNI", "AMX", "AMD3DNOW", "AMD_INVLPGB", "CET", "CLZERO",
+		"ENQCMD", "FMA4", "KEYLOCKER", "KNC", "MCOMMIT", "MONITORX", "MOVDIR", "PADLOCK",
 		"PCONFIG", "PKU", "PREFETCH_NOP", "PT", "RDPRU", "RTM", "SERIALIZE", "SGX", "SMX", "SNP",
-		"SSE4A", "SVM", "TBM", "TDX", "TSX", "UINTR", "VAES", "VMFUNC", "VPCLMULQDQ", "VTX",
+		"SSE4A", "SVM", "TBM", "TDX", "TSX", "UINTR", "VMFUNC", "VTX",
 		"WAITPKG", "XOP", "XSAVES", "HRESET", "RAO", "CMPCCXADD", "AVX_NE", "AVX_IFMA", "MPX",
 		"ICACHE", "LWP", "PBNDKB", "RDPID", "AMD",
 	};
@@ -54,8 +54,9 @@ static bool is_refused_later(const struct x86_insn *insn)
 static void random_bytes(uint8_t *b)
 {
 	static const uint8_t starts[][2] = { { 0x0f }, { 0xc4 }, { 0xc5 }, { 0x66, 0x0f },
-					     { 0xf3, 0x0f }, { 0xf2, 0x0f }, { 0xf0 }, { 0x67 } };
-	unsigned start = rnd() % 16;
+					     { 0xf3, 0x0f }, { 0xf2, 0x0f }, { 0xf0 }, { 0x67 },
+					     { 0x62 }, { 0x62 } };
+	unsigned start = rnd() % 18;
 
 	for (unsigned i = 0; i < 16; i++)
 		b[i] = (uint8_t)(rnd() >> 24);
@@ -66,6 +67,13 @@ static void random_bytes(uint8_t *b)
 		b[1] = starts[start][1];
 	if (b[0] == 0xc4)
 		b[1] = (uint8_t)((b[1] & 0xe0) | (1 + b[2] % 3));
+	if (b[0] == 0x62 && b[4] & 1) {
+		b[1] = (uint8_t)((b[1] & 0xf0) | (1 + b[2] % 3));
+		b[2] |= b[4] & 2 ? 0x7c : 4;
+		b[3] |= b[4] & 2 ? 8 : 0;
+		b[3] = b[4] & 4 ? b[3] & 0x6f : b[3];
+		b[4] = (uint8_t)(b[5] ^ b[6]);
+	}
 }
 
 static void describe(char *text, size_t size, const uint8_t *b)
