@@ -10,7 +10,7 @@ of one run more. What is measured:
   kernel    system calls, faults, interrupts and system instructions, one by one (kernel.c)
   programs  classes of work (programs/), one vCPU
   threads   the same work by one thread and by two, two vCPUs
-  real      gcc, python3, sqlite3, openssl, xz, node in a Debian with them (real.py)
+  real      gcc, python3, sqlite3, openssl, xz, node, java, luajit in a Debian with them (real.py)
 """
 import argparse
 import os
@@ -33,6 +33,8 @@ from guest_console import memory_beyond_guest  # noqa: E402
 def progress(text):
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    elif text:
+        print(text, file=sys.stderr, flush=True)
 
 
 # ---- start ----

@@ -126,7 +126,7 @@ class Load:
 
     def once(self, name, script):
         with tempfile.TemporaryDirectory() as d:
-            r = subprocess.run(["timeout", "600", "bash", "-c", script], cwd=d, capture_output=True,
+            r = subprocess.run(["timeout", "1800", "bash", "-c", script], cwd=d, capture_output=True,
                                stdin=subprocess.DEVNULL)
         digest = hashlib.sha256(r.stdout).hexdigest()
         with self.lock:
