@@ -59,9 +59,8 @@ def kernel(who):
             "-append", "cpus=2", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
 
 
-def linux(who, cpus, memory, initrd, append, disks=(), net=False):
+def linux(who, cpus, memory, initrd, append, disks=(), net=False, kernel=IMAGE + ".vmlinuz"):
     """A guest with Debian's kernel, its console on standard input and output. @who: bt or tcg."""
-    kernel = IMAGE + ".vmlinuz"
     if who == "bt":
         command = [SIKA, "run", "--engine", "bt", "--memory", memory, "--cpus", str(cpus),
                    "--no-reboot", "--kernel", kernel, "--initrd", initrd, "--append", append,
