@@ -12,6 +12,7 @@
 #include <x86intrin.h>
 
 #include "engine/bt/bt_int.h"
+#include "engine/bt/jit/emit.h"
 #include "x86/softmmu.h"
 
 /* Over all vCPUs. Each is two mappings at most, and Linux allows a process some 65000. */
@@ -81,6 +82,16 @@ static void pass_on(int sig, siginfo_t *info, void *context)
 		(void)signal(sig, SIG_DFL); /* and it happens again */
 }
 
+/* Others may execute it: one instruction of an aligned quadword for another (tr_direct.c). */
+static void put_jump(uint8_t *code, const struct bt_direct_site *site)
+{
+	uint32_t to = site->other - (site->start + 5);
+	uint8_t jump[5] = { 0xe9 };
+
+	memcpy(jump + 1, &to, sizeof(to));
+	emit_live(code + site->start, jump, sizeof(jump));
+}
+
 /* The class of an access was wrong: so it will be again, and so is that of all which look together. What has
  * looked for others takes them along. A thread that was interrupted sees the code as it is now, and no other
  * one runs it: direct blocks are their vCPU's own. */
@@ -96,13 +107,8 @@ static void patch_group(struct bt_vcpu *vcpu, const struct bt_direct_site *at)
 				groups |= site[n].groups;
 	} while (groups != was);
 	for (uint32_t n = 0; n < at->count; n++) {
-		uint8_t *code = vcpu->jit.code + site[n].start;
-		int32_t to = (int32_t)(site[n].other - (site[n].start + 5));
-
-		if (!(site[n].groups & groups))
-			continue;
-		*code = 0xe9;
-		memcpy(code + 1, &to, sizeof(to));
+		if (site[n].groups & groups)
+			put_jump(vcpu->jit.code, &site[n]);
 	}
 }
 
@@ -183,7 +189,9 @@ void bt_direct_init(struct bt_vcpu *vcpu)
 	struct bt_direct *d = &vcpu->direct;
 	void *p;
 
-	if (engine->off & BT_OFF_DIRECT || !vcpu->jit.on || !pext_is_quick() || !ram_is_fit(engine))
+	/* Others' code relies on the tables. */
+	if (engine->off & BT_OFF_DIRECT || !d->tables || !vcpu->jit.on || !pext_is_quick() ||
+	    !ram_is_fit(engine))
 		return;
 	d->force = engine->off & BT_OFF_DIRECT_WAIT;
 	d->mask = 511ull << 39;

@@ -146,15 +146,17 @@ void bt_direct_free(struct bt_vcpu *vcpu)
 		munmap(vcpu, VCPU_BYTES);
 }
 
+/* Code that guesses may be executed by a vCPU that has no such class: its table says so, and becomes
+ * accessible last. */
 static void make_low_class(struct bt_vcpu *vcpu)
 {
 	struct bt_direct *d = &vcpu->direct;
 
-	if (mprotect((uint8_t *)vcpu - LOW_TABLE_AT, PAGE, PROT_READ) < 0 ||
-	    !reserve(&d->window[0], 1, NULL))
+	if (!reserve(&d->window[0], 1, NULL))
 		return;
 	d->base[BT_DIRECT_LOW] = (uintptr_t)d->window[0].base;
-	d->has_class[BT_DIRECT_LOW] = true;
+	d->has_class[BT_DIRECT_LOW] =
+		mprotect((uint8_t *)vcpu - LOW_TABLE_AT, PAGE, PROT_READ) == 0;
 }
 
 static bool place_high(struct bt_direct *d, uint64_t base)
@@ -184,10 +186,10 @@ static void make_high_class(struct bt_vcpu *vcpu)
 
 		if (!place_high(d, base))
 			continue;
+		d->base[BT_DIRECT_HIGH] = base;
 		for (unsigned i = 0; i < 2; i++)
 			if (mprotect(table + high_slot[i] * PAGE, HIGH_SLOTS * PAGE, PROT_READ) < 0)
 				return;
-		d->base[BT_DIRECT_HIGH] = base;
 		d->has_class[BT_DIRECT_HIGH] = true;
 		return;
 	}
@@ -197,8 +199,6 @@ void bt_direct_classes(struct bt_vcpu *vcpu)
 {
 	struct bt_direct *d = &vcpu->direct;
 
-	if (!d->tables)
-		return;
 	d->class_mask[BT_DIRECT_LOW] = ~0ull << (64 - BT_DIRECT_LOW_BITS);
 	d->class_mask[BT_DIRECT_HIGH] = ~0ull << (64 - BT_DIRECT_HIGH_BITS);
 	make_low_class(vcpu);

@@ -126,6 +126,49 @@ static void open_access(struct tr *t, unsigned i)
 	t->access[i].replay = t->in_host || t->in_mem ? TR_NO_MAKER : t->replay;
 }
 
+/* A base alone, whose displacement the access itself adds. */
+static bool is_base_only(const struct x86_insn *insn)
+{
+	return insn->base != X86_NO_REG && insn->index == X86_NO_REG && insn->seg < X86_FS;
+}
+
+/* ---- where the jump to the other form may be put while others execute: jit.h, cache.c ---- */
+
+static bool guesses(const struct tr *t, unsigned i)
+{
+	return t->place[i][0].class != TR_NO_CLASS || t->place[i][1].class != TR_NO_CLASS;
+}
+
+/* What is emitted for it begins with an instruction no shorter than the jump. */
+static bool begins_long(const struct tr *t, unsigned i)
+{
+	const struct x86_insn *insn = &t->block->insn[i];
+
+	switch ((enum jit_kind)t->desc[i].kind) {
+	case JIT_COPY: /* PEXT, or the base's load */
+		return is_base_only(insn) && (t->place[i][0].looks || insn->base >= 16 ||
+					      host_of(insn->base) == H_NONE);
+	case JIT_PUSH_REG:
+	case JIT_PUSH_IMM:
+	case JIT_POP_REG:
+	case JIT_CALL: /* PEXT */
+		return t->place[i][1].looks;
+	default:
+		return false;
+	}
+}
+
+/* The next bytes are one instruction, which no aligned quadword ends in: a NOP unless what follows will do. */
+static void emit_patchable(struct tr *t, bool long_follows)
+{
+	static const uint8_t nop[] = { 0x0f, 0x1f, 0x44, 0x00, 0x00 };
+
+	while (((uintptr_t)t->e.p & 7) > 8 - JUMP_BYTES && !t->e.full)
+		emit_byte(&t->e, 0x90);
+	for (unsigned n = 0; n < sizeof(nop) && !long_follows; n++)
+		emit_byte(&t->e, nop[n]);
+}
+
 void tr_direct_begin(struct tr *t, unsigned i)
 {
 	t->access[i].used = false;
@@ -135,7 +178,9 @@ void tr_direct_begin(struct tr *t, unsigned i)
 	t->access[i].in_mem = t->in_mem;
 	t->access[i].maker = t->maker;
 	t->access[i].replay_before = t->replay;
-	t->access[i].start = t->e.p;
+	if (guesses(t, i))
+		emit_patchable(t, begins_long(t, i));
+	t->access[i].start = t->e.p - (guesses(t, i) && !begins_long(t, i) ? JUMP_BYTES : 0);
 }
 
 /* What is emitted for it may use T_2 for something else. */
@@ -167,8 +212,6 @@ void tr_direct_end(struct tr *t, unsigned i, bool ended)
 {
 	if (!keeps_class(t, i))
 		t->class_now = TR_NO_CLASS;
-	while (t->access[i].groups && t->e.p - t->access[i].start < JUMP_BYTES && !t->e.full)
-		emit_byte(&t->e, 0x90);
 	t->access[i].end = t->e.p;
 	t->access[i].resume = ended ? NULL : t->e.p;
 	t->access[i].class_behind = t->class_now;
@@ -269,12 +312,6 @@ static void emit_linear(struct tr *t, unsigned i)
 				       insn->seg * sizeof(struct x86_segment) +
 				       offsetof(struct x86_segment, base)));
 	emit_sum(e, T_ADDR, T_ADDR, T_1, 0);
-}
-
-/* A base alone, whose displacement the access itself adds. */
-static bool is_base_only(const struct x86_insn *insn)
-{
-	return insn->base != X86_NO_REG && insn->index == X86_NO_REG && insn->seg < X86_FS;
 }
 
 static void operand_by_class(struct tr *t, unsigned i, unsigned class)
