@@ -76,20 +76,22 @@ judge() {
 		at = at (at == "" ? "" : ",") line_at (times > 1 ? "x" times : "")
 		line_at = ""
 	}
-	function flush(  verdict) {
+	function flush(  i, known) {
 		if (!name) return
 		gather()
-		verdict = "fail"
-		if (name in known && (known[name] == at)) verdict = "skip"
-		print "RESULT " verdict " guest " label (verdict == "skip" ? ": " why[name] : ": lines " at)
+		for (i = 1; i <= rows[name] && !known; i++)
+			if (at ~ "^" lines[name, i] "$") known = why[name, i]
+		print "RESULT " (known ? "skip" : "fail") " guest " label ": " (known ? known : "lines " at)
 		name = ""
 	}
 	FILENAME == "/guests/known.list" {
 		if ($1 !~ /^#/ && NF > 2) {
-			known[$1] = $2
 			line = $0
 			sub(/^[^ ]+ +[^ ]+ +/, "", line)
-			why[$1] = line
+			i = ++rows[$1]
+			why[$1, i] = line
+			lines[$1, i] = $2
+			gsub(/x[*]/, "(x[0-9]+)?", lines[$1, i])
 		}
 		next
 	}

@@ -83,7 +83,7 @@ static void name_prefix(const struct x86_insn *insn, struct emit_op *op)
 static unsigned encode(const struct x86_insn *insn, uint8_t buf[SLOT_BYTES])
 {
 	const struct x86_host_info *info = x86_host_info(insn);
-	uint8_t wide[64]; /* the encoder wants room */
+	uint8_t wide[64] = { 0 }; /* the encoder wants room */
 	struct emit e = { .p = wide, .end = wide + sizeof(wide) };
 	struct emit_op op = { 0 };
 
