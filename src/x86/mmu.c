@@ -12,20 +12,11 @@
  * under nested paging); loads of CR3 check their reserved bits.
  */
 #include "insns.h"
+#include "pte.h"
 #include "sys_int.h"
 #include "x86_int.h"
 
 #include <string.h>
-
-#define PTE_P	 (1ull << 0)
-#define PTE_W	 (1ull << 1)
-#define PTE_U	 (1ull << 2)
-#define PTE_A	 (1ull << 5)
-#define PTE_D	 (1ull << 6)
-#define PTE_PS	 (1ull << 7)
-#define PTE_G	 (1ull << 8)
-#define PTE_NX	 (1ull << 63)
-#define PTE_ADDR 0x000ffffffffff000ull
 
 #define PAGE_MASK 0xfffull
 #define MAX_LEVELS 4

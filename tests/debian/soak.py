@@ -43,7 +43,7 @@ class Sample:
     threads: int
     fds: int
     waited: float  # share of the time that the vCPUs could have run and the host let them wait
-    full: int  # times that a code cache was emptied
+    evicted: int  # parts of the code cache that were given up
     clocks: tuple  # (lowest, highest) nanoseconds that the guest's can be ahead, monotonic and real
     state: dict
 
@@ -93,14 +93,10 @@ class Agent:
         self.process.wait()
 
 
-def cache_emptied(sika, pid):
+def evictions(sika, pid):
     r = subprocess.run([sika, "bt-stats", str(pid), "--json", "--top", "0"], capture_output=True,
                        text=True, timeout=60)
-    if r.returncode:
-        return 0
-    caches = json.loads(r.stdout)["cache"]
-    caches = caches if isinstance(caches, list) else [caches]
-    return sum(c.get("flushes", 0) for c in caches)
+    return json.loads(r.stdout)["cache"]["evictions"] if r.returncode == 0 else 0
 
 
 def scheduled(pid):
@@ -129,7 +125,7 @@ def take(sika, guest, agent, start):
     ran, waited = scheduled(pid)
     return Sample(time.monotonic() - start, memory_beyond_guest(pid) / 1024, count(f"/proc/{pid}/maps"),
                   len(os.listdir(f"/proc/{pid}/task")), len(os.listdir(f"/proc/{pid}/fd")),
-                  waited / max(ran + waited, 1e-9), cache_emptied(sika, pid), agent.clocks(),
+                  waited / max(ran + waited, 1e-9), evictions(sika, pid), agent.clocks(),
                   json.loads(agent.ask("state")))
 
 
@@ -143,7 +139,7 @@ def show(first, before, s):
     ms = [sum(drift(first, s, i)) / 2 for i in range(2)]
     wide = (s.clocks[0][1] - s.clocks[0][0]) / 1e6
     print(f"{s.at / 60:5.1f} min {s.mib:6.1f} MiB, {s.maps} mappings, {s.threads} threads, {s.fds} fds, "
-          f"host kept them waiting {100 * s.waited:.0f} %, cache emptied {s.full}, "
+          f"host kept them waiting {100 * s.waited:.0f} %, parts of the cache given up {s.evicted}, "
           f"clocks {ms[0]:+.1f} {ms[1]:+.1f} ms (+-{wide / 2:.1f}), "
           f"{sum(s.state['done'].values())} programs, {len(s.state['wrong'])} wrong, "
           f"{s.state['available_kib'] >> 10} MiB free, {s.state['clocksource']}, "

@@ -199,6 +199,9 @@ struct bt_vcpu {
 	struct bt_maps maps;
 };
 
+/* In whole pages: tables of direct.h lie around it. */
+#define BT_VCPU_BYTES ((sizeof(struct bt_vcpu) + 4095) & ~(size_t)4095)
+
 struct bt_ram {
 	gpa_t gpa;
 	uint64_t size;
@@ -257,16 +260,21 @@ static inline struct bt_vcpu *bt_vcpu_of(struct x86_cpu *cpu)
 	return (struct bt_vcpu *)((char *)cpu - offsetof(struct bt_vcpu, cpu));
 }
 
+/* The part of RAM that @gpa lies in, or NULL. */
+static inline const struct bt_ram *bt_ram_of(const struct bt_engine *engine, gpa_t gpa)
+{
+	for (unsigned i = 0; i < engine->ram_count; i++)
+		if (gpa - engine->ram[i].gpa < engine->ram[i].size)
+			return &engine->ram[i];
+	return NULL;
+}
+
 /* Host address of the RAM page that holds @gpa (of the byte itself), or NULL. */
 static inline uint8_t *bt_ram_host(const struct bt_engine *engine, gpa_t gpa)
 {
-	for (unsigned i = 0; i < engine->ram_count; i++) {
-		const struct bt_ram *ram = &engine->ram[i];
+	const struct bt_ram *ram = bt_ram_of(engine, gpa);
 
-		if (gpa - ram->gpa < ram->size)
-			return ram->hva + (gpa - ram->gpa);
-	}
-	return NULL;
+	return ram ? ram->hva + (gpa - ram->gpa) : NULL;
 }
 
 /* @gpa is RAM. */

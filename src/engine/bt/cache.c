@@ -190,11 +190,6 @@ static uint64_t bt_hash_way(uint64_t key, uint32_t offset)
 	return key << 32 | offset;
 }
 
-static uint32_t bt_block_offset(const struct bt_cache *cache, const struct bt_block *block)
-{
-	return (uint32_t)((const uint8_t *)block - cache->arena);
-}
-
 /* In place of a dead one of its kind, or where nothing is. The cache is locked. */
 static void bt_hash_insert(struct bt_cache *cache, const struct bt_block *block)
 {
@@ -563,7 +558,7 @@ static struct bt_block *bt_block_translate_locked(struct bt_vcpu *vcpu, struct b
 	/* Another vCPU may have done it. */
 	if (block->code || block->code_bytes != 8 || !bt_block_is_trusted(block))
 		return block;
-	own = bt_region_of(engine->cache, bt_block_offset(engine->cache, block));
+	own = bt_region_of(engine->cache, block);
 	region = bt_cache_room(engine, BT_BLOCK_MAX, BT_JIT_BLOCK_MAX);
 	if (!region) { /* next time */
 		atomic_store_explicit(&block->runs, vcpu->jit.threshold, memory_order_relaxed);

@@ -100,6 +100,10 @@ struct bt_cache {
 	struct bt_region region[BT_REGIONS];
 	unsigned regions, current;
 	_Atomic uint32_t evictions; /* of regions */
+	/* Jumps that were linked. Whoever leaves native code reads it, and thereby sees all that was written
+	 * of the blocks that he came to: native code acquires nothing that a compiler, or a tool
+	 * that looks for races, knows of. */
+	_Atomic uint32_t linked;
 	struct bt_direct_site *site;
 	uint32_t sites;
 	uint32_t next_way; /* to be replaced in a full set */
@@ -114,12 +118,16 @@ void bt_cache_fini(struct bt_engine *engine);
 /* Room for @bytes of blocks (at most BT_BLOCK_MAX) and for @code bytes of code in the current region. NULL:
  * not now. */
 struct bt_region *bt_cache_room(struct bt_engine *engine, uint32_t bytes, uint32_t code);
-/* The region of what lies at @offset in the arena. */
-static inline struct bt_region *bt_region_of(struct bt_cache *cache, uint32_t offset)
-{
-	return &cache->region[offset / (cache->size / cache->regions)];
-}
-
-/* ---- cache.c ---- */
 /* Forget everything. For tests, while no vCPU runs. */
 void bt_cache_empty(struct bt_engine *engine);
+
+/* In the arena. */
+static inline uint32_t bt_block_offset(const struct bt_cache *cache, const struct bt_block *block)
+{
+	return (uint32_t)((const uint8_t *)block - cache->arena);
+}
+
+static inline struct bt_region *bt_region_of(struct bt_cache *cache, const struct bt_block *block)
+{
+	return &cache->region[bt_block_offset(cache, block) / (cache->size / cache->regions)];
+}

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include "engine/bt/bt_int.h"
+#include "x86/pte.h"
 
 #define PAGE	   4096ull
 #define PAGE_MASK  (PAGE - 1)
@@ -12,16 +13,6 @@
 #define GUARD	   (4ull << 30)
 #define NO_WINDOW  ((1ull << 47) + (1ull << 46))
 #define USER_END   (1ull << 47)
-
-/* Page table entries: SDM vol. 3, 5.5.4. */
-#define PTE_P	 (1ull << 0)
-#define PTE_W	 (1ull << 1)
-#define PTE_U	 (1ull << 2)
-#define PTE_A	 (1ull << 5)
-#define PTE_D	 (1ull << 6)
-#define PTE_PS	 (1ull << 7)
-#define PTE_NX	 (1ull << 63)
-#define PTE_ADDR 0x000ffffffffff000ull
 
 /* ---- windows ---- */
 
@@ -104,8 +95,7 @@ static const unsigned high_slot[2] = { 0xaa, 0xfd };
 /* The low table ends a page: what is behind it faults. */
 #define LOW_TABLE_AT (BT_DIRECT_LOW_BYTES + PAGE)
 
-#define VCPU_BYTES   ((sizeof(struct bt_vcpu) + PAGE_MASK) & ~PAGE_MASK)
-#define TABLES_BYTES (LOW_TABLE_AT + VCPU_BYTES + BT_DIRECT_HIGH_BYTES)
+#define TABLES_BYTES (LOW_TABLE_AT + BT_VCPU_BYTES + BT_DIRECT_HIGH_BYTES)
 
 static struct bt_vcpu *alloc_between_tables(void)
 {
@@ -116,12 +106,12 @@ static struct bt_vcpu *alloc_between_tables(void)
 	if (p == MAP_FAILED)
 		return NULL;
 	vcpu = (struct bt_vcpu *)(void *)(p + LOW_TABLE_AT);
-	if (mprotect(vcpu, VCPU_BYTES, PROT_READ | PROT_WRITE) < 0) {
+	if (mprotect(vcpu, BT_VCPU_BYTES, PROT_READ | PROT_WRITE) < 0) {
 		munmap(p, TABLES_BYTES);
 		return NULL;
 	}
 	(void)madvise(p, LOW_TABLE_AT, MADV_DONTDUMP);
-	(void)madvise(p + LOW_TABLE_AT + VCPU_BYTES, BT_DIRECT_HIGH_BYTES, MADV_DONTDUMP);
+	(void)madvise(p + LOW_TABLE_AT + BT_VCPU_BYTES, BT_DIRECT_HIGH_BYTES, MADV_DONTDUMP);
 	vcpu->direct.tables = true;
 	return vcpu;
 }
@@ -133,7 +123,7 @@ struct bt_vcpu *bt_direct_alloc(void)
 	if (vcpu)
 		return vcpu;
 	/* The process may have little address space. */
-	vcpu = mmap(NULL, VCPU_BYTES, PROT_READ | PROT_WRITE,
+	vcpu = mmap(NULL, BT_VCPU_BYTES, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	return vcpu != MAP_FAILED ? vcpu : NULL;
 }
@@ -143,7 +133,7 @@ void bt_direct_free(struct bt_vcpu *vcpu)
 	if (vcpu->direct.tables)
 		munmap((uint8_t *)vcpu - LOW_TABLE_AT, TABLES_BYTES);
 	else
-		munmap(vcpu, VCPU_BYTES);
+		munmap(vcpu, BT_VCPU_BYTES);
 }
 
 /* Code that guesses may be executed by a vCPU that has no such class: its table says so, and becomes
@@ -178,7 +168,7 @@ static bool place_high(struct bt_direct *d, uint64_t base)
 /* Below the host's own mappings, each vCPU somewhere else. */
 static void make_high_class(struct bt_vcpu *vcpu)
 {
-	uint8_t *table = (uint8_t *)vcpu + VCPU_BYTES;
+	uint8_t *table = (uint8_t *)vcpu + BT_VCPU_BYTES;
 	struct bt_direct *d = &vcpu->direct;
 
 	for (unsigned down = HIGH_SLOTS + 1; down < high_slot[0]; down++) {
@@ -550,14 +540,6 @@ static struct bt_direct_extent grow(struct bt_vcpu *vcpu, uint64_t linear, const
 	};
 }
 
-static const struct bt_ram *ram_of(const struct bt_engine *engine, uint64_t gpa)
-{
-	for (unsigned i = 0; i < engine->ram_count; i++)
-		if (gpa - engine->ram[i].gpa < engine->ram[i].size)
-			return &engine->ram[i];
-	return NULL;
-}
-
 bool bt_direct_map(struct bt_vcpu *vcpu, uint64_t linear)
 {
 	struct bt_direct *d = &vcpu->direct;
@@ -574,7 +556,7 @@ bool bt_direct_map(struct bt_vcpu *vcpu, uint64_t linear)
 	have = extent_at(d, linear);
 	if (have && (have->writable || !page.writable))
 		return false;
-	ram = ram_of(bt_engine_of(vcpu), page.gpa);
+	ram = bt_ram_of(bt_engine_of(vcpu), page.gpa);
 	e = grow(vcpu, linear, &page, ram);
 	host = host_of_linear(d, e.linear);
 	extents_carve(d, e.linear, end_of(&e));

@@ -156,6 +156,17 @@ static void bt_sleep(struct bt_vcpu *vcpu)
 	bt_doing_set(&vcpu->stats, BT_DOING_LOOP);
 }
 
+/* An interrupt could be delivered at this boundary, flags and shadow permitting. */
+static bool bt_irq_is_open(const struct bt_vcpu *vcpu)
+{
+	return vcpu->irq_waiting && vcpu->cpu.s.rflags & X86_FL_IF;
+}
+
+static bool bt_nmi_is_open(const struct bt_vcpu *vcpu)
+{
+	return vcpu->cpu.s.nmi_pending && !vcpu->cpu.s.nmi_masked;
+}
+
 /* Something that bt_execute() does not do itself. */
 static bool bt_must_look(const struct bt_vcpu *vcpu)
 {
@@ -163,9 +174,7 @@ static bool bt_must_look(const struct bt_vcpu *vcpu)
 
 	if (s->activity != X86_RUNNING || vcpu->cpu.debug_armed || s->rflags & X86_FL_RF)
 		return true;
-	if (vcpu->irq_waiting && s->rflags & X86_FL_IF)
-		return true;
-	if (s->nmi_pending && !s->nmi_masked)
+	if (bt_irq_is_open(vcpu) || bt_nmi_is_open(vcpu))
 		return true;
 	return s->exception_pending || s->interrupt_pending || vcpu->trace;
 }
@@ -414,17 +423,6 @@ static bool bt_take_requests(struct bt_vcpu *vcpu)
 	if (request & BT_REQ_SIPI)
 		bt_do_sipi(vcpu, (uint8_t)atomic_load(&vcpu->sipi_vector));
 	return !(request & BT_REQ_KICK);
-}
-
-/* An interrupt could be delivered at this boundary, flags and shadow permitting. */
-static bool bt_irq_is_open(const struct bt_vcpu *vcpu)
-{
-	return vcpu->irq_waiting && vcpu->cpu.s.rflags & X86_FL_IF;
-}
-
-static bool bt_nmi_is_open(const struct bt_vcpu *vcpu)
-{
-	return vcpu->cpu.s.nmi_pending && !vcpu->cpu.s.nmi_masked;
 }
 
 /* What a restored state holds accepted but not delivered. */

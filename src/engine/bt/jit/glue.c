@@ -128,6 +128,7 @@ enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block)
 	flags_to_jit(vcpu);
 	jit->rip_page = vcpu->cpu.s.rip & ~0xfffull;
 	enter(&vcpu->cpu, jit->exec + block->code);
+	(void)atomic_load_explicit(&bt_engine_of(vcpu)->cache->linked, memory_order_acquire);
 	if (jit->x87_loaded)
 		bt_jit_x87_save(vcpu);
 	flags_from_jit(vcpu);
@@ -156,6 +157,7 @@ enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block)
 static void set_exit(struct bt_cache *cache, struct bt_exit *exit, uint32_t to)
 {
 	exit->to = to;
+	atomic_fetch_add_explicit(&cache->linked, 1, memory_order_release);
 	emit_patch_live(cache->code + exit->site, cache->code + (to ? to : exit->stub));
 }
 
@@ -165,8 +167,7 @@ static void link_near(struct bt_cache *cache, struct bt_exit *exit, const struct
 	uint32_t entry = to->code;
 
 	/* Unchecked entries are good while that of @from is. */
-	if (from->gpa >> 12 != to->gpa >> 12 ||
-	    !bt_region_of(cache, (uint32_t)((const uint8_t *)to - cache->arena))->live)
+	if (from->gpa >> 12 != to->gpa >> 12 || !bt_region_of(cache, to)->live)
 		return;
 	if (!exit->full) {
 		if (from->stamp != to->stamp || !bt_block_is_trusted(from))
@@ -267,7 +268,7 @@ void bt_jit_list_block(struct bt_cache *cache, struct bt_block *block)
 	uint32_t *head = page_list(cache, block->gpa);
 
 	block->next_in_page = *head;
-	*head = (uint32_t)((uint8_t *)block - cache->arena);
+	*head = bt_block_offset(cache, block);
 }
 
 static void close_list(struct bt_cache *cache, uint32_t first)
@@ -305,35 +306,29 @@ void bt_jit_replace(struct bt_vcpu *vcpu, struct bt_block *left, const struct bt
 		if (bt_block_is_trusted(left))
 			bt_jit_reopen(cache, left);
 	} else if (left->gpa == by->gpa && left->direct == by->direct && by->code && left->closed &&
-		   !bt_block_is_trusted(left) &&
-		   bt_region_of(cache, (uint32_t)((const uint8_t *)by - cache->arena))->live) {
+		   !bt_block_is_trusted(left) && bt_region_of(cache, by)->live) {
 		close_entry(cache, left, by->code);
 	}
 	pthread_mutex_unlock(&cache->lock);
 }
 
-void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block)
+static void note(const struct bt_vcpu *vcpu, struct bt_jit_target *at, const struct bt_block *block)
 {
-	uint64_t rip = vcpu->cpu.s.rip;
-
 	if (vcpu->jit.off & BT_OFF_MAP)
 		return;
-	vcpu->jit.map[jit_map_index(rip)] = (struct bt_jit_target){
-		.rip = rip,
+	*at = (struct bt_jit_target){
+		.rip = vcpu->cpu.s.rip,
 		.epoch = vcpu->epoch,
 		.code = (uintptr_t)vcpu->jit.exec + block->code,
 	};
 }
 
+void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block)
+{
+	note(vcpu, &vcpu->jit.map[jit_map_index(vcpu->cpu.s.rip)], block);
+}
+
 void bt_jit_note_back(struct bt_vcpu *vcpu, const struct bt_block *block)
 {
-	uint64_t rip = vcpu->cpu.s.rip;
-
-	if (vcpu->jit.off & BT_OFF_MAP)
-		return;
-	vcpu->jit.back[jit_back_index(rip, vcpu->cpu.space_now)] = (struct bt_jit_target){
-		.rip = rip,
-		.epoch = vcpu->epoch,
-		.code = (uintptr_t)vcpu->jit.exec + block->code,
-	};
+	note(vcpu, &vcpu->jit.back[jit_back_index(vcpu->cpu.s.rip, vcpu->cpu.space_now)], block);
 }

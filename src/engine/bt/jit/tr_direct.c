@@ -243,10 +243,9 @@ static void emit_addend(struct emit *e, unsigned to, unsigned base)
 static int32_t table_of(unsigned class)
 {
 	int64_t vcpu = -(int64_t)offsetof(struct bt_vcpu, cpu);
-	int64_t size = (sizeof(struct bt_vcpu) + 4095) & ~4095ull;
 
 	if (class == BT_DIRECT_HIGH)
-		return (int32_t)(vcpu + size);
+		return (int32_t)(vcpu + (int64_t)BT_VCPU_BYTES);
 	return (int32_t)(vcpu - (int64_t)BT_DIRECT_LOW_BYTES - 4 * 8);
 }
 

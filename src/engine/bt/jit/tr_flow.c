@@ -296,8 +296,7 @@ void tr_call_indirect(struct tr *t, unsigned i)
 	emit_store_gs(e, GS_VCPU(jit.tmp), T_1);
 	tr_stack_near(t, i, HOST_SP, -8, true);
 	emit_return_address(t, i, T_1);
-	EMIT(e, .opcode = 0x89, .w = true, .kind = EMIT_MEM, .reg = T_1, .rm = t->mem_base,
-	     .index = t->mem_index, .disp = t->mem_disp);
+	tr_store_near(t, T_1);
 	if (tr_joins(t, i))
 		return;
 	emit_half_pair(t, i, T_1);
