@@ -17,6 +17,7 @@ LEAF = re.compile(r"^leaf (\w+)\.(\w+): (\w+) (\w+) (\w+) (\w+)\r?$", re.M)
 # (leaf, register, bit)
 PNI, AVX, XSAVE, POPCNT = (1, 2, 0), (1, 2, 28), (1, 2, 26), (1, 2, 23)
 AVX2, BMI2, SMAP = (7, 1, 5), (7, 1, 8), (7, 1, 20)
+AVX512 = [(7, 1, 16), (7, 1, 17), (7, 1, 28), (7, 1, 30), (7, 1, 31), (0xd, 0, 5), (0xd, 0, 6), (0xd, 0, 7)]
 HYPERVISOR, RDTSCP = (1, 2, 31), (0x80000001, 3, 27)
 # model: flags that must be there, and must not
 CASES = {
@@ -24,7 +25,10 @@ CASES = {
     "host": ([HYPERVISOR], []),
     "x86-64-v1": ([HYPERVISOR], [PNI, POPCNT, AVX, XSAVE, BMI2, SMAP, RDTSCP]),
     "x86-64-v2": ([PNI, POPCNT, RDTSCP], [AVX, XSAVE, AVX2, BMI2, SMAP]),
-    "x86-64-v3": ([AVX, AVX2, BMI2, XSAVE], [SMAP]),
+    "x86-64-v3": ([AVX, AVX2, BMI2, XSAVE], [SMAP] + AVX512),
+    "x86-64-v4": ([AVX, AVX2, BMI2, XSAVE, SMAP] + AVX512, []),
+    "x86-64-v4,-avx512f": ([AVX, AVX2], AVX512),
+    "x86-64-v3,+avx512bw": ([(7, 1, 16), (7, 1, 30), (0xd, 0, 7)], [(7, 1, 17), (7, 1, 31)]),
     "x86-64-v2,+avx2": ([AVX, AVX2, XSAVE], [BMI2]),
     "x86-64-v2,-popcnt,+smap": ([PNI, SMAP], [POPCNT]),
     "max,-avx": ([XSAVE], [AVX, AVX2]),

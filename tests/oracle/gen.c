@@ -16,6 +16,8 @@ struct gen {
 	int disp_at;	   /* where the displacement lies, or -1 */
 	unsigned disp_len;
 	bool other_address; /* 67 */
+	bool mem;	    /* what ModRM will name */
+	bool wide;	    /* the state of AVX-512 is in use */
 };
 
 static uint64_t rnd(struct gen *g)
@@ -172,6 +174,31 @@ static void fill_x87(struct gen *g, struct oracle_regs *in)
 		extended_bits(g, in->st[i]);
 }
 
+/* An opmask has few bits, many, or as it comes. */
+static uint64_t opmask_bits(struct gen *g)
+{
+	switch (below(g, 4)) {
+	case 0:
+		return rnd(g) & rnd(g) & rnd(g);
+	case 1:
+		return ~(rnd(g) & rnd(g) & rnd(g));
+	case 2:
+		return edge_value(g);
+	default:
+		return rnd(g);
+	}
+}
+
+static void fill_wide(struct gen *g, struct oracle_regs *in)
+{
+	for (unsigned i = 0; i < 16; i++)
+		vector_bytes(g, in->vec[i] + 32, 32);
+	for (unsigned i = 16; i < 32; i++)
+		vector_bytes(g, in->vec[i], 64);
+	for (unsigned i = 0; i < 8; i++)
+		in->opmask[i] = opmask_bits(g);
+}
+
 static void fill_state(struct gen *g, struct oracle_regs *in)
 {
 	const uint64_t status = X86_FL_STATUS;
@@ -185,6 +212,8 @@ static void fill_state(struct gen *g, struct oracle_regs *in)
 		in->rflags |= X86_FL_AC;
 	for (unsigned i = 0; i < 16; i++)
 		vector_bytes(g, in->vec[i], 32);
+	if (g->wide)
+		fill_wide(g, in);
 	fill_x87(g, in);
 	in->mxcsr = 0x1f80;
 	if (chance(g, 30))
@@ -271,12 +300,21 @@ static void emit_legacy_prefixes(struct gen *g, unsigned pp)
 		emit(g, prefix[pp]);
 }
 
+/* A field of three bits that must name an opmask has its extensions clear. */
+static bool reg_is(const struct gen *g, char kind)
+{
+	for (unsigned i = 0; i < 4 && g->row->operand[i]; i++)
+		if (g->row->operand[i][0] == kind)
+			return true;
+	return false;
+}
+
 static void emit_vex(struct gen *g, unsigned pp)
 {
 	bool w = pick_w(g), wide = !allows(g, X86_SEL_L0) || (allows(g, X86_SEL_L1) && chance(g, 50));
-	bool r = g->c->bits == 64 && chance(g, 40), x = g->c->bits == 64 && chance(g, 40);
+	bool r = g->c->bits == 64 && !reg_is(g, 'K') && chance(g, 40), x = g->c->bits == 64 && chance(g, 40);
 	bool b = g->c->bits == 64 && chance(g, 40);
-	unsigned vvvv = allows(g, X86_SEL_VVVV_N) ? below(g, 16) :
+	unsigned vvvv = allows(g, X86_SEL_VVVV_N) ? below(g, reg_is(g, 'K') ? 8 : 16) :
 			g->c->bits != 64 && chance(g, 3)  ? 8 :
 							      0;
 	unsigned last = (~vvvv & 15) << 3 | (wide ? 4 : 0) | pp;
@@ -293,6 +331,43 @@ static void emit_vex(struct gen *g, unsigned pp)
 	emit(g, 0xc4);
 	emit(g, (r ? 0 : 0x80) | (x ? 0 : 0x40) | (b ? 0 : 0x20) | g->row->map);
 	emit(g, (w ? 0x80 : 0) | last);
+}
+
+/* L'L and EVEX.b, which is laid in advance for the kind of operand that ModRM will name. */
+static unsigned evex_length(struct gen *g, bool mem)
+{
+	static const uint32_t lengths[3] = { X86_SEL_L0, X86_SEL_L1, X86_SEL_L2 };
+	unsigned ll = below(g, 3);
+
+	if (!mem && allows(g, X86_SEL_EVEX_RC) && chance(g, 30))
+		return below(g, 4) << X86_EVEX_LL_SHIFT | X86_EVEX_B;
+	while (!allows(g, lengths[ll]))
+		ll = (ll + 1) % 3;
+	ll <<= X86_EVEX_LL_SHIFT;
+	return mem && allows(g, X86_SEL_EVEX_BC) && chance(g, 30) ? ll | X86_EVEX_B : ll;
+}
+
+static void emit_evex(struct gen *g, unsigned pp)
+{
+	bool long_mode = g->c->bits == 64, gpr = reg_is(g, 'G');
+	bool r = long_mode && !reg_is(g, 'K') && chance(g, 40);
+	bool r2 = long_mode && !reg_is(g, 'K') && !gpr && chance(g, 40);
+	bool x = long_mode && chance(g, 40), b = long_mode && chance(g, 40), w = pick_w(g);
+	bool v2 = long_mode && (allows(g, X86_SEL_VVVV_N) || g->row->attrs & X86_ROW_ATTR_VSIB) && chance(g, 40);
+	unsigned vvvv = allows(g, X86_SEL_VVVV_N) ? below(g, 16) : 0;
+	unsigned p2 = evex_length(g, g->mem);
+
+	if (allows(g, X86_SEL_EVEX_K) && chance(g, 80))
+		p2 |= below(g, 8);
+	if (p2 & X86_EVEX_AAA && allows(g, X86_SEL_EVEX_KZ) && chance(g, 40))
+		p2 |= X86_EVEX_Z;
+	emit_address_size(g);
+	if (long_mode && chance(g, 5))
+		emit(g, 0x65);
+	emit(g, 0x62);
+	emit(g, (r ? 0 : 0x80) | (x ? 0 : 0x40) | (b ? 0 : 0x20) | (r2 ? 0 : 0x10) | g->row->map);
+	emit(g, (w ? 0x80 : 0) | (~vvvv & 15) << 3 | 4 | pp);
+	emit(g, p2 | (v2 ? 0 : 8));
 }
 
 static void emit_rex(struct gen *g)
@@ -331,7 +406,7 @@ static void emit_opcode(struct gen *g)
 
 static void emit_modrm(struct gen *g)
 {
-	bool mem = allows(g, X86_SEL_MOD_MEM) && (!allows(g, X86_SEL_MOD_REG) || chance(g, 50));
+	bool mem = g->mem;
 	unsigned modrm = (unsigned)rnd(g) & 0xff, mod;
 
 	modrm = mem ? (modrm & 0x3f) | below(g, 3) << 6 : modrm | 0xc0;
@@ -377,7 +452,11 @@ static void encode(struct gen *g)
 	g->pos = 0;
 	g->disp_at = -1;
 	memset(g->c->code, 0x90, sizeof(g->c->code));
-	if (g->row->vex) {
+	g->mem = g->row->modrm && allows(g, X86_SEL_MOD_MEM) &&
+		 (!allows(g, X86_SEL_MOD_REG) || chance(g, 50));
+	if (g->row->vex == 2) {
+		emit_evex(g, pp);
+	} else if (g->row->vex) {
 		emit_vex(g, pp);
 	} else {
 		emit_legacy_prefixes(g, pp);
@@ -501,10 +580,10 @@ static void tame_bit_number(struct gen *g, const struct x86_insn *insn)
 
 static void tame_vector_index(struct gen *g, const struct x86_insn *insn)
 {
-	uint8_t *v = g->c->in.vec[insn->index & 15];
-	unsigned lane = name_has(g, "GATHERQ") ? 8 : 4;
+	uint8_t *v = g->c->in.vec[insn->index & 31];
+	unsigned lane = name_has(g, "GATHERQ") || name_has(g, "SCATTERQ") ? 8 : 4;
 
-	for (unsigned i = 0; i < 32; i += lane) {
+	for (unsigned i = 0; i < (g->wide ? 64 : 32); i += lane) {
 		int64_t index = (int)below(g, 200) - 100;
 
 		memcpy(v + i, &index, lane);
@@ -593,6 +672,7 @@ void oracle_generate(struct oracle_case *c, uint64_t number, const struct oracle
 	c->row = rows[below(&g, n_rows)];
 	g.row = &x86_rows[c->row];
 	c->bits = (uint8_t)pick_bits(&g, options);
+	g.wide = options->wide && (c->row >= X86_ROW_HOST_FIRST || chance(&g, 20));
 	fill_state(&g, &c->in);
 	rip = CODE_BASE + 0x100 + (below(&g, 0xe00) & ~31u);
 	c->in.rip = chance(&g, 4) ? CODE_BASE + 0x1000 - below(&g, 16) : rip;

@@ -2,6 +2,7 @@
 /* guest.c - runs a case in the x86 core, in user mode over page tables that map what native.c maps. */
 #include "seq.h"
 
+#include "engine/bt/jit/host_insn.h"
 #include "x86/x86_int.h"
 
 #include <stdlib.h>
@@ -29,6 +30,7 @@ struct oracle_guest {
 	struct x86_cpu cpu; /* first: ops find the rest */
 	struct x86_tlb tlb;
 	struct x86_cpuid_model model;
+	struct bt_host_insn host;
 	uint8_t *ram;
 	uint8_t pristine[DATA_SIZE], constants[CONST_SIZE];
 };
@@ -65,6 +67,13 @@ static bool should_stop(struct x86_cpu *cpu)
 	return false;
 }
 
+static void host_insn(struct x86_cpu *cpu, const struct x86_insn *insn, struct x86_host_op *op)
+{
+	struct oracle_guest *g = (struct oracle_guest *)(void *)cpu;
+
+	bt_host_insn_run(&g->host, cpu, insn, op);
+}
+
 static const struct x86_cpu_ops ops = {
 	.ram_page = ram_page,
 	.ram_written = ram_written,
@@ -72,6 +81,7 @@ static const struct x86_cpu_ops ops = {
 	.mmio_write = mmio_write,
 	.rdtsc = rdtsc,
 	.should_stop = should_stop,
+	.host_insn = host_insn,
 };
 
 static void put(uint8_t *ram, uint64_t table, unsigned index, uint64_t entry)
@@ -110,7 +120,7 @@ static void set_16_bit_segments(struct x86_state *s)
 	s->seg[X86_DS] = s->seg[X86_ES] = s->seg[X86_SS] = data;
 }
 
-static void set_user_mode(struct x86_state *s, unsigned bits)
+static void set_user_mode(const struct x86_cpuid_model *model, struct x86_state *s, unsigned bits)
 {
 	const uint16_t data = X86_SEG_P | X86_SEG_S | X86_SEG_DPL | 3 | X86_SEG_DB | X86_SEG_G;
 	const uint16_t code = X86_SEG_P | X86_SEG_S | X86_SEG_DPL | 11 | X86_SEG_G |
@@ -130,7 +140,7 @@ static void set_user_mode(struct x86_state *s, unsigned bits)
 	s->cr4 = X86_CR4_PAE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE |
 		 X86_CR4_FSGSBASE;
 	s->efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
-	s->xcr0 = 7;
+	s->xcr0 = model->xcr0;
 }
 
 struct oracle_guest *oracle_guest_new(void)
@@ -149,12 +159,14 @@ struct oracle_guest *oracle_guest_new(void)
 	g->cpu.ops = &ops;
 	g->cpu.tlb = &g->tlb;
 	x86_cpuid_model_max(&g->model);
+	if (oracle_native_has_wide() && bt_host_insn_init(&g->host) == 0)
+		x86_cpuid_model_add_host(&g->model);
 	g->cpu.model = &g->model;
 	build_tables(g);
 	oracle_pristine(g->pristine, g->constants);
 	memcpy(g->ram + RAM_CONST, g->constants, CONST_SIZE);
 	x86_cpu_reset(&g->cpu);
-	set_user_mode(&g->cpu.s, 64);
+	set_user_mode(&g->model, &g->cpu.s, 64);
 	x86_cpu_sync(&g->cpu);
 	return g;
 }
@@ -168,6 +180,7 @@ void oracle_guest_free(struct oracle_guest *g)
 {
 	if (!g)
 		return;
+	bt_host_insn_fini(&g->host);
 	free(g->ram);
 	free(g);
 }
@@ -176,21 +189,22 @@ static void load(struct oracle_guest *g, const struct oracle_case *c)
 {
 	struct x86_state *s = &g->cpu.s;
 
-	set_user_mode(s, c->bits);
+	set_user_mode(&g->model, s, c->bits);
 	memcpy(g->ram + RAM_DATA, g->pristine, DATA_SIZE);
 	memcpy(g->ram + RAM_DATA + c->window_at, c->window, WINDOW);
 	memcpy(g->ram + RAM_CODE + (oracle_code_at(c) - CODE_BASE), c->code, sizeof(c->code));
 	memcpy(s->gpr, c->in.gpr, sizeof(s->gpr));
 	s->rip = c->in.rip;
 	s->rflags = c->in.rflags | X86_FL_TF | X86_FL_IF | X86_FL_ONE;
-	for (unsigned i = 0; i < 16; i++)
-		memcpy(s->fpu.vec[i], c->in.vec[i], 32);
+	memcpy(s->fpu.vec, c->in.vec, sizeof(s->fpu.vec));
+	memcpy(s->fpu.opmask, c->in.opmask, sizeof(s->fpu.opmask));
 	memcpy(s->fpu.st, c->in.st, sizeof(s->fpu.st));
 	s->fpu.fcw = c->in.fcw;
 	s->fpu.fsw = c->in.fsw;
 	s->fpu.ftw = c->in.ftw;
 	s->fpu.mxcsr = c->in.mxcsr;
 	s->fpu.fip = s->fpu.fdp = s->fpu.fop = 0; /* as the child's */
+	x86_wide_sync(&g->cpu);
 	x86_update_mode(&g->cpu);
 }
 
@@ -201,8 +215,8 @@ static void save(struct oracle_guest *g, struct oracle_result *r)
 	memcpy(r->out.gpr, s->gpr, sizeof(s->gpr));
 	r->out.rip = s->rip;
 	r->out.rflags = s->rflags;
-	for (unsigned i = 0; i < 16; i++)
-		memcpy(r->out.vec[i], s->fpu.vec[i], 32);
+	memcpy(r->out.vec, s->fpu.vec, sizeof(r->out.vec));
+	memcpy(r->out.opmask, s->fpu.opmask, sizeof(r->out.opmask));
 	memcpy(r->out.st, s->fpu.st, sizeof(s->fpu.st));
 	for (unsigned i = 0; i < 8; i++)
 		memset(r->out.st[i] + 10, 0, 6);

@@ -83,7 +83,7 @@ static void map_pages(struct run *run, uint64_t table, uint64_t linear, uint64_t
 		    (gpa + off) | PTE_P | PTE_U | 0x60 | flags);
 }
 
-static void set_user_mode(struct x86_state *s)
+static void set_user_mode(struct x86_state *s, uint64_t xcr0)
 {
 	const uint16_t data = X86_SEG_P | X86_SEG_S | X86_SEG_DPL | 3 | X86_SEG_DB | X86_SEG_G;
 
@@ -102,7 +102,7 @@ static void set_user_mode(struct x86_state *s)
 	s->cr4 = X86_CR4_PAE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE |
 		 X86_CR4_FSGSBASE;
 	s->efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
-	s->xcr0 = 7;
+	s->xcr0 = xcr0;
 }
 
 static bool set_up(struct run *run)
@@ -127,7 +127,12 @@ static bool set_up(struct run *run)
 	map_pages(run, RAM_PT2, CONST_BASE, RAM_CONST, CONST_SIZE, PTE_NX);
 	oracle_pristine(run->pristine, run->constants);
 	memcpy(run->ram + RAM_CONST, run->constants, CONST_SIZE);
-	set_user_mode(&run->vcpu->cpu.s);
+	run->options.wide = oracle_native_has_wide();
+	if (run->options.wide)
+		x86_cpuid_model_add_host(&((struct bt_engine *)engine)->model);
+	else
+		printf("oracle-jit: no AVX-512 here: its instructions are skipped\n");
+	set_user_mode(&run->vcpu->cpu.s, run->vcpu->cpu.model->xcr0);
 	x86_cpu_sync(&run->vcpu->cpu);
 	run->vcpu->jit.single = true;
 	bt_jit_thread(run->vcpu);
@@ -142,7 +147,7 @@ static void load(struct run *run, const struct oracle_case *c)
 {
 	struct x86_state *s = &run->vcpu->cpu.s;
 
-	set_user_mode(s);
+	set_user_mode(s, run->vcpu->cpu.model->xcr0);
 	memcpy(run->ram + RAM_DATA, run->pristine, DATA_SIZE);
 	/* No case has code there; BTS of a far bit reaches it. */
 	memset(run->ram + RAM_CODE + 0x1000, 0, CODE_SIZE - 0x1000);
@@ -150,9 +155,8 @@ static void load(struct run *run, const struct oracle_case *c)
 	memcpy(s->gpr, c->in.gpr, sizeof(s->gpr));
 	s->rip = c->in.rip;
 	s->rflags = c->in.rflags | X86_FL_IF | X86_FL_ONE;
-	memset(s->fpu.vec, 0, sizeof(s->fpu.vec));
-	for (unsigned i = 0; i < 16; i++)
-		memcpy(s->fpu.vec[i], c->in.vec[i], 32);
+	memcpy(s->fpu.vec, c->in.vec, sizeof(s->fpu.vec));
+	memcpy(s->fpu.opmask, c->in.opmask, sizeof(s->fpu.opmask));
 	memcpy(s->fpu.st, c->in.st, sizeof(s->fpu.st));
 	s->fpu.fcw = c->in.fcw;
 	s->fpu.fsw = c->in.fsw;
@@ -165,6 +169,7 @@ static void load(struct run *run, const struct oracle_case *c)
 	s->cr2 = 0;
 	run->vcpu->cpu.fault = (struct x86_fault){ 0 };
 	run->vcpu->cpu.stop_requested = false;
+	x86_wide_sync(&run->vcpu->cpu);
 	x86_update_mode(&run->vcpu->cpu);
 }
 
@@ -238,7 +243,7 @@ static bool compare(const struct outcome *a, const struct outcome *b, uint64_t f
 	if ((a->s.rflags ^ b->s.rflags) & flags)
 		differ(&bad, "flags", a->s.rflags, b->s.rflags);
 	if (memcmp(&a->s.fpu, &b->s.fpu, sizeof(a->s.fpu)) != 0) {
-		for (unsigned i = 0; i < 16; i++)
+		for (unsigned i = 0; i < 32; i++)
 			for (unsigned j = 0; j < 64; j += 8) {
 				uint64_t x, y;
 
@@ -248,6 +253,11 @@ static bool compare(const struct outcome *a, const struct outcome *b, uint64_t f
 				if (x != y)
 					differ(&bad, name, x, y);
 			}
+		for (unsigned i = 0; i < 8; i++) {
+			snprintf(name, sizeof(name), "k%u", i);
+			if (a->s.fpu.opmask[i] != b->s.fpu.opmask[i])
+				differ(&bad, name, a->s.fpu.opmask[i], b->s.fpu.opmask[i]);
+		}
 		if (a->s.fpu.mxcsr != b->s.fpu.mxcsr)
 			differ(&bad, "mxcsr", a->s.fpu.mxcsr, b->s.fpu.mxcsr);
 		for (unsigned i = 0; i < sizeof(a->s.fpu); i++)

@@ -9,10 +9,12 @@
  */
 #include "seq.h"
 
+#include "engine/bt/jit/host_insn.h"
 #include "x86/x86.h"
 
 #include <asm/ldt.h>
 #include <asm/prctl.h>
+#include <cpuid.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,6 +33,10 @@
 
 #define XSTATE_BV  512 /* offsets in the signal frame's XSAVE area */
 #define XSTATE_YMM 576
+#define XSTATE_AVX512 0xe0u
+
+/* Where the frame has the opmasks, the upper halves of ZMM0 to 15, and ZMM16 to 31; 0: nowhere. */
+static uint32_t wide_at[3];
 
 static const struct oracle_case *cases;
 static struct oracle_result *results;
@@ -43,6 +49,38 @@ static const int greg_of[16] = {
 	REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
 	REG_R8,	 REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15,
 };
+
+bool oracle_native_has_wide(void)
+{
+	uint32_t r[4];
+
+	if (!bt_host_insn_is_fit())
+		return false;
+	for (unsigned i = 0; i < 3; i++) {
+		__cpuid_count(0xd, 5 + i, r[0], r[1], r[2], r[3]);
+		wide_at[i] = r[1];
+	}
+	return true;
+}
+
+static void load_wide(uint8_t *fp, const struct oracle_regs *in)
+{
+	memcpy(fp + wide_at[0], in->opmask, sizeof(in->opmask));
+	for (unsigned i = 0; i < 16; i++)
+		memcpy(fp + wide_at[1] + i * 32, in->vec[i] + 32, 32);
+	memcpy(fp + wide_at[2], in->vec[16], sizeof(in->vec) / 2);
+}
+
+static void save_wide(const uint8_t *fp, uint64_t bv, struct oracle_regs *out)
+{
+	memset(out->opmask, 0, sizeof(out->opmask));
+	if (bv & 0x20)
+		memcpy(out->opmask, fp + wide_at[0], sizeof(out->opmask));
+	for (unsigned i = 0; i < 16 && bv & 0x40; i++)
+		memcpy(out->vec[i] + 32, fp + wide_at[1] + i * 32, 32);
+	if (bv & 0x80)
+		memcpy(out->vec[16], fp + wide_at[2], sizeof(out->vec) / 2);
+}
 
 static void load_fpu(uint8_t *fp, const struct oracle_regs *in)
 {
@@ -59,6 +97,10 @@ static void load_fpu(uint8_t *fp, const struct oracle_regs *in)
 	}
 	memcpy(&bv, fp + XSTATE_BV, 8);
 	bv |= 7;
+	if (wide_at[0]) {
+		load_wide(fp, in);
+		bv |= XSTATE_AVX512;
+	}
 	memcpy(fp + XSTATE_BV, &bv, 8);
 }
 
@@ -85,6 +127,8 @@ static void save_fpu(const uint8_t *fp, struct oracle_regs *out)
 		if (bv & 4)
 			memcpy(out->vec[i] + 16, fp + XSTATE_YMM + i * 16, 16);
 	}
+	if (wide_at[0])
+		save_wide(fp, bv, out);
 	for (unsigned i = 0; i < 8; i++)
 		memset(out->st[i] + 10, 0, 6);
 }

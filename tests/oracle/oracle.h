@@ -25,7 +25,8 @@
 struct oracle_regs {
 	uint64_t gpr[16];
 	uint64_t rip, rflags;
-	uint8_t vec[16][32];
+	uint8_t vec[32][64];
+	uint64_t opmask[8];
 	uint8_t st[8][16];
 	uint16_t fcw, fsw;
 	uint8_t ftw; /* abridged */
@@ -65,6 +66,7 @@ struct oracle_options {
 	bool strict;	 /* undefined flags count as well */
 	unsigned bits;	 /* 64, 32, 16, or 0 for all */
 	bool no_16;	 /* the host has no such code segments */
+	bool wide;	 /* AVX-512 is there */
 };
 
 /* What lies in data and constants before a case's window is laid over it. */
@@ -77,6 +79,8 @@ void oracle_generate(struct oracle_case *c, uint64_t number, const struct oracle
 
 #define LDT_CODE 0x07u
 #define LDT_DATA 0x0fu
+/* native.c: whether processor, system and x86 core have the state of AVX-512. */
+bool oracle_native_has_wide(void);
 /* native.c: make the segments of 16-bit code, for this process and its children. */
 bool oracle_native_has_16(void);
 /* Run all in this process, which it ends. The results lie in shared memory. */

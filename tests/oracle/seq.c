@@ -147,7 +147,7 @@ static void compare_registers(struct verdict *v, const struct seq_program *p,
 		differ(v, "flags", a->rflags, b->rflags);
 	for (unsigned i = 0; i < (p->bits == 64 ? 16u : 8u); i++) {
 		snprintf(name, sizeof(name), "ymm%u", i);
-		compare_bytes(v, name, a->vec[i], b->vec[i], 32);
+		compare_bytes(v, name, a->vec[i], b->vec[i], 64);
 	}
 	for (unsigned i = 0; i < 8; i++) {
 		snprintf(name, sizeof(name), "st%u", i);

@@ -204,7 +204,6 @@ static void user_state(struct x86_state *s)
 	s->cr4 = X86_CR4_PAE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE |
 		 X86_CR4_FSGSBASE;
 	s->efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
-	s->xcr0 = 7;
 	s->gdtr = (struct x86_table){ KERNEL_BASE + OFF_GDT, 63 };
 	s->idtr = (struct x86_table){ KERNEL_BASE + OFF_IDT, 32 * 16 - 1 };
 	s->tr = (struct x86_segment){ .base = KERNEL_BASE + OFF_TSS, .limit = 0x67, .selector = 0x30,
@@ -220,12 +219,15 @@ static bool open_machine(struct seq_engine *e)
 	};
 
 	e->engine = engine_bt.open(&config, NULL);
+	if (e->engine && oracle_native_has_wide())
+		x86_cpuid_model_add_host(&((struct bt_engine *)e->engine)->model);
 	e->vcpu = e->engine ? engine_bt.vcpu_new(e->engine, 0, NULL) : NULL;
 	if (!e->vcpu)
 		return false;
 	((struct bt_vcpu *)e->vcpu)->jit.threshold = e->kind.threshold;
 	engine_bt.vcpu_get_state(e->vcpu, &e->initial);
 	user_state(&e->initial);
+	e->initial.xcr0 = ((struct bt_engine *)e->engine)->model.xcr0;
 	e->turn = 0;
 	return true;
 }
@@ -330,9 +332,8 @@ static void load(struct seq_engine *e, const struct seq_program *p)
 	memcpy(s->gpr, p->in.gpr, sizeof(s->gpr));
 	s->rip = p->in.rip;
 	s->rflags = p->in.rflags | X86_FL_IF | X86_FL_ONE;
-	memset(s->fpu.vec, 0, sizeof(s->fpu.vec));
-	for (unsigned i = 0; i < 16; i++)
-		memcpy(s->fpu.vec[i], p->in.vec[i], 32);
+	memcpy(s->fpu.vec, p->in.vec, sizeof(s->fpu.vec));
+	memcpy(s->fpu.opmask, p->in.opmask, sizeof(s->fpu.opmask));
 	memcpy(s->fpu.st, p->in.st, sizeof(s->fpu.st));
 	s->fpu.fcw = p->in.fcw;
 	s->fpu.fsw = p->in.fsw;
@@ -363,8 +364,8 @@ static void save(struct seq_engine *e, struct seq_result *r)
 	r->out.rip = frame[1];
 	r->out.rflags = frame[3];
 	r->out.gpr[X86_RSP] = frame[4];
-	for (unsigned i = 0; i < 16; i++)
-		memcpy(r->out.vec[i], s->fpu.vec[i], 32);
+	memcpy(r->out.vec, s->fpu.vec, sizeof(r->out.vec));
+	memcpy(r->out.opmask, s->fpu.opmask, sizeof(r->out.opmask));
 	memcpy(r->out.st, s->fpu.st, sizeof(s->fpu.st));
 	for (unsigned i = 0; i < 8; i++)
 		memset(r->out.st[i] + 10, 0, 6);

@@ -626,7 +626,8 @@ static bool is_vague(const struct x86_row_info *row)
 	for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
 		if (strstr(row->name, parts[i]))
 			return true;
-	return row->attrs & X86_ROW_ATTR_VSIB;
+	/* And of EVEX, whether what a mask leaves out counts for alignment. */
+	return row->attrs & X86_ROW_ATTR_VSIB || row->vex == 2;
 }
 
 void seq_rows_init(struct seq_rows *rows, const struct oracle_guest *guest,

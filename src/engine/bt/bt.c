@@ -20,9 +20,17 @@ static void bt_probe(struct engine_probe *ret)
 		  sizeof(ret->text));
 }
 
-static bool bt_cpu_max(struct x86_cpuid_model *ret, GError **err)
+/* AVX-512 where the host has it, which executes it: jit/host_insn.h. */
+static void bt_model_max(struct x86_cpuid_model *ret)
 {
 	x86_cpuid_model_max(ret);
+	if (bt_host_insn_is_fit())
+		x86_cpuid_model_add_host(ret);
+}
+
+static bool bt_cpu_max(struct x86_cpuid_model *ret, GError **err)
+{
+	bt_model_max(ret);
 	return true;
 }
 
@@ -68,7 +76,7 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 		free(engine);
 		return NULL;
 	}
-	x86_cpuid_model_max(&max);
+	bt_model_max(&max);
 	if (engine->deterministic)
 		bt_count_restrict(&max);
 	if (!x86_cpuid_model_make(&engine->model, &max, config->cpu, &missing)) {
@@ -115,6 +123,7 @@ static void bt_vcpu_free(struct engine_vcpu *base)
 		return;
 	atomic_store(&bt_engine_of(vcpu)->vcpu[base->index], NULL);
 	bt_direct_fini(vcpu);
+	bt_host_insn_fini(&vcpu->host_insn);
 	g_free(vcpu->stats.rows);
 	bt_direct_free(vcpu);
 }
@@ -134,6 +143,11 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 	vcpu->cpu.ops = &bt_cpu_ops;
 	vcpu->cpu.tlb = &vcpu->tlb;
 	vcpu->cpu.model = &engine->model;
+	if (bt_host_insn_is_fit() && bt_host_insn_init(&vcpu->host_insn) < 0) {
+		g_set_error(err, BASE_ERROR, EIO, "engine bt: no memory for CPU %u", index);
+		bt_direct_free(vcpu);
+		return NULL;
+	}
 	vcpu->maps.arena = engine->cache->arena;
 	vcpu->maps.evictions = atomic_load(&engine->cache->evictions);
 	pthread_mutex_lock(&engine->cache->lock);

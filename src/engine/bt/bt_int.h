@@ -53,6 +53,7 @@
 
 #include "engine/bt/cache.h"
 #include "engine/bt/direct.h"
+#include "engine/bt/jit/host_insn.h"
 #include "engine/bt/jit/jit.h"
 #include "engine/bt/stats.h"
 #include "engine/engine.h"
@@ -193,6 +194,7 @@ struct bt_vcpu {
 	struct bt_stats stats;
 	struct bt_count count;
 	struct bt_jit jit;
+	struct bt_host_insn host_insn; /* where the host has AVX-512 */
 	struct bt_direct direct;
 	struct x86_cpu cpu;
 	struct x86_tlb tlb;

@@ -219,6 +219,11 @@ static bool bt_op_hypercall(struct x86_cpu *cpu)
 	return true;
 }
 
+static void bt_op_host_insn(struct x86_cpu *cpu, const struct x86_insn *insn, struct x86_host_op *op)
+{
+	bt_host_insn_run(&bt_vcpu_of(cpu)->host_insn, cpu, insn, op);
+}
+
 static void bt_op_tlb_flushed(struct x86_cpu *cpu)
 {
 	bt_context_flush(bt_vcpu_of(cpu));
@@ -251,6 +256,7 @@ const struct x86_cpu_ops bt_cpu_ops = {
 	.cpuid = bt_op_cpuid,
 	.should_stop = bt_op_should_stop,
 	.hypercall = bt_op_hypercall,
+	.host_insn = bt_op_host_insn,
 	.tlb_flushed = bt_op_tlb_flushed,
 	.tlb_switched = bt_op_tlb_switched,
 	.tlb_flushed_page = bt_op_tlb_flushed_page,

@@ -99,24 +99,96 @@ static void emit_mxcsr(struct emit *e, bool store)
 	     .disp = (int32_t)offsetof(struct x86_cpu, s.fpu.mxcsr));
 }
 
-static void emit_vec_save(struct emit *e)
+/* VMOVUPS of ZMM registers. */
+static void emit_wide_move(struct emit *e, unsigned first, unsigned last, bool store)
 {
-	emit_vec_move(e, true);
+	for (unsigned i = first; i <= last; i++)
+		EMIT(e, .evex = true, .z_ll_b_aaa = 2u << X86_EVEX_LL_SHIFT, .map = 1,
+		     .opcode = store ? 0x11 : 0x10, .kind = EMIT_GS, .reg = (uint8_t)i, .rm = H_NONE,
+		     .disp = GS_VEC(i));
+}
+
+/* KMOVQ of all opmasks. */
+static void emit_opmasks(struct emit *e, bool store)
+{
+	for (unsigned i = 0; i < 8; i++)
+		EMIT(e, .vex = true, .w = true, .map = 1, .opcode = store ? 0x91 : 0x90,
+		     .kind = EMIT_GS, .reg = (uint8_t)i, .rm = H_NONE,
+		     .disp = (int32_t)(offsetof(struct x86_cpu, s.fpu.opmask) + i * 8));
+}
+
+static uint8_t *stub_wide_save(struct emit *e)
+{
+	uint8_t *start = e->p;
+
+	emit_wide_move(e, 0, 31, true);
+	emit_opmasks(e, true);
+	emit_byte(e, 0xc3);
+	return start;
+}
+
+/* As emit_vec_load(). Spoils T_2 and flags. */
+static uint8_t *stub_wide_load(struct emit *e)
+{
+	uint8_t *start = e->p, *whole, *done;
+
+	for (unsigned i = 0; i < 16; i++) /* vmovdqu64, vporq */
+		EMIT(e, .evex = true, .z_ll_b_aaa = 2u << X86_EVEX_LL_SHIFT, .w = true, .map = 1,
+		     .opcode = i ? 0xeb : 0x6f, .rep = i ? 0 : 0xf3, .p66 = i != 0, .kind = EMIT_GS,
+		     .rm = H_NONE, .disp = GS_VEC(i));
+	EMIT(e, .evex = true, .z_ll_b_aaa = 2u << X86_EVEX_LL_SHIFT, .w = true, .map = 2,
+	     .opcode = 0x27, .p66 = true, .kind = EMIT_REG); /* vptestmq k0, zmm0, zmm0 */
+	EMIT(e, .vex = true, .p66 = true, .map = 1, .opcode = 0x93, .kind = EMIT_REG, .reg = T_2); /* kmovb */
+	EMIT(e, .opcode = 0xf7, .kind = EMIT_REG, .rm = T_2, .imm = 0xfc, .imm_len = 4);
+	whole = emit_jcc(e, CC_NE);
 	EMIT(e, .vex = true, .map = 1, .opcode = 0x77); /* vzeroupper */
-	emit_mxcsr(e, true);
+	for (unsigned i = 0; i < 16; i++)
+		EMIT(e, .vex = true, .map = 1, .opcode = 0x10, .kind = EMIT_GS, .reg = (uint8_t)i,
+		     .rm = H_NONE, .disp = GS_VEC(i));
+	done = emit_jmp(e);
+	emit_patch_here(e, whole);
+	emit_wide_move(e, 0, 15, false);
+	emit_patch_here(e, done);
+	emit_wide_move(e, 16, 31, false);
+	emit_opmasks(e, false);
+	emit_byte(e, 0xc3);
+	return start;
 }
 
-static void emit_vec_restore(struct emit *e)
-{
-	emit_vec_load(e);
-	emit_mxcsr(e, false);
-}
-
-/* cmp byte gs:[jit.vec_loaded], 0 */
-static void emit_vec_test(struct emit *e)
+/* cmp byte gs:[jit.vec_loaded], @what */
+static void emit_vec_is(struct emit *e, uint8_t what)
 {
 	EMIT(e, .opcode = 0x80, .kind = EMIT_GS, .reg = 7, .rm = H_NONE,
-	     .disp = GS_VCPU(jit.vec_loaded), .imm_len = 1);
+	     .disp = GS_VCPU(jit.vec_loaded), .imm = what, .imm_len = 1);
+}
+
+static void emit_vec_test(struct emit *e)
+{
+	emit_vec_is(e, 0);
+}
+
+/* All that is loaded. Spoils flags. */
+static void emit_vec_move_loaded(const struct bt_jit *jit, struct emit *e, bool store)
+{
+	uint8_t *wide, *done;
+
+	emit_vec_is(e, BT_JIT_WIDE);
+	wide = emit_jcc(e, CC_E);
+	if (store)
+		emit_vec_move(e, true);
+	else
+		emit_vec_load(e);
+	done = emit_jmp(e);
+	emit_patch_here(e, wide);
+	emit_call_to(e, store ? jit->wide_save : jit->wide_load);
+	emit_patch_here(e, done);
+}
+
+static void emit_vec_save(const struct bt_jit *jit, struct emit *e)
+{
+	emit_vec_move_loaded(jit, e, true);
+	EMIT(e, .vex = true, .map = 1, .opcode = 0x77); /* vzeroupper */
+	emit_mxcsr(e, true);
 }
 
 static void emit_vec_set_loaded(struct emit *e, uint8_t v)
@@ -125,14 +197,35 @@ static void emit_vec_set_loaded(struct emit *e, uint8_t v)
 	     .imm = v, .imm_len = 1);
 }
 
-static void emit_vec_save_if_loaded(struct emit *e)
+/* As much as there is. Spoils flags. */
+static void emit_vec_restore(const struct bt_jit *jit, struct emit *e)
+{
+	uint8_t *narrow;
+
+	emit_vec_set_loaded(e, BT_JIT_YMM);
+	EMIT(e, .opcode = 0x80, .kind = EMIT_GS, .reg = 7, .rm = H_NONE,
+	     .disp = (int32_t)offsetof(struct x86_cpu, wide), .imm_len = 1);
+	narrow = emit_jcc(e, CC_E);
+	emit_vec_set_loaded(e, BT_JIT_WIDE);
+	emit_patch_here(e, narrow);
+	emit_vec_move_loaded(jit, e, false);
+	emit_mxcsr(e, false);
+}
+
+static void emit_vec_save_if_loaded(const struct bt_jit *jit, struct emit *e)
 {
 	uint8_t *skip;
 
 	emit_vec_test(e);
 	skip = emit_jcc(e, CC_E);
-	emit_vec_save(e);
+	emit_vec_save(jit, e);
 	emit_patch_here(e, skip);
+}
+
+static void emit_set_wide(struct emit *e)
+{
+	EMIT(e, .opcode = 0xc6, .kind = EMIT_GS, .rm = H_NONE,
+	     .disp = (int32_t)offsetof(struct x86_cpu, wide), .imm = 1, .imm_len = 1);
 }
 
 static void emit_return(struct emit *e)
@@ -172,7 +265,7 @@ static void stub_leave(struct bt_jit *jit, struct emit *e)
 	EMIT(e, .opcode = 0x89, .kind = EMIT_GS, .reg = T_2, .rm = H_NONE,
 	     .disp = GS_VCPU(jit.exit_reason));
 	emit_gprs(e, true);
-	emit_vec_save_if_loaded(e);
+	emit_vec_save_if_loaded(jit, e);
 	emit_vec_set_loaded(e, 0);
 	emit_return(e);
 	/* A return to jit.no_return, which a guest may guess, and which is no address of code. */
@@ -185,9 +278,9 @@ static void stub_leave(struct bt_jit *jit, struct emit *e)
 /*
  * The handler of an instruction. T_ADDR: it, T_1: its block, T_2: offset of the next one in the page
  * of RIP. Flags are in jit.flags before, and in both places behind. Vector registers are in memory
- * behind it, unless @vec: instructions of the same block that follow want them.
+ * behind it, unless @vec: instructions of the same block that follow want them, BT_JIT_YMM or BT_JIT_WIDE.
  */
-static const uint8_t *stub_call(struct emit *e, bool vec)
+static const uint8_t *stub_call(const struct bt_jit *jit, struct emit *e, unsigned vec)
 {
 	const uint8_t *start = e->p;
 	uint8_t *gone, *out, *skip;
@@ -196,7 +289,7 @@ static const uint8_t *stub_call(struct emit *e, bool vec)
 	emit_gprs(e, true);
 	emit_vec_test(e);
 	skip = emit_jcc(e, CC_E);
-	emit_vec_save(e);
+	emit_vec_save(jit, e);
 	if (!vec)
 		emit_vec_set_loaded(e, 0);
 	emit_patch_here(e, skip);
@@ -211,7 +304,9 @@ static const uint8_t *stub_call(struct emit *e, bool vec)
 	if (vec) {
 		emit_vec_test(e);
 		skip = emit_jcc(e, CC_E);
-		emit_vec_restore(e);
+		if (vec == BT_JIT_WIDE)
+			emit_set_wide(e);
+		emit_vec_restore(jit, e);
 		emit_patch_here(e, skip);
 	}
 	emit_flags_load(e);
@@ -237,7 +332,7 @@ static const uint8_t *stub_call(struct emit *e, bool vec)
 }
 
 /* What a call of C may spoil, to cpu->s or back. */
-static void emit_spoiled(struct emit *e, bool store)
+static void emit_spoiled(const struct bt_jit *jit, struct emit *e, bool store)
 {
 	static const uint8_t regs[] = { H_RAX, H_RCX, H_RDX, H_RSI, H_RDI, H_R8, H_R9, H_R10, H_R11 };
 	uint8_t *skip;
@@ -250,23 +345,20 @@ static void emit_spoiled(struct emit *e, bool store)
 	}
 	emit_vec_test(e);
 	skip = emit_jcc(e, CC_E);
-	if (store) {
-		emit_vec_move(e, true);
+	emit_vec_move_loaded(jit, e, store);
+	if (store)
 		EMIT(e, .vex = true, .map = 1, .opcode = 0x77); /* vzeroupper */
-	} else {
-		emit_vec_load(e);
-	}
 	emit_patch_here(e, skip);
 }
 
 /* The TLB has missed T_ADDR, whose tag would be T_2. Back with ZF clear when it now hits. Flags are
  * saved or of no use. */
-static uint8_t *stub_fill(struct emit *e, bool write)
+static uint8_t *stub_fill(const struct bt_jit *jit, struct emit *e, bool write)
 {
 	uint8_t *stub = e->p;
 
 	emit_lea(e, H_RSP, H_RSP, -8);
-	emit_spoiled(e, true);
+	emit_spoiled(jit, e, true);
 	emit_load_gs(e, H_RDI, GS_VCPU(jit.self));
 	emit_mov_rr(e, H_RSI, T_ADDR);
 	emit_mov_rr(e, H_RDX, T_2);
@@ -274,7 +366,7 @@ static uint8_t *stub_fill(struct emit *e, bool write)
 	emit_mov_imm64(e, H_RAX, (uintptr_t)x86_tlb_fill);
 	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 2, .rm = H_RAX);
 	EMIT(e, .map = 1, .opcode = 0xb6, .kind = EMIT_REG, .reg = T_1, .rm = H_RAX);
-	emit_spoiled(e, false);
+	emit_spoiled(jit, e, false);
 	emit_lea(e, H_RSP, H_RSP, 8);
 	EMIT(e, .opcode = 0x85, .kind = EMIT_REG, .reg = T_1, .rm = T_1);
 	emit_byte(e, 0xc3);
@@ -289,13 +381,18 @@ static void emit_test_gs32(struct emit *e, size_t off, uint32_t mask)
 
 /*
  * Vector registers from memory. Called with T_1: the block; leaves when the guest's must not be
- * used, or when its MXCSR differs from the host's in more than the sticky flags. Spoils T_2 and flags.
+ * used, or when its MXCSR differs from the host's in more than the sticky flags. Spoils T_2 and flags. With
+ * @wide those of AVX-512 as well.
  */
-static void stub_vec_load(struct bt_jit *jit, struct emit *e)
+static uint8_t *stub_vec_load(const struct bt_jit *jit, struct emit *e, bool wide)
 {
-	uint8_t *no[4];
+	uint8_t *no[4], *start = e->p;
+	uint8_t xcr0 = wide ? 0xe6 : 6;
 
-	jit->vec_load = e->p;
+	if (wide) { /* some may be there already */
+		emit_vec_save_if_loaded(jit, e);
+		emit_vec_set_loaded(e, 0);
+	}
 	emit_test_gs32(e, offsetof(struct x86_cpu, s.cr0), X86_CR0_EM | X86_CR0_TS);
 	no[0] = emit_jcc(e, CC_NE);
 	emit_load_gs32(e, T_2, (int32_t)offsetof(struct x86_cpu, s.cr4));
@@ -305,22 +402,25 @@ static void stub_vec_load(struct bt_jit *jit, struct emit *e)
 	     .imm = X86_CR4_OSFXSR | X86_CR4_OSXSAVE, .imm_len = 4);
 	no[1] = emit_jcc(e, CC_NE);
 	emit_load_gs32(e, T_2, (int32_t)offsetof(struct x86_cpu, s.xcr0));
-	EMIT(e, .opcode = 0x83, .kind = EMIT_REG, .reg = 4, .rm = T_2, .imm = 6, .imm_len = 1);
-	EMIT(e, .opcode = 0x83, .kind = EMIT_REG, .reg = 7, .rm = T_2, .imm = 6, .imm_len = 1);
+	EMIT(e, .opcode = 0x81, .kind = EMIT_REG, .reg = 4, .rm = T_2, .imm = xcr0,
+	     .imm_len = 4);
+	EMIT(e, .opcode = 0x81, .kind = EMIT_REG, .reg = 7, .rm = T_2, .imm = xcr0, .imm_len = 4);
 	no[2] = emit_jcc(e, CC_NE);
 	emit_load_gs32(e, T_2, (int32_t)offsetof(struct x86_cpu, s.fpu.mxcsr));
 	EMIT(e, .opcode = 0x81, .kind = EMIT_REG, .reg = 4, .rm = T_2, .imm = 0xffffffc0u,
 	     .imm_len = 4);
 	EMIT(e, .opcode = 0x81, .kind = EMIT_REG, .reg = 7, .rm = T_2, .imm = 0x1f80, .imm_len = 4);
 	no[3] = emit_jcc(e, CC_NE);
-	emit_vec_restore(e);
-	emit_vec_set_loaded(e, 1);
+	if (wide)
+		emit_set_wide(e);
+	emit_vec_restore(jit, e);
 	emit_byte(e, 0xc3);
 	for (unsigned i = 0; i < 4; i++)
 		emit_patch_here(e, no[i]);
 	emit_lea(e, H_RSP, H_RSP, 8);
 	emit_mov_imm32(e, T_2, BT_JIT_ENTERED);
 	emit_jmp_to(e, jit->leave);
+	return start;
 }
 
 /* The guest's x87 state into the host's unit. Called with T_1: the block; leaves when it must not go
@@ -334,7 +434,7 @@ static const uint8_t *stub_x87_load(struct bt_jit *jit, struct emit *e)
 	emit_gprs(e, true);
 	emit_vec_test(e);
 	skip = emit_jcc(e, CC_E);
-	emit_vec_save(e);
+	emit_vec_save(jit, e);
 	emit_vec_set_loaded(e, 0);
 	emit_patch_here(e, skip);
 	emit_load_gs(e, H_RDI, GS_VCPU(jit.self_vcpu));
@@ -488,14 +588,18 @@ static bool make_stubs(struct bt_vcpu *vcpu)
 	struct emit e = { .p = jit->code + 64, .end = jit->code + BT_JIT_STUBS_BYTES,
 			  .to_exec = jit->exec - jit->code };
 
+	jit->wide_save = stub_wide_save(&e);
+	jit->wide_load = stub_wide_load(&e);
 	stub_leave(jit, &e);
 	stub_enter(jit, &e);
-	jit->call = stub_call(&e, false);
-	jit->call_vec = stub_call(&e, true);
-	stub_vec_load(jit, &e);
+	jit->call = stub_call(jit, &e, 0);
+	jit->call_vec = stub_call(jit, &e, BT_JIT_YMM);
+	jit->call_wide = stub_call(jit, &e, BT_JIT_WIDE);
+	jit->vec_load = stub_vec_load(jit, &e, false);
+	jit->vec_load_wide = stub_vec_load(jit, &e, true);
 	jit->x87_load = stub_x87_load(jit, &e);
-	jit->fill_read = stub_fill(&e, false);
-	jit->fill_write = stub_fill(&e, true);
+	jit->fill_read = stub_fill(jit, &e, false);
+	jit->fill_write = stub_fill(jit, &e, true);
 	stub_lookup(jit, &e);
 	stub_cross(jit, &e);
 	stub_ret_pop(jit, &e);

@@ -568,6 +568,36 @@ static void vector(const struct x86_insn *insn, struct jit_desc *d)
 		flags(d, 0, ALL);
 }
 
+/*
+ * What the x86 core leaves to the host. A memory operand is taken as a whole: where not all of it is there
+ * the handler finds out which elements matter. Gathers and scatters are all its.
+ */
+static void for_host(const struct x86_insn *insn, const struct x86_host_info *info,
+		     struct jit_desc *d)
+{
+	bool mem = insn->flags & X86_INSN_MEM, evex = insn->flags & X86_INSN_EVEX;
+	unsigned len = x86_host_mem_len(insn, info), op = insn->opcode;
+
+	if (insn->exec != x86_op_evex && insn->exec != x86_op_host)
+		return;
+	d->kind = JIT_COPY;
+	d->vec = d->prefix = true;
+	d->wide = evex || info->reg == X86_HOST_MASK || info->rm == X86_HOST_MASK;
+	d->vec_rm = info->rm != X86_HOST_GPR;
+	if (info->reg == X86_HOST_GPR)
+		d->reg_use = JIT_W;
+	if (mem || info->rm == X86_HOST_GPR)
+		d->rm_use = info->flags & X86_HOST_STORE ? JIT_W : JIT_R;
+	if (mem) {
+		d->mem_len = (uint8_t)len;
+		d->mem_align = info->flags & X86_HOST_AL ? (uint8_t)len : 1;
+	}
+	d->vex_pp = insn->pp;
+	d->imm_len = x86_rows[insn->row].imm == X86_IMM_IB;
+	if (insn->map == 1 && (evex ? op == 0x2e || op == 0x2f : op == 0x98 || op == 0x99))
+		flags(d, 0, ALL);
+}
+
 static uint8_t vex_pp(const uint8_t *bytes)
 {
 	while (*bytes != 0xc4 && *bytes != 0xc5) /* legacy prefixes */
@@ -643,11 +673,18 @@ static void x87(const struct x86_insn *insn, struct jit_desc *d)
 void jit_describe(const struct x86_insn *insn, const uint8_t *bytes, struct jit_desc *ret)
 {
 	bool mem = insn->flags & X86_INSN_MEM;
+	const struct x86_host_info *info = x86_host_info(insn);
 
 	memset(ret, 0, sizeof(*ret));
 	ret->mem_align = 1;
 	if (insn->exec == x86_op_ud)
 		goto handler;
+	if (info) {
+		for_host(insn, info, ret);
+		if (ret->kind == JIT_HANDLER || (mem && !(insn->flags & X86_INSN_A64)))
+			goto handler;
+		return;
+	}
 	if (insn->flags & X86_INSN_VEX) {
 		ret->vex_pp = vex_pp(bytes);
 		vex_general(insn, ret);

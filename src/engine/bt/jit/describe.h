@@ -43,6 +43,7 @@ struct jit_desc {
 	uint8_t vex_pp;	  /* VEX.pp */
 	bool vec;	  /* vector registers are involved */
 	bool vec_rm;	  /* rm, when a register, is one */
+	bool wide;	  /* opmasks or all of ZMM are */
 	bool x87;	  /* the guest's x87 state has to be in the host's unit */
 	uint8_t imm_len;
 	uint8_t mem_len, mem_align;

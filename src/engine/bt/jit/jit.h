@@ -101,7 +101,7 @@ struct x86_insn;
 #define BT_JIT_MAP_BITS	 15
 #define BT_JIT_SLOTS	 (1u << 15)
 #define BT_JIT_PAGE_BITS 12
-#define BT_JIT_STUBS_BYTES 8192u
+#define BT_JIT_STUBS_BYTES 12288u
 /* No block's code needs more, slow paths included. */
 #define BT_JIT_BLOCK_MAX (16u << 10)
 #define BT_JIT_RUNS	 8u /* in a block */
@@ -124,6 +124,13 @@ enum bt_off {
 	BT_OFF_RUNS = 1u << 10,  /* each access looks at the TLB */
 	BT_OFF_RETURN_ENTRY = 1u << 11, /* returns that were foreseen check all that others check */
 };
+
+/*
+ * Where vector registers are, jit.vec_loaded: not in the host's; as far as AVX has them; with all of ZMM and the
+ * opmasks. The last as long as cpu->wide says that there is more than zeros in these.
+ */
+#define BT_JIT_YMM  1u
+#define BT_JIT_WIDE 2u
 
 /* Why native code was left. */
 enum bt_jit_exit {
@@ -167,8 +174,9 @@ struct bt_jit_target {
 /* Pieces of code that all blocks use, in the writable mapping. */
 #define BT_JIT_STUBS                                                                                 \
 	uint8_t *enter, *leave, *leave_link, *leave_rip, *vec_load, *fill_read, *fill_write;         \
+	uint8_t *vec_load_wide, *wide_save, *wide_load;                                              \
 	uint8_t *lookup, *cross, *ret_pop, *syscall, *sysret;                                        \
-	const uint8_t *call, *call_vec, *x87_load
+	const uint8_t *call, *call_vec, *call_wide, *x87_load
 
 struct bt_jit_stubs {
 	BT_JIT_STUBS;
@@ -187,7 +195,8 @@ struct bt_jit {
 	void *exit_ptr;
 	uint32_t exit_reason;
 	uint16_t flags; /* AH: LAHF, AL: SETO */
-	uint8_t vec_loaded, x87_loaded;
+	uint8_t vec_loaded; /* BT_JIT_YMM, BT_JIT_WIDE or 0 */
+	uint8_t x87_loaded;
 
 	/* Of BT_JIT_HANDLER. */
 	const struct x86_insn *insn;

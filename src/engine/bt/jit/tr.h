@@ -82,7 +82,7 @@ struct tr {
 	uint8_t maker;	/* while they are in the host's: the instruction they are all of, or TR_NO_MAKER */
 	uint8_t replay; /* while they are nowhere: the same, when that can be done again */
 	bool failed;
-	int last_vec; /* the last instruction with vector registers, or -1 */
+	int last_vec, last_wide; /* the last instruction with vector registers, those of AVX-512; or -1 */
 	unsigned first_unit; /* the first one with those or the x87's */
 	unsigned slow_count;
 	struct tr_slow slow[BT_JIT_SLOW];

@@ -32,6 +32,9 @@ static bool needs_rex(unsigned host)
 
 static bool copies_from_cpu(const struct x86_insn *insn, const struct jit_desc *d)
 {
+	/* Not all of these have a form with memory, or rounding with it. */
+	if (x86_host_info(insn))
+		return false;
 	/* XCHG would lock; BT and its kin address beyond the operand. */
 	if (insn->map == 0 && (insn->opcode & 0xfe) == 0x86)
 		return false;
@@ -49,8 +52,10 @@ static void name_opcode(const struct x86_insn *insn, const struct jit_desc *d, s
 	op->imm = insn->imm;
 	op->imm_len = d->imm_len;
 	op->lock = insn->flags & X86_INSN_LOCK;
-	if (insn->flags & X86_INSN_VEX) {
-		op->vex = true;
+	if (insn->flags & (X86_INSN_VEX | X86_INSN_EVEX)) {
+		op->evex = insn->flags & X86_INSN_EVEX;
+		op->vex = !op->evex;
+		op->z_ll_b_aaa = insn->evex;
 		op->w = insn->flags & X86_INSN_W;
 		op->l256 = insn->vl == 32;
 		op->p66 = d->vex_pp == 1;
@@ -155,6 +160,21 @@ static unsigned name_vvvv(struct tr *t, unsigned i, struct emit_op *op)
 	return host == H_NONE && d->vvvv_use & JIT_W ? insn->vvvv : H_NONE;
 }
 
+/* Opmasks, and what tells instructions of a group apart, are fields of three bits. */
+static void narrow(const struct x86_insn *insn, struct emit_op *op)
+{
+	const struct x86_host_info *info = x86_host_info(insn);
+
+	if (!info)
+		return;
+	if (info->reg == X86_HOST_MASK || info->reg == X86_HOST_NONE)
+		op->reg &= 7;
+	if (info->rm == X86_HOST_MASK && op->kind == EMIT_REG)
+		op->rm &= 7;
+	if (info->vvvv == X86_HOST_MASK)
+		op->vvvv &= 7;
+}
+
 void tr_copy_registers(struct tr *t, unsigned i)
 {
 	const struct x86_insn *insn = &t->block->insn[i];
@@ -165,6 +185,7 @@ void tr_copy_registers(struct tr *t, unsigned i)
 		(void)name_rm(t, i, &op);
 		(void)name_reg(t, i, &op);
 	}
+	narrow(insn, &op);
 	emit_op(&t->e, &op);
 }
 
@@ -184,6 +205,7 @@ void tr_copy(struct tr *t, unsigned i)
 		store_reg = name_reg(t, i, &op);
 		store_vvvv = name_vvvv(t, i, &op);
 	}
+	narrow(insn, &op);
 	emit_op(&t->e, &op);
 	if (store_vvvv != H_NONE)
 		emit_store_gs(&t->e, GS_GPR(store_vvvv), op.vvvv);

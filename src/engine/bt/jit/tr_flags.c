@@ -87,7 +87,9 @@ void tr_handler_call(struct tr *t, unsigned i)
 	emit_lea_rip(&t->e, T_ADDR, &t->block->insn[i]);
 	emit_lea_rip(&t->e, T_1, t->block);
 	emit_mov_imm32(&t->e, T_2, t->next_off[i]);
-	emit_call_to(&t->e, (int)i < t->last_vec ? t->vcpu->jit.call_vec : t->vcpu->jit.call);
+	emit_call_to(&t->e, (int)i < t->last_wide ? t->vcpu->jit.call_wide :
+			    (int)i < t->last_vec  ? t->vcpu->jit.call_vec :
+						    t->vcpu->jit.call);
 }
 
 void tr_handler(struct tr *t, unsigned i)

@@ -19,11 +19,13 @@ static void analyse(struct tr *t)
 		off += block->insn[i].len;
 		t->next_off[i] = off;
 	}
-	t->last_vec = -1;
+	t->last_vec = t->last_wide = -1;
 	t->first_unit = block->count;
 	for (unsigned i = block->count; i-- > 0;) {
 		if (t->desc[i].vec && t->last_vec < 0)
 			t->last_vec = (int)i;
+		if (t->desc[i].wide && t->last_wide < 0)
+			t->last_wide = (int)i;
 		if (t->desc[i].vec || t->desc[i].x87)
 			t->first_unit = i;
 	}
@@ -149,9 +151,11 @@ static void emit_entry(struct tr *t)
 	block->code_next = block->code_next_host = tr_offset(t, e->p);
 	tr_x87_entry(t); /* it may put away vector registers */
 	if (vec) {
+		bool wide = t->last_wide >= 0;
+
 		EMIT(e, .opcode = 0x80, .kind = EMIT_GS, .reg = 7, .rm = H_NONE,
-		     .disp = GS_VCPU(jit.vec_loaded), .imm_len = 1);
-		t->vector = emit_jcc(e, CC_E);
+		     .disp = GS_VCPU(jit.vec_loaded), .imm = wide ? BT_JIT_WIDE : 0, .imm_len = 1);
+		t->vector = emit_jcc(e, wide ? CC_NE : CC_E);
 		t->vector_back = e->p;
 	}
 	t->in_host = t->live[0] && wants_flags(t) && !(t->vcpu->jit.off & BT_OFF_FLAGS);
@@ -187,7 +191,7 @@ static void emit_entry_rest(struct tr *t)
 	if (t->vector) {
 		emit_patch_here(e, t->vector);
 		emit_lea_rip(e, T_1, block);
-		emit_call_to(e, t->vcpu->jit.vec_load);
+		emit_call_to(e, t->last_wide >= 0 ? t->vcpu->jit.vec_load_wide : t->vcpu->jit.vec_load);
 		emit_jmp_to(e, t->vector_back);
 	}
 }

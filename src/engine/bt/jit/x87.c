@@ -71,7 +71,7 @@ bool bt_jit_x87_concerns(const struct x86_insn *insn)
 
 	if (insn->exec == bt_exec_cross) /* any instruction */
 		return true;
-	if (insn->flags & X86_INSN_VEX)
+	if (insn->flags & (X86_INSN_VEX | X86_INSN_EVEX))
 		return false;
 	if (insn->map == 0)
 		return (op & 0xf8) == 0xd8 || op == 0x9b;
