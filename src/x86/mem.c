@@ -308,11 +308,31 @@ int x86_probe_write(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned le
 	return map_operand(cpu, seg, off, len, true, part);
 }
 
-void *x86_rmw_open(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len,
+/* XCHG locks by itself. */
+static bool is_locked(const struct x86_insn *insn)
+{
+	return insn->flags & X86_INSN_LOCK || (insn->map == 0 && (insn->opcode & 0xfe) == 0x86);
+}
+
+/* The operand on two pages that lie apart, or NULL. */
+static uint8_t *pair_open(struct x86_cpu *cpu, const struct x86_rmw *rmw)
+{
+	const uint64_t gpa[2] = { rmw->part[0].gpa & ~0xfffull, rmw->part[1].gpa & ~0xfffull };
+	uint8_t *pages;
+
+	if (!cpu->ops->ram_pair || !rmw->part[0].host || !rmw->part[1].host)
+		return NULL;
+	pages = cpu->ops->ram_pair(cpu, gpa);
+	return pages ? pages + 0x1000 - rmw->part[0].len : NULL;
+}
+
+void *x86_rmw_open(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off, unsigned len,
 		   struct x86_rmw *rmw)
 {
+	uint8_t *p;
+
 	rmw->open = rmw->bounced = false;
-	if (map_operand(cpu, seg, off, len, true, rmw->part) != X86_NEXT)
+	if (map_operand(cpu, insn->seg, off, len, true, rmw->part) != X86_NEXT)
 		return NULL;
 	if (rmw->part[0].host && !rmw->part[1].len) {
 		rmw->open = !rmw->part[0].direct;
@@ -323,7 +343,10 @@ void *x86_rmw_open(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len
 		rmw->open = !rmw->part[0].direct || !rmw->part[1].direct;
 		return rmw->part[0].host;
 	}
-	rmw->open = rmw->bounced = true;
+	rmw->open = true;
+	if (rmw->part[1].len && is_locked(insn) && (p = pair_open(cpu, rmw)))
+		return p;
+	rmw->bounced = true;
 	part_read(cpu, &rmw->part[0], rmw->buf);
 	if (rmw->part[1].len)
 		part_read(cpu, &rmw->part[1], rmw->buf + rmw->part[0].len);

@@ -41,7 +41,7 @@ static void *bit_rmw(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned 
 		if (likely(p))
 			return p;
 	}
-	return x86_rmw_open(cpu, insn->seg, ea, size, rmw);
+	return x86_rmw_open(cpu, insn, ea, size, rmw);
 }
 
 #define BIT(S, v) ((X86_T(S))((v) & (X86_BITS_##S - 1)))

@@ -225,7 +225,7 @@ struct x86_rmw {
 };
 
 /* The by-the-book half of x86_rmw(). */
-void *x86_rmw_open(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len,
+void *x86_rmw_open(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off, unsigned len,
 		   struct x86_rmw *rmw);
 void x86_rmw_close(struct x86_cpu *cpu, struct x86_rmw *rmw);
 
@@ -240,8 +240,8 @@ static inline void *x86_rmw_fast(struct x86_cpu *cpu, const struct x86_insn *ins
 /*
  * Where to work on the @len bytes of the memory operand of @insn in place, checked for read and write;
  * NULL: X86_FAULT. It is guest RAM unless the operand is MMIO, or crosses into a page that does not
- * follow in the host's memory; those are bounced, and so a locked instruction on them is not atomic.
- * (Hardware splits such locks too, slowly; nothing that is sold relies on them.)
+ * follow in the host's memory; those are bounced. With a lock such two pages are mapped once more, side by
+ * side (ram_pair()), and the host's processor splits the lock as it would the guest's.
  */
 static inline void *x86_rmw(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned len,
 			    struct x86_rmw *rmw)
@@ -251,7 +251,7 @@ static inline void *x86_rmw(struct x86_cpu *cpu, const struct x86_insn *insn, un
 	rmw->open = false;
 	if (likely(p))
 		return p;
-	return x86_rmw_open(cpu, insn->seg, x86_ea(cpu, insn), len, rmw);
+	return x86_rmw_open(cpu, insn, x86_ea(cpu, insn), len, rmw);
 }
 
 static inline void x86_rmw_done(struct x86_cpu *cpu, struct x86_rmw *rmw)
@@ -270,7 +270,7 @@ static inline void x86_rmw_done(struct x86_cpu *cpu, struct x86_rmw *rmw)
 							       const struct x86_insn *insn)        \
 	{                                                                                          \
 		struct x86_rmw rmw;                                                                \
-		void *p = x86_rmw_open(cpu, insn->seg, x86_ea(cpu, insn), size, &rmw);             \
+		void *p = x86_rmw_open(cpu, insn, x86_ea(cpu, insn), size, &rmw);                  \
                                                                                                    \
 		if (!p)                                                                            \
 			return X86_FAULT;                                                          \

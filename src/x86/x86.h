@@ -59,6 +59,9 @@ struct x86_cpu_ops {
 	 * log), in which case the TLB must not let them by.
 	 */
 	uint8_t *(*ram_page)(struct x86_cpu *cpu, uint64_t gpa, bool write, bool *ret_direct);
+	/* Optional. The two pages of RAM at @gpa, as the same memory again, one behind the other: for a locked
+	 * access that lies on both. Good until the next call. NULL: cannot be had. */
+	uint8_t *(*ram_pair)(struct x86_cpu *cpu, const uint64_t gpa[2]);
 	/* After a store to a page that is not direct. Returns true when the block being executed may
 	 * be stale and must end behind this instruction. */
 	bool (*ram_written)(struct x86_cpu *cpu, uint64_t gpa, unsigned len);

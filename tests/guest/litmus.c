@@ -209,6 +209,8 @@ static void orders(void)
 
 /* ---- no store is seen in halves ---- */
 
+#define APART 0x140000000ull
+
 static struct {
 	uint8_t before[64 - 4];
 	volatile uint64_t split; /* over two lines */
@@ -216,8 +218,9 @@ static struct {
 } __attribute__((aligned(64))) words;
 
 static volatile bool stop;
-static volatile unsigned torn, torn_line, torn_page;
+static volatile unsigned torn, torn_line, torn_page, torn_apart;
 static uint64_t *page_split; /* over two pages */
+static uint64_t *apart;	     /* over two that lie apart */
 
 static void watch(void *arg)
 {
@@ -235,13 +238,36 @@ static void watch(void *arg)
 		asm volatile("lock xaddq %0, %1" : "+r"(v), "+m"(*page_split) : : "memory", "cc");
 		if (v != 0 && v != ~0ull)
 			torn_page++;
+		v = 0;
+		asm volatile("lock xaddq %0, %1" : "+r"(v), "+m"(*apart) : : "memory", "cc");
+		if (v != 0 && v != ~0ull)
+			torn_apart++;
 	}
+}
+
+static void map_apart(void)
+{
+	uint64_t first = (uintptr_t)page_alloc(), second = (uintptr_t)page_alloc();
+
+	page_map(APART, second, 3);
+	page_map(APART + 0x1000, first, 3);
+	apart = (uint64_t *)(APART + 0x1000 - 3);
+	*apart = 0;
+}
+
+#define APART_COUNT 200000u
+
+static void count_apart(void *arg)
+{
+	for (unsigned i = 0; i < APART_COUNT; i++)
+		asm volatile("lock incq %0" : "+m"(*apart) : : "memory", "cc");
 }
 
 static void halves(void)
 {
 	stop = false;
-	torn = torn_line = torn_page = 0;
+	torn = torn_line = torn_page = torn_apart = 0;
+	map_apart();
 	page_split = (uint64_t *)((uint8_t *)page_alloc() - 3);
 	*page_split = 0;
 	smp_call(1, watch, NULL);
@@ -251,12 +277,19 @@ static void halves(void)
 		STORE(words.whole, v);
 		exchange(&words.split, v);
 		exchange(page_split, v);
+		exchange(apart, v);
 	}
 	stop = true;
 	smp_wait(1);
 	check_equal(torn, 0);
 	check_equal(torn_line, 0);
 	check_equal(torn_page, 0);
+	check_equal(torn_apart, 0);
+	*apart = 0;
+	smp_call(1, count_apart, NULL);
+	count_apart(NULL);
+	smp_wait(1);
+	check_equal(*apart, 2 * APART_COUNT);
 }
 
 /* Sums of locked additions that lie across lines and pages. */

@@ -122,6 +122,7 @@ static void bt_vcpu_free(struct engine_vcpu *base)
 	if (!vcpu)
 		return;
 	atomic_store(&bt_engine_of(vcpu)->vcpu[base->index], NULL);
+	bt_pair_drop(vcpu);
 	bt_direct_fini(vcpu);
 	bt_host_insn_fini(&vcpu->host_insn);
 	g_free(vcpu->stats.rows);

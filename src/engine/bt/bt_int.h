@@ -151,6 +151,12 @@ struct bt_count {
 	uint64_t skipped_ns; /* while halted */
 };
 
+/* Two pages of RAM side by side: see ram_pair() in x86.h. */
+struct bt_pair {
+	uint8_t *pages; /* or NULL */
+	uint64_t gpa[2];
+};
+
 struct bt_vcpu;
 /* Tracing: called before each instruction, which makes the vCPU run one at a time. */
 typedef void (*bt_trace_fn)(struct bt_vcpu *vcpu, void *arg);
@@ -193,6 +199,7 @@ struct bt_vcpu {
 
 	struct bt_stats stats;
 	struct bt_count count;
+	struct bt_pair pair;
 	struct bt_jit jit;
 	struct bt_host_insn host_insn; /* where the host has AVX-512 */
 	struct bt_direct direct;
@@ -437,6 +444,7 @@ void bt_deliver(struct bt_vcpu *vcpu, uint64_t rip, uint64_t next);
 
 /* ---- host.c: what the x86 core asks for ---- */
 extern const struct x86_cpu_ops bt_cpu_ops;
+void bt_pair_drop(struct bt_vcpu *vcpu);
 
 /* ---- clock.c, pv.c: time, and what the guest is told of its hypervisor ---- */
 void bt_clock_init(struct bt_clock *clock);

@@ -2,6 +2,7 @@
 /* host.c - what the x86 core asks for: memory, ports, clock, MSRs, the local APIC. */
 #include "engine/bt/bt_int.h"
 
+#include <sys/mman.h>
 #include <x86intrin.h>
 
 #define BT_MSR_TSC_ADJUST   0x3bu
@@ -32,6 +33,42 @@ static uint8_t *bt_op_ram_page(struct x86_cpu *cpu, uint64_t gpa, bool write, bo
 		*ret_direct = !(word & BT_PAGE_CODE);
 	}
 	return host;
+}
+
+/* Mapped until others are wanted. */
+static uint8_t *bt_op_ram_pair(struct x86_cpu *cpu, const uint64_t gpa[2])
+{
+	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
+	struct bt_pair *pair = &vcpu->pair;
+
+	if (pair->pages && pair->gpa[0] == gpa[0] && pair->gpa[1] == gpa[1])
+		return pair->pages;
+	bt_pair_drop(vcpu);
+	pair->pages = mmap(NULL, 0x2000, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (pair->pages == MAP_FAILED) {
+		pair->pages = NULL;
+		return NULL;
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		const struct bt_ram *ram = bt_ram_of(bt_engine_of(vcpu), gpa[i]);
+
+		pair->gpa[i] = gpa[i];
+		if (!ram || ram->fd < 0 ||
+		    mmap(pair->pages + i * 0x1000, 0x1000, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_FIXED, ram->fd,
+			 (off_t)(ram->fd_offset + gpa[i] - ram->gpa)) == MAP_FAILED) {
+			bt_pair_drop(vcpu);
+			return NULL;
+		}
+	}
+	return pair->pages;
+}
+
+void bt_pair_drop(struct bt_vcpu *vcpu)
+{
+	if (vcpu->pair.pages)
+		munmap(vcpu->pair.pages, 0x2000);
+	vcpu->pair.pages = NULL;
 }
 
 static bool bt_op_ram_written(struct x86_cpu *cpu, uint64_t gpa, unsigned len)
@@ -242,6 +279,7 @@ static void bt_op_tlb_flushed_page(struct x86_cpu *cpu, uint64_t linear)
 
 const struct x86_cpu_ops bt_cpu_ops = {
 	.ram_page = bt_op_ram_page,
+	.ram_pair = bt_op_ram_pair,
 	.ram_written = bt_op_ram_written,
 	.mmio_read = bt_op_mmio_read,
 	.mmio_write = bt_op_mmio_write,
