@@ -177,8 +177,9 @@ def perf_map_names_code():
         if not lines:
             return  # a host that the translator does not support
         # Not a memfd: perf would look for symbols in the file.
-        assert len(code) == 1 and "/dev/zero" in code[0], code
-        low, high = (int(a, 16) for a in code[0].split()[0].split("-"))
+        assert code and all("/dev/zero" in m for m in code), code
+        spans = [tuple(int(a, 16) for a in m.split()[0].split("-")) for m in code]
+        low, high = max(spans, key=lambda span: span[1] - span[0])  # the other runs single instructions
         end = low
         for start_, size, name in lines:
             assert name.startswith(("sika_", "guest_")), name
