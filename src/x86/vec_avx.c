@@ -160,7 +160,7 @@ static uint64_t element_offset(const struct x86_insn *insn, uint64_t off, unsign
 }
 
 /* These accesses are exempt from alignment checking (SDM vol. 2, VMASKMOV): where it is on, an element
- * is read byte by byte. */
+ * is read byte by byte. A fault in the middle leaves @buf, which may be a register, as it was. */
 static unsigned unit(const struct x86_cpu *cpu, unsigned size)
 {
 	return x86_checks_alignment(cpu) ? 1 : size;
@@ -170,10 +170,12 @@ static int element_read(struct x86_cpu *cpu, const struct x86_insn *insn, uint64
 			uint8_t *buf, unsigned size)
 {
 	unsigned i, n = unit(cpu, size);
+	uint8_t bytes[8];
 
 	for (i = 0; i < size; i += n)
-		if (x86_read(cpu, insn->seg, off + i, buf + i, n))
+		if (x86_read(cpu, insn->seg, off + i, bytes + i, n))
 			return X86_FAULT;
+	memcpy(buf, bytes, size);
 	return X86_NEXT;
 }
 

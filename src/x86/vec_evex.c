@@ -71,15 +71,24 @@ static int check_alignment(struct x86_cpu *cpu, const struct x86_insn *insn,
 	return off & (len - 1) ? x86_raise_error(cpu, X86_AC, 0) : X86_NEXT;
 }
 
+/* A fault leaves @buf as it was. */
+static int read_bytes(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off, uint8_t *buf,
+		      unsigned len)
+{
+	uint8_t bytes[64];
+
+	for (unsigned i = 0; i < len; i++)
+		if (x86_read(cpu, insn->seg, off + i, bytes + i, 1))
+			return X86_FAULT;
+	memcpy(buf, bytes, len);
+	return X86_NEXT;
+}
+
 static int read_exempt(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off, uint8_t *buf,
 		       unsigned len)
 {
-	if (!x86_checks_alignment(cpu))
-		return x86_read(cpu, insn->seg, off, buf, len);
-	for (unsigned i = 0; i < len; i++)
-		if (x86_read(cpu, insn->seg, off + i, buf + i, 1))
-			return X86_FAULT;
-	return X86_NEXT;
+	return x86_checks_alignment(cpu) ? read_bytes(cpu, insn, off, buf, len) :
+					   x86_read(cpu, insn->seg, off, buf, len);
 }
 
 static int probe_exempt(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off, unsigned len)

@@ -219,6 +219,27 @@ START_TEST(gather_stops_at_a_fault)
 }
 END_TEST
 
+/* Under alignment checking elements are read byte by byte. */
+START_TEST(gather_leaves_the_element_that_faults)
+{
+	struct env *e = env64();
+	struct x86_fpu *f = &e->cpu.s.fpu;
+	uint32_t v;
+
+	e->cpu.s.cr0 |= X86_CR0_AM;
+	e->cpu.s.rflags |= X86_FL_AC;
+	e->cpu.cpl = 3;
+	memset(f->vec[1], 0, 32);
+	memset(f->vec[2], 0xaa, 32);
+	memset(f->vec[3], 0xff, 32);
+	e->cpu.s.gpr[X86_RBX] = 0x7ffffffffffd;
+	ck_assert_int_eq(run(e, GATHER), X86_GP);
+	memcpy(&v, f->vec[2], 4);
+	ck_assert_uint_eq(v, 0xaaaaaaaa);
+	env_free(e);
+}
+END_TEST
+
 START_TEST(masked_moves_look_only_where_selected)
 {
 	struct env *e = env64();
@@ -460,6 +481,7 @@ int main(void)
 	tcase_add_test(tc, pending_x87_exception_waits);
 	tcase_add_test(tc, unmasked_simd_exception);
 	tcase_add_test(tc, gather_stops_at_a_fault);
+	tcase_add_test(tc, gather_leaves_the_element_that_faults);
 	tcase_add_test(tc, masked_moves_look_only_where_selected);
 	tcase_add_test(tc, xsave_images);
 	tcase_add_test(tc, xsave_knows_the_initial_state);
