@@ -277,7 +277,8 @@ static void load_program(struct oracle_guest *g, const struct seq_program *p)
 /*
  * One instruction. *ret_wild: what it does is not to be asked of the host; or a REP overwrites itself,
  * where the processor may go on or fetch again after any of its steps; or no CMP follows where flags were
- * left undefined, since code was overwritten at random. *undef: flags that are so.
+ * left undefined (or it faults), since code was overwritten at random, or jumped into. *undef: flags that
+ * are so.
  */
 static int step_program(struct oracle_guest *g, uint32_t *undef, bool *ret_wild)
 {
@@ -286,6 +287,7 @@ static int step_program(struct oracle_guest *g, uint32_t *undef, bool *ret_wild)
 	struct x86_insn insn;
 	int len = x86_fetch_insn(cpu, &insn), status;
 	uint8_t before[15];
+	bool unseen;
 
 	*ret_wild = false;
 	if (!len) {
@@ -309,6 +311,7 @@ static int step_program(struct oracle_guest *g, uint32_t *undef, bool *ret_wild)
 	}
 	if (*ret_wild)
 		return X86_STOP;
+	unseen = *undef != 0;
 	*undef = x86_rows[insn.row].undef & ~X86_FL_AF;
 	at = at < CODE_SIZE - 15 ? at : CODE_SIZE - 15;
 	memcpy(before, g->ram + RAM_CODE + at, sizeof(before));
@@ -316,7 +319,9 @@ static int step_program(struct oracle_guest *g, uint32_t *undef, bool *ret_wild)
 	status = insn.exec(cpu, &insn);
 	if (status == X86_REPEAT || status == X86_FAULT)
 		cpu->s.rip -= (unsigned)len;
-	if (x86_rows[insn.row].attrs & X86_ROW_ATTR_REP)
+	if (status == X86_FAULT && unseen)
+		*ret_wild = true;
+	else if (x86_rows[insn.row].attrs & X86_ROW_ATTR_REP)
 		*ret_wild = memcmp(before, g->ram + RAM_CODE + at, sizeof(before)) != 0;
 	cpu->stop_requested = false;
 	return status;
