@@ -344,7 +344,7 @@ static inline size_t bt_block_size(const struct bt_block *block)
 {
 	size_t size = sizeof(*block) + (block->count + 1u) * sizeof(block->insn[0]) + block->len;
 
-	return (size + 63) & ~(size_t)63;
+	return (size + BT_BLOCK_ALIGN - 1) & ~(size_t)(BT_BLOCK_ALIGN - 1);
 }
 
 static inline bool bt_block_is_trusted(const struct bt_block *block)

@@ -10,7 +10,7 @@
 #include "base/bits.h"
 
 _Static_assert(sizeof(struct bt_block) + (BT_BLOCK_INSNS + 1) * sizeof(struct x86_insn) +
-		       BT_BLOCK_BYTES + 63 <= BT_BLOCK_MAX, "the largest fits");
+		       BT_BLOCK_BYTES + BT_BLOCK_ALIGN - 1 <= BT_BLOCK_MAX, "the largest fits");
 
 /* A waiting guest gives its place away after so many. */
 #define BT_PAUSES 64u

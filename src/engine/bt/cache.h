@@ -40,6 +40,7 @@
 #define BT_HASH_BITS 15
 #define BT_HASH_WAYS 8u
 #define BT_REGIONS   8u /* at most */
+#define BT_BLOCK_ALIGN 64u
 #define BT_NO_STAMP  0u /* no page word with CODE set equals it */
 
 /* Of @bytes in all, what is for blocks; and what code goes with that much. */
@@ -47,6 +48,15 @@
 #define BT_CACHE_CODE(blocks)  ((blocks) / 8 * 3)
 
 struct bt_engine;
+
+/* A jump of a block's code that leads to another block: of its exits, or at its closed entry. */
+struct bt_link {
+	uint32_t to;   /* offset in the arena; 0: it leads out */
+	uint32_t next; /* to the same block: offset of the block it is of, and its number there */
+};
+
+#define BT_LINK_BY 2u /* behind those of bt_block.exit */
+#define BT_LINKS   3u
 
 struct bt_block {
 	_Atomic uint32_t *page; /* the page's word; never NULL */
@@ -58,11 +68,13 @@ struct bt_block {
 	_Atomic bool dead; /* never trusted again */
 	uint16_t len;  /* bytes */
 	struct bt_exit exit[2];
-	/* Native code: its entries (jit.h), and what a closed one leads to. 0: none. */
+	/* Native code: its entries (jit.h). 0: none. */
 	_Atomic uint32_t code; /* the last that is set */
 	uint32_t code_back, code_next, code_next_host, code_stale;
-	uint32_t closed;       /* where a jump at the entry leads; 0: it is open */
+	bool closed;	       /* there is a jump at the entry */
 	uint32_t next_in_page; /* offset in the arena: see bt_cache.page_blocks */
+	uint32_t linked;       /* what leads here: the first of a list of links (link.c) */
+	struct bt_link link[BT_LINKS];
 	_Atomic uint32_t runs; /* times interpreted, about */
 	uint64_t gpa;
 	uint64_t trust_seq;  /* trusted once all vCPUs acknowledged this sync */
@@ -107,7 +119,8 @@ struct bt_cache {
 	struct bt_direct_site *site;
 	uint32_t sites;
 	uint32_t next_way; /* to be replaced in a full set */
-	uint32_t page_blocks[1u << BT_JIT_PAGE_BITS]; /* by page number: blocks with code */
+	/* By region and page number: blocks with code. */
+	uint32_t page_blocks[BT_REGIONS][1u << BT_JIT_PAGE_BITS];
 	struct bt_hash_set hash[1u << BT_HASH_BITS];
 };
 

@@ -103,21 +103,15 @@ static void forget_hash(struct bt_cache *cache, const struct bt_region *old)
 		}
 }
 
-/* Unlink what stays from @old, and list it anew. */
-static void forget_links(struct bt_cache *cache, const struct bt_region *old)
+static void forget_code(struct bt_cache *cache, const struct bt_region *old)
 {
-	memset(cache->page_blocks, 0, sizeof(cache->page_blocks));
-	for (unsigned i = 0; i < cache->regions; i++) {
-		const struct bt_region *r = &cache->region[i];
-		struct bt_block *block;
+	struct bt_block *block;
 
-		for (uint32_t at = r->first; r->live && at < r->used; at += bt_block_size(block)) {
-			block = (struct bt_block *)(cache->arena + at);
-			if (!block->code)
-				continue;
-			bt_jit_list_block(cache, block);
-			bt_jit_unlink(cache, block, old->code_first, old->code_end);
-		}
+	memset(cache->page_blocks[old - cache->region], 0, sizeof(cache->page_blocks[0]));
+	for (uint32_t at = old->first; at < old->used; at += bt_block_size(block)) {
+		block = (struct bt_block *)(cache->arena + at);
+		if (block->code)
+			bt_jit_forget(cache, block);
 	}
 }
 
@@ -127,7 +121,7 @@ static void retire(struct bt_engine *engine, struct bt_region *old)
 
 	old->live = false;
 	forget_hash(cache, old);
-	forget_links(cache, old);
+	forget_code(cache, old);
 	atomic_fetch_add(&cache->evictions, 1);
 	old->seq = bt_sync_forget(engine);
 }

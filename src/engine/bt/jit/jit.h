@@ -149,7 +149,6 @@ struct bt_exit {
 	uint32_t site; /* of the jump, in the code; 0: none */
 	uint32_t stub; /* where it leads while it is not linked */
 	uint16_t slot; /* where it crosses: of jit.slot; 0: none was left */
-	uint32_t to;   /* of the code that the jump leads to; 0: to stub */
 	uint8_t number; /* in its block */
 	bool host_flags; /* flags are in the host's only */
 	bool cross, forward;
@@ -261,17 +260,25 @@ bool bt_jit_x87_concerns(const struct x86_insn *insn);
 void bt_jit_thread(struct bt_vcpu *vcpu);
 /* From @block, which has code and is trusted. RIP and all state are valid on return. */
 enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block);
-void bt_jit_link(struct bt_vcpu *vcpu, struct bt_exit *exit, const struct bt_block *to);
+/* Called by native code: execute @insn of @block, behind which RIP is @off in its page. Returns 0: go
+ * on behind it; JIT_LEAVE; or the code to go on at. */
+#define BT_JIT_OUT 1u
+uintptr_t bt_jit_exec(void *cpu, const struct x86_insn *insn, struct bt_block *block, uint32_t off);
+
+/* ---- link.c ---- */
+/* An exit of native code was left by to @to: let it lead there. */
+void bt_jit_link(struct bt_vcpu *vcpu, struct bt_exit *exit, struct bt_block *to);
 /* No slot and no key of the table for direct branches holds any more. */
 void bt_jit_forget_slots(struct bt_vcpu *vcpu);
 /* Native code led to @left, whose entry is closed, and @by is there now: let it lead to that. */
-void bt_jit_replace(struct bt_vcpu *vcpu, struct bt_block *left, const struct bt_block *by);
+void bt_jit_replace(struct bt_vcpu *vcpu, struct bt_block *left, struct bt_block *by);
 /* With the cache locked: @block was given another stamp, for which it is trusted: it may be entered, and
  * is linked anew. Or it had it already. */
 void bt_jit_open(struct bt_cache *cache, struct bt_block *block);
 void bt_jit_reopen(struct bt_cache *cache, struct bt_block *block);
-/* No jump of @block leads to code from @first to @end any more. */
-void bt_jit_unlink(struct bt_cache *cache, struct bt_block *block, uint32_t first, uint32_t end);
+/* With the cache locked: @block is given up. No jump of another block leads to it, and none of its own is in
+ * anybody's list. */
+void bt_jit_forget(struct bt_cache *cache, struct bt_block *block);
 /* @block has code. */
 void bt_jit_list_block(struct bt_cache *cache, struct bt_block *block);
 /* These take the lock. The word of the page of @gpa has changed: close what is not trusted. Or of any. */
@@ -281,7 +288,3 @@ void bt_jit_close_all(struct bt_cache *cache);
 void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block);
 /* So did SYSRET. */
 void bt_jit_note_back(struct bt_vcpu *vcpu, const struct bt_block *block);
-/* Called by native code: execute @insn of @block, behind which RIP is @off in its page. Returns 0: go
- * on behind it; JIT_LEAVE; or the code to go on at. */
-#define BT_JIT_OUT 1u
-uintptr_t bt_jit_exec(void *cpu, const struct x86_insn *insn, struct bt_block *block, uint32_t off);
