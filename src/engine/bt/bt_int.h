@@ -328,6 +328,8 @@ struct bt_block *bt_block_translate(struct bt_vcpu *vcpu, struct bt_block *block
 void bt_context_note_fetch(struct bt_vcpu *vcpu, uint64_t linear);
 /* Recompute the fetch context after anything that may have changed it. */
 void bt_context_update(struct bt_vcpu *vcpu);
+/* The same where nothing but privilege can have changed it: IRET, an event delivered. */
+void bt_context_turn(struct bt_vcpu *vcpu);
 void bt_context_flush(struct bt_vcpu *vcpu);
 /* No struct bt_way holds any more. */
 void bt_ways_close(struct bt_vcpu *vcpu);
@@ -433,9 +435,9 @@ enum engine_exit bt_vcpu_run(struct engine_vcpu *vcpu);
 /* Set bits of the request word and wake the vCPU where @wake. Any thread. */
 void bt_request(struct bt_vcpu *vcpu, uint32_t bits, bool wake);
 
-/* Behind an instruction of native code that was left to its handler, which did not say X86_NEXT: the
- * block whose native code can follow at once, or NULL. */
-struct bt_block *bt_native_next(struct bt_vcpu *vcpu);
+/* Behind an instruction of native code that was left to its handler, and native code cannot go on behind it
+ * as if nothing had happened: where it can go on at once, or 0. */
+uintptr_t bt_native_next(struct bt_vcpu *vcpu);
 
 /* ---- step.c: one instruction with everything that may surround it ---- */
 void bt_step(struct bt_vcpu *vcpu);

@@ -119,6 +119,21 @@ void bt_context_update(struct bt_vcpu *vcpu)
 	bt_note_way(vcpu);
 }
 
+void bt_context_turn(struct bt_vcpu *vcpu)
+{
+	const struct x86_cpu *cpu = &vcpu->cpu;
+	bool user = cpu->cpl == 3;
+	const struct bt_way *way = user ? &vcpu->to_user : &vcpu->to_kernel;
+
+	if (unlikely(cpu->code_bytes != 8 || !way->open ||
+		     (user && cpu->tlb_mode != X86_TLB_USER))) {
+		bt_context_update(vcpu);
+		return;
+	}
+	vcpu->epoch = way->epoch;
+	vcpu->jit.context = way->context;
+}
+
 void bt_context_flush(struct bt_vcpu *vcpu)
 {
 	bt_count(&vcpu->stats.contexts);

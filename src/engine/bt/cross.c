@@ -18,6 +18,32 @@ static struct bt_cross *cross_at(struct bt_vcpu *vcpu)
 	return &vcpu->maps.cross[hash >> (64 - BT_CROSS_BITS)];
 }
 
+/* memcmp() of at most 15 bytes. */
+static bool same_bytes(const uint8_t *a, const uint8_t *b, unsigned n)
+{
+	uint64_t x[2], y[2];
+	uint32_t v[2], w[2];
+
+	if (n >= 8) {
+		memcpy(&x[0], a, 8);
+		memcpy(&y[0], b, 8);
+		memcpy(&x[1], a + n - 8, 8);
+		memcpy(&y[1], b + n - 8, 8);
+		return x[0] == y[0] && x[1] == y[1];
+	}
+	if (n >= 4) {
+		memcpy(&v[0], a, 4);
+		memcpy(&w[0], b, 4);
+		memcpy(&v[1], a + n - 4, 4);
+		memcpy(&w[1], b + n - 4, 4);
+		return v[0] == w[0] && v[1] == w[1];
+	}
+	for (unsigned i = 0; i < n; i++)
+		if (a[i] != b[i])
+			return false;
+	return true;
+}
+
 const struct x86_insn *bt_cross_find(struct bt_vcpu *vcpu)
 {
 	const struct bt_cross *cross = cross_at(vcpu);
@@ -26,8 +52,8 @@ const struct x86_insn *bt_cross_find(struct bt_vcpu *vcpu)
 	if (cross->rip != vcpu->cpu.s.rip || cross->epoch != vcpu->epoch)
 		return NULL;
 	room = 4096 - ((uintptr_t)cross->host[0] & 4095);
-	if (memcmp(cross->bytes, cross->host[0], room) != 0 ||
-	    memcmp(cross->bytes + room, cross->host[1], cross->insn.len - room) != 0)
+	if (!same_bytes(cross->bytes, cross->host[0], room) ||
+	    !same_bytes(cross->bytes + room, cross->host[1], cross->insn.len - room))
 		return NULL;
 	return &cross->insn;
 }

@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "x86/insns.h"
+
 /* MWAIT may end at any time; memory that another vCPU writes is looked at this often. */
 #define BT_MWAIT_NS 1000000
 
@@ -188,7 +190,10 @@ static bool bt_left(struct bt_vcpu *vcpu, const struct x86_insn *insn, uint64_t 
 		bt_deliver(vcpu, rip - insn->len, rip);
 	else if (result == X86_REPEAT)
 		cpu->s.rip = rip - insn->len;
-	bt_context_update(vcpu);
+	else if (insn->exec == x86_op_iret)
+		bt_context_turn(vcpu);
+	else
+		bt_context_update(vcpu);
 	if (bt_must_look(vcpu))
 		return false;
 	/* Something may wait for the one instruction behind STI or MOV SS. */
@@ -257,35 +262,37 @@ static bool bt_interpret(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 	return !bt_is_requested(vcpu);
 }
 
-/* An instruction of native code was left to its handler, which did not say "next". */
-static bool bt_native_handled(struct bt_vcpu *vcpu, struct bt_block **ret_next)
+/* Where an indirect branch to RIP would go without a look at anything else, or 0. It finds requests there. */
+static uintptr_t bt_native_target(const struct bt_vcpu *vcpu)
 {
-	struct bt_jit *jit = &vcpu->jit;
-	struct bt_block *next;
+	uint64_t rip = vcpu->cpu.s.rip;
+	const struct bt_jit_target *at = &vcpu->jit.map[jit_map_index(rip)];
 
-	if (jit->result != X86_NEXT && jit->result != X86_JUMP) {
-		if (!bt_left(vcpu, jit->insn, jit->next, jit->result))
-			return false;
-		*ret_next = bt_follow(vcpu);
-		return vcpu->cpu.s.interrupt_shadow || !bt_is_requested(vcpu);
-	}
-	next = bt_follow(vcpu);
-	if (next && next->code && jit->result == X86_JUMP)
-		bt_jit_note_target(vcpu, next);
-	*ret_next = next;
-	return !bt_is_requested(vcpu);
+	return at->rip == rip && at->epoch == vcpu->epoch && !vcpu->cpu.s.interrupt_shadow ?
+		       at->code : 0;
 }
 
-struct bt_block *bt_native_next(struct bt_vcpu *vcpu)
+uintptr_t bt_native_next(struct bt_vcpu *vcpu)
 {
 	struct bt_jit *jit = &vcpu->jit;
+	bool left = jit->result != X86_NEXT && jit->result != X86_JUMP;
+	uintptr_t target;
 
 	jit->found = NULL;
-	jit->more = bt_native_handled(vcpu, &jit->found);
-	if (!jit->more || !jit->found || !jit->found->code || vcpu->cpu.s.interrupt_shadow ||
-	    !bt_block_is_trusted(jit->found))
-		return NULL;
-	return jit->found;
+	jit->more = !left || bt_left(vcpu, jit->insn, jit->next, jit->result);
+	if (!jit->more)
+		return 0;
+	target = bt_native_target(vcpu);
+	if (target)
+		return target;
+	jit->found = bt_follow(vcpu);
+	jit->more = (left && vcpu->cpu.s.interrupt_shadow) || !bt_is_requested(vcpu);
+	if (!jit->found || !jit->found->code || vcpu->cpu.s.interrupt_shadow)
+		return 0;
+	if (jit->result != X86_NEXT)
+		bt_jit_note_target(vcpu, jit->found);
+	return jit->more && bt_block_is_trusted(jit->found) ?
+		       (uintptr_t)jit->exec + jit->found->code : 0;
 }
 
 /* Run native code from @block on. False: the loop must end. */
@@ -474,7 +481,7 @@ static bool bt_deliver_open(struct bt_vcpu *vcpu)
 	bt_doing_set(&vcpu->stats, BT_DOING_DELIVER);
 	x86_deliver_interrupt(cpu, (uint8_t)vector);
 	bt_doing_set(&vcpu->stats, BT_DOING_LOOP);
-	bt_context_update(vcpu);
+	bt_context_turn(vcpu);
 	return true;
 }
 

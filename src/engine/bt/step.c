@@ -12,7 +12,7 @@ void bt_deliver(struct bt_vcpu *vcpu, uint64_t rip, uint64_t next)
 	cpu->s.rip = cpu->fault.trap ? next : rip;
 	x86_deliver_fault(cpu);
 	bt_doing_set(&vcpu->stats, old);
-	bt_context_update(vcpu);
+	bt_context_turn(vcpu);
 }
 
 /* It crosses a page, or its page mixes code and data: fetched each time, decoded when it changed. */

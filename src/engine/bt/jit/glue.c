@@ -51,7 +51,7 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 	struct x86_cpu *cpu = self;
 	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
 	struct bt_jit *jit = &vcpu->jit;
-	const struct bt_block *next;
+	uintptr_t next;
 	bool x87 = jit->x87_loaded;
 	uint32_t epoch = vcpu->epoch;
 	uint64_t fault = BT_DIRECT_NOWHERE;
@@ -94,13 +94,13 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 				 block->count) - block->count);
 	jit->insn = insn;
 	jit->result = r;
-	next = jit->single ? NULL : bt_native_next(vcpu);
+	next = jit->single ? 0 : bt_native_next(vcpu);
 	bt_doing_set(&vcpu->stats, BT_DOING_NATIVE);
 	flags_to_jit(vcpu);
 	if (!next)
 		return BT_JIT_OUT;
 	jit->rip_page = cpu->s.rip & ~0xfffull;
-	return (uintptr_t)jit->exec + next->code;
+	return next;
 }
 
 /* The stack of native code has a fixed place some way below here, so that its limit is a constant. */

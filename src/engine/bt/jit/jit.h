@@ -236,6 +236,13 @@ static inline uint64_t bt_jit_context(uint32_t epoch)
 	return ((epoch >> 4) % BT_JIT_SERIES + 1) << 1 | (epoch & 1);
 }
 
+/* Where in jit.map a RIP has its place. Low bits tell the cases of a switch apart, the next ones functions,
+ * which are aligned. */
+static inline uint32_t jit_map_index(uint64_t rip)
+{
+	return (uint32_t)(rip ^ rip >> BT_JIT_MAP_BITS) & ((1u << BT_JIT_MAP_BITS) - 1);
+}
+
 /* ---- code.c: the memory of code, and the stubs in it ---- */
 /* Map the arena of @cache and, behind it, room for code, so that each reaches the other. No room for code
  * (an old host, or no memory) leaves cache->code NULL. */

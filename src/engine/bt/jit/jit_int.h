@@ -30,15 +30,8 @@ extern const uint8_t jit_entry_bytes[5];
 /* stub_sys.c: jit.syscall and jit.sysret. */
 void jit_stubs_system(struct bt_vcpu *vcpu, struct emit *e);
 
-/* Where in jit.map a RIP has its place. Low bits tell the cases of a switch apart, the next ones functions,
- * which are aligned. */
 #define JIT_TARGET_SHIFT 5
 _Static_assert(sizeof(struct bt_jit_target) == 1 << JIT_TARGET_SHIFT, "jit_emit_lookup()");
-
-static inline uint32_t jit_map_index(uint64_t rip)
-{
-	return (uint32_t)(rip ^ rip >> BT_JIT_MAP_BITS) & ((1u << BT_JIT_MAP_BITS) - 1);
-}
 
 #define JIT_BACK_SPACE 37
 /* The same in jit.back, where address spaces are apart. */
