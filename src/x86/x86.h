@@ -110,7 +110,7 @@ struct x86_cpu_ops {
  * A space is what goes by one PCID. Numbers of spaces are reused, the least recent first.
  */
 #define X86_TLB_SPACES	    6u /* as many as Linux uses PCIDs at a time */
-#define X86_TLB_KERNEL_SIZE 4096u
+#define X86_TLB_KERNEL_SIZE 16384u
 #define X86_TLB_AC_SIZE	    1024u
 #define X86_TLB_USER_SIZE   4096u
 #define X86_TLB_LOCAL	    64u
