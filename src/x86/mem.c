@@ -245,7 +245,7 @@ int x86_read(struct x86_cpu *cpu, unsigned seg, uint64_t off, void *buf, unsigne
 	part_read(cpu, &part[0], buf);
 	if (part[1].len)
 		part_read(cpu, &part[1], (uint8_t *)buf + part[0].len);
-	return X86_NEXT;
+	return unlikely(cpu->device_waits) ? X86_FAULT : X86_NEXT;
 }
 
 static void parts_write(struct x86_cpu *cpu, const struct x86_part part[2], const void *buf)
@@ -350,6 +350,10 @@ void *x86_rmw_open(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t of
 	part_read(cpu, &rmw->part[0], rmw->buf);
 	if (rmw->part[1].len)
 		part_read(cpu, &rmw->part[1], rmw->buf + rmw->part[0].len);
+	if (cpu->device_waits) {
+		rmw->open = false;
+		return NULL;
+	}
 	return rmw->buf;
 }
 

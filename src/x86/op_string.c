@@ -279,7 +279,7 @@ static int ins_step(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned s
 	    x86_probe_write(cpu, X86_ES, off, size) != X86_NEXT)
 		return X86_FAULT;
 	v = cpu->ops->pio_read(cpu, port, size);
-	if (x86_write(cpu, X86_ES, off, &v, size) != X86_NEXT)
+	if (cpu->device_waits || x86_write(cpu, X86_ES, off, &v, size) != X86_NEXT)
 		return X86_FAULT;
 	advance(cpu, insn, X86_RDI, size);
 	return X86_NEXT;
@@ -325,9 +325,14 @@ X86_EACH_SIZE(STRING_SIZE, )
 
 static int port_in(struct x86_cpu *cpu, uint16_t port, unsigned size)
 {
+	uint64_t v;
+
 	if (x86_io_check(cpu, port, size) != X86_NEXT)
 		return X86_FAULT;
-	x86_set_sized(cpu, X86_RAX, size, cpu->ops->pio_read(cpu, port, size));
+	v = cpu->ops->pio_read(cpu, port, size);
+	if (cpu->device_waits)
+		return X86_FAULT;
+	x86_set_sized(cpu, X86_RAX, size, v);
 	return X86_NEXT;
 }
 

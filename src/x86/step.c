@@ -38,6 +38,7 @@ int x86_step(struct x86_cpu *cpu)
 	struct x86_state *s = &cpu->s;
 	struct x86_insn insn;
 	uint64_t rip = s->rip, flags = s->rflags;
+	uint8_t shadow = s->interrupt_shadow;
 	bool single_step = flags & X86_FL_TF;
 	int r, len;
 
@@ -59,6 +60,11 @@ int x86_step(struct x86_cpu *cpu)
 		s->rip = (uint32_t)s->rip;
 	r = insn.exec(cpu, &insn);
 	cpu->retired = r == X86_FAULT ? cpu->fault.trap : r != X86_REPEAT;
+	if (r == X86_FAULT && cpu->device_waits) {
+		s->interrupt_shadow = shadow;
+		s->rip = rip;
+		return X86_REPEAT;
+	}
 	if (r == X86_FAULT)
 		return deliver(cpu, rip);
 	if (r == X86_REPEAT)

@@ -202,6 +202,11 @@ struct x86_cpu {
 	bool debug_data;	/* DR7 watches data or ports: mem.c calls x86_debug_data() */
 	uint32_t debug_pending; /* DR6 bits of traps that wait for the end of the instruction */
 
+	/* A read of a device has no answer yet: its holder sets it in mmio_read() or pio_read(). The
+	 * instruction then ends as if it had faulted, x86_step() returns X86_REPEAT with it set, and the
+	 * holder clears it, and starts the instruction anew when it can answer. */
+	bool device_waits;
+
 	bool retired; /* x86_step(): its instruction completed, traps included */
 
 	/* MONITOR: armed address, or ~0. */
