@@ -14,6 +14,7 @@
 
 #include <string.h>
 
+#undef BIT /* the kernel's is of unsigned long */
 #define BIT(n) (1u << (n))
 enum { EAX, EBX, ECX, EDX };
 
@@ -389,7 +390,7 @@ void x86_cpuid_topology(uint32_t leaf, uint32_t subleaf, uint32_t apic_id, uint3
 		/* The last level is shared by all, the others belong to a core. */
 		if (r[EAX])
 			r[EAX] |= ((1u << (bits < 6 ? bits : 6)) - 1) << 26;
-		/* fallthrough */
+		__attribute__((__fallthrough__));
 	case 0x8000001du:
 		if ((r[EAX] >> 5 & 7) == 3)
 			r[EAX] |= (cpus - 1) << 14;

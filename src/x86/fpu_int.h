@@ -21,7 +21,7 @@
 
 #include <string.h>
 
-#define FPU_ALWAYS_INLINE static inline __attribute__((always_inline))
+#define FPU_ALWAYS_INLINE static inline __attribute__((__always_inline__))
 
 #define MXCSR_FLAGS    0x003fu
 #define MXCSR_IE       0x0001u

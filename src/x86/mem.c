@@ -133,7 +133,7 @@ static void copy(void *to, const void *from, unsigned len)
 		break;
 	case 32:
 		copy16((uint8_t *)to + 16, (const uint8_t *)from + 16);
-		/* fall through */
+		__attribute__((__fallthrough__));
 	case 16:
 		copy16(to, from);
 		break;

@@ -266,7 +266,7 @@ static inline void x86_rmw_done(struct x86_cpu *cpu, struct x86_rmw *rmw)
  * neither stack frame nor calls.
  */
 #define X86_RMW_HANDLER(name, size, ...)                                                           \
-	static __attribute__((noinline, cold)) int name##_slow(struct x86_cpu *cpu,                \
+	static __attribute__((__noinline__, __cold__)) int name##_slow(struct x86_cpu *cpu,                \
 							       const struct x86_insn *insn)        \
 	{                                                                                          \
 		struct x86_rmw rmw;                                                                \

@@ -20,6 +20,16 @@ static uint64_t low_bits(unsigned n)
 	return n >= 64 ? ~0ull : (1ull << n) - 1;
 }
 
+/* The compiler's would be a call into its library: not every processor has an instruction for it. */
+static unsigned bit_count(uint64_t v)
+{
+	unsigned n;
+
+	for (n = 0; v; v &= v - 1)
+		n++;
+	return n;
+}
+
 static struct part accessed(const struct x86_cpu *cpu, const struct x86_insn *insn,
 			    const struct x86_host_info *info)
 {
@@ -32,7 +42,7 @@ static struct part accessed(const struct x86_cpu *cpu, const struct x86_insn *in
 		return p;
 	}
 	if (info->flags & X86_HOST_CPR) {
-		p.len = (unsigned)__builtin_popcountll(mask & low_bits(p.len / p.elem)) * p.elem;
+		p.len = bit_count(mask & low_bits(p.len / p.elem)) * p.elem;
 		p.whole = true;
 	} else if (info->flags & X86_HOST_ANY || insn->evex & X86_EVEX_B) {
 		if (info->flags & X86_HOST_ANY)
