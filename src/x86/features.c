@@ -50,3 +50,18 @@ unsigned x86_host_mem_len(const struct x86_insn *insn, const struct x86_host_inf
 		return info->bcast;
 	return info->mem & 0x80 ? insn->vl / (info->mem & 0x7fu) : info->mem;
 }
+
+#define F(name) (1ull << X86_FEATURE_##name)
+static const uint64_t floating =
+	F(AES) | F(AVX) | F(AVX2) | F(AVX512BF16) | F(AVX512BITALG) | F(AVX512BW) | F(AVX512CD) |
+	F(AVX512DQ) | F(AVX512F) | F(AVX512IFMA) | F(AVX512VBMI) | F(AVX512VBMI2) | F(AVX512VL) |
+	F(AVX512VNNI) | F(AVX512VPOPC) | F(F16C) | F(FMA) | F(FXSR) | F(GFNI) | F(MMX) |
+	F(PCLMUL) | F(SHA) | F(SSE) | F(SSE2) | F(SSE3) | F(SSE41) | F(SSE42) | F(SSSE3) |
+	F(VAES) | F(VPCLMUL) | F(X87) | F(XSAVE) | F(XSAVEC) | F(XSAVEOPT) | F(XSAVES);
+#undef F
+
+bool x86_insn_is_floating(const struct x86_insn *insn)
+{
+	return insn->exec != x86_op_xgetbv && insn->exec != x86_op_xsetbv &&
+	       floating >> insn->feature & 1;
+}

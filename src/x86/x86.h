@@ -233,6 +233,8 @@ int x86_decode(const uint8_t *bytes, size_t avail, unsigned code_bytes, struct x
 
 /* Let @insn raise #UD where the model lacks its feature. After each x86_decode(). */
 void x86_insn_restrict(const struct x86_cpu *cpu, struct x86_insn *insn);
+/* It reads or writes struct x86_fpu. */
+bool x86_insn_is_floating(const struct x86_insn *insn);
 
 /* Fetch, decode and execute one instruction, deliver what it raises. Returns X86_NEXT, X86_JUMP or
  * X86_STOP; X86_REPEAT when a REP gave way; activity X86_SHUTDOWN after a triple fault. */
