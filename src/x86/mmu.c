@@ -193,7 +193,9 @@ static uint32_t descend_wide(struct x86_cpu *cpu, uint64_t linear, uint64_t tabl
 /* PDPTE of PAE paging: reserved are 1, 2, 5..8 and everything above the physical address width. */
 static uint64_t pdpte_reserved(const struct x86_cpu *cpu)
 {
-	return 0xfff0000000000000ull | reserved_high(cpu) | 0x1e6;
+	uint64_t low = cpu->pdptes_accessed ? 0x1c6 : 0x1e6;
+
+	return 0xfff0000000000000ull | reserved_high(cpu) | low;
 }
 
 static uint32_t descend_pae(struct x86_cpu *cpu, uint32_t linear, struct walk *w)

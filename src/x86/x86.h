@@ -169,6 +169,9 @@ struct x86_cpu {
 	uint8_t tlb_mode; /* enum x86_tlb_mode of explicit data accesses */
 	bool long_mode;	  /* EFER.LMA */
 	bool flat;	  /* DS, ES, SS have base 0 and need no limit check */
+	/* A processor that shares the guest's page tables marks PDPTEs of PAE paging accessed, which the
+	 * manual does not know (QEMU's does, under nested paging). Set by the holder. */
+	bool pdptes_accessed;
 
 	struct x86_fault fault; /* valid after X86_FAULT */
 	/* ram_written() asked for the end of the block. A REP instruction takes it, and gives way; a
