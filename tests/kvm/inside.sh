@@ -136,10 +136,14 @@ models() {
 	done
 }
 
-for m in irqbypass kvm; do
-	insmod /modules/$m.ko || echo "INFO cannot load $m"
-done
-insmod /modules/kvm-amd.ko npt="$(word lab_npt)" || echo "INFO cannot load kvm-amd"
+if [ -e /modules/driver.ko ]; then
+	insmod /modules/driver.ko || dmesg | tail -n 20
+else
+	for m in irqbypass kvm; do
+		insmod /modules/$m.ko || echo "INFO cannot load $m"
+	done
+	insmod /modules/kvm-amd.ko npt="$(word lab_npt)" || echo "INFO cannot load kvm-amd"
+fi
 work=$(word lab_work)
 if [ ! -c /dev/kvm ]; then
 	echo "RESULT fail $work: /dev/kvm is missing inside"

@@ -8,7 +8,8 @@
 #
 # usage: tests/kvm/run.sh [BUILD_DIR]     (default: build)
 # environment: KVM_LAB_TIMEOUT seconds after which no further piece is begun that may be left out (200),
-# KVM_LAB_ONLY="PIECE..." (names at the end), KVM_LAB_THREADS=single|multi, KVM_LAB_CPU, KVM_LAB_KEEP=1
+# KVM_LAB_ONLY="PIECE..." (names at the end), KVM_LAB_THREADS=single|multi, KVM_LAB_CPU, KVM_LAB_KEEP=1,
+# KVM_LAB_DRIVER=FILE.ko (another driver instead of the stock one)
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -92,6 +93,7 @@ done
 for m in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-amd; do
 	cp "$modules/$m.ko" "$outer/modules/" || fail "the kernel's package has no $m.ko"
 done
+[ -z "${KVM_LAB_DRIVER:-}" ] || cp "$KVM_LAB_DRIVER" "$outer/modules/driver.ko" || fail "no $KVM_LAB_DRIVER"
 cp "$vmlinuz" "$outer/vmlinuz"
 cp "$work/inner.gz" "$outer/inner.gz"
 cp "$here/inside.sh" "$outer/init"
