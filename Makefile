@@ -14,6 +14,7 @@ help:
 	@echo 'make run       boot Debian to a login here; without a terminal: check itself (ARGS=...)'
 	@echo 'make test      all tests, closing with a line of totals'
 	@echo 'make test-kvm  the kvm engine on the hardware ABI, inside an emulated machine'
+	@echo 'make test-kmod our kernel driver instead of the stock one, inside an emulated machine'
 	@echo 'make test-software  real programs in a Debian guest under bt (an hour or more; ARGS=--only=gcc)'
 	@echo 'make test-soak  a guest under load neither leaks nor drifts in time (an hour; ARGS="--minutes 5")'
 	@echo 'make fuzz      the long forms of the fuzzers and of the oracle (SECONDS_EACH=600)'
@@ -39,6 +40,11 @@ test-kvm: $(BUILD)/build.ninja
 	@tools/deps.sh build image test
 	@ninja -C $(BUILD) --quiet
 	@tests/kvm/run.sh $(BUILD)
+
+test-kmod: $(BUILD)/build.ninja
+	@tools/deps.sh build
+	@ninja -C $(BUILD) --quiet
+	@tests/kmod/run.sh $(BUILD)
 
 test-software: $(BUILD)/build.ninja
 	@tools/deps.sh build image software
@@ -69,4 +75,4 @@ uninstall:
 clean:
 	rm -rf build build-*
 
-.PHONY: all help run test test-kvm test-software test-soak fuzz bench install uninstall clean
+.PHONY: all help run test test-kvm test-kmod test-software test-soak fuzz bench install uninstall clean

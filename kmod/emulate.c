@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * emulate.c - instructions that the x86 core finishes: MMIO, string I/O, control registers.
+ *
+ * The core works on the vCPU's own state and reaches guest RAM through pages that are held while it runs. A
+ * device that lives in user space cannot answer at once: the core then gives the instruction up as if
+ * it had faulted (x86_cpu.device_waits), user space is asked, and the instruction starts anew with the
+ * answers there are so far. Stores to devices are kept until the instruction is done, and go out one by
+ * one. A REP instruction is done an iteration at a time, for which answers hold.
+ */
+#include <linux/highmem.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+#include "vm.h"
+#include "x86_int.h"
+
+static struct vcpu *vcpu_of(struct x86_cpu *cpu)
+{
+	return container_of(cpu, struct vcpu, cpu);
+}
+
+/* ---- guest RAM ---- */
+
+static u8 *op_ram_page(struct x86_cpu *cpu, u64 gpa, bool write, bool *ret_direct)
+{
+	struct vcpu *vcpu = vcpu_of(cpu);
+	struct emulation *emu = &vcpu->emu;
+	gpn_t gpn = gpa >> PAGE_SHIFT;
+	const struct slot *slot;
+	struct page *page;
+	u8 *at = NULL;
+	int lock;
+
+	*ret_direct = true;
+	if (emu->pages == ARRAY_SIZE(emu->page))
+		return NULL;
+	lock = srcu_read_lock(&vcpu->vm->srcu);
+	slot = slot_of(vcpu->vm, gpn);
+	if (slot && !(write && slot->flags & KVM_MEM_READONLY) &&
+	    get_user_pages_fast(slot_hva(slot, gpn), 1, write ? FOLL_WRITE : 0, &page) == 1) {
+		emu->page[emu->pages++] = page;
+		at = page_address(page);
+		if (write) {
+			slot_mark_dirty(slot, gpn);
+			set_page_dirty_lock(page);
+		}
+	}
+	srcu_read_unlock(&vcpu->vm->srcu, lock);
+	return at;
+}
+
+static bool op_ram_written(struct x86_cpu *cpu, u64 gpa, unsigned int len)
+{
+	return false;
+}
+
+static void drop_pages(struct vcpu *vcpu)
+{
+	x86_tlb_flush(&vcpu->cpu);
+	while (vcpu->emu.pages)
+		put_page(vcpu->emu.page[--vcpu->emu.pages]);
+}
+
+/* ---- devices ---- */
+
+static u64 device_read(struct x86_cpu *cpu, u64 addr, unsigned int size, bool port)
+{
+	struct emulation *emu = &vcpu_of(cpu)->emu;
+
+	if (cpu->device_waits)
+		return 0;
+	/* A REP instruction gives way behind this iteration: answers are for one. */
+	cpu->stop_requested = true;
+	if (emu->used < emu->answers)
+		return emu->answer[emu->used++].value;
+	emu->want = (struct device_access){ .addr = addr, .size = size, .port = port };
+	cpu->device_waits = true;
+	return 0;
+}
+
+static void device_write(struct x86_cpu *cpu, u64 addr, unsigned int size, u64 value, bool port)
+{
+	struct emulation *emu = &vcpu_of(cpu)->emu;
+
+	cpu->stop_requested = true;
+	if (!cpu->device_waits && emu->writes < VCPU_ANSWERS)
+		emu->write[emu->writes++] = (struct device_access){
+			.addr = addr, .size = size, .value = value, .port = port };
+}
+
+static u64 op_mmio_read(struct x86_cpu *cpu, u64 gpa, unsigned int size)
+{
+	return device_read(cpu, gpa, size, false);
+}
+
+static void op_mmio_write(struct x86_cpu *cpu, u64 gpa, unsigned int size, u64 value)
+{
+	device_write(cpu, gpa, size, value, false);
+}
+
+static u64 op_pio_read(struct x86_cpu *cpu, u16 port, unsigned int size)
+{
+	return device_read(cpu, port, size, true);
+}
+
+static void op_pio_write(struct x86_cpu *cpu, u16 port, unsigned int size, u64 value)
+{
+	device_write(cpu, port, size, value, true);
+}
+
+/* ---- the rest of what the core asks for ---- */
+
+static u64 op_rdtsc(struct x86_cpu *cpu)
+{
+	return rdtsc() + vcpu_of(cpu)->tsc_offset;
+}
+
+static void op_set_tsc(struct x86_cpu *cpu, u64 value)
+{
+	struct vcpu *vcpu = vcpu_of(cpu);
+
+	vcpu->tsc_offset = value - rdtsc();
+	hw->set_tsc_offset(vcpu);
+}
+
+static u8 op_get_cr8(struct x86_cpu *cpu)
+{
+	return vcpu_of(cpu)->run->cr8 & 15;
+}
+
+static void op_set_cr8(struct x86_cpu *cpu, u8 cr8)
+{
+	vcpu_of(cpu)->run->cr8 = cr8;
+	vcpu_of(cpu)->cr8_changed = true;
+}
+
+static void op_cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 regs[4])
+{
+	cpuid_query(vcpu_of(cpu), leaf, subleaf, regs);
+}
+
+/* Behind each run of a REP instruction: what it costs to go on is little. */
+static bool op_should_stop(struct x86_cpu *cpu)
+{
+	return true;
+}
+
+static void op_tlb_flushed(struct x86_cpu *cpu)
+{
+	set_bit(REQ_FLUSH, (unsigned long *)&vcpu_of(cpu)->requests);
+}
+
+static const struct x86_cpu_ops ops = {
+	.ram_page = op_ram_page,
+	.ram_written = op_ram_written,
+	.mmio_read = op_mmio_read,
+	.mmio_write = op_mmio_write,
+	.pio_read = op_pio_read,
+	.pio_write = op_pio_write,
+	.rdtsc = op_rdtsc,
+	.set_tsc = op_set_tsc,
+	.get_cr8 = op_get_cr8,
+	.set_cr8 = op_set_cr8,
+	.cpuid = op_cpuid,
+	.should_stop = op_should_stop,
+	.tlb_flushed = op_tlb_flushed,
+};
+
+/* ---- to user space and back ---- */
+
+static int next_write(struct vcpu *vcpu);
+
+static void show(struct vcpu *vcpu, const struct device_access *a, bool write)
+{
+	struct kvm_run *run = vcpu->run;
+
+	if (a->port) {
+		run->exit_reason = KVM_EXIT_IO;
+		run->io.direction = write ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
+		run->io.size = a->size;
+		run->io.port = a->addr;
+		run->io.count = 1;
+		run->io.data_offset = PAGE_SIZE;
+		if (write)
+			memcpy(vcpu->run_data, &a->value, a->size);
+		return;
+	}
+	run->exit_reason = KVM_EXIT_MMIO;
+	run->mmio.phys_addr = a->addr;
+	run->mmio.len = a->size;
+	run->mmio.is_write = write;
+	memset(run->mmio.data, 0, sizeof(run->mmio.data));
+	if (write)
+		memcpy(run->mmio.data, &a->value, a->size);
+}
+
+static int finish_read(struct vcpu *vcpu)
+{
+	struct emulation *emu = &vcpu->emu;
+	struct device_access answer = emu->want;
+
+	memcpy(&answer.value, answer.port ? vcpu->run_data : vcpu->run->mmio.data, answer.size);
+	if (emu->answers == VCPU_ANSWERS)
+		return exit_failure(vcpu);
+	emu->answer[emu->answers++] = answer;
+	return emulate(vcpu);
+}
+
+static int finish_write(struct vcpu *vcpu)
+{
+	return next_write(vcpu);
+}
+
+static int next_write(struct vcpu *vcpu)
+{
+	struct emulation *emu = &vcpu->emu;
+
+	if (emu->written == emu->writes) {
+		emu->writes = emu->written = 0;
+		/* User space has the local APIC, and with it the interrupts that this may let in. */
+		if (vcpu->cr8_changed) {
+			vcpu->cr8_changed = false;
+			vcpu->run->exit_reason = KVM_EXIT_SET_TPR;
+			return 0;
+		}
+		return 1;
+	}
+	show(vcpu, &emu->write[emu->written++], true);
+	vcpu->finish = finish_write;
+	return 0;
+}
+
+/* ---- one instruction ---- */
+
+/* What the hardware began and could not end: the frame, or a table, is in a device, or it is a task gate. */
+static int deliver(struct vcpu *vcpu)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+	struct x86_state *s = &cpu->s;
+
+	vcpu->taken_back = false;
+	if (s->exception_pending) {
+		s->exception_pending = false;
+		cpu->fault = (struct x86_fault){
+			.vector = s->exception_vector, .has_error = s->exception_has_error,
+			.error = s->exception_error,
+			.payload = s->exception_vector == X86_PF ? s->cr2 : 0,
+		};
+		x86_deliver_fault(cpu);
+	} else if (vcpu->nmi_injected) {
+		vcpu->nmi_injected = false;
+		x86_deliver_nmi(cpu);
+		hw->nmi_window(vcpu, true);
+	} else {
+		s->interrupt_pending = false;
+		x86_deliver_interrupt(cpu, s->interrupt_vector);
+	}
+	drop_pages(vcpu);
+	cpu->stop_requested = false;
+	if (!cpu->device_waits)
+		return next_write(vcpu);
+	cpu->device_waits = false; /* a descriptor in a device: nobody has that */
+	vcpu->emu.writes = 0;
+	return exit_failure(vcpu);
+}
+
+int emulate(struct vcpu *vcpu)
+{
+	struct emulation *emu = &vcpu->emu;
+	struct x86_cpu *cpu = &vcpu->cpu;
+
+	(void)vcpu_state(vcpu);
+	if (vcpu->taken_back)
+		return deliver(vcpu);
+	emu->used = 0;
+	/* Vector and x87 registers are not in the state that the core is given. */
+	if (emulate_length(vcpu) && emu->floating)
+		return exit_failure(vcpu);
+	(void)x86_step(cpu);
+	drop_pages(vcpu);
+	if (cpu->device_waits) {
+		cpu->device_waits = false;
+		emu->writes = 0;
+		show(vcpu, &emu->want, false);
+		vcpu->finish = finish_read;
+		return 0;
+	}
+	cpu->stop_requested = false;
+	emu->answers = 0;
+	return next_write(vcpu);
+}
+
+unsigned int emulate_length(struct vcpu *vcpu)
+{
+	struct x86_insn insn;
+	unsigned int length;
+
+	(void)vcpu_peek(vcpu);
+	length = x86_fetch_insn(&vcpu->cpu, &insn);
+	vcpu->emu.floating = length && x86_insn_is_floating(&insn);
+	drop_pages(vcpu);
+	return length;
+}
+
+int emulate_init(struct vcpu *vcpu)
+{
+	vcpu->tlb = kvzalloc(sizeof(*vcpu->tlb), GFP_KERNEL_ACCOUNT);
+	vcpu->model = kvzalloc(sizeof(*vcpu->model), GFP_KERNEL_ACCOUNT);
+	if (!vcpu->tlb || !vcpu->model)
+		return -ENOMEM;
+	x86_cpuid_model_max(vcpu->model);
+	vcpu->cpu.ops = &ops;
+	vcpu->cpu.tlb = vcpu->tlb;
+	vcpu->cpu.model = vcpu->model;
+	vcpu->cpu.pdptes_accessed = true;
+	x86_cpu_reset(&vcpu->cpu);
+	return 0;
+}
+
+void emulate_free(struct vcpu *vcpu)
+{
+	kvfree(vcpu->tlb);
+	kvfree(vcpu->model);
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * event.c - exceptions, interrupts and NMIs on their way in.
+ *
+ * What is pending is part of the state (x86_state: exception_pending, interrupt_pending, nmi_pending).
+ * Before an entry one event is handed to the hardware; the rest waits for a window. An
+ * exit that comes while the hardware delivers it (a page of the IDT or of the stack was not mapped) gives it
+ * back: SDM vol. 3, 25.2.3; APM vol. 2, 15.7.2.
+ */
+#include "vm.h"
+#include "x86_int.h"
+
+/* SDM vol. 3, table 6-5. */
+static bool contributes(u8 vector)
+{
+	return vector == X86_DE || (vector >= X86_TS && vector <= X86_GP);
+}
+
+/* A second exception while the first is pending: 1 double fault, 2 shutdown, 0 one after the other. */
+static int combine(u8 first, u8 second)
+{
+	if (first == X86_DF)
+		return contributes(second) || second == X86_PF ? 2 : 0;
+	if (contributes(first) && contributes(second))
+		return 1;
+	return first == X86_PF && (contributes(second) || second == X86_PF) ? 1 : 0;
+}
+
+void event_raise(struct vcpu *vcpu, u8 vector, bool has_error, u32 error)
+{
+	struct x86_state *s = vcpu_state(vcpu);
+
+	if (s->exception_pending) {
+		switch (combine(s->exception_vector, vector)) {
+		case 1:
+			vector = X86_DF;
+			has_error = true;
+			error = 0;
+			break;
+		case 2:
+			s->activity = X86_SHUTDOWN;
+			s->exception_pending = false;
+			return;
+		default: /* the first one comes again when the second is handled */
+			break;
+		}
+	}
+	s->exception_pending = true;
+	s->exception_vector = vector;
+	s->exception_has_error = has_error;
+	s->exception_error = error;
+}
+
+void event_page_fault(struct vcpu *vcpu, u64 linear, u32 error)
+{
+	vcpu_state(vcpu)->cr2 = linear;
+	event_raise(vcpu, X86_PF, true, error);
+}
+
+void event_again(struct vcpu *vcpu, const struct event *event)
+{
+	struct x86_state *s = vcpu_state(vcpu);
+
+	switch (event->kind) {
+	case EVENT_INTERRUPT:
+		s->interrupt_pending = true;
+		s->interrupt_vector = event->vector;
+		break;
+	case EVENT_NMI:
+		vcpu->nmi_injected = true;
+		break;
+	case EVENT_EXCEPTION:
+		s->exception_pending = true;
+		s->exception_vector = event->vector;
+		s->exception_has_error = event->has_error;
+		s->exception_error = event->error;
+		break;
+	}
+}
+
+bool event_can_interrupt(struct vcpu *vcpu)
+{
+	const struct x86_state *s = vcpu_peek(vcpu);
+
+	return s->rflags & X86_FL_IF && !s->interrupt_shadow && !s->interrupt_pending &&
+	       !s->exception_pending && !vcpu->nmi_injected;
+}
+
+static void inject(struct vcpu *vcpu, const struct event *event)
+{
+	hw->inject(vcpu, event);
+	vcpu->injected = *event;
+	vcpu->has_injected = true;
+}
+
+void event_cancel(struct vcpu *vcpu)
+{
+	if (!vcpu->has_injected)
+		return;
+	vcpu->has_injected = false;
+	hw->inject(vcpu, NULL);
+	event_again(vcpu, &vcpu->injected);
+}
+
+static bool can_nmi(const struct x86_state *s)
+{
+	return !s->nmi_masked && !s->interrupt_shadow;
+}
+
+static void inject_nmi(struct vcpu *vcpu)
+{
+	struct event event = { .kind = EVENT_NMI, .vector = X86_NMI };
+
+	vcpu->nmi_injected = false;
+	vcpu_state(vcpu)->nmi_masked = true;
+	inject(vcpu, &event);
+	hw->nmi_window(vcpu, true);
+}
+
+void event_inject(struct vcpu *vcpu)
+{
+	struct x86_state *s = &vcpu->cpu.s;
+
+	if (s->exception_pending) {
+		struct event event = { .kind = EVENT_EXCEPTION, .vector = s->exception_vector,
+				       .has_error = s->exception_has_error,
+				       .error = s->exception_error };
+
+		/* Faults set it, for the return: SDM vol. 3, 17.3.1.1. */
+		if (event.vector != X86_DB && event.vector != X86_BP && event.vector != X86_OF)
+			vcpu_state(vcpu)->rflags |= X86_FL_RF;
+		s->exception_pending = false;
+		inject(vcpu, &event);
+	} else if (vcpu->nmi_injected) {
+		inject_nmi(vcpu);
+	} else if (s->interrupt_pending && (vcpu_peek(vcpu)->rflags & X86_FL_IF) &&
+		   !s->interrupt_shadow) {
+		struct event event = { .kind = EVENT_INTERRUPT, .vector = s->interrupt_vector };
+
+		s->interrupt_pending = false;
+		inject(vcpu, &event);
+	} else if (s->nmi_pending && can_nmi(vcpu_peek(vcpu))) {
+		vcpu_state(vcpu)->nmi_pending = false;
+		inject_nmi(vcpu);
+	}
+	/* A masked NMI waits for the IRET, which exits. */
+	hw->interrupt_window(vcpu, s->interrupt_pending || (s->nmi_pending && !s->nmi_masked) ||
+				   READ_ONCE(vcpu->run->request_interrupt_window));
+}

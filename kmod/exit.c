@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* exit.c - exits that go to user space, and how they are finished when it comes back. */
+#include "vm.h"
+#include "x86_int.h"
+
+/* ---- ports, one access at a time ---- */
+
+/* KVM's place for it: the page behind struct kvm_run. */
+static u8 *port_data(struct vcpu *vcpu)
+{
+	vcpu->run->io.data_offset = PAGE_SIZE;
+	return vcpu->run_data;
+}
+
+static int finish_out(struct vcpu *vcpu)
+{
+	return vcpu_skip(vcpu);
+}
+
+static int finish_in(struct vcpu *vcpu)
+{
+	struct x86_state *s = vcpu_state(vcpu);
+	u32 value = 0;
+
+	/* Not the size in the shared page, which user space may have changed. */
+	memcpy(&value, vcpu->run_data, vcpu->emu.want.size);
+	switch (vcpu->emu.want.size) {
+	case 1:
+		s->gpr[X86_RAX] = (s->gpr[X86_RAX] & ~0xffull) | (u8)value;
+		break;
+	case 2:
+		s->gpr[X86_RAX] = (s->gpr[X86_RAX] & ~0xffffull) | (u16)value;
+		break;
+	default:
+		s->gpr[X86_RAX] = value;
+	}
+	return vcpu_skip(vcpu);
+}
+
+int exit_port(struct vcpu *vcpu, u16 port, unsigned int size, bool in)
+{
+	struct kvm_run *run = vcpu->run;
+	u32 value = vcpu_peek(vcpu)->gpr[X86_RAX];
+
+	vcpu->emu.want.size = size;
+	run->exit_reason = KVM_EXIT_IO;
+	run->io.direction = in ? KVM_EXIT_IO_IN : KVM_EXIT_IO_OUT;
+	run->io.size = size;
+	run->io.port = port;
+	run->io.count = 1;
+	if (!in)
+		memcpy(port_data(vcpu), &value, size);
+	else
+		(void)port_data(vcpu);
+	vcpu->finish = in ? finish_in : finish_out;
+	return 0;
+}
+
+/* ---- the rest ---- */
+
+int exit_cpuid(struct vcpu *vcpu)
+{
+	struct x86_state *s = vcpu_state(vcpu);
+	u32 r[4];
+
+	cpuid_query(vcpu, s->gpr[X86_RAX], s->gpr[X86_RCX], r);
+	s->gpr[X86_RAX] = r[0];
+	s->gpr[X86_RBX] = r[1];
+	s->gpr[X86_RCX] = r[2];
+	s->gpr[X86_RDX] = r[3];
+	return vcpu_skip(vcpu);
+}
+
+/* Without a local APIC in here it is user space that knows when to wake up. */
+int exit_hlt(struct vcpu *vcpu)
+{
+	int r = vcpu_skip(vcpu);
+
+	if (r <= 0)
+		return r;
+	vcpu->run->exit_reason = KVM_EXIT_HLT;
+	return 0;
+}
+
+int exit_shutdown(struct vcpu *vcpu)
+{
+	vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
+	return 0;
+}
+
+/* Of a program in the guest it stays between the two, unless user space asked to hear of it. */
+int exit_failure(struct vcpu *vcpu)
+{
+	if (!vcpu->vm->exit_on_failure && x86_state_cpl(vcpu_peek(vcpu)) == 3) {
+		event_raise(vcpu, X86_UD, false, 0);
+		return 1;
+	}
+	vcpu->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+	vcpu->run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
+	vcpu->run->internal.ndata = 0;
+	return 0;
+}

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * page.c - the nested page table: guest-physical to host-physical.
+ *
+ * It has the format of the host's own four-level tables (APM vol. 2, 15.25.5: nested tables are walked as
+ * user accesses, so each entry has the user bit). It is filled by faults, and holds no reference to the
+ * pages it names: an MMU notifier tells before one of them goes away. Who maps a page therefore looks
+ * at the count of ended invalidations before it asks for the page, and again under the lock.
+ */
+#include <linux/highmem.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+
+#include "vm.h"
+
+#define LEVELS	    4u
+#define LEVEL_BITS  9u
+#define ENTRY_FLAGS (_PAGE_PRESENT | _PAGE_RW | _PAGE_USER | _PAGE_ACCESSED | _PAGE_DIRTY)
+#define ENTRY_ADDR  GENMASK_ULL(51, 12)
+
+/* Pages that an entry at @level (1: the last) stands for, as a shift. */
+static unsigned int level_shift(unsigned int level)
+{
+	return (level - 1) * LEVEL_BITS;
+}
+
+static unsigned int index_at(gpn_t gpn, unsigned int level)
+{
+	return gpn >> level_shift(level) & (BIT(LEVEL_BITS) - 1);
+}
+
+static u64 *table_of(u64 entry)
+{
+	return __va(entry & ENTRY_ADDR);
+}
+
+static bool is_leaf(u64 entry, unsigned int level)
+{
+	return level == 1 || entry & _PAGE_PSE;
+}
+
+/* ---- made and unmade ---- */
+
+int page_table_init(struct vm *vm)
+{
+	rwlock_init(&vm->page_lock);
+	vm->table.root = (u64 *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	return vm->table.root ? 0 : -ENOMEM;
+}
+
+static void free_table(u64 *table, unsigned int level)
+{
+	for (unsigned int i = 0; level > 1 && i < BIT(LEVEL_BITS); i++) {
+		if (table[i] & _PAGE_PRESENT && !is_leaf(table[i], level))
+			free_table(table_of(table[i]), level - 1);
+		if (level > 2)
+			cond_resched();
+	}
+	free_page((unsigned long)table);
+}
+
+void page_table_free(struct vm *vm)
+{
+	if (vm->table.root)
+		free_table(vm->table.root, LEVELS);
+}
+
+static int cache_fill(struct page_cache *cache)
+{
+	while (cache->count < LEVELS - 1) {
+		void *page = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+
+		if (!page)
+			return -ENOMEM;
+		cache->page[cache->count++] = page;
+	}
+	return 0;
+}
+
+void page_cache_free(struct page_cache *cache)
+{
+	while (cache->count)
+		free_page((unsigned long)cache->page[--cache->count]);
+}
+
+/* ---- walking [first, last) ---- */
+
+/* Called for each leaf; returns what the entry becomes. */
+typedef u64 (*leaf_fn)(u64 entry, bool *flush);
+
+static void walk(u64 *table, unsigned int level, gpn_t base, gpn_t first, gpn_t last, leaf_fn leaf,
+		 bool *flush)
+{
+	gpn_t step = 1ull << level_shift(level);
+	unsigned int i = first > base ? (first - base) >> level_shift(level) : 0;
+
+	for (base += i * step; i < BIT(LEVEL_BITS) && base < last; i++, base += step) {
+		u64 entry = READ_ONCE(table[i]);
+
+		if (!(entry & _PAGE_PRESENT))
+			continue;
+		if (!is_leaf(entry, level)) {
+			walk(table_of(entry), level - 1, base, first, last, leaf, flush);
+			continue;
+		}
+		/* The processor sets accessed and dirty bits meanwhile. */
+		while (!try_cmpxchg64(&table[i], &entry, leaf(entry, flush)))
+			;
+	}
+}
+
+static bool walk_all(struct vm *vm, gpn_t first, gpn_t last, leaf_fn leaf)
+{
+	bool flush = false;
+
+	lockdep_assert_held_write(&vm->page_lock);
+	walk(vm->table.root, LEVELS, 0, first, last, leaf, &flush);
+	return flush;
+}
+
+static u64 leaf_zap(u64 entry, bool *flush)
+{
+	*flush = true;
+	return 0;
+}
+
+bool page_zap(struct vm *vm, gpn_t first, gpn_t last)
+{
+	return walk_all(vm, first, last, leaf_zap);
+}
+
+static u64 leaf_protect(u64 entry, bool *flush)
+{
+	*flush |= entry & _PAGE_RW;
+	/* A large page comes back as small ones. */
+	return entry & _PAGE_PSE ? 0 : entry & ~(u64)_PAGE_RW;
+}
+
+bool page_protect(struct vm *vm, gpn_t first, unsigned long mask)
+{
+	bool flush = false;
+
+	for (; mask; mask &= mask - 1) {
+		gpn_t gpn = first + __ffs(mask);
+
+		flush |= walk_all(vm, gpn, gpn + 1, leaf_protect);
+	}
+	return flush;
+}
+
+static u64 leaf_young(u64 entry, bool *flush)
+{
+	*flush |= entry & _PAGE_ACCESSED;
+	return entry;
+}
+
+static u64 leaf_age(u64 entry, bool *flush)
+{
+	*flush |= entry & _PAGE_ACCESSED;
+	return entry & ~(u64)_PAGE_ACCESSED;
+}
+
+bool page_age(struct vm *vm, gpn_t first, gpn_t last, bool clear)
+{
+	return walk_all(vm, first, last, clear ? leaf_age : leaf_young);
+}
+
+/* ---- mapping ---- */
+
+/* Whether the host maps the 2 MiB around @hva as one page. */
+static bool host_is_large(struct mm_struct *mm, unsigned long hva)
+{
+	unsigned long flags;
+	bool large = false;
+	pgd_t *pgd;
+	p4d_t *p4d;
+	pud_t *pud;
+	pmd_t pmd;
+
+	/* Tables are not freed while this CPU takes no interrupts (mm/gup.c, fast walks). */
+	local_irq_save(flags);
+	pgd = pgd_offset(mm, hva);
+	if (pgd_none(READ_ONCE(*pgd)))
+		goto out;
+	p4d = p4d_offset(pgd, hva);
+	if (p4d_none(READ_ONCE(*p4d)) || !p4d_present(READ_ONCE(*p4d)))
+		goto out;
+	pud = pud_offset(p4d, hva);
+	if (pud_none(READ_ONCE(*pud)) || !pud_present(READ_ONCE(*pud)))
+		goto out;
+	large = pud_large(READ_ONCE(*pud));
+	if (!large) {
+		pmd = READ_ONCE(*pmd_offset(pud, hva));
+		large = pmd_present(pmd) && pmd_large(pmd);
+	}
+out:
+	local_irq_restore(flags);
+	return large;
+}
+
+/* The largest page that guest and host agree on. */
+static unsigned int best_level(struct vm *vm, const struct slot *slot, gpn_t gpn)
+{
+	u64 pages = 1ull << level_shift(2);
+	gpn_t base = gpn & ~(pages - 1);
+
+	if (slot->dirty || base < slot->gpn || base + pages > slot->gpn + slot->pages ||
+	    (slot_hva(slot, base) & (PMD_SIZE - 1)))
+		return 1;
+	return host_is_large(vm->mm, slot_hva(slot, gpn)) ? 2 : 1;
+}
+
+static void map(struct vm *vm, struct page_cache *cache, gpn_t gpn, unsigned int level, u64 entry)
+{
+	u64 *table = vm->table.root;
+
+	for (unsigned int at = LEVELS; at > level; at--) {
+		u64 *p = &table[index_at(gpn, at)];
+
+		/* A large page that must be split, for a write to one of its pages: drop it, the rest
+		 * comes back by faults. Whoever protected it has flushed. */
+		if (!(*p & _PAGE_PRESENT) || is_leaf(*p, at)) {
+			u64 *below = cache->page[--cache->count];
+
+			vm->table.tables++;
+			WRITE_ONCE(*p, __pa(below) | ENTRY_FLAGS);
+		}
+		table = table_of(*p);
+	}
+	/* A table of small pages stays where it is: its own entries serve as well. */
+	if (level > 1 && table[index_at(gpn, level)] & _PAGE_PRESENT &&
+	    !is_leaf(table[index_at(gpn, level)], level))
+		return;
+	WRITE_ONCE(table[index_at(gpn, level)], entry);
+}
+
+static u64 entry_of(u64 pfn, unsigned int level, bool writable)
+{
+	u64 entry = pfn << PAGE_SHIFT | _PAGE_PRESENT | _PAGE_USER | _PAGE_ACCESSED;
+
+	if (level > 1)
+		entry = (entry & ~((1ull << (PAGE_SHIFT + level_shift(level))) - _PAGE_PSE * 2)) |
+			_PAGE_PSE;
+	return writable ? entry | _PAGE_RW | _PAGE_DIRTY : entry;
+}
+
+/* The page of @hva, with a reference. *writable: what was asked for, and becomes what may be. */
+static struct page *get_page_of(unsigned long hva, bool write, bool *writable)
+{
+	struct page *page;
+
+	*writable = true;
+	if (get_user_pages_fast(hva, 1, FOLL_WRITE, &page) == 1)
+		return page;
+	*writable = false;
+	if (!write && get_user_pages_fast(hva, 1, 0, &page) == 1)
+		return page;
+	return NULL;
+}
+
+static int map_page(struct vcpu *vcpu, struct page_cache *cache, const struct slot *slot, gpn_t gpn,
+		    bool write)
+{
+	struct vm *vm = vcpu->vm;
+	unsigned long ended = READ_ONCE(vm->invalidated);
+	bool writable, read_only = slot->flags & KVM_MEM_READONLY;
+	struct page *page;
+	unsigned int level;
+
+	smp_rmb(); /* the count before the page: an invalidation between them is noticed below */
+	page = get_page_of(slot_hva(slot, gpn), write, &writable);
+	if (!page)
+		return signal_pending(current) ? -EINTR : -EFAULT;
+	level = best_level(vm, slot, gpn);
+	if (read_only)
+		writable = false;
+	/* Its first write is to fault, and to be noted. */
+	if (slot->dirty && !write)
+		writable = false;
+	write_lock(&vm->page_lock);
+	if (!vm->invalidating && vm->invalidated == ended) {
+		if (writable && write)
+			slot_mark_dirty(slot, gpn);
+		map(vm, cache, gpn, level, entry_of(page_to_pfn(page), level, writable));
+	}
+	write_unlock(&vm->page_lock);
+	if (writable)
+		set_page_dirty_lock(page);
+	put_page(page);
+	return 1;
+}
+
+int page_fault(struct vcpu *vcpu, u64 gpa, bool write, bool exec)
+{
+	struct page_cache cache = { 0 };
+	gpn_t gpn = gpa >> PAGE_SHIFT;
+	const struct slot *slot;
+	int r = 0, at;
+
+	if (cache_fill(&cache)) {
+		page_cache_free(&cache);
+		return -ENOMEM;
+	}
+	at = srcu_read_lock(&vcpu->vm->srcu);
+	slot = slot_of(vcpu->vm, gpn);
+	if (slot && !(write && slot->flags & KVM_MEM_READONLY))
+		r = map_page(vcpu, &cache, slot, gpn, write);
+	srcu_read_unlock(&vcpu->vm->srcu, at);
+	page_cache_free(&cache);
+	return r;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* svm.h - what the files of AMD's virtualization share. Sections are of the APM, volume 2. */
+#pragma once
+
+#include <asm/svm.h>
+
+#include "vm.h"
+
+struct svm_vcpu {
+	struct vmcb *vmcb; /* a page */
+	u64 vmcb_pa;
+	u64 asid_generation; /* of the CPU it last ran on */
+	u32 tsc_aux;	     /* as the MSR has it while the vCPU is loaded */
+};
+
+static inline struct svm_vcpu *svm_of(struct vcpu *vcpu)
+{
+	return vcpu->hw;
+}
+
+static inline void svm_intercept(struct vmcb *vmcb, unsigned int bit, bool on)
+{
+	if (on)
+		__set_bit(bit, (unsigned long *)vmcb->control.intercepts);
+	else
+		__clear_bit(bit, (unsigned long *)vmcb->control.intercepts);
+}
+
+/* svm_enter.S: run the guest of the VMCB at @vmcb_pa until it exits, with its general registers but RAX and
+ * RSP from @gpr (enum x86_gpr), and back. The host's FS, GS, TR, ... come back from @host_pa. */
+void svm_run(u64 vmcb_pa, u64 *gpr, u64 host_pa);
+
+/* svm_exit.c */
+int svm_handle_exit(struct vcpu *vcpu);

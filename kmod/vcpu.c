@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* vcpu.c - a vCPU: its file descriptor, and the loop that runs it. */
+#include <linux/anon_inodes.h>
+#include <linux/context_tracking.h>
+#include <linux/entry-kvm.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/vmalloc.h>
+#include <linux/vtime.h>
+#include <asm/debugreg.h>
+#include <asm/fpu/xcr.h>
+
+#include "vm.h"
+#include "x86_int.h"
+
+/* ---- the state, in two forms ---- */
+
+const struct x86_state *vcpu_peek(struct vcpu *vcpu)
+{
+	if (vcpu->in_hardware) {
+		hw->pull(vcpu);
+		vcpu->in_hardware = false;
+		x86_update_mode(&vcpu->cpu);
+	}
+	return &vcpu->cpu.s;
+}
+
+struct x86_state *vcpu_state(struct vcpu *vcpu)
+{
+	(void)vcpu_peek(vcpu);
+	vcpu->changed = true;
+	return &vcpu->cpu.s;
+}
+
+int vcpu_skip(struct vcpu *vcpu)
+{
+	u64 next = hw->next_rip(vcpu);
+	unsigned int length;
+
+	if (!next) {
+		length = emulate_length(vcpu);
+		if (!length)
+			return exit_failure(vcpu);
+		next = hw->rip(vcpu) + length;
+		if (vcpu->cpu.code_bytes != 8)
+			next = (u32)next;
+	}
+	/* The trap of a single step: SDM vol. 3, 17.3.1.4. */
+	if (hw->rflags(vcpu) & X86_FL_TF) {
+		vcpu_state(vcpu)->dr[6] |= DR_STEP;
+		event_raise(vcpu, X86_DB, false, 0);
+	}
+	hw->set_rip(vcpu, next);
+	return 1;
+}
+
+/* ---- which CPU ---- */
+
+static void on_sched_in(struct preempt_notifier *notifier, int cpu)
+{
+	struct vcpu *vcpu = container_of(notifier, struct vcpu, preempt);
+
+	hw->load(vcpu, vcpu->last_cpu != cpu);
+	vcpu->last_cpu = cpu;
+}
+
+static void on_sched_out(struct preempt_notifier *notifier, struct task_struct *next)
+{
+	hw->put(container_of(notifier, struct vcpu, preempt));
+}
+
+static struct preempt_ops preempt_ops = { .sched_in = on_sched_in, .sched_out = on_sched_out };
+
+void vcpu_load(struct vcpu *vcpu)
+{
+	preempt_disable();
+	preempt_notifier_register(&vcpu->preempt);
+	on_sched_in(&vcpu->preempt, smp_processor_id());
+	preempt_enable();
+}
+
+void vcpu_put(struct vcpu *vcpu)
+{
+	preempt_disable();
+	hw->put(vcpu);
+	preempt_notifier_unregister(&vcpu->preempt);
+	preempt_enable();
+}
+
+void vcpu_kick(struct vcpu *vcpu)
+{
+	wake_up(&vcpu->wait);
+	preempt_disable();
+	smp_mb();
+	if (READ_ONCE(vcpu->mode) == VCPU_GUEST && READ_ONCE(vcpu->on_cpu) != smp_processor_id())
+		smp_send_reschedule(READ_ONCE(vcpu->on_cpu));
+	preempt_enable();
+}
+
+/* ---- the loop ---- */
+
+/* The guest's XCR0 is loaded only around its code: the kernel saves its own state with its own. */
+static void load_xcr0(struct vcpu *vcpu)
+{
+	if (!cpu_feature_enabled(X86_FEATURE_OSXSAVE))
+		return;
+	vcpu->xcr0_host = xgetbv(XCR_XFEATURE_ENABLED_MASK);
+	/* Not what this processor lacks, whatever CPUID user space showed to the guest. */
+	vcpu->xcr0_loaded = vcpu->xcr0_host;
+	if (vcpu->cpu.s.cr4 & X86_CR4_OSXSAVE)
+		vcpu->xcr0_loaded &= vcpu->cpu.s.xcr0 | 1;
+	if (vcpu->xcr0_loaded != vcpu->xcr0_host)
+		xsetbv(XCR_XFEATURE_ENABLED_MASK, vcpu->xcr0_loaded);
+}
+
+static void restore_xcr0(struct vcpu *vcpu)
+{
+	if (vcpu->xcr0_loaded != vcpu->xcr0_host)
+		xsetbv(XCR_XFEATURE_ENABLED_MASK, vcpu->xcr0_host);
+}
+
+static void load_breakpoints(struct vcpu *vcpu)
+{
+	if (!(vcpu->cpu.s.dr[7] & 0xff) && !vcpu->debug_open)
+		return;
+	set_debugreg(0, 7);
+	set_debugreg(vcpu->cpu.s.dr[0], 0);
+	set_debugreg(vcpu->cpu.s.dr[1], 1);
+	set_debugreg(vcpu->cpu.s.dr[2], 2);
+	set_debugreg(vcpu->cpu.s.dr[3], 3);
+}
+
+/* While the registers were the guest's own it may have written them. */
+static void save_breakpoints(struct vcpu *vcpu)
+{
+	if (!vcpu->debug_open)
+		return;
+	get_debugreg(vcpu->cpu.s.dr[0], 0);
+	get_debugreg(vcpu->cpu.s.dr[1], 1);
+	get_debugreg(vcpu->cpu.s.dr[2], 2);
+	get_debugreg(vcpu->cpu.s.dr[3], 3);
+	vcpu->debug_open = false;
+	hw->debug_window(vcpu, false);
+}
+
+/* Interrupts and preemption are off. */
+static void enter_guest(struct vcpu *vcpu)
+{
+	bool flush = test_and_clear_bit(REQ_FLUSH, (unsigned long *)&vcpu->requests);
+
+	if (test_thread_flag(TIF_NEED_FPU_LOAD))
+		switch_fpu_return();
+	load_breakpoints(vcpu);
+	load_xcr0(vcpu);
+	hw->enter(vcpu, flush);
+	restore_xcr0(vcpu);
+	save_breakpoints(vcpu);
+	if (hw_breakpoint_active())
+		hw_breakpoint_restore();
+	vcpu->in_hardware = true;
+	vcpu->exits++;
+}
+
+static bool must_leave(void)
+{
+	return READ_ONCE(current_thread_info()->flags) &
+	       (XFER_TO_GUEST_MODE_WORK & ~_TIF_NEED_RESCHED);
+}
+
+/* One stay in the guest. As handle_exit(). */
+static int run_once(struct vcpu *vcpu)
+{
+	event_inject(vcpu);
+	preempt_disable();
+	if (vcpu->changed) {
+		hw->push(vcpu);
+		vcpu->changed = false;
+	}
+	local_irq_disable();
+	vcpu->on_cpu = smp_processor_id();
+	/* Full barrier: see vm_flush_tlbs() and vcpu_kick(). */
+	smp_store_mb(vcpu->mode, VCPU_GUEST);
+	if (must_leave() || need_resched() || READ_ONCE(vcpu->run->immediate_exit)) {
+		smp_store_release(&vcpu->mode, VCPU_OUTSIDE);
+		local_irq_enable();
+		preempt_enable();
+		event_cancel(vcpu);
+		return 1;
+	}
+	vtime_account_guest_enter();
+	enter_guest(vcpu);
+	smp_store_release(&vcpu->mode, VCPU_OUTSIDE);
+	/* What made it exit is taken here, and accounted to the guest. */
+	local_irq_enable();
+	local_irq_disable();
+	vtime_account_guest_exit();
+	local_irq_enable();
+	preempt_enable();
+	return hw->handle_exit(vcpu);
+}
+
+static int interrupted(struct vcpu *vcpu)
+{
+	vcpu->run->exit_reason = KVM_EXIT_INTR;
+	return -EINTR;
+}
+
+/* User space asked to hear when it may inject. */
+static bool window_is_open(struct vcpu *vcpu)
+{
+	return READ_ONCE(vcpu->run->request_interrupt_window) && event_can_interrupt(vcpu);
+}
+
+static int loop(struct vcpu *vcpu)
+{
+	int r = 1;
+
+	while (r > 0) {
+		if (window_is_open(vcpu)) {
+			vcpu->run->exit_reason = KVM_EXIT_IRQ_WINDOW_OPEN;
+			return 0;
+		}
+		cond_resched();
+		if (vcpu->cpu.s.activity == X86_SHUTDOWN) {
+			vcpu_state(vcpu)->activity = X86_RUNNING;
+			return exit_shutdown(vcpu);
+		}
+		/* Signals, and what else is done on the way to user space. The kernel's own way to do
+		 * it from here, xfer_to_guest_mode_handle_work(), is for vCPUs of the stock driver. */
+		if (READ_ONCE(vcpu->run->immediate_exit) || must_leave())
+			return interrupted(vcpu);
+		r = run_once(vcpu);
+	}
+	return r;
+}
+
+/* What user space reads beside the reason: Documentation/virt/kvm/api.rst, 5. */
+static void tell(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+
+	run->if_flag = !!(hw->rflags(vcpu) & X86_FL_IF);
+	run->ready_for_interrupt_injection = event_can_interrupt(vcpu);
+	run->apic_base = 0xfee00000 | (vcpu->id == 0 ? 0x100 : 0) | 0x800;
+	run->flags = 0;
+}
+
+static long run(struct vcpu *vcpu)
+{
+	int (*finish)(struct vcpu *vcpu) = vcpu->finish;
+	int r = 1;
+
+	vcpu_load(vcpu);
+	fpu_swap_kvm_fpstate(&vcpu->fpu, true);
+	vcpu->finish = NULL;
+	if (finish)
+		r = finish(vcpu);
+	if (r > 0)
+		r = loop(vcpu);
+	tell(vcpu);
+	fpu_swap_kvm_fpstate(&vcpu->fpu, false);
+	vcpu_put(vcpu);
+	return r;
+}
+
+/* ---- system calls ---- */
+
+static long inject_interrupt(struct vcpu *vcpu, const void __user *arg)
+{
+	struct kvm_interrupt irq;
+
+	if (copy_from_user(&irq, arg, sizeof(irq)))
+		return -EFAULT;
+	if (irq.irq > 255)
+		return -EINVAL;
+	if (vcpu_peek(vcpu)->interrupt_pending)
+		return -EEXIST;
+	vcpu_state(vcpu)->interrupt_pending = true;
+	vcpu->cpu.s.interrupt_vector = irq.irq;
+	return 0;
+}
+
+static long vcpu_ioctl(struct file *file, unsigned int number, unsigned long arg)
+{
+	struct vcpu *vcpu = file->private_data;
+	void __user *user = (void __user *)arg;
+	long r;
+
+	if (vcpu->vm->mm != current->mm)
+		return -EIO;
+	if (mutex_lock_killable(&vcpu->lock))
+		return -EINTR;
+	switch (number) {
+	case KVM_RUN:
+		r = arg ? -EINVAL : run(vcpu);
+		break;
+	case KVM_INTERRUPT:
+		r = inject_interrupt(vcpu, user);
+		break;
+	case KVM_NMI:
+		vcpu_state(vcpu)->nmi_pending = true;
+		r = 0;
+		break;
+	case KVM_SET_CPUID2:
+		r = cpuid_set(vcpu, user);
+		break;
+	case KVM_GET_CPUID2:
+		r = cpuid_get(vcpu, user);
+		break;
+	case KVM_GET_MSRS:
+		r = msr_io(vcpu, user, false);
+		break;
+	case KVM_SET_MSRS:
+		r = msr_io(vcpu, user, true);
+		break;
+	case KVM_GET_TSC_KHZ:
+		r = tsc_khz;
+		break;
+	default:
+		r = state_ioctl(vcpu, number, user);
+	}
+	mutex_unlock(&vcpu->lock);
+	return r;
+}
+
+static vm_fault_t vcpu_page_fault(struct vm_fault *fault)
+{
+	struct vcpu *vcpu = fault->vma->vm_file->private_data;
+	void *at = fault->pgoff == 0 ? (void *)vcpu->run : fault->pgoff == 1 ? vcpu->run_data : NULL;
+
+	if (!at)
+		return VM_FAULT_SIGBUS;
+	fault->page = virt_to_page(at);
+	get_page(fault->page);
+	return 0;
+}
+
+static const struct vm_operations_struct map_ops = { .fault = vcpu_page_fault };
+
+static int vcpu_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	vma->vm_ops = &map_ops;
+	return 0;
+}
+
+static int vcpu_release(struct inode *inode, struct file *file)
+{
+	vm_put(((struct vcpu *)file->private_data)->vm);
+	return 0;
+}
+
+static const struct file_operations vcpu_ops = {
+	.owner = THIS_MODULE,
+	.unlocked_ioctl = vcpu_ioctl,
+	.mmap = vcpu_mmap,
+	.release = vcpu_release,
+	.llseek = noop_llseek,
+};
+
+/* ---- life ---- */
+
+static int vcpu_init(struct vcpu *vcpu)
+{
+	vcpu->run = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	vcpu->run_data = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	if (!vcpu->run || !vcpu->run_data || emulate_init(vcpu) ||
+	    !fpu_alloc_guest_fpstate(&vcpu->fpu))
+		return -ENOMEM;
+	mutex_init(&vcpu->lock);
+	init_waitqueue_head(&vcpu->wait);
+	preempt_notifier_init(&vcpu->preempt, &preempt_ops);
+	vcpu->last_cpu = -1;
+	x86_state_reset(&vcpu->cpu.s);
+	x86_update_mode(&vcpu->cpu);
+	vcpu->changed = true;
+	vcpu->tsc_offset = -(s64)rdtsc();
+	return hw->vcpu_create(vcpu);
+}
+
+void vcpu_destroy(struct vcpu *vcpu)
+{
+	if (vcpu->hw)
+		hw->vcpu_free(vcpu);
+	if (vcpu->fpu.fpstate)
+		fpu_free_guest_fpstate(&vcpu->fpu);
+	emulate_free(vcpu);
+	kvfree(vcpu->cpuid);
+	free_page((unsigned long)vcpu->run);
+	free_page((unsigned long)vcpu->run_data);
+	kvfree(vcpu);
+}
+
+/* Under vm->lock. */
+static int check_id(const struct vm *vm, unsigned int id)
+{
+	if (vm->vcpu_count == VM_VCPUS)
+		return -EINVAL;
+	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
+		if (vm->vcpu[i]->id == id)
+			return -EEXIST;
+	}
+	return 0;
+}
+
+/* Under vm->lock. The descriptor is the last to come: whoever runs the vCPU finds it in the list of those
+ * that are told of changes. */
+static int add(struct vm *vm, struct vcpu *vcpu)
+{
+	int fd, r = check_id(vm, vcpu->id);
+	struct file *file;
+
+	if (r)
+		return r;
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	file = anon_inode_getfile("kvm-vcpu", &vcpu_ops, vcpu, O_RDWR);
+	if (IS_ERR(file)) {
+		put_unused_fd(fd);
+		return PTR_ERR(file);
+	}
+	vm_get(vm); /* the file's */
+	vm->vcpu[vm->vcpu_count] = vcpu;
+	smp_store_release(&vm->vcpu_count, vm->vcpu_count + 1);
+	fd_install(fd, file);
+	return fd;
+}
+
+int vcpu_create(struct vm *vm, unsigned int id)
+{
+	struct vcpu *vcpu;
+	int r;
+
+	if (id > 255)
+		return -EINVAL;
+	vcpu = kvzalloc(sizeof(*vcpu), GFP_KERNEL_ACCOUNT);
+	if (!vcpu)
+		return -ENOMEM;
+	vcpu->vm = vm;
+	vcpu->id = id;
+	r = vcpu_init(vcpu);
+	if (!r) {
+		mutex_lock(&vm->lock);
+		r = add(vm, vcpu);
+		mutex_unlock(&vm->lock);
+	}
+	if (r < 0)
+		vcpu_destroy(vcpu);
+	return r;
+}

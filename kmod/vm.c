@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* vm.c - a machine: its file descriptor, and what the host's memory management tells it. */
+#include <linux/anon_inodes.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/smp.h>
+#include <linux/timekeeping.h>
+#include <linux/uaccess.h>
+
+#include "vm.h"
+
+/* ---- what the host does with the program's memory (mm/mmu_notifier.c) ---- */
+
+static struct vm *vm_of(struct mmu_notifier *notifier)
+{
+	return container_of(notifier, struct vm, notifier);
+}
+
+typedef bool (*range_fn)(struct vm *vm, gpn_t first, gpn_t last, bool arg);
+
+/* Call @fn for what of the guest lies in [start, end) of the program's memory. */
+static bool each_range(struct vm *vm, unsigned long start, unsigned long end, range_fn fn, bool arg)
+{
+	const struct slots *slots = srcu_dereference(vm->slots, &vm->srcu);
+	bool any = false;
+
+	for (unsigned int i = 0; i < slots->count; i++) {
+		const struct slot *slot = &slots->slot[i];
+		unsigned long from = max(start, slot->hva);
+		unsigned long to = min(end, slot->hva + (slot->pages << PAGE_SHIFT));
+
+		if (from < to)
+			any |= fn(vm, slot->gpn + ((from - slot->hva) >> PAGE_SHIFT),
+				  slot->gpn + ((to - slot->hva + PAGE_SIZE - 1) >> PAGE_SHIFT), arg);
+	}
+	return any;
+}
+
+static bool range_zap(struct vm *vm, gpn_t first, gpn_t last, bool unused)
+{
+	return page_zap(vm, first, last);
+}
+
+static int on_invalidate_start(struct mmu_notifier *notifier, const struct mmu_notifier_range *range)
+{
+	struct vm *vm = vm_of(notifier);
+	int at = srcu_read_lock(&vm->srcu);
+
+	write_lock(&vm->page_lock);
+	vm->invalidating++;
+	if (each_range(vm, range->start, range->end, range_zap, false))
+		vm_flush_tlbs(vm);
+	write_unlock(&vm->page_lock);
+	srcu_read_unlock(&vm->srcu, at);
+	return 0;
+}
+
+static void on_invalidate_end(struct mmu_notifier *notifier, const struct mmu_notifier_range *range)
+{
+	struct vm *vm = vm_of(notifier);
+
+	write_lock(&vm->page_lock);
+	vm->invalidated++;
+	vm->invalidating--;
+	write_unlock(&vm->page_lock);
+}
+
+static int age(struct vm *vm, unsigned long start, unsigned long end, bool clear, bool flush)
+{
+	int at = srcu_read_lock(&vm->srcu);
+	bool young;
+
+	write_lock(&vm->page_lock);
+	young = each_range(vm, start, end, page_age, clear);
+	if (young && flush)
+		vm_flush_tlbs(vm);
+	write_unlock(&vm->page_lock);
+	srcu_read_unlock(&vm->srcu, at);
+	return young;
+}
+
+static int on_clear_flush_young(struct mmu_notifier *notifier, struct mm_struct *mm,
+				unsigned long start, unsigned long end)
+{
+	return age(vm_of(notifier), start, end, true, true);
+}
+
+static int on_clear_young(struct mmu_notifier *notifier, struct mm_struct *mm, unsigned long start,
+			  unsigned long end)
+{
+	return age(vm_of(notifier), start, end, true, false);
+}
+
+static int on_test_young(struct mmu_notifier *notifier, struct mm_struct *mm, unsigned long address)
+{
+	return age(vm_of(notifier), address, address + PAGE_SIZE, false, false);
+}
+
+/* The program's memory is about to be gone, all of it. */
+static void on_release(struct mmu_notifier *notifier, struct mm_struct *mm)
+{
+	struct vm *vm = vm_of(notifier);
+
+	write_lock(&vm->page_lock);
+	vm->invalidated++;
+	if (page_zap(vm, 0, ~0ull))
+		vm_flush_tlbs(vm);
+	write_unlock(&vm->page_lock);
+}
+
+static const struct mmu_notifier_ops notifier_ops = {
+	.invalidate_range_start = on_invalidate_start,
+	.invalidate_range_end = on_invalidate_end,
+	.clear_flush_young = on_clear_flush_young,
+	.clear_young = on_clear_young,
+	.test_young = on_test_young,
+	.release = on_release,
+};
+
+/* ---- TLBs ---- */
+
+static void nothing(void *unused)
+{
+}
+
+void vm_flush_tlbs(struct vm *vm)
+{
+	unsigned int count = smp_load_acquire(&vm->vcpu_count);
+	cpumask_var_t cpus;
+	bool have = zalloc_cpumask_var(&cpus, GFP_ATOMIC);
+
+	for (unsigned int i = 0; i < count; i++) {
+		struct vcpu *vcpu = vm->vcpu[i];
+
+		/* Ordered against the vCPU, which says that it is in the guest before it looks at
+		 * requests: one of us sees the other's word. */
+		set_bit(REQ_FLUSH, (unsigned long *)&vcpu->requests);
+		smp_mb__after_atomic();
+		if (have && READ_ONCE(vcpu->mode) == VCPU_GUEST)
+			cpumask_set_cpu(READ_ONCE(vcpu->on_cpu), cpus);
+	}
+	preempt_disable();
+	smp_call_function_many(have ? cpus : cpu_online_mask, nothing, NULL, true);
+	preempt_enable();
+	free_cpumask_var(cpus);
+}
+
+/* ---- system calls ---- */
+
+static long set_clock(struct vm *vm, const void __user *arg)
+{
+	struct kvm_clock_data data;
+
+	if (copy_from_user(&data, arg, sizeof(data)))
+		return -EFAULT;
+	if (data.flags & ~KVM_CLOCK_TSC_STABLE)
+		return -EINVAL;
+	WRITE_ONCE(vm->clock_offset, data.clock - ktime_get_boottime_ns());
+	return 0;
+}
+
+static long get_clock(struct vm *vm, void __user *arg)
+{
+	struct kvm_clock_data data = {
+		.clock = ktime_get_boottime_ns() + READ_ONCE(vm->clock_offset),
+	};
+
+	return copy_to_user(arg, &data, sizeof(data)) ? -EFAULT : 0;
+}
+
+static long enable_cap(struct vm *vm, const void __user *arg)
+{
+	struct kvm_enable_cap cap;
+
+	if (copy_from_user(&cap, arg, sizeof(cap)))
+		return -EFAULT;
+	if (cap.flags)
+		return -EINVAL;
+	switch (cap.cap) {
+	case KVM_CAP_X86_USER_SPACE_MSR:
+		if (cap.args[0] & ~(u64)(KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN |
+					 KVM_MSR_EXIT_REASON_FILTER))
+			return -EINVAL;
+		vm->msr_exits_invalid = cap.args[0] & KVM_MSR_EXIT_REASON_INVAL;
+		vm->msr_exits_unknown = cap.args[0] & KVM_MSR_EXIT_REASON_UNKNOWN;
+		vm->msr_exits_filter = cap.args[0] & KVM_MSR_EXIT_REASON_FILTER;
+		return 0;
+	case KVM_CAP_EXIT_ON_EMULATION_FAILURE:
+		vm->exit_on_failure = cap.args[0];
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}
+
+static long set_region(struct vm *vm, const void __user *arg)
+{
+	struct kvm_userspace_memory_region region;
+
+	if (copy_from_user(&region, arg, sizeof(region)))
+		return -EFAULT;
+	return slots_set(vm, &region);
+}
+
+static long dirty_log(struct vm *vm, const void __user *arg)
+{
+	struct kvm_dirty_log log;
+
+	if (copy_from_user(&log, arg, sizeof(log)))
+		return -EFAULT;
+	return slots_dirty_log(vm, &log);
+}
+
+static long vm_ioctl(struct file *file, unsigned int number, unsigned long arg)
+{
+	struct vm *vm = file->private_data;
+	void __user *user = (void __user *)arg;
+
+	/* Its memory is that of the process that made it: Documentation/virt/kvm/api.rst, 2. */
+	if (vm->mm != current->mm)
+		return -EIO;
+	switch (number) {
+	case KVM_CREATE_VCPU:
+		return vcpu_create(vm, arg);
+	case KVM_SET_USER_MEMORY_REGION:
+		return set_region(vm, user);
+	case KVM_GET_DIRTY_LOG:
+		return dirty_log(vm, user);
+	case KVM_CHECK_EXTENSION:
+		return system_check_extension(arg);
+	case KVM_ENABLE_CAP:
+		return enable_cap(vm, user);
+	case KVM_X86_SET_MSR_FILTER:
+		return msr_filter_set(vm, user);
+	case KVM_SET_CLOCK:
+		return set_clock(vm, user);
+	case KVM_GET_CLOCK:
+		return get_clock(vm, user);
+	case KVM_SET_TSS_ADDR: /* for processors that cannot run real mode: not these */
+		vm->tss_addr = arg;
+		return 0;
+	case KVM_SET_IDENTITY_MAP_ADDR:
+		return get_user(vm->identity_addr, (u64 __user *)user);
+	case KVM_GET_TSC_KHZ:
+		return tsc_khz;
+	default:
+		return -ENOTTY;
+	}
+}
+
+static int vm_release(struct inode *inode, struct file *file)
+{
+	vm_put(file->private_data);
+	return 0;
+}
+
+static const struct file_operations vm_ops = {
+	.owner = THIS_MODULE,
+	.unlocked_ioctl = vm_ioctl,
+	.release = vm_release,
+	.llseek = noop_llseek,
+};
+
+/* ---- life ---- */
+
+static int vm_init(struct vm *vm)
+{
+	struct slots *slots;
+	int r;
+
+	refcount_set(&vm->users, 1);
+	mutex_init(&vm->lock);
+	vm->mm = current->mm;
+	mmgrab(vm->mm);
+	r = init_srcu_struct(&vm->srcu);
+	if (r)
+		goto drop;
+	r = page_table_init(vm);
+	if (r)
+		goto srcu;
+	r = -ENOMEM;
+	slots = kvzalloc(sizeof(*slots), GFP_KERNEL_ACCOUNT);
+	if (!slots)
+		goto table;
+	rcu_assign_pointer(vm->slots, slots);
+	vm->notifier.ops = &notifier_ops;
+	r = mmu_notifier_register(&vm->notifier, vm->mm);
+	if (r)
+		goto slots;
+	preempt_notifier_inc();
+	vm->clock_offset = -ktime_get_boottime_ns();
+	return 0;
+slots:
+	slots_free(vm);
+table:
+	page_table_free(vm);
+srcu:
+	cleanup_srcu_struct(&vm->srcu);
+drop:
+	mmdrop(vm->mm);
+	return r;
+}
+
+long vm_create(void)
+{
+	struct vm *vm = kvzalloc(sizeof(*vm), GFP_KERNEL_ACCOUNT);
+	long fd;
+	int r;
+
+	if (!vm)
+		return -ENOMEM;
+	r = vm_init(vm);
+	if (r) {
+		kvfree(vm);
+		return r;
+	}
+	fd = anon_inode_getfd("kvm-vm", &vm_ops, vm, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		vm_put(vm);
+	return fd;
+}
+
+void vm_get(struct vm *vm)
+{
+	refcount_inc(&vm->users);
+}
+
+void vm_put(struct vm *vm)
+{
+	if (!refcount_dec_and_test(&vm->users))
+		return;
+	mmu_notifier_unregister(&vm->notifier, vm->mm);
+	for (unsigned int i = 0; i < vm->vcpu_count; i++)
+		vcpu_destroy(vm->vcpu[i]);
+	slots_free(vm);
+	page_table_free(vm);
+	msr_filter_free(vm->filter);
+	cleanup_srcu_struct(&vm->srcu);
+	preempt_notifier_dec();
+	mmdrop(vm->mm);
+	kvfree(vm);
+}

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * vm.h - machines, vCPUs and the hardware behind them: what the files of the driver share.
+ *
+ * Theory of operation
+ *
+ * A machine is a file descriptor: memory slots, and a nested page table that maps the guest's physical
+ * memory to the host's. A vCPU is a file descriptor of its own: an architectural state in the x86 core's
+ * form (src/x86/state.h), and what a vendor's hardware wants of it (struct hw). Behind an exit the newest
+ * state is in the hardware's form; vcpu_state() brings it into ours, and marks ours as the newest, to
+ * be put back before the next entry. So whatever is not hot is written once for both
+ * vendors, against plain data.
+ *
+ *	KVM_RUN  ->  vcpu.c: what waits to be done; what is injected  ->  hw->enter()
+ *	         <-  hw->handle_exit(): by one table per vendor, to exit.c, page.c, emulate.c
+ *
+ * Locks, outer to inner
+ *
+ *	vcpu->lock	one system call on a vCPU at a time; guards all of struct vcpu but its atomics
+ *	vm->lock	slots and the list of vCPUs, for writers; who reads slots holds vm->srcu
+ *	vm->page_lock	the nested page table, and what MMU notifiers count
+ */
+#pragma once
+
+#include <linux/kvm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/mutex.h>
+#include <linux/preempt.h>
+#include <linux/refcount.h>
+#include <linux/srcu.h>
+#include <linux/wait.h>
+#include <asm/fpu/api.h>
+
+#include "core.h"
+
+#define VM_VCPUS 64u
+#define VM_SLOTS 509u /* their numbers are below it */
+
+struct vm;
+struct vcpu;
+
+/* Guest-physical page number. */
+typedef u64 gpn_t;
+
+/* ---- slots.c: memory slots ---- */
+
+struct slot {
+	u16 id;
+	u32 flags; /* KVM_MEM_* */
+	gpn_t gpn;
+	u64 pages;
+	unsigned long hva;
+	unsigned long *dirty; /* a bit per page; NULL: not logged */
+};
+
+/* Ascending by gpn, disjoint; replaced as a whole. */
+struct slots {
+	unsigned int count;
+	struct slot slot[];
+};
+
+int slots_set(struct vm *vm, const struct kvm_userspace_memory_region *region);
+int slots_dirty_log(struct vm *vm, const struct kvm_dirty_log *log);
+void slots_free(struct vm *vm);
+/* Under vm->srcu. NULL: no RAM there. */
+const struct slot *slot_of(const struct vm *vm, gpn_t gpn);
+/* The page was, or may have been, written. */
+void slot_mark_dirty(const struct slot *slot, gpn_t gpn);
+
+static inline unsigned long slot_hva(const struct slot *slot, gpn_t gpn)
+{
+	return slot->hva + ((gpn - slot->gpn) << PAGE_SHIFT);
+}
+
+/* ---- page.c: the nested page table ---- */
+
+struct page_table {
+	u64 *root;
+	unsigned long tables; /* statistics: pages of it */
+};
+
+/* Pages for tables, allocated before the lock is taken. */
+struct page_cache {
+	unsigned int count;
+	void *page[4];
+};
+
+int page_table_init(struct vm *vm);
+void page_table_free(struct vm *vm);
+void page_cache_free(struct page_cache *cache);
+/* Map the page of @gpa for an access that faulted. 1: done, or try again; 0: it is not RAM, or not so
+ * accessible: a device; -EFAULT: the program's own memory is not there. */
+int page_fault(struct vcpu *vcpu, u64 gpa, bool write, bool exec);
+/* Under page_lock: unmap [first, last). True when a TLB may know of it. */
+bool page_zap(struct vm *vm, gpn_t first, gpn_t last);
+/* Under page_lock: take write access from the pages of @slot from @first on that @mask names. */
+bool page_protect(struct vm *vm, gpn_t first, unsigned long mask);
+/* Under page_lock: take the accessed bits of [first, last), or only look. */
+bool page_age(struct vm *vm, gpn_t first, gpn_t last, bool clear);
+
+/* ---- vm.c ---- */
+
+struct vm {
+	refcount_t users; /* file descriptors: its own, and those of vCPUs */
+	struct mm_struct *mm;
+	struct mmu_notifier notifier;
+
+	struct mutex lock;
+	struct srcu_struct srcu;
+	struct slots __rcu *slots;
+	unsigned int vcpu_count;
+	struct vcpu *vcpu[VM_VCPUS]; /* by number of creation; published with release */
+
+	rwlock_t page_lock;
+	struct page_table table;
+	/* An invalidation is under way while busy; ended ones so far. */
+	unsigned long invalidating, invalidated;
+
+	bool msr_exits_unknown, msr_exits_filter, msr_exits_invalid;
+	bool exit_on_failure;
+	bool msrs_closed; /* the filter denies one that the guest would else reach without an exit */
+	struct msr_filter __rcu *filter; /* NULL: nothing is denied */
+	s64 clock_offset; /* of the paravirtual clock, ns */
+	u64 tss_addr, identity_addr;
+};
+
+long vm_create(void);
+void vm_get(struct vm *vm);
+void vm_put(struct vm *vm);
+/* No vCPU uses a translation that was taken away before. Waits for those in the guest. */
+void vm_flush_tlbs(struct vm *vm);
+
+/* ---- vcpu.c ---- */
+
+enum vcpu_request {
+	REQ_FLUSH, /* the TLB */
+};
+
+enum vcpu_mode {
+	VCPU_OUTSIDE,
+	VCPU_GUEST, /* in the guest, or so near that only an interrupt of the CPU gets it out */
+};
+
+/* ---- what is delivered to a guest: event.c ---- */
+
+enum event_kind { EVENT_INTERRUPT, EVENT_NMI, EVENT_EXCEPTION };
+
+struct event {
+	enum event_kind kind;
+	u8 vector;
+	bool has_error;
+	u32 error;
+};
+
+/* A value that user space gives for a device register, of the instruction under way. */
+#define VCPU_ANSWERS 8u
+
+struct device_access {
+	u64 addr; /* GPA, or port */
+	u64 value;
+	u8 size;
+	bool port;
+};
+
+/* What devices say to the instruction being emulated: emulate.c. */
+struct emulation {
+	struct device_access answer[VCPU_ANSWERS];
+	unsigned int answers, used;
+	struct device_access write[VCPU_ANSWERS];
+	unsigned int writes, written;
+	struct device_access want;
+	bool floating; /* the instruction last looked at uses vector or x87 registers */
+	struct page *page[32]; /* of guest RAM, held while the core may reach them */
+	unsigned int pages;
+};
+
+struct vcpu {
+	struct vm *vm;
+	unsigned int id;
+	struct mutex lock;
+	struct kvm_run *run; /* shared with user space: read each field once */
+	void *run_data;	     /* the page behind it */
+
+	struct x86_cpu cpu; /* cpu.s: the state, where it is newest */
+	struct x86_tlb *tlb;
+	bool in_hardware; /* the state is newer in the hardware's form */
+	bool changed;	  /* in ours */
+	struct fpu_guest fpu;
+	u64 xcr0_host, xcr0_loaded;
+
+	atomic_t requests; /* bits: enum vcpu_request */
+	int mode;	   /* enum vcpu_mode; written by the vCPU with full barriers */
+	int on_cpu;	   /* valid in VCPU_GUEST */
+	wait_queue_head_t wait;
+	struct preempt_notifier preempt;
+	int last_cpu;
+
+	s64 tsc_offset;
+	struct kvm_cpuid_entry2 *cpuid;
+	unsigned int cpuid_count;
+
+	struct x86_cpuid_model *model; /* its vendor counts; the rest is as cpuid_set() had it */
+	u64 apic_base;
+	bool cr8_changed; /* by the guest, of which user space is to hear */
+	bool msr_was_write; /* of the access that user space was asked about */
+
+	struct emulation emu;
+	/* How the exit to user space is finished when it comes back: 1 go on, 0 out again, -errno. */
+	int (*finish)(struct vcpu *vcpu);
+	u64 exits; /* statistics */
+
+	bool debug_open;    /* the debug registers are the guest's until the next exit */
+	bool nmi_injected;  /* its delivery was interrupted: again */
+	struct event injected; /* with the entry under way */
+	bool has_injected;
+	bool taken_back; /* this exit came while an event was being delivered; it is pending */
+
+	void *hw; /* the vendor's */
+};
+
+int vcpu_create(struct vm *vm, unsigned int id);
+void vcpu_destroy(struct vcpu *vcpu);
+void vcpu_load(struct vcpu *vcpu);
+void vcpu_put(struct vcpu *vcpu);
+/* The state in our form, to be read or changed. */
+struct x86_state *vcpu_state(struct vcpu *vcpu);
+/* Only read: what the hardware holds stays good. */
+const struct x86_state *vcpu_peek(struct vcpu *vcpu);
+/* RIP goes behind the instruction that exited. 1, or what emulation says. */
+int vcpu_skip(struct vcpu *vcpu);
+/* Make it look at its requests soon. @wait: until it has left the guest. */
+void vcpu_kick(struct vcpu *vcpu);
+
+/* ---- event.c: exceptions, interrupts and NMIs on their way in ---- */
+
+/* The next entry delivers it. */
+void event_raise(struct vcpu *vcpu, u8 vector, bool has_error, u32 error);
+void event_page_fault(struct vcpu *vcpu, u64 linear, u32 error);
+/* Before an entry: choose what is injected, and ask for windows for the rest. */
+void event_inject(struct vcpu *vcpu);
+/* Behind an exit that came while @event was being delivered: once more. */
+void event_again(struct vcpu *vcpu, const struct event *event);
+/* The entry did not happen: what was to be injected is pending again. */
+void event_cancel(struct vcpu *vcpu);
+bool event_can_interrupt(struct vcpu *vcpu);
+
+/* ---- state.c: gets and sets ---- */
+/* -ENOTTY: not one of these. */
+long state_ioctl(struct vcpu *vcpu, unsigned int number, void __user *arg);
+
+/* ---- cpuid.c ---- */
+int cpuid_supported(struct kvm_cpuid2 __user *arg);
+int cpuid_set(struct vcpu *vcpu, struct kvm_cpuid2 __user *arg);
+int cpuid_get(struct vcpu *vcpu, struct kvm_cpuid2 __user *arg);
+void cpuid_query(struct vcpu *vcpu, u32 leaf, u32 subleaf, u32 ret[4]);
+
+/* ---- msr.c ---- */
+struct msr_filter;
+int msr_list(struct kvm_msr_list __user *arg, bool features);
+int msr_feature_io(struct kvm_msrs __user *arg);
+int msr_io(struct vcpu *vcpu, struct kvm_msrs __user *arg, bool write);
+int msr_filter_set(struct vm *vm, struct kvm_msr_filter __user *arg);
+void msr_filter_free(struct msr_filter *filter);
+/* By the filter. @kind: KVM_MSR_FILTER_READ, KVM_MSR_FILTER_WRITE. */
+bool msr_is_allowed(struct vm *vm, u32 msr, u32 kind);
+/* False: #GP. */
+bool msr_read(struct vcpu *vcpu, u32 msr, u64 *ret, bool host);
+bool msr_write(struct vcpu *vcpu, u32 msr, u64 value, bool host);
+/* The guest's RDMSR, WRMSR, which exited. As handle_exit(). */
+int msr_exit(struct vcpu *vcpu, bool write);
+
+/* ---- emulate.c: instructions that the x86 core finishes ---- */
+int emulate_init(struct vcpu *vcpu);
+void emulate_free(struct vcpu *vcpu);
+/* The instruction at RIP, or the delivery of an event that had begun. As handle_exit(). */
+int emulate(struct vcpu *vcpu);
+/* Length of the instruction at RIP, or 0: it cannot be fetched. */
+unsigned int emulate_length(struct vcpu *vcpu);
+
+/* ---- exit.c: what goes to user space ---- */
+int exit_port(struct vcpu *vcpu, u16 port, unsigned int size, bool in);
+int exit_cpuid(struct vcpu *vcpu);
+int exit_hlt(struct vcpu *vcpu);
+int exit_shutdown(struct vcpu *vcpu);
+int exit_failure(struct vcpu *vcpu);
+
+/* ---- hw: SVM, VMX ---- */
+
+struct hw {
+	const char *name;
+	/* Once. 0, or a negative errno with the reason logged. */
+	int (*probe)(void);
+	int (*setup)(void);
+	void (*teardown)(void);
+	/* On each CPU, interrupts off. */
+	int (*enable)(void);
+	void (*disable)(void);
+
+	int (*vcpu_create)(struct vcpu *vcpu);
+	void (*vcpu_free)(struct vcpu *vcpu);
+	/* The thread is now on this CPU, or leaves it; preemption is off. */
+	void (*load)(struct vcpu *vcpu, bool moved);
+	void (*put)(struct vcpu *vcpu);
+	/* The state, between the hardware's form and ours. */
+	void (*pull)(struct vcpu *vcpu);
+	void (*push)(struct vcpu *vcpu);
+	void (*set_tsc_offset)(struct vcpu *vcpu);
+	/* The filter of MSRs. Under vm->lock. */
+	void (*filter_changed)(struct vm *vm);
+	void (*inject)(struct vcpu *vcpu, const struct event *event); /* NULL: nothing, after all */
+	/* Exit when interrupts can be taken; when an IRET may end the NMI's mask. */
+	void (*interrupt_window)(struct vcpu *vcpu, bool on);
+	void (*nmi_window)(struct vcpu *vcpu, bool on);
+	/* Let the guest have the debug registers to itself, or exit at each access. */
+	void (*debug_window)(struct vcpu *vcpu, bool on);
+	/* RIP behind the instruction that exited, or 0: not known. */
+	u64 (*next_rip)(struct vcpu *vcpu);
+	u64 (*rip)(struct vcpu *vcpu);
+	void (*set_rip)(struct vcpu *vcpu, u64 rip);
+	u64 (*rflags)(struct vcpu *vcpu);
+	/* Interrupts off; they are off again behind it. */
+	void (*enter)(struct vcpu *vcpu, bool flush);
+	/* 1: go on, 0: to user space, or -errno. */
+	int (*handle_exit)(struct vcpu *vcpu);
+};
+
+extern const struct hw hw_svm;
+/* The one in use; constant from the module's start on. */
+extern const struct hw *hw;
+
+/* ---- main.c ---- */
+long system_check_extension(unsigned long cap);

@@ -1,0 +1,41 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# run.sh - builds the kernel driver for Debian's stock kernel, and runs on it what tests/kvm runs on the stock
+# driver: tiny guests, and a kernel up to user space, inside an emulated machine with AMD-V. About three
+# minutes, and no part of `make test`.
+#
+# usage: tests/kmod/run.sh [BUILD_DIR]     (default: build)
+# environment: as of tests/kvm/run.sh
+set -u
+
+here=$(cd "$(dirname "$0")" && pwd)
+top=$here/../..
+build=$(cd "${1:-$top/build}" && pwd) || exit 1
+
+skip() {
+	echo "tests/kmod: skipped: $1"
+	echo "0 passed, 0 failed, 1 skipped"
+	exit 77
+}
+
+package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null |
+	awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; exit }')
+[ -n "$package" ] || skip "apt knows no linux-image-cloud-amd64"
+version=${package#linux-image-}
+headers=/usr/src/linux-headers-$version
+if [ ! -d "$headers" ]; then
+	[ "$(id -u)" = 0 ] || skip "$headers is missing: apt-get install linux-headers-$version"
+	apt-get install -y --no-install-recommends "linux-headers-$version" >/dev/null 2>&1 ||
+		skip "cannot install linux-headers-$version"
+fi
+
+mkdir -p "$build/kmod"
+if ! make -C "$top/kmod" OUT="$build/kmod" KDIR="$headers" >"$build/kmod/log" 2>&1; then
+	grep -E 'error|undefined|\*\*\*' "$build/kmod/log" | head -n 20
+	echo "0 passed, 1 failed, 0 skipped"
+	exit 1
+fi
+strip -g -o "$build/kmod/driver.ko" "$build/kmod/sika-kvm.ko"
+KVM_LAB_DRIVER=$build/kmod/driver.ko KVM_LAB_TIMEOUT=${KVM_LAB_TIMEOUT:-900} \
+	KVM_LAB_ONLY=${KVM_LAB_ONLY:-boot-1 boot-2 guests-1 guests-2 guests-smp} \
+	exec "$top/tests/kvm/run.sh" "$build"
