@@ -192,6 +192,7 @@ struct bt_vcpu {
 	bool unhalted;	  /* BT_REQ_UNHALT was taken, no HLT has ended by it */
 	bool irq_waiting; /* the local APIC may have something for us */
 	bool stepping;	  /* one instruction at a time */
+	bool crowded;	  /* the cache had no room */
 	uint64_t all_acked; /* every vCPU has acknowledged this sync */
 	bt_trace_fn trace;
 	void *trace_arg;
@@ -254,6 +255,7 @@ struct bt_engine {
 	pthread_mutex_t sync_lock; /* guards sync_ring, and sync_seq against other writers */
 	_Atomic uint64_t sync_seq;
 	gpa_t sync_ring[BT_SYNC_RING];
+	uint64_t code_seq; /* of the last page that became code, under the lock of the cache */
 	_Atomic bool dirty_on;
 
 	struct bt_clock clock;

@@ -229,6 +229,17 @@ static void bt_hash_insert(struct bt_cache *cache, const struct bt_block *block)
 			      memory_order_release);
 }
 
+void bt_hash_remove(struct bt_cache *cache, const struct bt_block *block)
+{
+	uint64_t key = bt_block_key(block->gpa, block->code_bytes, block->direct);
+	struct bt_hash_set *set = bt_hash_set_of(cache, key);
+	uint64_t way = bt_hash_way(key, bt_block_offset(cache, block));
+
+	for (unsigned i = 0; i < BT_HASH_WAYS; i++)
+		if (atomic_load_explicit(&set->way[i], memory_order_relaxed) == way)
+			atomic_store(&set->way[i], 0);
+}
+
 /* All tables go by numbers of contexts: with other numbers nothing in them matches. */
 void bt_maps_forget(struct bt_vcpu *vcpu)
 {
@@ -363,14 +374,17 @@ static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const u
 	struct bt_block *block;
 	unsigned count, len;
 
+	/* Before anything else: who waits for it asks often. */
+	region = bt_cache_room(engine, BT_BLOCK_MAX, 0);
+	if (!region) {
+		vcpu->crowded = true;
+		return NULL;
+	}
 	/* Copied once: other vCPUs may be writing. */
 	avail = avail < sizeof(bytes) ? avail : sizeof(bytes);
 	memcpy(bytes, host, avail);
 	count = bt_block_decode(&vcpu->cpu, bytes, avail, insn, &len);
 	if (!count && !bt_is_cut_off(vcpu, bytes, avail))
-		return NULL;
-	region = bt_cache_room(engine, BT_BLOCK_MAX, 0);
-	if (!region)
 		return NULL;
 	block = bt_block_at(vcpu, region->used);
 	*block = (struct bt_block){
@@ -417,7 +431,7 @@ static void bt_block_compare(struct bt_vcpu *vcpu, struct bt_block *block, uint3
 
 	if (block->trust_word != word) {
 		block->trust_word = word;
-		block->trust_seq = atomic_load(&engine->sync_seq);
+		block->trust_seq = engine->code_seq;
 	}
 	/* Acknowledged, and only then compared: a store that was under way is seen. */
 	if (bt_sync_all_acked(vcpu, block->trust_seq) &&
@@ -454,6 +468,14 @@ static struct bt_block *bt_block_check(struct bt_vcpu *vcpu, uint64_t gpa, const
 	return block;
 }
 
+/* There is no room until another vCPU has forgotten what was evicted: its thread may be waiting for this one's
+ * place on the host. */
+static void bt_yield(struct bt_vcpu *vcpu)
+{
+	vcpu->crowded = false;
+	sched_yield();
+}
+
 /* The same for who has not locked the cache. NULL, too, for a page that mixes code and data. */
 static struct bt_block *bt_block_get(struct bt_vcpu *vcpu, uint64_t gpa, const uint8_t *host)
 {
@@ -470,6 +492,8 @@ static struct bt_block *bt_block_get(struct bt_vcpu *vcpu, uint64_t gpa, const u
 	pthread_mutex_lock(lock);
 	block = bt_block_check(vcpu, gpa, host);
 	pthread_mutex_unlock(lock);
+	if (unlikely(vcpu->crowded))
+		bt_yield(vcpu);
 	return block;
 }
 

@@ -16,11 +16,12 @@
  *
  * Eviction. The cache is divided into regions, each with blocks, their code, its exits' slots and
  * its sites of direct.h. Blocks go to the current region; a block and its code are in one region, so a block
- * that is translated later is copied to the current one first. Shortly before the current region is
+ * that is translated later is copied to the current one first. When the current region is half
  * full the oldest one is retired: nothing of it is found any more in the hash, no jump of other regions
  * leads into it, and each vCPU is asked (a request, no waiting) to forget what its tables hold. Once all have
  * done so, or are outside the guest, nobody can be in it, and it is the next to be filled. While somebody is
- * late who needs room goes on with one instruction at a time (bt_step()), so nobody ever waits.
+ * late who needs room gives its place on the host away and goes on with one instruction at a time (bt_step()),
+ * so nobody ever waits.
  *
  * A vCPU holds pointers to blocks, and is in native code, only inside bt_execute(); it does what is asked of
  * it outside (bt_sync_drain()).
@@ -77,7 +78,7 @@ struct bt_block {
 	struct bt_link link[BT_LINKS];
 	_Atomic uint32_t runs; /* times interpreted, about */
 	uint64_t gpa;
-	uint64_t trust_seq;  /* trusted once all vCPUs acknowledged this sync */
+	uint64_t trust_seq;  /* trusted once all vCPUs acknowledged this sync: that its page is code */
 	uint32_t trust_word; /* the page's word when trust_seq was taken */
 	const uint8_t *host; /* of gpa */
 	const uint8_t *bytes; /* what was decoded, behind the instructions */
@@ -123,6 +124,9 @@ struct bt_cache {
 	uint32_t page_blocks[BT_REGIONS][1u << BT_JIT_PAGE_BITS];
 	struct bt_hash_set hash[1u << BT_HASH_BITS];
 };
+
+/* ---- cache.c: with the lock held. @block is not found any more. ---- */
+void bt_hash_remove(struct bt_cache *cache, const struct bt_block *block);
 
 /* ---- region.c ---- */
 int bt_cache_init(struct bt_engine *engine);

@@ -200,7 +200,7 @@ uint32_t bt_page_make_code(struct bt_vcpu *vcpu, gpa_t gpa)
 	if (old & BT_PAGE_WRITTEN) {
 		bt_protect(vcpu, gpa & ~0xfffull);
 		if (engine->vcpu_count > 1)
-			bt_sync_post(engine, gpa & ~0xfffull);
+			engine->code_seq = bt_sync_post(engine, gpa & ~0xfffull);
 	}
 	return word;
 }

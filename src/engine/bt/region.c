@@ -93,14 +93,12 @@ void bt_cache_fini(struct bt_engine *engine)
 
 static void forget_hash(struct bt_cache *cache, const struct bt_region *old)
 {
-	for (size_t i = 0; i < 1u << BT_HASH_BITS; i++)
-		for (unsigned w = 0; w < BT_HASH_WAYS; w++) {
-			uint32_t offset = (uint32_t)atomic_load_explicit(&cache->hash[i].way[w],
-									 memory_order_relaxed);
+	const struct bt_block *block;
 
-			if (offset >= old->first && offset < old->end)
-				atomic_store(&cache->hash[i].way[w], 0);
-		}
+	for (uint32_t at = old->first; at < old->used; at += bt_block_size(block)) {
+		block = (const struct bt_block *)(cache->arena + at);
+		bt_hash_remove(cache, block);
+	}
 }
 
 static void forget_code(struct bt_cache *cache, const struct bt_region *old)
@@ -133,13 +131,14 @@ static struct bt_region *next_region(struct bt_cache *cache)
 	return &cache->region[(cache->current + 1) % cache->regions];
 }
 
-/* Nearly full: the next one should be free by the time it is. */
-static bool is_nearly_full(const struct bt_region *r)
+/* Half full: the next one should be free by the time it is full. A vCPU whose thread waits for its place on
+ * the host is late by milliseconds. */
+static bool is_half_full(const struct bt_region *r)
 {
 	uint32_t left = r->end - r->used, code_left = r->code_end - r->code_used;
 
-	return left < (r->end - r->first) / 8 ||
-	       code_left < MAX((r->code_end - r->code_first) / 8, BT_JIT_BLOCK_MAX);
+	return left < (r->end - r->first) / 2 ||
+	       code_left < MAX((r->code_end - r->code_first) / 2, BT_JIT_BLOCK_MAX);
 }
 
 struct bt_region *bt_cache_room(struct bt_engine *engine, uint32_t bytes, uint32_t code)
@@ -147,7 +146,7 @@ struct bt_region *bt_cache_room(struct bt_engine *engine, uint32_t bytes, uint32
 	struct bt_cache *cache = engine->cache;
 	struct bt_region *r = &cache->region[cache->current], *next = next_region(cache);
 
-	if (is_nearly_full(r) && next->live)
+	if (is_half_full(r) && next->live)
 		retire(engine, next);
 	if (r->end - r->used >= bytes && r->code_end - r->code_used >= code)
 		return r;
