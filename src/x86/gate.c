@@ -8,8 +8,8 @@
  * privilege level. When a push faults, what was put is taken back, and the caller sees a fault
  * with nothing changed.
  */
+#include "softmmu.h"
 #include "sys_int.h"
-#include "x86_int.h"
 
 #include <string.h>
 
@@ -431,6 +431,85 @@ static int through_task_gate(struct x86_cpu *cpu, const struct x86_event *event,
 	return r;
 }
 
+/* ---- the usual event: from 64-bit code to the kernel's ---- */
+
+/* False: its place in the TSS is not known. */
+static bool usual_stack(const struct x86_cpu *cpu, unsigned ist, uint64_t *ret_sp)
+{
+	const struct x86_segment *tr = &cpu->s.tr;
+	uint32_t off = ist ? 28 + ist * 8 : 4;
+	const uint8_t *p;
+
+	*ret_sp = cpu->s.gpr[X86_RSP];
+	if (!ist && cpu->cpl == 0)
+		return true;
+	if (tr->limit < 7 || off > tr->limit - 7)
+		return false;
+	p = x86_host_read_sys(cpu, tr->base + off, 8);
+	if (p)
+		*ret_sp = *(const volatile x86_u64u *)p;
+	return p;
+}
+
+static uint8_t *usual_frame(const struct x86_cpu *cpu, uint64_t sp, unsigned len)
+{
+	unsigned mode = cpu->s.rflags & X86_FL_AC ? X86_TLB_KERNEL_AC : X86_TLB_KERNEL;
+	const struct x86_tlb_entry *e = x86_tlb_slot(cpu, mode, sp - len);
+
+	if (e->write_tag != x86_tlb_tag(sp - len, len))
+		return NULL;
+	return (uint8_t *)(uintptr_t)(e->addend + (sp - len));
+}
+
+/*
+ * All of it where each look at memory is one that the TLB answers and nothing is out of the ordinary.
+ * X86_NEXT: nothing was done. The tables are read each time, so that no change of them can be missed.
+ */
+static int usual_event(struct x86_cpu *cpu, const struct x86_event *event)
+{
+	struct x86_state *s = &cpu->s;
+	uint32_t off = event->vector * 16u, w[4];
+	unsigned total = event->has_error ? 48 : 40;
+	const uint8_t *p;
+	uint64_t offset, sp, *frame;
+	struct x86_desc cs;
+
+	if (cpu->code_bytes != 8 || cpu->debug_armed || cpu->by_the_book || off + 15 > s->idtr.limit)
+		return X86_NEXT;
+	p = x86_host_read_sys(cpu, s->idtr.base + off, 16);
+	if (!p)
+		return X86_NEXT;
+	memcpy(w, p, sizeof(w));
+	offset = (w[0] & 0xffffu) | (w[1] & 0xffff0000u) | ((uint64_t)w[2] << 32);
+	/* Present, an interrupt or a trap gate. */
+	if ((w[1] & 0x9e00u) != 0x8e00u || !x86_is_canonical(offset) ||
+	    (event->software && (w[1] >> 13 & 3) < cpu->cpl) ||
+	    !x86_desc_quickly(cpu, (uint16_t)(w[0] >> 16), X86_DESC_CODE64, 0, &cs) ||
+	    !usual_stack(cpu, w[1] & 7, &sp) || !x86_is_canonical(sp))
+		return X86_NEXT;
+	sp &= ~0xfull;
+	frame = (uint64_t *)(void *)usual_frame(cpu, sp, total);
+	if (!frame)
+		return X86_NEXT;
+	if (event->has_error)
+		*frame++ = event->error;
+	frame[0] = s->rip;
+	frame[1] = s->seg[X86_CS].selector;
+	frame[2] = s->rflags;
+	frame[3] = s->gpr[X86_RSP];
+	frame[4] = s->seg[X86_SS].selector;
+
+	s->seg[X86_CS] = x86_segment_from_desc((uint16_t)(w[0] >> 16 & ~X86_SEL_RPL), &cs);
+	if (cpu->cpl)
+		s->seg[X86_SS] = x86_segment_null(0, 0);
+	s->gpr[X86_RSP] = sp - total;
+	s->rip = offset;
+	s->rflags &= ~(uint64_t)(X86_FL_TF | X86_FL_NT | X86_FL_RF |
+				 ((w[1] & 1u << 8) ? 0 : X86_FL_IF));
+	x86_turn_mode(cpu, 0);
+	return X86_STOP;
+}
+
 int x86_deliver_event(struct x86_cpu *cpu, const struct x86_event *event)
 {
 	unsigned ext = event->software ? 0 : X86_ERR_EXT;
@@ -438,6 +517,9 @@ int x86_deliver_event(struct x86_cpu *cpu, const struct x86_event *event)
 	struct gate gate = { 0 };
 	int r;
 
+	r = usual_event(cpu, event);
+	if (r != X86_NEXT)
+		return r;
 	if (x86_is_real(cpu))
 		return deliver_real(cpu, event);
 	r = read_gate(cpu, event->vector, error, &gate);

@@ -5,8 +5,10 @@
  * SDM vol. 2, RET and IRET; vol. 3, 22.2 for virtual-8086 mode.
  */
 #include "insns.h"
+#include "softmmu.h"
 #include "sys_int.h"
-#include "x86_int.h"
+
+#include <string.h>
 
 /* What an IRET or POPF of 32 bits may change at all. */
 #define FLAGS_FREE                                                                                 \
@@ -237,6 +239,50 @@ static int iret_64(struct x86_cpu *cpu)
 	return r;
 }
 
+/* IRETQ from the kernel to 64-bit code at privilege 0 or 3, where the TLB answers each look at memory. False:
+ * nothing was done. */
+static bool usual_iret(struct x86_cpu *cpu)
+{
+	struct x86_state *s = &cpu->s;
+	struct x86_segment ss;
+	struct x86_desc d;
+	const uint8_t *p;
+	uint64_t word[5];
+	unsigned rpl;
+
+	if (cpu->code_bytes != 8 || cpu->cpl || cpu->debug_armed || cpu->by_the_book ||
+	    s->rflags & X86_FL_NT)
+		return false;
+	p = x86_host_read(cpu, s->gpr[X86_RSP], sizeof(word));
+	if (!p)
+		return false;
+	memcpy(word, p, sizeof(word));
+	rpl = word[1] & X86_SEL_RPL;
+	if (word[2] & (X86_FL_TF | X86_FL_VM) || (rpl && rpl != 3) || !x86_is_canonical(word[0]) ||
+	    (word[4] & X86_SEL_RPL) != rpl)
+		return false;
+	if (!(word[4] & X86_SEL_MASK) && !rpl)
+		ss = x86_segment_null(0, 0);
+	else if (x86_desc_quickly(cpu, (uint16_t)word[4], X86_DESC_DATA, rpl, &d))
+		ss = x86_segment_from_desc((uint16_t)word[4], &d);
+	else
+		return false;
+	if (!x86_desc_quickly(cpu, (uint16_t)word[1], X86_DESC_CODE64, rpl, &d))
+		return false;
+
+	s->seg[X86_CS] = x86_segment_from_desc((uint16_t)word[1], &d);
+	s->seg[X86_SS] = ss;
+	s->rip = word[0];
+	s->gpr[X86_RSP] = word[3];
+	s->rflags = x86_flags_from_image(cpu, word[2], 8);
+	if (rpl) {
+		cpu->cpl = 3;
+		drop_inner_segments(cpu);
+	}
+	x86_turn_mode(cpu, rpl);
+	return true;
+}
+
 static int iret_protected(struct x86_cpu *cpu, unsigned opsize)
 {
 	struct x86_return_to to = { .drop_bytes = 3 * opsize };
@@ -278,8 +324,13 @@ static int iret_protected(struct x86_cpu *cpu, unsigned opsize)
 
 int x86_iret(struct x86_cpu *cpu, unsigned opsize)
 {
-	int r = x86_is_protected(cpu) ? iret_protected(cpu, opsize) : iret_8086(cpu, opsize);
+	int r;
 
+	if (opsize == 8 && usual_iret(cpu)) {
+		cpu->s.nmi_masked = false;
+		return X86_STOP;
+	}
+	r = x86_is_protected(cpu) ? iret_protected(cpu, opsize) : iret_8086(cpu, opsize);
 	if (r != X86_FAULT)
 		cpu->s.nmi_masked = false;
 	return r;

@@ -4,8 +4,8 @@
  * (LAR, LSL, VERR, VERW, ARPL). SDM vol. 3, chapters 3 and 6.
  */
 #include "insns.h"
+#include "softmmu.h"
 #include "sys_int.h"
-#include "x86_int.h"
 
 static int desc_address(struct x86_cpu *cpu, uint16_t selector, unsigned bytes, uint8_t vector,
 			unsigned ext, uint64_t *ret_linear)
@@ -34,6 +34,30 @@ int x86_read_desc(struct x86_cpu *cpu, uint16_t selector, struct x86_desc *ret, 
 	int r = desc_address(cpu, selector, 8, vector, ext, &linear);
 
 	return r != X86_NEXT ? r : x86_read_sys(cpu, linear, ret, 8);
+}
+
+bool x86_desc_quickly(const struct x86_cpu *cpu, uint16_t selector, enum x86_desc_usual usual,
+		      unsigned dpl, struct x86_desc *ret)
+{
+	static const struct {
+		uint32_t mask, want;
+	} bits[] = {
+		[X86_DESC_CODE64] = { 0x0060fd00u, 0x00209900u },
+		[X86_DESC_DATA] = { 0x0000fb00u, 0x00009300u },
+	};
+	const struct x86_table *gdt = &cpu->s.gdtr;
+	unsigned off = selector & ~7u;
+	const uint8_t *p;
+	uint64_t v;
+
+	if (!off || selector & X86_SEL_TI || off + 7 > gdt->limit)
+		return false;
+	p = x86_host_read_sys(cpu, gdt->base + off, 8);
+	if (!p)
+		return false;
+	v = *(const volatile x86_u64u *)p;
+	*ret = (struct x86_desc){ .lo = (uint32_t)v, .hi = (uint32_t)(v >> 32) };
+	return (ret->hi & bits[usual].mask) == (bits[usual].want | dpl << 13);
 }
 
 int x86_read_desc_high(struct x86_cpu *cpu, uint16_t selector, uint32_t *ret_base_high,

@@ -124,6 +124,17 @@ static inline uint8_t *x86_host_write(const struct x86_cpu *cpu, uint64_t linear
 	return NULL;
 }
 
+/* The same for accesses of the processor itself, with a supervisor's rights and under SMAP. */
+static inline const uint8_t *x86_host_read_sys(const struct x86_cpu *cpu, uint64_t linear,
+					       unsigned len)
+{
+	const struct x86_tlb_entry *e = x86_tlb_slot(cpu, X86_TLB_KERNEL, linear);
+
+	if (likely(e->read_tag == x86_tlb_tag(linear, len)))
+		return (const uint8_t *)(uintptr_t)(e->addend + linear);
+	return NULL;
+}
+
 /* What a slow load gives; in registers, so that no handler needs a stack frame for it. */
 struct x86_loaded {
 	uint64_t value;

@@ -110,6 +110,15 @@ void x86_update_mode(struct x86_cpu *cpu)
 	x86_tlb_select(cpu);
 }
 
+void x86_turn_mode(struct x86_cpu *cpu, unsigned cpl)
+{
+	cpu->cpl = (uint8_t)cpl;
+	cpu->code_bytes = cpu->stack_bytes = 8;
+	cpu->flat = true;
+	cpu->tlb_mode = x86_checks_alignment(cpu) ? X86_TLB_SLOW : x86_rights_mode(cpu);
+	x86_tlb_select(cpu);
+}
+
 void x86_cpu_sync(struct x86_cpu *cpu)
 {
 	cpu->stop_requested = false;

@@ -144,6 +144,18 @@ int x86_check_data_segment(struct x86_cpu *cpu, uint16_t selector, unsigned cpl,
 			   struct x86_segment *ret);
 int x86_load_ldtr(struct x86_cpu *cpu, uint16_t selector, uint8_t vector);
 
+/* What counts in the second word of the usual descriptors, once they were used: present, accessed, of 64-bit
+ * code that does not conform, or of data that is writable. */
+enum x86_desc_usual { X86_DESC_CODE64, X86_DESC_DATA };
+
+/* The descriptor of @selector, where that takes a look at the TLB and no more, and it is this one with a DPL
+ * of @dpl. False: find out by the book. */
+bool x86_desc_quickly(const struct x86_cpu *cpu, uint16_t selector, enum x86_desc_usual usual,
+		      unsigned dpl, struct x86_desc *ret);
+
+/* What x86_update_mode() finds in 64-bit code at privilege @cpl while no debug register and no TF is armed. */
+void x86_turn_mode(struct x86_cpu *cpu, unsigned cpl);
+
 /* ---- gate.c ---- */
 struct x86_event {
 	uint8_t vector;

@@ -211,6 +211,7 @@ struct x86_cpu {
 	bool device_waits;
 
 	bool retired; /* x86_step(): its instruction completed, traps included */
+	bool by_the_book; /* events and IRET take no short way. For tests: the holder's to set */
 
 	/* MONITOR: armed address, or ~0. */
 	uint64_t monitor_gpa;

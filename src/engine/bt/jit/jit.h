@@ -122,6 +122,7 @@ enum bt_off {
 	BT_OFF_DIRECT_WAIT = 1u << 9, /* all user code does, from the first block on */
 	BT_OFF_DIRECT_CLASSES = 1u << 12, /* there each access looks up its window */
 	BT_OFF_RUNS = 1u << 10,  /* each access looks at the TLB */
+	BT_OFF_GATES = 1u << 13, /* events and IRET go by the book */
 	BT_OFF_RETURN_ENTRY = 1u << 11, /* returns that were foreseen check all that others check */
 };
 
