@@ -49,6 +49,13 @@ static bool must_give_way(struct x86_cpu *cpu)
 	return stop || cpu->ops->should_stop(cpu);
 }
 
+/* An event that comes now finds RF set: SDM vol. 3, 18.3.1.1. */
+static int give_way(struct x86_cpu *cpu)
+{
+	cpu->s.rflags |= X86_FL_RF;
+	return X86_REPEAT;
+}
+
 static inline int repeat(struct x86_cpu *cpu, const struct x86_insn *insn, string_step step,
 			 unsigned size, enum string_end end)
 {
@@ -70,7 +77,7 @@ static inline int repeat(struct x86_cpu *cpu, const struct x86_insn *insn, strin
 		/* A single step traps behind each element: SDM vol. 3, 17.3.1.4. */
 		if (cpu->debug_armed || ((cpu->stop_requested || n % POLL_ELEMENTS == 0) &&
 					 must_give_way(cpu)))
-			return X86_REPEAT;
+			return give_way(cpu);
 	}
 	return X86_NEXT;
 }
@@ -182,7 +189,7 @@ static inline int repeat_runs(struct x86_cpu *cpu, const struct x86_insn *insn, 
 		count -= n;
 		x86_set_sized(cpu, X86_RCX, insn->adsize, count);
 		if (count && (cpu->debug_armed || must_give_way(cpu)))
-			return X86_REPEAT;
+			return give_way(cpu);
 	}
 	return X86_NEXT;
 }

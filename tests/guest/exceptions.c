@@ -148,6 +148,79 @@ static void double_fault(void)
 	idt[0x42].type |= 0x80;
 }
 
+/* ---- RF: what events find of it behind an IRETQ that sets it ---- */
+
+extern char rf_nop[], rf_fault[];
+void rf_iret(char *to, word flags); /* to what returns */
+asm(".text\n"
+    "rf_iret:\n"
+    "	mov %ss, %eax\n"
+    "	mov %rsp, %rdx\n"
+    "	mov $0x8000001000, %r8\n"
+    "	push %rax\n"
+    "	push %rdx\n"
+    "	push %rsi\n"
+    "	mov %cs, %eax\n"
+    "	push %rax\n"
+    "	push %rdi\n"
+    "	iretq\n"
+    "rf_fault:\n"
+    "	mov (%r8), %al\n" /* 3 bytes */
+    "	mov (%r8), %al\n"
+    "rf_nop:\n"
+    "	nop\n"
+    "	int3\n"
+    "	ret\n");
+
+#define RF_ROUNDS 60u /* it becomes hot */
+#define RF_VECTOR 0x90u
+
+static struct {
+	word faults, fault_rf, int3_rf, ip, ip_rf;
+} rf;
+
+static void rf_event(struct frame *f)
+{
+	bool set = f->flags & FL_RF;
+
+	if (f->vector == 14) {
+		rf.faults++;
+		rf.fault_rf += set;
+		f->ip += 3;
+	} else if (f->vector == 3) {
+		rf.int3_rf += set;
+	} else {
+		rf.ip = f->ip;
+		rf.ip_rf += set;
+		apic_eoi();
+	}
+}
+
+static void resume_flag(void)
+{
+	apic_init();
+	trap_set(3, rf_event);
+	trap_set(14, rf_event);
+	trap_set(RF_VECTOR, rf_event);
+	for (unsigned i = 0; i < RF_ROUNDS; i++)
+		rf_iret(rf_fault, 2 | FL_RF);
+	check_equal(rf.faults, 2 * RF_ROUNDS);
+	check_equal(rf.fault_rf, rf.faults);
+	check_equal(rf.int3_rf, 0);
+	for (unsigned i = 0; i < 2 * RF_ROUNDS; i++) {
+		rf.ip = 0;
+		cli();
+		apic_write(APIC_ICR, 0x44000 | RF_VECTOR); /* to itself: waits for IF */
+		rf_iret(rf_nop, 2 | FL_IF | (i & 1 ? FL_RF : 0));
+		check_equal(rf.ip, (word)rf_nop);
+	}
+	cli();
+	check_equal(rf.ip_rf, RF_ROUNDS);
+	check_equal(rf.int3_rf, 0);
+	trap_set(3, NULL);
+	trap_set(14, NULL);
+}
+
 int main(void)
 {
 	divide();
@@ -158,5 +231,6 @@ int main(void)
 	page();
 	double_fault();
 	from_user();
+	resume_flag();
 	return 0;
 }

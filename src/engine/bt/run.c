@@ -262,6 +262,55 @@ static bool bt_interpret(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 	return !bt_is_requested(vcpu);
 }
 
+/*
+ * RF keeps a breakpoint on the next instruction from being hit again, and is clear behind it. Where none is
+ * armed nothing tells that it was clear before: instructions do not see it, save those that are events
+ * themselves, or IRET; what faults sets it again, and so does a repeated one that gives way. An interrupt that
+ * comes first does: so that instruction has to be executed without another look for requests.
+ */
+static bool bt_uses_up_rf(struct bt_vcpu *vcpu, const struct bt_block *block)
+{
+	if (vcpu->cpu.debug_armed || vcpu->trace || vcpu->count.on || vcpu->cpu.by_the_book ||
+	    !block->count || block->insn[0].flags & X86_INSN_ENDS)
+		return false;
+	vcpu->cpu.s.rflags &= ~(uint64_t)X86_FL_RF;
+	return true;
+}
+
+/* With RF set, behind the look for what is to be delivered. False: nothing was done. */
+static bool bt_resume(struct bt_vcpu *vcpu)
+{
+	struct bt_block *block;
+	bool again;
+
+	if (vcpu->cpu.by_the_book || vcpu->cpu.s.interrupt_shadow)
+		return false;
+	block = bt_block_find(vcpu, &again);
+	if (!block || !bt_uses_up_rf(vcpu, block))
+		return again;
+	vcpu->stepping = false;
+	(void)bt_interpret(vcpu, &block);
+	return true;
+}
+
+/* The same from native code: where its handler was to go on at, or 0. The look for requests that an entry makes
+ * is made here. */
+static uintptr_t bt_native_resume(struct bt_vcpu *vcpu)
+{
+	struct x86_state *s = &vcpu->cpu.s;
+	const struct bt_block *block = bt_map_find(vcpu);
+
+	if (!(s->rflags & X86_FL_RF) || s->interrupt_shadow || !block || !block->code ||
+	    atomic_load_explicit(&vcpu->jit.limit, memory_order_relaxed) == UINT64_MAX ||
+	    !bt_uses_up_rf(vcpu, block))
+		return 0;
+	if (bt_must_look(vcpu)) {
+		s->rflags |= X86_FL_RF;
+		return 0;
+	}
+	return (uintptr_t)vcpu->jit.exec + block->code_next;
+}
+
 /* Where an indirect branch to RIP would go without a look at anything else, or 0. It finds requests there. */
 static uintptr_t bt_native_target(const struct bt_vcpu *vcpu)
 {
@@ -281,7 +330,7 @@ uintptr_t bt_native_next(struct bt_vcpu *vcpu)
 	jit->found = NULL;
 	jit->more = !left || bt_left(vcpu, jit->insn, jit->next, jit->result);
 	if (!jit->more)
-		return 0;
+		return bt_native_resume(vcpu);
 	target = bt_native_target(vcpu);
 	if (target)
 		return target;
@@ -529,6 +578,8 @@ enum engine_exit bt_vcpu_run(struct engine_vcpu *base)
 				bt_sleep(vcpu);
 			continue;
 		}
+		if (s->rflags & X86_FL_RF && bt_resume(vcpu))
+			continue;
 		vcpu->stepping = cpu->debug_armed || s->rflags & X86_FL_RF || vcpu->trace;
 		if (vcpu->stepping || near ||
 		    (s->interrupt_shadow && (bt_irq_is_open(vcpu) || bt_nmi_is_open(vcpu)))) {
