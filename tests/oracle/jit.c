@@ -200,9 +200,11 @@ static void interpret(struct run *run, const struct bt_block *block, unsigned fi
 	save(run, o, r, block->insn[i - 1].len);
 }
 
-static void run_native(struct run *run, struct bt_block *block, struct outcome *o)
+/* @block as @native. */
+static void run_native(struct run *run, const struct bt_block *block, struct bt_block *native,
+		       struct outcome *o)
 {
-	enum bt_jit_exit why = bt_jit_run(run->vcpu, block);
+	enum bt_jit_exit why = bt_jit_run(run->vcpu, native);
 	const struct bt_jit *jit = &run->vcpu->jit;
 
 	if (why == BT_JIT_ENTERED) {
@@ -211,7 +213,7 @@ static void run_native(struct run *run, struct bt_block *block, struct outcome *
 	}
 	run->n_native++;
 	if (why == BT_JIT_HANDLER && jit->result == X86_NEXT)
-		interpret(run, block, (unsigned)(jit->insn - block->insn) + 1, o);
+		interpret(run, block, jit->index + 1, o);
 	else if (why == BT_JIT_HANDLER)
 		save(run, o, jit->result, jit->insn->len);
 	else
@@ -314,7 +316,7 @@ static unsigned compose(struct run *run, uint64_t number, struct oracle_case *c)
 /* Some instruction reads what another has left undefined. */
 static bool reads_undefined(const struct bt_block *block)
 {
-	const uint8_t *bytes = block->bytes;
+	const uint8_t *bytes = bt_block_bytes(block);
 	uint32_t undef = 0;
 
 	for (unsigned i = 0; i < block->count; i++) {
@@ -331,7 +333,7 @@ static bool reads_undefined(const struct bt_block *block)
 
 static void show(const struct run *run, const struct bt_block *block, uint64_t number)
 {
-	const uint8_t *p = block->bytes;
+	const uint8_t *p = bt_block_bytes(block);
 
 	printf("--seed %lu --only %lu%s%s\n", run->options.seed, number,
 	       run->options.row ? " --row " : "", run->options.row ? run->options.row : "");
@@ -347,13 +349,14 @@ static void run_case(struct run *run, uint64_t number, bool verbose)
 {
 	struct bt_vcpu *vcpu = run->vcpu;
 	static struct outcome core, jit;
-	struct bt_block *block;
+	struct bt_block *block, *native;
 	struct oracle_case c;
 	uint64_t flags = ~0ull;
 	bool again;
 
 	bt_cache_empty(bt_engine_of(vcpu));
 	bt_sync_drain(vcpu);
+	atomic_store(&vcpu->request, 0);
 	atomic_store(&bt_engine_of(vcpu)->page[RAM_CODE >> 12], 0);
 	if (!compose(run, number, &c))
 		return;
@@ -373,10 +376,10 @@ static void run_case(struct run *run, uint64_t number, bool verbose)
 		return;
 	atomic_store(&vcpu->jit.limit, vcpu->jit.stack_limit);
 	atomic_store(&vcpu->request, 0);
-	block = bt_block_translate(vcpu, block);
-	if (!block->code)
+	native = bt_block_translate(vcpu, block);
+	if (!native->code)
 		return;
-	run_native(run, block, &jit);
+	run_native(run, block, native, &jit);
 	if (core.result == X86_FAULT) {
 		run->n_fault++;
 		flags &= ~(uint64_t)X86_FL_STATUS; /* dead ones may be lost */

@@ -71,7 +71,7 @@ static struct engine *bt_open(const struct engine_config *config, GError **err)
 	if (config->deterministic)
 		engine->off |= BT_OFF_FLAGS | BT_OFF_ENTRIES | BT_OFF_DIRECT;
 	if (config->cache_total_bytes)
-		engine->cache_bytes = BT_CACHE_BLOCKS(MIN(config->cache_total_bytes, BT_CACHE_MAX));
+		engine->cache_bytes = (uint32_t)MIN(config->cache_total_bytes, BT_CACHE_MAX);
 	if (config->off_names && !bt_off_parse(config->off_names, &engine->off, err)) {
 		free(engine);
 		return NULL;

@@ -64,6 +64,7 @@
 #define BT_BLOCK_MAX   2048u /* bytes of a struct bt_block */
 #define BT_MAP_BITS    15
 #define BT_CROSS_BITS  12
+#define BT_DECODED_BITS 4
 #define BT_SYNC_RING   64u
 #define BT_FETCHED_WORDS 64u
 
@@ -110,6 +111,12 @@ struct bt_map {
 	uint32_t block; /* offset in the arena */
 };
 
+/* A translated block that is to be interpreted. */
+struct bt_decoded {
+	uint32_t block; /* offset in the arena; 0: none */
+	struct x86_insn insn[BT_BLOCK_INSNS + 1];
+};
+
 /* What a vCPU knows of the cache. */
 struct bt_maps {
 	uint8_t *arena; /* of the cache */
@@ -117,6 +124,8 @@ struct bt_maps {
 	uint32_t since;	    /* what is of earlier series may have been evicted */
 	struct bt_map map[1u << BT_MAP_BITS];
 	struct bt_cross cross[1u << BT_CROSS_BITS];
+	struct bt_decoded decoded[1u << BT_DECODED_BITS];
+	struct x86_insn handled; /* see bt_block_insn() */
 };
 
 /* How long HLT looks for a request before the thread sleeps, and what that is learned from: run.c. */
@@ -317,8 +326,11 @@ int bt_dirty_sync(struct engine *engine);
 void bt_dirty_stop(struct engine *engine);
 
 /* ---- cache.c: blocks. See cache.h ---- */
-/* The tables of the vCPU name no block any more. */
-void bt_maps_forget(struct bt_vcpu *vcpu);
+/* The decoded instructions of @block, and the end mark, to be executed by this vCPU. */
+const struct x86_insn *bt_block_decoded(struct bt_vcpu *vcpu, struct bt_block *block);
+/* Instruction @i of a translated block, which has @at bytes before it. Good until this is asked again. */
+const struct x86_insn *bt_block_insn(struct bt_vcpu *vcpu, struct bt_block *block, unsigned i,
+				     unsigned at);
 /* The block at RIP, decoded and checked; NULL when the instruction there must run alone (bt_step).
  * May leave a fault delivered, in which case *ret_again is set. */
 struct bt_block *bt_block_find(struct bt_vcpu *vcpu, bool *ret_again);
@@ -342,13 +354,6 @@ void bt_context_flush_page(struct bt_vcpu *vcpu, uint64_t linear);
 static inline struct bt_block *bt_block_at(const struct bt_vcpu *vcpu, uint32_t offset)
 {
 	return (struct bt_block *)(vcpu->maps.arena + offset);
-}
-
-static inline size_t bt_block_size(const struct bt_block *block)
-{
-	size_t size = sizeof(*block) + (block->count + 1u) * sizeof(block->insn[0]) + block->len;
-
-	return (size + BT_BLOCK_ALIGN - 1) & ~(size_t)(BT_BLOCK_ALIGN - 1);
 }
 
 static inline bool bt_block_is_trusted(const struct bt_block *block)
@@ -379,6 +384,13 @@ static inline struct bt_block *bt_map_find(struct bt_vcpu *vcpu)
 	block = bt_block_at(vcpu, slot->block);
 	return likely(bt_block_is_trusted(block)) ? block : NULL;
 }
+
+/* The tables of the vCPU name no block any more. */
+void bt_maps_renew(struct bt_vcpu *vcpu);
+
+/* ---- region.c ---- */
+/* The vCPU, which has acknowledged @acked, forgets what was retired since. */
+void bt_maps_forget(struct bt_vcpu *vcpu, uint64_t acked);
 
 /* ---- cross.c: instructions that no block holds ---- */
 /* At RIP, where it crosses a page, was executed in this context and has not changed; else NULL. */

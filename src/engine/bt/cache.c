@@ -11,6 +11,10 @@
 
 _Static_assert(sizeof(struct bt_block) + (BT_BLOCK_INSNS + 1) * sizeof(struct x86_insn) +
 		       BT_BLOCK_BYTES + BT_BLOCK_ALIGN - 1 <= BT_BLOCK_MAX, "the largest fits");
+_Static_assert(offsetof(struct bt_block, native) % _Alignof(struct x86_insn) == 0 &&
+		       sizeof(struct bt_native) % _Alignof(struct x86_insn) == 0,
+	       "instructions may follow");
+_Static_assert(BT_BLOCK_INSNS <= 32 && BT_BLOCK_BYTES <= UINT8_MAX, "bt_native.kept, bt_block.len");
 
 /* A waiting guest gives its place away after so many. */
 #define BT_PAUSES 64u
@@ -241,12 +245,13 @@ void bt_hash_remove(struct bt_cache *cache, const struct bt_block *block)
 }
 
 /* All tables go by numbers of contexts: with other numbers nothing in them matches. */
-void bt_maps_forget(struct bt_vcpu *vcpu)
+void bt_maps_renew(struct bt_vcpu *vcpu)
 {
 	vcpu->maps.since = vcpu->epoch_series + 1;
 	bt_all_series(vcpu);
 	bt_context_update(vcpu);
-	vcpu->current = NULL;
+	for (unsigned i = 0; i < 1u << BT_DECODED_BITS; i++)
+		vcpu->maps.decoded[i].block = 0;
 }
 
 /* Behind the last instruction of every block. */
@@ -268,16 +273,27 @@ static void bt_block_kill(struct bt_block *block)
 	atomic_store(&block->stamp, BT_NO_STAMP);
 }
 
+static struct bt_decoded *bt_decoded_slot(struct bt_vcpu *vcpu, const struct bt_block *block)
+{
+	uint32_t offset = bt_block_offset(bt_engine_of(vcpu)->cache, block);
+
+	return &vcpu->maps.decoded[offset / BT_BLOCK_ALIGN % (1u << BT_DECODED_BITS)];
+}
+
 void bt_block_poison(struct bt_vcpu *vcpu)
 {
 	struct bt_cache *cache = bt_engine_of(vcpu)->cache;
 	struct bt_block *block = vcpu->current;
+	struct x86_insn *insn;
 
 	pthread_mutex_lock(&cache->lock);
 	/* The whole block: the running instruction needs its own entry no more than the loop
 	 * needs its length, which stays. Others may be executing it. */
+	insn = block->translated ? bt_decoded_slot(vcpu, block)->insn : block->insn;
 	for (unsigned i = 0; i < block->count; i++)
-		__atomic_store_n(&block->insn[i].exec, bt_exec_stale, __ATOMIC_RELAXED);
+		__atomic_store_n(&insn[i].exec, bt_exec_stale, __ATOMIC_RELAXED);
+	if (block->translated)
+		bt_decoded_slot(vcpu, block)->block = 0;
 	bt_block_kill(block);
 	pthread_mutex_unlock(&cache->lock);
 }
@@ -321,6 +337,20 @@ static bool bt_insn_is_pause(const struct x86_insn *insn)
 	       !(insn->flags & (X86_INSN_REX | X86_INSN_VEX));
 }
 
+/* One instruction. Returns what x86_decode() does. */
+static int bt_decode(const struct x86_cpu *cpu, const uint8_t *bytes, unsigned avail,
+		     unsigned code_bytes, struct x86_insn *insn)
+{
+	int r = x86_decode(bytes, avail, code_bytes, insn);
+
+	if (r <= 0)
+		return r;
+	x86_insn_restrict(cpu, insn);
+	if (bt_insn_is_pause(insn))
+		insn->exec = bt_exec_pause;
+	return r;
+}
+
 /* Decode at most @avail bytes into @insn. Returns instructions, *ret_len bytes. */
 static unsigned bt_block_decode(const struct x86_cpu *cpu, const uint8_t *bytes, unsigned avail,
 				struct x86_insn *insn, unsigned *ret_len)
@@ -328,14 +358,11 @@ static unsigned bt_block_decode(const struct x86_cpu *cpu, const uint8_t *bytes,
 	unsigned count = 0, len = 0;
 
 	while (count < BT_BLOCK_INSNS) {
-		int r = x86_decode(bytes + len, avail - len, cpu->code_bytes, &insn[count]);
+		int r = bt_decode(cpu, bytes + len, avail - len, cpu->code_bytes, &insn[count]);
 
 		/* Cut off by the end of the page, or undefined: whoever gets there runs it alone. */
 		if (r <= 0)
 			break;
-		x86_insn_restrict(cpu, &insn[count]);
-		if (bt_insn_is_pause(&insn[count]))
-			insn[count].exec = bt_exec_pause;
 		len += (unsigned)r;
 		if (insn[count++].flags & X86_INSN_ENDS)
 			break;
@@ -344,13 +371,47 @@ static unsigned bt_block_decode(const struct x86_cpu *cpu, const uint8_t *bytes,
 	return count;
 }
 
-/* Behind it lies an instruction that may cross into the next page. */
-static bool bt_block_goes_on(const struct bt_block *block)
+/* Behind it lies an instruction that may cross into the next page. @insn: its own. */
+static bool bt_block_goes_on(const struct bt_block *block, const struct x86_insn *insn)
 {
 	unsigned left = 4096 - (block->gpa & 4095) - block->len;
 
 	return left && left < 15 && block->count < BT_BLOCK_INSNS &&
-	       (!block->count || !(block->insn[block->count - 1].flags & X86_INSN_ENDS));
+	       (!block->count || !(insn[block->count - 1].flags & X86_INSN_ENDS));
+}
+
+/* What is behind @insn, the instructions of @block. */
+static struct x86_insn bt_end_mark(const struct bt_block *block, const struct x86_insn *insn)
+{
+	return (struct x86_insn){ .exec = bt_block_goes_on(block, insn) ? bt_exec_cross : bt_exec_end };
+}
+
+const struct x86_insn *bt_block_decoded(struct bt_vcpu *vcpu, struct bt_block *block)
+{
+	struct bt_decoded *slot;
+	unsigned len;
+
+	if (likely(!block->translated))
+		return block->insn;
+	slot = bt_decoded_slot(vcpu, block);
+	if (slot->block == bt_block_offset(bt_engine_of(vcpu)->cache, block))
+		return slot->insn;
+	(void)bt_block_decode(&vcpu->cpu, bt_block_bytes(block), block->len, slot->insn, &len);
+	slot->insn[block->count] = bt_end_mark(block, slot->insn);
+	slot->block = bt_block_offset(bt_engine_of(vcpu)->cache, block);
+	return slot->insn;
+}
+
+const struct x86_insn *bt_block_insn(struct bt_vcpu *vcpu, struct bt_block *block, unsigned i,
+				     unsigned at)
+{
+	uint32_t kept = block->native.kept;
+
+	if (kept >> i & 1)
+		return &bt_block_insns(block)[__builtin_popcount(kept & ((1u << i) - 1))];
+	(void)bt_decode(&vcpu->cpu, bt_block_bytes(block) + at, block->len - at, 8,
+			&vcpu->maps.handled);
+	return &vcpu->maps.handled;
 }
 
 /* The page ends within the first instruction of 64-bit code: its block has nothing but the end mark, which
@@ -375,7 +436,7 @@ static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const u
 	unsigned count, len;
 
 	/* Before anything else: who waits for it asks often. */
-	region = bt_cache_room(engine, BT_BLOCK_MAX, 0);
+	region = bt_cache_room(engine, BT_DECODED, BT_BLOCK_MAX, 0);
 	if (!region) {
 		vcpu->crowded = true;
 		return NULL;
@@ -393,15 +454,11 @@ static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const u
 		.code_bytes = vcpu->cpu.code_bytes,
 		.direct = bt_context_direct_of(vcpu),
 		.count = (uint8_t)count,
-		.len = (uint16_t)len,
+		.len = (uint8_t)len,
 		.gpa = gpa,
-		.host = host,
-		.bytes = (uint8_t *)&block->insn[count + 1],
 	};
 	memcpy(block->insn, insn, count * sizeof(insn[0]));
-	block->insn[count] = (struct x86_insn){
-		.exec = bt_block_goes_on(block) ? bt_exec_cross : bt_exec_end
-	};
+	block->insn[count] = bt_end_mark(block, insn);
 	memcpy((uint8_t *)&block->insn[count + 1], bytes, len);
 	bt_hash_insert(engine->cache, block);
 	region->used += (uint32_t)bt_block_size(block);
@@ -424,8 +481,10 @@ static bool bt_page_is_hot(struct bt_vcpu *vcpu, _Atomic uint32_t *page)
 	return true;
 }
 
-/* Compare @block with memory, and trust it where that is allowed. @word: of its page, read before. */
-static void bt_block_compare(struct bt_vcpu *vcpu, struct bt_block *block, uint32_t word)
+/* Compare @block with memory, and trust it where that is allowed. @host: of its bytes; @word: of its page, read
+ * before. */
+static void bt_block_compare(struct bt_vcpu *vcpu, struct bt_block *block, const uint8_t *host,
+			     uint32_t word)
 {
 	struct bt_engine *engine = bt_engine_of(vcpu);
 
@@ -435,7 +494,7 @@ static void bt_block_compare(struct bt_vcpu *vcpu, struct bt_block *block, uint3
 	}
 	/* Acknowledged, and only then compared: a store that was under way is seen. */
 	if (bt_sync_all_acked(vcpu, block->trust_seq) &&
-	    memcmp(block->bytes, block->host, block->len) == 0) {
+	    memcmp(bt_block_bytes(block), host, block->len) == 0) {
 		atomic_store(&block->stamp, word);
 		bt_jit_open(engine->cache, block);
 	} else {
@@ -457,14 +516,14 @@ static struct bt_block *bt_block_check(struct bt_vcpu *vcpu, uint64_t gpa, const
 	}
 	/* The page's word was read before its bytes: a store in between changes the word. */
 	bt_count(&vcpu->stats.compared);
-	if (block && memcmp(block->bytes, host, block->len) != 0) {
+	if (block && memcmp(bt_block_bytes(block), host, block->len) != 0) {
 		bt_block_kill(block);
 		block = NULL;
 	}
 	if (!block)
 		block = bt_block_new(vcpu, gpa, host);
 	if (block)
-		bt_block_compare(vcpu, block, word);
+		bt_block_compare(vcpu, block, host, word);
 	return block;
 }
 
@@ -562,51 +621,44 @@ struct bt_block *bt_block_find(struct bt_vcpu *vcpu, bool *ret_again)
 
 /* ---- translation ---- */
 
-/* A copy of @block in @region, which is found instead of it. */
-static struct bt_block *bt_block_move(struct bt_vcpu *vcpu, struct bt_block *block,
-				      struct bt_region *region)
+/* The header of what @block becomes, at @to. */
+static void bt_block_prepare(const struct bt_block *block, struct bt_block *to)
 {
-	struct bt_block *copy = bt_block_at(vcpu, region->used);
-
-	*copy = (struct bt_block){
+	*to = (struct bt_block){
 		.page = block->page,
 		.stamp = block->stamp,
 		.code_bytes = block->code_bytes,
+		.translated = true,
 		.direct = block->direct,
 		.count = block->count,
 		.len = block->len,
-		.runs = UINT32_MAX,
 		.gpa = block->gpa,
 		.trust_seq = block->trust_seq,
 		.trust_word = block->trust_word,
-		.host = block->host,
-		.bytes = (const uint8_t *)&copy->insn[block->count + 1],
 	};
-	memcpy(copy->insn, block->insn, (block->count + 1u) * sizeof(block->insn[0]) + block->len);
-	region->used += (uint32_t)bt_block_size(copy);
-	bt_block_kill(block);
-	bt_hash_insert(bt_engine_of(vcpu)->cache, copy);
-	return copy;
 }
 
 static struct bt_block *bt_block_translate_locked(struct bt_vcpu *vcpu, struct bt_block *block)
 {
 	struct bt_engine *engine = bt_engine_of(vcpu);
-	struct bt_region *own, *region;
+	struct bt_region *region;
+	struct bt_block *to;
 
 	/* Another vCPU may have done it. */
-	if (block->code || block->code_bytes != 8 || !bt_block_is_trusted(block))
+	if (block->translated || block->code_bytes != 8 || !bt_block_is_trusted(block))
 		return block;
-	own = bt_region_of(engine->cache, block);
-	region = bt_cache_room(engine, BT_BLOCK_MAX, BT_JIT_BLOCK_MAX);
+	region = bt_cache_room(engine, BT_TRANSLATED, BT_BLOCK_MAX, BT_JIT_BLOCK_MAX);
 	if (!region) { /* next time */
 		atomic_store_explicit(&block->runs, vcpu->jit.threshold, memory_order_relaxed);
 		return block;
 	}
-	if (own != region)
-		block = bt_block_move(vcpu, block, region);
-	bt_jit_translate(vcpu, region, block);
-	return block;
+	to = bt_block_at(vcpu, region->used);
+	bt_block_prepare(block, to);
+	if (!bt_jit_translate(vcpu, region, block, to))
+		return block;
+	bt_block_kill(block);
+	bt_hash_insert(engine->cache, to);
+	return to;
 }
 
 struct bt_block *bt_block_translate(struct bt_vcpu *vcpu, struct bt_block *block)

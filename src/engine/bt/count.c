@@ -24,10 +24,18 @@ static unsigned count_in_block(const struct bt_vcpu *vcpu)
 {
 	const struct bt_block *block = vcpu->count.block;
 	uint64_t off = (vcpu->cpu.s.rip - block->gpa) & 0xfff, sum = 0;
+	struct x86_insn insn;
 	unsigned n = 0;
 
-	while (n < block->count && (sum += block->insn[n].len) < off)
-		n++;
+	for (; n < block->count; n++) {
+		if (block->translated)
+			(void)x86_decode(bt_block_bytes(block) + sum, block->len - sum, 8, &insn);
+		else
+			insn.len = block->insn[n].len;
+		sum += insn.len;
+		if (sum >= off)
+			break;
+	}
 	return n;
 }
 

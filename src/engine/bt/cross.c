@@ -113,7 +113,7 @@ int bt_exec_cross(struct x86_cpu *cpu, const struct x86_insn *end)
 	int result;
 
 	/* The loop has to look, unless this is what it finds: a block of the one instruction. */
-	if (!insn && end != vcpu->current->insn)
+	if (!insn && vcpu->current->count)
 		return X86_JUMP;
 	if (!insn)
 		insn = bt_cross_fetch(vcpu);

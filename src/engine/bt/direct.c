@@ -59,8 +59,10 @@ static const struct bt_direct_site *find_site(const struct bt_direct_site *site,
 /* Others may be adding to the region; what is of code that runs is there. */
 static const struct bt_direct_site *site_at(const struct bt_cache *cache, uint64_t off)
 {
-	for (unsigned i = 0; i < cache->regions; i++) {
-		const struct bt_region *r = &cache->region[i];
+	const struct bt_ring *ring = &cache->ring[BT_TRANSLATED];
+
+	for (unsigned i = 0; i < ring->regions; i++) {
+		const struct bt_region *r = &ring->region[i];
 
 		if (off >= r->code_first && off < r->code_end)
 			return find_site(cache->site + r->site_first,

@@ -168,7 +168,7 @@ void bt_sync_drain(struct bt_vcpu *vcpu)
 	/* Counted before it was posted. */
 	evictions = atomic_load(&engine->cache->evictions);
 	if (evictions != vcpu->maps.evictions) {
-		bt_maps_forget(vcpu);
+		bt_maps_forget(vcpu, acked);
 		vcpu->maps.evictions = evictions;
 	}
 	atomic_store(&vcpu->sync_acked, seq);

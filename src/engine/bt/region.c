@@ -9,7 +9,11 @@
 
 /* Blocks and code of a machine that was not told how much they may take. */
 #define CACHE_BYTES (64u << 20)
-/* No region has less code, which holds the largest block. */
+/* What is decoded and not translated has one part in so many. */
+#define DECODED_SHARE	6u
+#define DECODED_REGIONS 8u
+/* No region has less: the largest block, twice and more. */
+#define REGION_MIN (4u * BT_BLOCK_MAX)
 #define REGION_CODE_MIN (BT_JIT_BLOCK_MAX + 4096u)
 /* An access takes more code than so many bytes. */
 #define SITE_BYTES 16u
@@ -25,30 +29,64 @@ static void region_begin(struct bt_region *r)
 
 static void divide(struct bt_cache *cache)
 {
-	uint32_t blocks = cache->size / cache->regions;
-	uint32_t code = (uint32_t)align_down((cache->code_size - cache->code_first) / cache->regions, 64);
-	uint32_t slots = BT_JIT_SLOTS / cache->regions, sites = cache->sites / cache->regions;
+	struct bt_ring *ring = &cache->ring[BT_TRANSLATED];
+	uint32_t code = (uint32_t)align_down((cache->code_size - cache->code_first) / ring->regions, 64);
+	uint32_t slots = BT_JIT_SLOTS / ring->regions, sites = cache->sites / ring->regions;
 
-	for (uint32_t i = 0; i < cache->regions; i++) {
-		struct bt_region *r = &cache->region[i];
+	for (unsigned kind = 0; kind < BT_RINGS; kind++) {
+		ring = &cache->ring[kind];
+		ring->current = 0;
+		for (uint32_t i = 0; i < ring->regions; i++) {
+			struct bt_region *r = &ring->region[i];
 
-		r->first = i ? i * blocks : 64; /* offset 0 says "none" */
-		r->end = (i + 1) * blocks;
-		r->code_first = cache->code_first + i * code;
-		r->code_end = r->code_first + code;
-		r->slot_first = i ? i * slots : 1; /* so does slot 0 */
-		r->slot_end = (i + 1) * slots;
-		r->site_first = i * sites;
-		r->site_end = (i + 1) * sites;
-		region_begin(r);
-		r->live = i == 0;
+			r->first = ring->first + i * ring->each;
+			r->end = r->first + ring->each;
+			if (!r->first)
+				r->first = BT_BLOCK_ALIGN; /* offset 0 says "none" */
+			if (kind == BT_TRANSLATED) {
+				r->code_first = cache->code_first + i * code;
+				r->code_end = r->code_first + code;
+				r->slot_first = i ? i * slots : 1; /* so does slot 0 */
+				r->slot_end = (i + 1) * slots;
+				r->site_first = i * sites;
+				r->site_end = (i + 1) * sites;
+			}
+			region_begin(r);
+			r->live = i == 0;
+		}
 	}
+}
+
+/* Powers of two, so that no region is too small. */
+static void ring_init(struct bt_ring *ring, uint32_t first, uint32_t size, unsigned most)
+{
+	ring->regions = most;
+	ring->first = first;
+	ring->each = size / most & ~4095u;
+}
+
+/* Of a block's share of the memory some two thirds are code. */
+static void plan(struct bt_cache *cache, uint32_t bytes)
+{
+	uint32_t decoded = MAX(bytes / DECODED_SHARE, DECODED_REGIONS * REGION_MIN);
+	uint32_t rest = bytes > decoded ? bytes - decoded : 0;
+	uint32_t code = MAX(rest / 10 * 7, 2 * REGION_CODE_MIN);
+	uint32_t blocks = MAX(rest / 10 * 3, 2 * REGION_MIN);
+	unsigned regions = BT_REGIONS;
+
+	while (regions > 2 && (code / regions < REGION_CODE_MIN || blocks / regions < REGION_MIN))
+		regions /= 2;
+	ring_init(&cache->ring[BT_DECODED], 0, decoded, DECODED_REGIONS);
+	ring_init(&cache->ring[BT_TRANSLATED], cache->ring[BT_DECODED].each * DECODED_REGIONS, blocks,
+		  regions);
+	cache->size = cache->ring[BT_TRANSLATED].first + cache->ring[BT_TRANSLATED].each * regions;
+	cache->code_first = BT_JIT_STUBS_BYTES;
+	cache->code_size = (uint32_t)align_up(cache->code_first + code, 4096);
+	cache->sites = cache->code_size / SITE_BYTES;
 }
 
 int bt_cache_init(struct bt_engine *engine)
 {
-	uint32_t blocks = engine->cache_bytes ? engine->cache_bytes : BT_CACHE_BLOCKS(CACHE_BYTES);
-	uint32_t code = MAX(BT_CACHE_CODE(blocks), 2 * REGION_CODE_MIN);
 	struct bt_cache *cache;
 	void *p;
 
@@ -58,13 +96,7 @@ int bt_cache_init(struct bt_engine *engine)
 		return -errno;
 	engine->cache = cache;
 	pthread_mutex_init(&cache->lock, NULL);
-	cache->regions = BT_REGIONS;
-	while (cache->regions > 2 && code / cache->regions < REGION_CODE_MIN)
-		cache->regions /= 2;
-	cache->size = (uint32_t)align_up(blocks, 4096);
-	cache->code_first = BT_JIT_STUBS_BYTES;
-	cache->code_size = (uint32_t)align_up(cache->code_first + code, 4096);
-	cache->sites = cache->code_size / SITE_BYTES;
+	plan(cache, engine->cache_bytes ? engine->cache_bytes : CACHE_BYTES);
 	p = mmap(NULL, cache->sites * sizeof(*cache->site), PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p != MAP_FAILED)
@@ -101,35 +133,115 @@ static void forget_hash(struct bt_cache *cache, const struct bt_region *old)
 	}
 }
 
+/* Translated blocks. */
 static void forget_code(struct bt_cache *cache, const struct bt_region *old)
 {
+	size_t n = (size_t)(old - cache->ring[BT_TRANSLATED].region);
 	struct bt_block *block;
 
-	memset(cache->page_blocks[old - cache->region], 0, sizeof(cache->page_blocks[0]));
+	memset(cache->page_blocks[n], 0, sizeof(cache->page_blocks[n]));
 	for (uint32_t at = old->first; at < old->used; at += bt_block_size(block)) {
 		block = (struct bt_block *)(cache->arena + at);
-		if (block->code)
-			bt_jit_forget(cache, block);
+		bt_jit_forget(cache, block);
 	}
 }
 
-static void retire(struct bt_engine *engine, struct bt_region *old)
+static void retire(struct bt_engine *engine, enum bt_ring_kind kind, struct bt_region *old)
 {
 	struct bt_cache *cache = engine->cache;
 
 	old->live = false;
 	forget_hash(cache, old);
-	forget_code(cache, old);
+	if (kind == BT_TRANSLATED)
+		forget_code(cache, old);
 	atomic_fetch_add(&cache->evictions, 1);
 	old->seq = bt_sync_forget(engine);
 }
 
-/* ---- room ---- */
+/* ---- what vCPUs forget ---- */
 
-static struct bt_region *next_region(struct bt_cache *cache)
+struct gone {
+	uint32_t first, end, code_first, code_end, slot_first, slot_end;
+};
+
+/* Returns how many; *ret_all: no region is left out. */
+static unsigned find_gone(struct bt_cache *cache, uint64_t acked, struct gone *gone, bool *ret_all)
 {
-	return &cache->region[(cache->current + 1) % cache->regions];
+	unsigned regions = 0, n = 0;
+
+	pthread_mutex_lock(&cache->lock);
+	for (unsigned kind = 0; kind < BT_RINGS; kind++) {
+		const struct bt_ring *ring = &cache->ring[kind];
+
+		for (unsigned i = 0; i < ring->regions; i++) {
+			const struct bt_region *r = &ring->region[i];
+
+			if (r->seq > acked)
+				gone[n++] = (struct gone){ r->first, r->end, r->code_first,
+							   r->code_end, r->slot_first,
+							   r->slot_end };
+		}
+		regions += ring->regions;
+	}
+	pthread_mutex_unlock(&cache->lock);
+	*ret_all = n == regions;
+	return n;
 }
+
+static void forget_targets(const struct bt_jit *jit, struct bt_jit_target *at, size_t count,
+			   const struct gone *old)
+{
+	uint64_t first = (uintptr_t)jit->exec + old->code_first;
+
+	for (size_t i = 0; i < count; i++)
+		if (at[i].code - first < old->code_end - old->code_first)
+			at[i] = (struct bt_jit_target){ 0 };
+}
+
+static void forget_slots(struct bt_jit *jit, const struct gone *old)
+{
+	uint64_t first = (uintptr_t)jit->exec + old->code_first;
+
+	for (uint32_t i = 0; i < jit->slots_end; i++)
+		if (jit->slot[i].code - first < old->code_end - old->code_first ||
+		    i - old->slot_first < old->slot_end - old->slot_first)
+			jit->slot[i] = (struct bt_jit_slot){ 0 };
+}
+
+static void forget_region(struct bt_vcpu *vcpu, const struct gone *old)
+{
+	struct bt_maps *maps = &vcpu->maps;
+	struct bt_jit *jit = &vcpu->jit;
+
+	for (size_t i = 0; i < 1u << BT_MAP_BITS; i++)
+		if (maps->map[i].block - old->first < old->end - old->first)
+			maps->map[i] = (struct bt_map){ 0 };
+	if (!old->code_end)
+		return;
+	for (size_t i = 0; i < 1u << BT_DECODED_BITS; i++)
+		if (maps->decoded[i].block - old->first < old->end - old->first)
+			maps->decoded[i].block = 0;
+	forget_targets(jit, jit->map, 1u << BT_JIT_MAP_BITS, old);
+	forget_targets(jit, jit->back, 1u << BT_JIT_BACK_BITS, old);
+	forget_slots(jit, old);
+}
+
+void bt_maps_forget(struct bt_vcpu *vcpu, uint64_t acked)
+{
+	struct gone gone[BT_RINGS * BT_REGIONS];
+	bool all;
+	unsigned count = find_gone(bt_engine_of(vcpu)->cache, acked, gone, &all);
+
+	vcpu->current = NULL;
+	if (all) {
+		bt_maps_renew(vcpu);
+		return;
+	}
+	for (unsigned i = 0; i < count; i++)
+		forget_region(vcpu, &gone[i]);
+}
+
+/* ---- room ---- */
 
 /* Half full: the next one should be free by the time it is full. A vCPU whose thread waits for its place on
  * the host is late by milliseconds. */
@@ -137,33 +249,40 @@ static bool is_half_full(const struct bt_region *r)
 {
 	uint32_t left = r->end - r->used, code_left = r->code_end - r->code_used;
 
-	return left < (r->end - r->first) / 2 ||
-	       code_left < MAX((r->code_end - r->code_first) / 2, BT_JIT_BLOCK_MAX);
+	return left < MAX((r->end - r->first) / 2, BT_BLOCK_MAX) ||
+	       (r->code_end &&
+		code_left < MAX((r->code_end - r->code_first) / 2, BT_JIT_BLOCK_MAX));
 }
 
-struct bt_region *bt_cache_room(struct bt_engine *engine, uint32_t bytes, uint32_t code)
+struct bt_region *bt_cache_room(struct bt_engine *engine, enum bt_ring_kind kind, uint32_t bytes,
+				uint32_t code)
 {
-	struct bt_cache *cache = engine->cache;
-	struct bt_region *r = &cache->region[cache->current], *next = next_region(cache);
+	struct bt_ring *ring = &engine->cache->ring[kind];
+	struct bt_region *r = &ring->region[ring->current];
+	unsigned after = (ring->current + 1) % ring->regions;
+	struct bt_region *next = &ring->region[after];
 
 	if (is_half_full(r) && next->live)
-		retire(engine, next);
+		retire(engine, kind, next);
 	if (r->end - r->used >= bytes && r->code_end - r->code_used >= code)
 		return r;
 	if (!bt_sync_done(engine, next->seq))
 		return NULL;
 	region_begin(next);
-	cache->current = (cache->current + 1) % cache->regions;
+	ring->current = after;
 	return next;
 }
 
 void bt_cache_empty(struct bt_engine *engine)
 {
 	struct bt_cache *cache = engine->cache;
+	uint64_t seq = bt_sync_forget(engine);
 
 	memset(cache->hash, 0, sizeof(cache->hash));
 	memset(cache->page_blocks, 0, sizeof(cache->page_blocks));
-	cache->current = 0;
 	divide(cache);
+	for (unsigned kind = 0; kind < BT_RINGS; kind++)
+		for (unsigned i = 0; i < cache->ring[kind].regions; i++)
+			cache->ring[kind].region[i].seq = seq;
 	atomic_fetch_add(&cache->evictions, 1);
 }

@@ -213,6 +213,35 @@ static struct bt_block *bt_follow(struct bt_vcpu *vcpu)
 	return next;
 }
 
+/*
+ * The same behind @block, which was interpreted at @rip in the same fetch context: in the same page, where nothing has
+ * to be translated, it may remember what followed the last time. That lasts until anything is evicted.
+ */
+static struct bt_block *bt_followed(struct bt_vcpu *vcpu, struct bt_block *block, uint64_t rip)
+{
+	uint64_t to = vcpu->cpu.s.rip, gpa = (block->gpa & ~0xfffull) | (to & 0xfff), v;
+	bool behind = to == rip + block->len;
+	struct bt_block *next;
+
+	if (block->translated || block->code_bytes != 8 || (to ^ rip) >> 12)
+		return bt_follow(vcpu);
+	/* Acquire: who made it may be another vCPU. */
+	v = atomic_load_explicit(&block->follow[behind], memory_order_acquire);
+	if (v && (uint32_t)v == vcpu->maps.evictions) {
+		next = bt_block_at(vcpu, (uint32_t)(v >> 32));
+		if (next->gpa == gpa && bt_block_is_trusted(next))
+			return next;
+	}
+	next = bt_follow(vcpu);
+	if (next && next->gpa == gpa && next->code_bytes == block->code_bytes &&
+	    next->direct == block->direct)
+		atomic_store_explicit(&block->follow[behind],
+				      (uint64_t)bt_block_offset(bt_engine_of(vcpu)->cache, next) << 32 |
+					      vcpu->maps.evictions,
+				      memory_order_release);
+	return next;
+}
+
 /* Relaxed: whoever sets a request wants to be noticed soon, and what it carries is read after
  * the word is taken in bt_take_requests(). */
 static bool bt_is_requested(const struct bt_vcpu *vcpu)
@@ -225,8 +254,9 @@ static bool bt_interpret(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
 	struct bt_block *block = *ret_next;
-	const struct x86_insn *insn = block->insn;
-	uint64_t rip = cpu->s.rip;
+	const struct x86_insn *first = bt_block_decoded(vcpu, block), *insn = first;
+	uint64_t start = cpu->s.rip, rip = start;
+	uint32_t epoch = vcpu->epoch;
 	int result;
 
 	if (bt_count_is_due(vcpu, block->count + 1u))
@@ -246,7 +276,7 @@ static bool bt_interpret(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 	} while (result == X86_NEXT);
 	vcpu->count.at = BT_COUNT_BETWEEN;
 	/* The end mark is no instruction. */
-	bt_count_add(&vcpu->stats.insns, MIN((unsigned)(insn - block->insn) -
+	bt_count_add(&vcpu->stats.insns, MIN((unsigned)(insn - first) -
 						     !bt_is_retired(cpu, result), block->count));
 	if (unlikely(result != X86_JUMP)) {
 		if (!bt_left(vcpu, insn - 1, rip, result))
@@ -255,9 +285,7 @@ static bool bt_interpret(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 		if (unlikely(cpu->s.interrupt_shadow))
 			return true;
 	} else {
-		*ret_next = bt_map_find(vcpu);
-		if (unlikely(!*ret_next))
-			*ret_next = bt_follow(vcpu);
+		*ret_next = epoch == vcpu->epoch ? bt_followed(vcpu, block, start) : bt_follow(vcpu);
 	}
 	return !bt_is_requested(vcpu);
 }
@@ -271,7 +299,7 @@ static bool bt_interpret(struct bt_vcpu *vcpu, struct bt_block **ret_next)
 static bool bt_uses_up_rf(struct bt_vcpu *vcpu, const struct bt_block *block)
 {
 	if (vcpu->cpu.debug_armed || vcpu->trace || vcpu->count.on || vcpu->cpu.by_the_book ||
-	    !block->count || block->insn[0].flags & X86_INSN_ENDS)
+	    block->count < 2) /* the first may be one that ends a block */
 		return false;
 	vcpu->cpu.s.rflags &= ~(uint64_t)X86_FL_RF;
 	return true;
@@ -308,7 +336,7 @@ static uintptr_t bt_native_resume(struct bt_vcpu *vcpu)
 		s->rflags |= X86_FL_RF;
 		return 0;
 	}
-	return (uintptr_t)vcpu->jit.exec + block->code_next;
+	return (uintptr_t)vcpu->jit.exec + block->code + (uintptr_t)block->native.next;
 }
 
 /* Where an indirect branch to RIP would go without a look at anything else, or 0. It finds requests there. */

@@ -260,8 +260,8 @@ static void tell_cache(const struct engine_stats *s, const struct bt_stats *now,
 		insns += peek(&vcpu->jit.translated_insns);
 		handled += peek(&vcpu->jit.handler_insns);
 	}
-	for (unsigned i = 0; i < cache->regions; i++) {
-		const struct bt_region *region = &cache->region[i];
+	for (unsigned i = 0; i < BT_RINGS * BT_REGIONS; i++) {
+		const struct bt_region *region = &cache->ring[i / BT_REGIONS].region[i % BT_REGIONS];
 
 		blocks += atomic_load_explicit(&region->used, memory_order_relaxed) - region->first;
 		code += atomic_load_explicit(&region->code_used, memory_order_relaxed) -

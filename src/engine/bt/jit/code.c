@@ -276,9 +276,9 @@ static void stub_leave(struct bt_jit *jit, struct emit *e)
 }
 
 /*
- * The handler of an instruction. T_ADDR: it, T_1: its block, T_2: offset of the next one in the page
- * of RIP. Flags are in jit.flags before, and in both places behind. Vector registers are in memory
- * behind it, unless @vec: instructions of the same block that follow want them, BT_JIT_YMM or BT_JIT_WIDE.
+ * The handler of an instruction. T_1: its block, T_2: BT_JIT_WHICH(). Flags are in jit.flags before, and
+ * in both places behind. Vector registers are in memory behind it, unless @vec: instructions of the same block
+ * that follow want them, BT_JIT_YMM or BT_JIT_WIDE.
  */
 static const uint8_t *stub_call(const struct bt_jit *jit, struct emit *e, unsigned vec)
 {
@@ -294,9 +294,8 @@ static const uint8_t *stub_call(const struct bt_jit *jit, struct emit *e, unsign
 		emit_vec_set_loaded(e, 0);
 	emit_patch_here(e, skip);
 	emit_load_gs(e, H_RDI, GS_VCPU(jit.self));
-	emit_mov_rr(e, H_RSI, T_ADDR);
-	emit_mov_rr(e, H_RDX, T_1);
-	emit_mov_rr(e, H_RCX, T_2);
+	emit_mov_rr(e, H_RSI, T_1);
+	emit_mov_rr(e, H_RDX, T_2);
 	emit_mov_imm64(e, H_RAX, (uintptr_t)bt_jit_exec);
 	EMIT(e, .opcode = 0xff, .kind = EMIT_REG, .reg = 2, .rm = H_RAX);
 	EMIT(e, .opcode = 0x85, .w = true, .kind = EMIT_REG, .reg = H_RAX, .rm = H_RAX);

@@ -46,7 +46,7 @@ static bool vector_changed(const struct bt_vcpu *vcpu)
 		s->cr0 & (X86_CR0_EM | X86_CR0_TS));
 }
 
-uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *block, uint32_t off)
+uintptr_t bt_jit_exec(void *self, struct bt_block *block, uint32_t which)
 {
 	struct x86_cpu *cpu = self;
 	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
@@ -55,9 +55,12 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 	bool x87 = jit->x87_loaded;
 	uint32_t epoch = vcpu->epoch;
 	uint64_t fault = BT_DIRECT_NOWHERE;
+	const struct x86_insn *insn;
 	int r;
 
-	cpu->s.rip = jit->rip_page + off;
+	jit->index = which >> 8;
+	insn = bt_block_insn(vcpu, block, jit->index, which & 0xff);
+	cpu->s.rip = jit->rip_page + (block->gpa & 0xfff) + (which & 0xff) + insn->len;
 	jit->next = cpu->s.rip;
 	vcpu->current = block;
 	flags_from_jit(vcpu);
@@ -90,7 +93,7 @@ uintptr_t bt_jit_exec(void *self, const struct x86_insn *insn, struct bt_block *
 	/* The rest of the block is not executed. What bt_exec_cross() did it has counted. */
 	if (unlikely(bt_engine_of(vcpu)->count_insns))
 		bt_count_add(&vcpu->stats.insns,
-			     MIN((uint64_t)(insn - block->insn) + bt_is_retired(cpu, r),
+			     MIN((uint64_t)jit->index + bt_is_retired(cpu, r),
 				 block->count) - block->count);
 	jit->insn = insn;
 	jit->result = r;
@@ -135,7 +138,7 @@ enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block)
 	switch ((enum bt_jit_exit)jit->exit_reason) {
 	case BT_JIT_LINK:
 		vcpu->cpu.s.rip =
-			jit->rip_page + (uint64_t)((const struct bt_exit *)jit->exit_ptr)->off;
+			jit->rip_page + (uint64_t)(int64_t)((const struct bt_exit *)jit->exit_ptr)->off;
 		break;
 	case BT_JIT_REQUEST:
 	case BT_JIT_STALE:

@@ -99,7 +99,7 @@ struct x86_insn;
 
 #define BT_JIT_BACK_BITS 8
 #define BT_JIT_MAP_BITS	 15
-#define BT_JIT_SLOTS	 (1u << 15)
+#define BT_JIT_SLOTS	 (1u << 16)
 #define BT_JIT_PAGE_BITS 12
 #define BT_JIT_STUBS_BYTES 12288u
 /* No block's code needs more, slow paths included. */
@@ -146,14 +146,14 @@ enum bt_jit_exit {
 
 /* A direct way out of a block. */
 struct bt_exit {
-	int64_t off;   /* target relative to the page of RIP */
-	uint32_t site; /* of the jump, in the code; 0: none */
-	uint32_t stub; /* where it leads while it is not linked */
+	int32_t off;   /* target relative to the page of RIP */
+	int16_t site;  /* of the jump, from the full entry on; 0: none */
+	int16_t stub;  /* likewise: where it leads while it is not linked */
 	uint16_t slot; /* where it crosses: of jit.slot; 0: none was left */
-	uint8_t number; /* in its block */
-	bool host_flags; /* flags are in the host's only */
-	bool cross, forward;
-	bool full; /* only to a full entry */
+	uint8_t number : 1; /* in its block */
+	uint8_t host_flags : 1; /* flags are in the host's only */
+	uint8_t cross : 1, forward : 1;
+	uint8_t full : 1; /* only to a full entry */
 };
 
 /* Where a direct branch to another page goes; each has a slot of its own. The key is the page and the
@@ -200,6 +200,7 @@ struct bt_jit {
 
 	/* Of BT_JIT_HANDLER. */
 	const struct x86_insn *insn;
+	unsigned index; /* in its block */
 	uint64_t next; /* RIP behind it */
 	int result;
 	struct bt_block *found; /* behind it, with @more of bt_native_next() */
@@ -253,8 +254,10 @@ void bt_jit_unmap(struct bt_cache *cache);
 void bt_jit_init(struct bt_vcpu *vcpu);
 
 /* ---- translate.c ---- */
-/* Into @region, in which @block lies and which has room. The cache is locked. False: it cannot be done. */
-bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_region *region, struct bt_block *block);
+/* @block as @to, which has its header and is where @region, which has room, is free. The cache is locked.
+ * False: it cannot be done. */
+bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_region *region, struct bt_block *block,
+		      struct bt_block *to);
 
 /* ---- x87.c ---- */
 /* Between cpu->s and the host's unit. False: not with these exception masks, or not now. */
@@ -268,10 +271,12 @@ bool bt_jit_x87_concerns(const struct x86_insn *insn);
 void bt_jit_thread(struct bt_vcpu *vcpu);
 /* From @block, which has code and is trusted. RIP and all state are valid on return. */
 enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block);
-/* Called by native code: execute @insn of @block, behind which RIP is @off in its page. Returns 0: go
- * on behind it; JIT_LEAVE; or the code to go on at. */
+/* Called by native code: execute an instruction of @block, @which says. Returns 0: go on behind it;
+ * BT_JIT_OUT; or the code to go on at. */
 #define BT_JIT_OUT 1u
-uintptr_t bt_jit_exec(void *cpu, const struct x86_insn *insn, struct bt_block *block, uint32_t off);
+uintptr_t bt_jit_exec(void *cpu, struct bt_block *block, uint32_t which);
+/* Its number, and how many bytes of the block are before it. */
+#define BT_JIT_WHICH(i, at) ((uint32_t)((i) << 8 | (at)))
 
 /* ---- link.c ---- */
 /* An exit of native code was left by to @to: let it lead there. */

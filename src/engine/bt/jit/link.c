@@ -22,25 +22,25 @@ static struct bt_block *block_at(const struct bt_cache *cache, uint32_t ref)
 
 static struct bt_link *link_at(const struct bt_cache *cache, uint32_t ref)
 {
-	return &block_at(cache, ref)->link[ref & (BT_BLOCK_ALIGN - 1u)];
+	return &block_at(cache, ref)->native.link[ref & (BT_BLOCK_ALIGN - 1u)];
 }
 
 /* Link @n of @block leads to @to from now on, or nowhere, as far as lists are concerned. */
 static void set_link(struct bt_cache *cache, struct bt_block *block, unsigned n, struct bt_block *to)
 {
-	struct bt_link *link = &block->link[n];
+	struct bt_link *link = &block->native.link[n];
 	uint32_t ref = link_ref(cache, block, n), *at;
 
 	if (link->to) {
-		at = &block_at(cache, link->to)->linked;
+		at = &block_at(cache, link->to)->native.linked;
 		while (*at != ref)
 			at = &link_at(cache, *at)->next;
 		*at = link->next;
 	}
 	*link = (struct bt_link){ 0 };
 	if (to) {
-		*link = (struct bt_link){ bt_block_offset(cache, to), to->linked };
-		to->linked = ref;
+		*link = (struct bt_link){ bt_block_offset(cache, to), to->native.linked };
+		to->native.linked = ref;
 	}
 }
 
@@ -48,11 +48,12 @@ static void set_link(struct bt_cache *cache, struct bt_block *block, unsigned n,
 static void set_exit(struct bt_cache *cache, struct bt_block *from, unsigned n, struct bt_block *to,
 		     uint32_t entry)
 {
-	const struct bt_exit *exit = &from->exit[n];
+	const struct bt_exit *exit = &from->native.exit[n];
+	uint8_t *code = cache->code + from->code;
 
 	set_link(cache, from, n, to);
 	atomic_fetch_add_explicit(&cache->linked, 1, memory_order_release);
-	emit_patch_live(cache->code + exit->site, cache->code + (to ? entry : exit->stub));
+	emit_patch_live(code + exit->site, to ? cache->code + entry : code + exit->stub);
 }
 
 static bool is_live(struct bt_cache *cache, const struct bt_block *block)
@@ -72,9 +73,9 @@ static void link_near(struct bt_cache *cache, struct bt_block *from, const struc
 		if (from->stamp != to->stamp || !bt_block_is_trusted(from))
 			return;
 		if (exit->forward)
-			entry = exit->host_flags ? to->code_next_host : to->code_next;
+			entry += (uint32_t)(exit->host_flags ? to->native.next_host : to->native.next);
 		else if (exit->host_flags)
-			entry = to->code_back;
+			entry += (uint32_t)to->native.back;
 	}
 	set_exit(cache, from, exit->number, to, entry);
 }
@@ -97,7 +98,7 @@ static void link_cross(struct bt_vcpu *vcpu, const struct bt_exit *exit, const s
 void bt_jit_link(struct bt_vcpu *vcpu, struct bt_exit *exit, struct bt_block *to)
 {
 	struct bt_block *from = (struct bt_block *)((uint8_t *)(exit - exit->number) -
-						    offsetof(struct bt_block, exit));
+						    offsetof(struct bt_block, native.exit));
 	struct bt_cache *cache = bt_engine_of(vcpu)->cache;
 	uint32_t off = vcpu->jit.off;
 
@@ -124,21 +125,21 @@ void bt_jit_forget_slots(struct bt_vcpu *vcpu)
 /* @by: what it leads to, or NULL: the way out. */
 static void close_entry(struct bt_cache *cache, struct bt_block *block, struct bt_block *by)
 {
-	uint32_t to = by ? by->code : block->code_stale;
+	uint32_t to = by ? by->code : block->code + (uint32_t)block->native.stale;
 	int32_t rel = (int32_t)(to - (block->code + 5));
 	uint8_t jump[5] = { 0xe9 };
 
 	memcpy(jump + 1, &rel, 4);
 	emit_live(cache->code + block->code, jump, sizeof(jump));
 	set_link(cache, block, BT_LINK_BY, by);
-	block->closed = true;
+	block->native.closed = true;
 }
 
 void bt_jit_reopen(struct bt_cache *cache, struct bt_block *block)
 {
-	if (!block->code || !block->closed)
+	if (!block->code || !block->native.closed)
 		return;
-	block->closed = false;
+	block->native.closed = false;
 	set_link(cache, block, BT_LINK_BY, NULL);
 	emit_live(cache->code + block->code, jit_entry_bytes, sizeof(jit_entry_bytes));
 }
@@ -147,16 +148,16 @@ void bt_jit_open(struct bt_cache *cache, struct bt_block *block)
 {
 	/* First: who enters must not come to what went with the other stamp. */
 	for (unsigned i = 0; block->code && i < 2; i++)
-		if (block->link[i].to)
+		if (block->native.link[i].to)
 			set_exit(cache, block, i, NULL, 0);
 	bt_jit_reopen(cache, block);
 }
 
 void bt_jit_forget(struct bt_cache *cache, struct bt_block *block)
 {
-	while (block->linked) {
-		uint32_t n = block->linked & (BT_BLOCK_ALIGN - 1u);
-		struct bt_block *from = block_at(cache, block->linked);
+	while (block->native.linked) {
+		uint32_t n = block->native.linked & (BT_BLOCK_ALIGN - 1u);
+		struct bt_block *from = block_at(cache, block->native.linked);
 
 		if (n == BT_LINK_BY)
 			close_entry(cache, from, NULL);
@@ -174,22 +175,22 @@ static unsigned page_list(uint64_t gpa)
 
 void bt_jit_list_block(struct bt_cache *cache, struct bt_block *block)
 {
-	size_t region = (size_t)(bt_region_of(cache, block) - cache->region);
+	size_t region = (size_t)(bt_region_of(cache, block) - cache->ring[BT_TRANSLATED].region);
 	uint32_t *head = &cache->page_blocks[region][page_list(block->gpa)];
 
-	block->next_in_page = *head;
+	block->native.next_in_page = *head;
 	*head = bt_block_offset(cache, block);
 }
 
 static void close_list(struct bt_cache *cache, unsigned list)
 {
-	for (unsigned r = 0; r < cache->regions; r++) {
+	for (unsigned r = 0; r < cache->ring[BT_TRANSLATED].regions; r++) {
 		for (uint32_t i = cache->page_blocks[r][list]; i;) {
 			struct bt_block *block = block_at(cache, i);
 
-			if (!block->closed && !bt_block_is_trusted(block))
+			if (!block->native.closed && !bt_block_is_trusted(block))
 				close_entry(cache, block, NULL);
-			i = block->next_in_page;
+			i = block->native.next_in_page;
 		}
 	}
 }
@@ -217,7 +218,7 @@ void bt_jit_replace(struct bt_vcpu *vcpu, struct bt_block *left, struct bt_block
 	if (left == by) {
 		if (bt_block_is_trusted(left))
 			bt_jit_reopen(cache, left);
-	} else if (left->gpa == by->gpa && left->direct == by->direct && by->code && left->closed &&
+	} else if (left->gpa == by->gpa && left->direct == by->direct && by->code && left->native.closed &&
 		   !bt_block_is_trusted(left) && is_live(cache, left) && is_live(cache, by)) {
 		close_entry(cache, left, by);
 	}

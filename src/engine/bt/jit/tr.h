@@ -60,8 +60,9 @@ struct tr {
 	struct emit e;
 	struct bt_vcpu *vcpu;
 	struct bt_region *region;
-	struct bt_block *block;
-	uint32_t code; /* the full entry: block->code once it may be used */
+	const struct bt_block *block;
+	struct bt_block *to; /* what it becomes */
+	uint32_t code; /* the full entry: to->code once it may be used */
 	struct jit_desc desc[BT_BLOCK_INSNS];
 	/* Flags before each instruction: that matter, if only for a fault; the same where no access is
 	 * part of a run; that are read. */
@@ -110,6 +111,7 @@ struct tr {
 	unsigned group_count, group_first; /* those from group_first on hold */
 	uint8_t class_now; /* T_2 is the base of this class */
 	bool other;	   /* the other form is being emitted */
+	uint8_t *back; /* the entry, to be native.back */
 	uint8_t *request, *lost, *due, *vector, *vector_back;
 	uint8_t *x87, *x87_back;
 };
@@ -118,6 +120,12 @@ struct tr {
 static inline uint32_t tr_offset(const struct tr *t, const uint8_t *p)
 {
 	return (uint32_t)(p - t->vcpu->jit.code);
+}
+
+/* From the full entry on, which is emitted. */
+static inline int16_t tr_from_code(const struct tr *t, const uint8_t *p)
+{
+	return (int16_t)(tr_offset(t, p) - t->code);
 }
 
 /* Unless said otherwise, @i is the number of the instruction in its block. */

@@ -84,9 +84,10 @@ void tr_miss_run_if(struct tr *t, unsigned n, unsigned cc, uint8_t *retry)
 
 void tr_handler_call(struct tr *t, unsigned i)
 {
-	emit_lea_rip(&t->e, T_ADDR, &t->block->insn[i]);
-	emit_lea_rip(&t->e, T_1, t->block);
-	emit_mov_imm32(&t->e, T_2, t->next_off[i]);
+	unsigned at = (t->next_off[i] - t->block->insn[i].len - (unsigned)t->block->gpa) & 0xfff;
+
+	emit_lea_rip(&t->e, T_1, t->to);
+	emit_mov_imm32(&t->e, T_2, BT_JIT_WHICH(i, at));
 	emit_call_to(&t->e, (int)i < t->last_wide ? t->vcpu->jit.call_wide :
 			    (int)i < t->last_vec  ? t->vcpu->jit.call_vec :
 						    t->vcpu->jit.call);
@@ -97,6 +98,7 @@ void tr_handler(struct tr *t, unsigned i)
 	tr_flags_spoil(t, i);
 	if (replay_here(t) != TR_NO_MAKER)
 		tr_replay(t, t->replay);
+	t->to->native.kept |= 1u << i;
 	tr_handler_call(t, i);
 	t->in_host = t->in_mem = true;
 	t->maker = TR_NO_MAKER;

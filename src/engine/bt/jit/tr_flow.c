@@ -60,7 +60,7 @@ static void emit_cross_miss(struct tr *t, unsigned n, int64_t off, const uint8_t
 
 	emit_patch_here(e, t->exit[n].miss);
 	emit_lea(e, T_ADDR, T_ADDR, (int32_t)(off & 0xfff));
-	emit_lea_rip(e, T_1, &t->block->exit[n]);
+	emit_lea_rip(e, T_1, &t->to->native.exit[n]);
 	if (!return_point) {
 		emit_jmp_to(e, t->vcpu->jit.cross);
 		return;
@@ -71,7 +71,7 @@ static void emit_cross_miss(struct tr *t, unsigned n, int64_t off, const uint8_t
 
 static void emit_leave_link(struct tr *t, unsigned n)
 {
-	emit_lea_rip(&t->e, T_1, &t->block->exit[n]);
+	emit_lea_rip(&t->e, T_1, &t->to->native.exit[n]);
 	emit_jmp_to(&t->e, t->vcpu->jit.leave_link);
 }
 
@@ -89,8 +89,8 @@ static void finish_near(struct tr *t, unsigned n, struct bt_exit *exit)
 		site = emit_jmp(&t->e);
 		emit_patch_here(&t->e, site);
 	}
-	exit->site = tr_offset(t, site);
-	exit->stub = tr_offset(t, t->e.p);
+	exit->site = tr_from_code(t, site);
+	exit->stub = tr_from_code(t, t->e.p);
 	if (exit->host_flags)
 		jit_emit_flags_save(&t->e);
 	emit_leave_link(t, n);
@@ -98,17 +98,18 @@ static void finish_near(struct tr *t, unsigned n, struct bt_exit *exit)
 
 void tr_exit_finish(struct tr *t, unsigned n)
 {
-	struct bt_exit *exit = &t->block->exit[n];
+	struct bt_exit *exit = &t->to->native.exit[n];
 	int64_t off = t->exit[n].off;
 
 	*exit = (struct bt_exit){
-		.off = off,
-		.number = (uint8_t)n,
+		.off = (int32_t)off,
+		.number = n & 1,
 		.cross = crosses(off),
 		.forward = t->exit[n].forward,
 	};
 	if (!t->exit[n].used)
 		return;
+	t->failed |= off != (int32_t)off;
 	if (!exit->cross) {
 		finish_near(t, n, exit);
 		return;
@@ -117,12 +118,8 @@ void tr_exit_finish(struct tr *t, unsigned n)
 		emit_patch_here(&t->e, t->exit[n].site);
 		if (t->exit[n].save)
 			jit_emit_flags_save(&t->e);
-		if (off == (int32_t)off) {
-			emit_cross(t, n, off, false);
-			emit_cross_miss(t, n, off, NULL);
-		} else {
-			emit_leave_link(t, n);
-		}
+		emit_cross(t, n, off, false);
+		emit_cross_miss(t, n, off, NULL);
 	} else {
 		emit_cross_miss(t, n, off, t->return_point);
 	}
@@ -225,7 +222,7 @@ void tr_call(struct tr *t, unsigned i)
 		exit_here(t, 0, off);
 		return;
 	}
-	if (!crosses(off) || off != (int32_t)off) {
+	if (!crosses(off)) {
 		emit_align_site(&t->e, 1);
 		exit_at(t, 0, emit_call(&t->e), off);
 		t->exit[0].forward = false;
@@ -314,7 +311,7 @@ void tr_leave_at(struct tr *t, uint8_t *site, enum bt_jit_exit why)
 {
 	if (site)
 		emit_patch_here(&t->e, site);
-	emit_lea_rip(&t->e, T_1, t->block);
+	emit_lea_rip(&t->e, T_1, t->to);
 	emit_mov_imm32(&t->e, T_2, why);
 	emit_jmp_to(&t->e, t->vcpu->jit.leave);
 }

@@ -30,7 +30,7 @@ void tr_x87_finish(struct tr *t)
 	if (!t->x87)
 		return;
 	emit_patch_here(&t->e, t->x87);
-	emit_lea_rip(&t->e, T_1, t->block);
+	emit_lea_rip(&t->e, T_1, t->to);
 	emit_call_to(&t->e, t->vcpu->jit.x87_load);
 	emit_jmp_to(&t->e, t->x87_back);
 }

@@ -7,7 +7,7 @@
 static void analyse(struct tr *t)
 {
 	const struct bt_block *block = t->block;
-	const uint8_t *bytes = block->bytes;
+	const uint8_t *bytes = bt_block_bytes(block);
 	uint32_t off = block->gpa & 0xfff;
 
 	for (unsigned i = 0; i < block->count; i++) {
@@ -123,22 +123,24 @@ static void emit_saved_entry(struct tr *t)
 	else
 		memmove(start + pad, start, (size_t)(e->p - start));
 	e->p += pad;
-	t->block->code_back = tr_offset(t, start + pad);
+	t->back = start + pad;
 }
 
 /* See jit.h for the entries. */
 static void emit_entry(struct tr *t)
 {
-	struct bt_block *block = t->block;
+	const struct bt_block *block = t->block;
+	struct bt_native *native = &t->to->native;
 	struct emit *e = &t->e;
 	bool vec = t->last_vec >= 0;
 
 	emit_saved_entry(t);
 	t->code = tr_offset(t, e->p);
+	native->back = tr_from_code(t, t->back);
 	t->request = emit_request_test(e);
 	if (!t->live[0]) {
 		/* From above, too: but then the block is good whatever this finds. */
-		block->code_back = tr_offset(t, e->p);
+		native->back = tr_from_code(t, e->p);
 		t->lost = emit_request_test(e);
 	}
 	if (bt_engine_of(t->vcpu)->deterministic) { /* all come by the full entry, with flags in memory */
@@ -148,7 +150,7 @@ static void emit_entry(struct tr *t)
 		     .disp = GS_VCPU(count.limit));
 		t->due = emit_jcc(e, CC_AE);
 	}
-	block->code_next = block->code_next_host = tr_offset(t, e->p);
+	native->next = native->next_host = tr_from_code(t, e->p);
 	tr_x87_entry(t); /* it may put away vector registers */
 	if (vec) {
 		bool wide = t->last_wide >= 0;
@@ -164,9 +166,9 @@ static void emit_entry(struct tr *t)
 	if (t->in_host)
 		jit_emit_flags_restore(e);
 	if (t->in_host && !vec && !t->x87)
-		block->code_next_host = tr_offset(t, e->p);
+		native->next_host = tr_from_code(t, e->p);
 	else if (t->live[0])
-		block->code_next_host = block->code_back; /* a comparison is less than a jump */
+		native->next_host = native->back; /* a comparison is less than a jump */
 	if (bt_engine_of(t->vcpu)->count_insns) { /* flags may be the guest's */
 		emit_load_gs(e, T_1, GS_VCPU(stats.insns));
 		emit_lea(e, T_1, T_1, block->count);
@@ -177,7 +179,6 @@ static void emit_entry(struct tr *t)
 /* The ways into and out of the block that are not in its line. */
 static void emit_entry_rest(struct tr *t)
 {
-	struct bt_block *block = t->block;
 	struct emit *e = &t->e;
 
 	tr_leave_at(t, t->request, BT_JIT_REQUEST);
@@ -185,12 +186,12 @@ static void emit_entry_rest(struct tr *t)
 		tr_leave_at(t, t->due, BT_JIT_REQUEST);
 	if (t->lost)
 		tr_leave_at(t, t->lost, BT_JIT_ENTERED);
-	block->code_stale = tr_offset(t, e->p);
+	t->to->native.stale = tr_from_code(t, e->p);
 	tr_leave_at(t, NULL, BT_JIT_STALE);
 	tr_x87_finish(t);
 	if (t->vector) {
 		emit_patch_here(e, t->vector);
-		emit_lea_rip(e, T_1, block);
+		emit_lea_rip(e, T_1, t->to);
 		emit_call_to(e, t->last_wide >= 0 ? t->vcpu->jit.vec_load_wide : t->vcpu->jit.vec_load);
 		emit_jmp_to(e, t->vector_back);
 	}
@@ -281,7 +282,7 @@ bool tr_insn(struct tr *t, unsigned i)
 
 static void tr_block(struct tr *t)
 {
-	struct bt_block *block = t->block;
+	const struct bt_block *block = t->block;
 	bool ended = false;
 
 	analyse(t);
@@ -303,7 +304,7 @@ static void tr_block(struct tr *t)
 
 /* False: it did not fit, or cannot be done. */
 static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_region *region,
-		   struct bt_block *block, bool no_runs)
+		   const struct bt_block *block, struct bt_block *to, bool no_runs)
 {
 	struct bt_jit *jit = &vcpu->jit;
 
@@ -315,6 +316,8 @@ static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_region *region,
 	t->vcpu = vcpu;
 	t->region = region;
 	t->block = block;
+	t->to = to;
+	to->native = (struct bt_native){ 0 };
 	t->no_runs = no_runs || block->direct;
 	t->class_now = TR_NO_CLASS;
 	t->other = false;
@@ -325,7 +328,19 @@ static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_region *region,
 	return !t->e.full && !t->failed && tr_direct_sites(t);
 }
 
-bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_region *region, struct bt_block *block)
+/* Behind @to: the instructions that are left to their handlers, and its bytes. */
+static void keep(const struct bt_block *block, struct bt_block *to)
+{
+	struct x86_insn *insn = bt_block_insns(to);
+
+	for (unsigned i = 0; i < 32; i++)
+		if (to->native.kept >> i & 1)
+			*insn++ = block->insn[i];
+	memcpy(insn, bt_block_bytes(block), block->len);
+}
+
+bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_region *region, struct bt_block *block,
+		      struct bt_block *to)
 {
 	struct bt_engine *engine = bt_engine_of(vcpu);
 	bool no_runs = engine->off & BT_OFF_RUNS;
@@ -334,14 +349,16 @@ bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_region *region, struct bt_
 
 	if (block->code_bytes != 8)
 		return false;
-	if (!tr_try(&t, vcpu, region, block, no_runs) &&
-	    (no_runs || !tr_try(&t, vcpu, region, block, true)))
+	if (!tr_try(&t, vcpu, region, block, to, no_runs) &&
+	    (no_runs || !tr_try(&t, vcpu, region, block, to, true)))
 		return false;
+	keep(block, to);
+	region->used += (uint32_t)bt_block_size(to);
 	end = tr_offset(&t, t.e.p);
 	region->code_used = (end + 15) & ~15u;
-	bt_jit_list_block(engine->cache, block);
+	bt_jit_list_block(engine->cache, to);
 	/* All of it is there for who sees this. */
-	atomic_store_explicit(&block->code, t.code, memory_order_release);
+	atomic_store_explicit(&to->code, t.code, memory_order_release);
 	vcpu->jit.translated++;
 	vcpu->jit.translated_insns += block->count;
 	if (unlikely(engine->perf_map))
