@@ -376,6 +376,8 @@ static void run_case(struct run *run, uint64_t number, bool verbose)
 		return;
 	atomic_store(&vcpu->jit.limit, vcpu->jit.stack_limit);
 	atomic_store(&vcpu->request, 0);
+	/* Every other one as it is when it has fallen back often. */
+	vcpu->jit.off = number & 1 ? BT_OFF_FALLBACKS : 0;
 	native = bt_block_translate(vcpu, block);
 	if (!native->code)
 		return;

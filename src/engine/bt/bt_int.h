@@ -338,6 +338,8 @@ struct bt_block *bt_block_find(struct bt_vcpu *vcpu, bool *ret_again);
 void bt_block_poison(struct bt_vcpu *vcpu);
 /* Translate @block, or a copy that takes its place: that is returned. Or @block as it is. */
 struct bt_block *bt_block_translate(struct bt_vcpu *vcpu, struct bt_block *block);
+/* @block falls back too often: make it anew, with copies of its runs. */
+void bt_block_again(struct bt_vcpu *vcpu, struct bt_block *block);
 /* Code of the page of @linear was fetched in this context, behind x86_fetch_address() or the like. */
 void bt_context_note_fetch(struct bt_vcpu *vcpu, uint64_t linear);
 /* Recompute the fetch context after anything that may have changed it. */

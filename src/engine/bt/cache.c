@@ -654,11 +654,51 @@ static struct bt_block *bt_block_translate_locked(struct bt_vcpu *vcpu, struct b
 	}
 	to = bt_block_at(vcpu, region->used);
 	bt_block_prepare(block, to);
-	if (!bt_jit_translate(vcpu, region, block, to))
+	if (!bt_jit_translate(vcpu, region, block, to, false))
 		return block;
 	bt_block_kill(block);
 	bt_hash_insert(engine->cache, to);
 	return to;
+}
+
+/* From @block as it would be had it been interpreted until now. */
+static void bt_block_again_locked(struct bt_vcpu *vcpu, struct bt_block *block)
+{
+	union {
+		struct bt_block block;
+		uint8_t room[BT_BLOCK_MAX];
+	} from;
+	struct bt_engine *engine = bt_engine_of(vcpu);
+	struct bt_region *region;
+	struct bt_block *to;
+	unsigned len;
+
+	if (!bt_block_is_trusted(block))
+		return;
+	region = bt_cache_room(engine, BT_TRANSLATED, BT_BLOCK_MAX, BT_JIT_BLOCK_MAX);
+	if (!region || !bt_region_of(engine->cache, block)->live)
+		return;
+	bt_block_prepare(block, &from.block);
+	from.block.translated = false;
+	(void)bt_block_decode(&vcpu->cpu, bt_block_bytes(block), block->len, from.block.insn, &len);
+	from.block.insn[block->count] = bt_end_mark(block, from.block.insn);
+	memcpy(&from.block.insn[block->count + 1], bt_block_bytes(block), block->len);
+	to = bt_block_at(vcpu, region->used);
+	bt_block_prepare(block, to);
+	if (!bt_jit_translate(vcpu, region, &from.block, to, true))
+		return;
+	bt_block_kill(block);
+	bt_hash_insert(engine->cache, to);
+	bt_jit_supersede(engine->cache, block, to);
+}
+
+void bt_block_again(struct bt_vcpu *vcpu, struct bt_block *block)
+{
+	pthread_mutex_t *lock = &bt_engine_of(vcpu)->cache->lock;
+
+	pthread_mutex_lock(lock);
+	bt_block_again_locked(vcpu, block);
+	pthread_mutex_unlock(lock);
 }
 
 struct bt_block *bt_block_translate(struct bt_vcpu *vcpu, struct bt_block *block)

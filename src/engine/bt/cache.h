@@ -72,6 +72,7 @@ struct bt_native {
 	/* Entries (jit.h), and the way out of a closed one: from bt_block.code on. */
 	int16_t back, next, next_host, stale;
 	bool closed; /* there is a jump at the entry */
+	_Atomic uint8_t fallbacks; /* of its runs (tr_run.c), about */
 };
 
 struct bt_block {

@@ -372,6 +372,71 @@ static uint8_t *stub_fill(const struct bt_jit *jit, struct emit *e, bool write)
 	return stub;
 }
 
+/* Reg = what is at @disp from @base: 32 bits, or 16 bits with their sign. */
+static void emit_load_near(struct emit *e, unsigned reg, unsigned base, int32_t disp, bool half)
+{
+	EMIT(e, .map = half, .opcode = half ? 0xbf : 0x8b, .w = half, .kind = EMIT_MEM,
+	     .reg = (uint8_t)reg, .rm = (uint8_t)base, .index = H_NONE, .disp = disp);
+}
+
+static void emit_load_stack(struct emit *e, unsigned reg, int32_t disp)
+{
+	EMIT(e, .opcode = 0x8b, .w = true, .kind = EMIT_MEM, .reg = (uint8_t)reg, .rm = H_RSP,
+	     .index = H_NONE, .disp = disp);
+}
+
+/*
+ * A slow path. Behind the call are: the block's offset in the arena, BT_JIT_WHICH() of instructions to be left to
+ * their handlers by @call, and, from there on, where to go on behind them, and where to try again when @fill (or
+ * NULL) has filled the TLB. It gets there by RET, which keeps the host's predictor in step.
+ */
+static const uint8_t *stub_slow(struct emit *e, const uint8_t *arena, const uint8_t *call,
+				const uint8_t *fill)
+{
+	const uint8_t *start = e->p;
+	uint8_t *filled = NULL, *out = NULL;
+
+	emit_lea(e, H_RSP, H_RSP, -8);
+	if (fill) {
+		emit_call_to(e, fill);
+		filled = emit_jcc(e, CC_NE);
+	}
+	emit_load_stack(e, T_2, 8);
+	emit_load_near(e, T_1, T_2, 0, false);
+	emit_lea_rip(e, T_ADDR, arena);
+	EMIT(e, .opcode = 0x01, .w = true, .kind = EMIT_REG, .reg = T_ADDR, .rm = T_1);
+	emit_load_near(e, T_2, T_2, 4, false);
+	emit_call_to(e, call);
+	emit_load_stack(e, T_2, 8);
+	emit_load_near(e, T_1, T_2, 8, true);
+	if (fill) {
+		out = emit_jmp(e);
+		emit_patch_here(e, filled);
+		emit_load_stack(e, T_2, 8);
+		emit_load_near(e, T_1, T_2, 10, true);
+		emit_patch_here(e, out);
+	}
+	EMIT(e, .opcode = 0x8d, .w = true, .kind = EMIT_MEM, .reg = T_1, .rm = T_1, .index = T_2);
+	EMIT(e, .opcode = 0x89, .w = true, .kind = EMIT_MEM, .reg = T_1, .rm = H_RSP, .index = H_NONE,
+	     .disp = 8);
+	emit_lea(e, H_RSP, H_RSP, 8);
+	emit_byte(e, 0xc3);
+	return start;
+}
+
+static void stubs_slow(struct bt_vcpu *vcpu, struct emit *e)
+{
+	const uint8_t *arena = bt_engine_of(vcpu)->cache->arena;
+	struct bt_jit *jit = &vcpu->jit;
+	const uint8_t *call[] = { jit->call, jit->call_vec, jit->call_wide };
+
+	for (unsigned i = 0; i < 3; i++) {
+		jit->slow[i] = stub_slow(e, arena, call[i], NULL);
+		jit->miss[i][0] = stub_slow(e, arena, call[i], jit->fill_read);
+		jit->miss[i][1] = stub_slow(e, arena, call[i], jit->fill_write);
+	}
+}
+
 static void emit_test_gs32(struct emit *e, size_t off, uint32_t mask)
 {
 	EMIT(e, .opcode = 0xf7, .kind = EMIT_GS, .rm = H_NONE, .disp = (int32_t)off, .imm = mask,
@@ -599,6 +664,7 @@ static bool make_stubs(struct bt_vcpu *vcpu)
 	jit->x87_load = stub_x87_load(jit, &e);
 	jit->fill_read = stub_fill(jit, &e, false);
 	jit->fill_write = stub_fill(jit, &e, true);
+	stubs_slow(vcpu, &e);
 	stub_lookup(jit, &e);
 	stub_cross(jit, &e);
 	stub_ret_pop(jit, &e);

@@ -46,64 +46,94 @@ static bool vector_changed(const struct bt_vcpu *vcpu)
 		s->cr0 & (X86_CR0_EM | X86_CR0_TS));
 }
 
-uintptr_t bt_jit_exec(void *self, struct bt_block *block, uint32_t which)
+/* The instruction at @at of @block. False: native code cannot go on behind it. */
+static bool exec_insn(struct bt_vcpu *vcpu, struct bt_block *block, const struct x86_insn *insn,
+		      unsigned at)
 {
-	struct x86_cpu *cpu = self;
-	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
+	struct x86_cpu *cpu = &vcpu->cpu;
 	struct bt_jit *jit = &vcpu->jit;
-	uintptr_t next;
-	bool x87 = jit->x87_loaded;
 	uint32_t epoch = vcpu->epoch;
 	uint64_t fault = BT_DIRECT_NOWHERE;
-	const struct x86_insn *insn;
+	bool x87 = jit->x87_loaded;
 	int r;
 
-	jit->index = which >> 8;
-	insn = bt_block_insn(vcpu, block, jit->index, which & 0xff);
-	cpu->s.rip = jit->rip_page + (block->gpa & 0xfff) + (which & 0xff) + insn->len;
+	cpu->s.rip = jit->rip_page + (block->gpa & 0xfff) + at + insn->len;
 	jit->next = cpu->s.rip;
-	vcpu->current = block;
-	flags_from_jit(vcpu);
+	jit->insn = insn;
 	cpu->stop_requested = false;
 	bt_count(&vcpu->stats.handlers);
 	bt_count_row(&vcpu->stats, insn->row);
-	bt_doing_set(&vcpu->stats, BT_DOING_HANDLER);
 	if (unlikely(x87) && bt_jit_x87_concerns(insn))
 		bt_jit_x87_save(vcpu);
 	if (unlikely(vcpu->direct.faulted))
 		fault = bt_direct_fault(vcpu, insn);
-	vcpu->count.block = block;
-	vcpu->count.at = BT_COUNT_NATIVE;
 	/* It may be poisoned by another vCPU. */
 	r = __atomic_load_n(&insn->exec, __ATOMIC_RELAXED)(cpu, insn);
-	vcpu->count.at = BT_COUNT_BETWEEN;
 	if (unlikely(fault != BT_DIRECT_NOWHERE) && (r == X86_NEXT || r == X86_JUMP))
 		bt_direct_done(vcpu, fault);
-	bt_doing_set(&vcpu->stats, BT_DOING_NATIVE);
+	jit->result = r;
 	/* Return addresses on the stack hold for one context, and as long as no code that this vCPU knows of
 	 * has changed: it may just have done that itself. */
-	if (likely(r == X86_NEXT && !cpu->stop_requested && epoch == vcpu->epoch &&
-		   atomic_load_explicit(&jit->limit, memory_order_relaxed) != UINT64_MAX &&
-		   !vector_changed(vcpu) && jit->x87_loaded == x87)) {
-		flags_to_jit(vcpu);
-		return 0;
-	}
+	return likely(r == X86_NEXT && !cpu->stop_requested && epoch == vcpu->epoch &&
+		      atomic_load_explicit(&jit->limit, memory_order_relaxed) != UINT64_MAX &&
+		      !vector_changed(vcpu) && jit->x87_loaded == x87);
+}
+
+/* The rest of the block is not executed. */
+static uintptr_t leave_behind(struct bt_vcpu *vcpu, struct bt_block *block)
+{
+	struct bt_jit *jit = &vcpu->jit;
+	uintptr_t next;
+
 	if (jit->x87_loaded)
 		bt_jit_x87_save(vcpu);
-	/* The rest of the block is not executed. What bt_exec_cross() did it has counted. */
+	/* What bt_exec_cross() did it has counted. */
 	if (unlikely(bt_engine_of(vcpu)->count_insns))
 		bt_count_add(&vcpu->stats.insns,
-			     MIN((uint64_t)jit->index + bt_is_retired(cpu, r),
+			     MIN((uint64_t)jit->index + bt_is_retired(&vcpu->cpu, jit->result),
 				 block->count) - block->count);
-	jit->insn = insn;
-	jit->result = r;
 	next = jit->single ? 0 : bt_native_next(vcpu);
 	bt_doing_set(&vcpu->stats, BT_DOING_NATIVE);
 	flags_to_jit(vcpu);
 	if (!next)
 		return BT_JIT_OUT;
-	jit->rip_page = cpu->s.rip & ~0xfffull;
+	jit->rip_page = vcpu->cpu.s.rip & ~0xfffull;
 	return next;
+}
+
+uintptr_t bt_jit_exec(void *self, struct bt_block *block, uint32_t which)
+{
+	struct bt_vcpu *vcpu = bt_vcpu_of(self);
+	struct bt_jit *jit = &vcpu->jit;
+	unsigned at = which & 0xff, last = which >> 16;
+	const struct x86_insn *insn;
+	bool good;
+
+	jit->index = which >> 8 & 0xff;
+	/* Those of a run: its copy is faster, and many never need one. */
+	if (unlikely(jit->index != last) &&
+	    atomic_fetch_add_explicit(&block->native.fallbacks, 1, memory_order_relaxed) ==
+		    BT_JIT_FALLBACKS)
+		bt_block_again(vcpu, block);
+	vcpu->current = block;
+	flags_from_jit(vcpu);
+	bt_doing_set(&vcpu->stats, BT_DOING_HANDLER);
+	vcpu->count.block = block;
+	vcpu->count.at = BT_COUNT_NATIVE;
+	for (;;) {
+		insn = bt_block_insn(vcpu, block, jit->index, at);
+		good = exec_insn(vcpu, block, insn, at);
+		if (!good || jit->index == last)
+			break;
+		at += insn->len;
+		jit->index++;
+	}
+	vcpu->count.at = BT_COUNT_BETWEEN;
+	bt_doing_set(&vcpu->stats, BT_DOING_NATIVE);
+	if (!good)
+		return leave_behind(vcpu, block);
+	flags_to_jit(vcpu);
+	return 0;
 }
 
 /* The stack of native code has a fixed place some way below here, so that its limit is a constant. */

@@ -105,6 +105,7 @@ struct x86_insn;
 /* No block's code needs more, slow paths included. */
 #define BT_JIT_BLOCK_MAX (16u << 10)
 #define BT_JIT_RUNS	 8u /* in a block */
+#define BT_JIT_FALLBACKS 8u /* times that one is left to handlers before it has a copy, about */
 /* What calls put on the stack; those that look for no request (see above) put less than as much again. */
 #define BT_JIT_STACK (16u << 10)
 
@@ -123,6 +124,7 @@ enum bt_off {
 	BT_OFF_DIRECT_CLASSES = 1u << 12, /* there each access looks up its window */
 	BT_OFF_RUNS = 1u << 10,  /* each access looks at the TLB */
 	BT_OFF_GATES = 1u << 13, /* events and IRET go by the book */
+	BT_OFF_FALLBACKS = 1u << 14, /* runs have their copies from the start: tr_run.c */
 	BT_OFF_RETURN_ENTRY = 1u << 11, /* returns that were foreseen check all that others check */
 };
 
@@ -176,7 +178,7 @@ struct bt_jit_target {
 	uint8_t *enter, *leave, *leave_link, *leave_rip, *vec_load, *fill_read, *fill_write;         \
 	uint8_t *vec_load_wide, *wide_save, *wide_load;                                              \
 	uint8_t *lookup, *cross, *ret_pop, *syscall, *sysret;                                        \
-	const uint8_t *call, *call_vec, *call_wide, *x87_load
+	const uint8_t *call, *call_vec, *call_wide, *x87_load, *slow[3], *miss[3][2]
 
 struct bt_jit_stubs {
 	BT_JIT_STUBS;
@@ -254,10 +256,10 @@ void bt_jit_unmap(struct bt_cache *cache);
 void bt_jit_init(struct bt_vcpu *vcpu);
 
 /* ---- translate.c ---- */
-/* @block as @to, which has its header and is where @region, which has room, is free. The cache is locked.
- * False: it cannot be done. */
-bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_region *region, struct bt_block *block,
-		      struct bt_block *to);
+/* @block as @to, which has its header and is where @region, which has room, is free; with @copies of runs
+ * (tr_run.c). The cache is locked. False: it cannot be done. */
+bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_region *region, const struct bt_block *block,
+		      struct bt_block *to, bool copies);
 
 /* ---- x87.c ---- */
 /* Between cpu->s and the host's unit. False: not with these exception masks, or not now. */
@@ -271,12 +273,12 @@ bool bt_jit_x87_concerns(const struct x86_insn *insn);
 void bt_jit_thread(struct bt_vcpu *vcpu);
 /* From @block, which has code and is trusted. RIP and all state are valid on return. */
 enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block);
-/* Called by native code: execute an instruction of @block, @which says. Returns 0: go on behind it;
+/* Called by native code: execute instructions of @block, @which says. Returns 0: go on behind them;
  * BT_JIT_OUT; or the code to go on at. */
 #define BT_JIT_OUT 1u
 uintptr_t bt_jit_exec(void *cpu, struct bt_block *block, uint32_t which);
-/* Its number, and how many bytes of the block are before it. */
-#define BT_JIT_WHICH(i, at) ((uint32_t)((i) << 8 | (at)))
+/* The numbers of the first and the last, and how many bytes of the block are before the first. */
+#define BT_JIT_WHICH(i, last, at) ((uint32_t)((last) << 16 | (i) << 8 | (at)))
 
 /* ---- link.c ---- */
 /* An exit of native code was left by to @to: let it lead there. */
@@ -292,6 +294,8 @@ void bt_jit_reopen(struct bt_cache *cache, struct bt_block *block);
 /* With the cache locked: @block is given up. No jump of another block leads to it, and none of its own is in
  * anybody's list. */
 void bt_jit_forget(struct bt_cache *cache, struct bt_block *block);
+/* With the cache locked: what led to @block leads to @by from now on, or will. */
+void bt_jit_supersede(struct bt_cache *cache, struct bt_block *block, struct bt_block *by);
 /* @block has code. */
 void bt_jit_list_block(struct bt_cache *cache, struct bt_block *block);
 /* These take the lock. The word of the page of @gpa has changed: close what is not trusted. Or of any. */

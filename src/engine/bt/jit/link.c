@@ -153,7 +153,8 @@ void bt_jit_open(struct bt_cache *cache, struct bt_block *block)
 	bt_jit_reopen(cache, block);
 }
 
-void bt_jit_forget(struct bt_cache *cache, struct bt_block *block)
+/* What leads to @block leads out. */
+static void unlink_all(struct bt_cache *cache, struct bt_block *block)
 {
 	while (block->native.linked) {
 		uint32_t n = block->native.linked & (BT_BLOCK_ALIGN - 1u);
@@ -164,6 +165,17 @@ void bt_jit_forget(struct bt_cache *cache, struct bt_block *block)
 		else
 			set_exit(cache, from, n, NULL, 0);
 	}
+}
+
+void bt_jit_supersede(struct bt_cache *cache, struct bt_block *block, struct bt_block *by)
+{
+	unlink_all(cache, block);
+	close_entry(cache, block, by);
+}
+
+void bt_jit_forget(struct bt_cache *cache, struct bt_block *block)
+{
+	unlink_all(cache, block);
 	for (unsigned n = 0; n < BT_LINKS; n++)
 		set_link(cache, block, n, NULL);
 }

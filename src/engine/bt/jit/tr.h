@@ -72,6 +72,7 @@ struct tr {
 	uint8_t mem_base, mem_index;
 	int32_t mem_disp;
 	bool no_runs;
+	bool copies; /* of runs are wanted */
 	uint8_t plain, plain_end; /* the copy being emitted: its first and last instruction */
 	uint8_t addr_run;	  /* T_ADDR is what is kept of this run */
 	unsigned run_count;

@@ -82,15 +82,26 @@ void tr_miss_run_if(struct tr *t, unsigned n, unsigned cc, uint8_t *retry)
 				      .insn = run->first, .run = (uint8_t)n, .write = run->write });
 }
 
+/* Of stubs: what is wanted of vector registers behind @last. */
+static unsigned vectors_behind(const struct tr *t, unsigned last)
+{
+	return (int)last < t->last_wide ? 2 : (int)last < t->last_vec ? 1 : 0;
+}
+
+/* How many bytes of the block are before @i. */
+static unsigned bytes_before(const struct tr *t, unsigned i)
+{
+	return (t->next_off[i] - t->block->insn[i].len - (unsigned)t->block->gpa) & 0xfff;
+}
+
 void tr_handler_call(struct tr *t, unsigned i)
 {
-	unsigned at = (t->next_off[i] - t->block->insn[i].len - (unsigned)t->block->gpa) & 0xfff;
+	const struct bt_jit *jit = &t->vcpu->jit;
+	const uint8_t *stub[] = { jit->call, jit->call_vec, jit->call_wide };
 
 	emit_lea_rip(&t->e, T_1, t->to);
-	emit_mov_imm32(&t->e, T_2, BT_JIT_WHICH(i, at));
-	emit_call_to(&t->e, (int)i < t->last_wide ? t->vcpu->jit.call_wide :
-			    (int)i < t->last_vec  ? t->vcpu->jit.call_vec :
-						    t->vcpu->jit.call);
+	emit_mov_imm32(&t->e, T_2, BT_JIT_WHICH(i, i, bytes_before(t, i)));
+	emit_call_to(&t->e, stub[vectors_behind(t, i)]);
 }
 
 void tr_handler(struct tr *t, unsigned i)
@@ -104,58 +115,83 @@ void tr_handler(struct tr *t, unsigned i)
 	t->maker = TR_NO_MAKER;
 }
 
-/* Fill the TLB and try again; go on behind this where that is not possible. */
-static void emit_fill(struct tr *t, const struct tr_slow *slow)
+/* Call @stub, which goes on as what is behind the call tells it. */
+static void emit_slow_call(struct tr *t, const uint8_t *stub, const struct tr_slow *slow, unsigned last,
+			   const uint8_t *resume)
+{
+	struct bt_cache *cache = bt_engine_of(t->vcpu)->cache;
+	unsigned first = slow->insn;
+	const uint8_t *from;
+
+	emit_call_to(&t->e, stub);
+	from = t->e.p;
+	emit_u32(&t->e, bt_block_offset(cache, t->to));
+	emit_u32(&t->e, BT_JIT_WHICH(first, last, bytes_before(t, first)));
+	/* No block is as large as 32 KiB. */
+	emit_u32(&t->e, (uint16_t)(resume ? resume - from : 0) |
+				(uint32_t)(uint16_t)(slow->retry ? slow->retry - from : 0) << 16);
+}
+
+/* Fill the TLB and try again; what that does not help is left to the handlers of the instructions
+ * up to @last. @resume: behind them, or NULL. */
+static void emit_slow(struct tr *t, const struct tr_slow *slow, unsigned last, const uint8_t *resume)
 {
 	const struct bt_jit *jit = &t->vcpu->jit;
+	unsigned vec = vectors_behind(t, last);
 
-	emit_patch_here(&t->e, slow->site);
-	emit_call_to(&t->e, slow->write ? jit->fill_write : jit->fill_read);
-	emit_jcc_to(&t->e, CC_NE, slow->retry);
+	if (slow->retry && slow->replay == TR_NO_MAKER) {
+		emit_slow_call(t, jit->miss[vec][slow->write], slow, last, resume);
+		return;
+	}
+	if (slow->retry) {
+		emit_call_to(&t->e, slow->write ? jit->fill_write : jit->fill_read);
+		emit_jcc_to(&t->e, CC_NE, slow->retry);
+	}
+	if (slow->replay != TR_NO_MAKER)
+		tr_replay(t, slow->replay);
+	emit_slow_call(t, jit->slow[vec], slow, last, resume);
 }
 
+/* Of a run: to its copy, or all of its instructions by their handlers. */
 static void finish_run(struct tr *t, const struct tr_slow *slow)
 {
-	uint8_t *site = slow->site;
+	const struct tr_run *run = &t->run[slow->run];
+	unsigned kind = t->desc[run->end].kind;
+	bool ends = kind == JIT_CALL || kind == JIT_RET;
 
-	if (slow->retry) {
-		emit_fill(t, slow);
-		site = emit_jmp(&t->e);
+	if (!t->copies) {
+		emit_patch_here(&t->e, slow->site);
+		emit_slow(t, slow, run->end, ends ? NULL : t->join[run->end].at);
+		return;
 	}
-	if (!t->e.full)
-		emit_patch(site, t->run[slow->run].code);
+	if (!slow->retry) {
+		if (!t->e.full)
+			emit_patch(slow->site, run->code);
+		return;
+	}
+	emit_patch_here(&t->e, slow->site);
+	emit_call_to(&t->e, slow->write ? t->vcpu->jit.fill_write : t->vcpu->jit.fill_read);
+	emit_jcc_to(&t->e, CC_NE, slow->retry);
+	emit_jmp_to(&t->e, run->code);
 }
 
-/* Slow paths of an instruction share one call of its handler. */
+/* Those of an instruction that have nothing to try again share one. */
 void tr_slow_finish(struct tr *t)
 {
 	for (unsigned n = 0, end; n < t->slow_count; n = end) {
-		const struct tr_slow first = t->slow[n];
+		const struct tr_slow *first = &t->slow[n];
 
 		end = n + 1;
-		if (first.run != TR_NO_RUN) {
-			finish_run(t, &first);
+		if (first->run != TR_NO_RUN) {
+			finish_run(t, first);
 			continue;
 		}
-		while (end < t->slow_count && t->slow[end].run == TR_NO_RUN &&
-		       t->slow[end].insn == first.insn && t->slow[end].resume == first.resume &&
-		       t->slow[end].replay == first.replay)
-			end++;
-		for (unsigned k = n; k < end; k++) {
-			if (!t->slow[k].retry)
-				continue;
-			emit_fill(t, &t->slow[k]);
-			t->slow[k].site = k + 1 < end ? emit_jmp(&t->e) : NULL;
-		}
-		for (unsigned k = n; k < end; k++)
-			if (t->slow[k].site)
-				emit_patch_here(&t->e, t->slow[k].site);
-		if (first.replay != TR_NO_MAKER)
-			tr_replay(t, first.replay);
-		tr_handler_call(t, first.insn);
-		if (first.resume)
-			emit_jmp_to(&t->e, first.resume);
-		else /* a branch: its handler does not come back */
-			EMIT(&t->e, .map = 1, .opcode = 0x0b);
+		emit_patch_here(&t->e, first->site);
+		for (; !first->retry && end < t->slow_count && t->slow[end].run == TR_NO_RUN &&
+		       !t->slow[end].retry && t->slow[end].insn == first->insn &&
+		       t->slow[end].resume == first->resume && t->slow[end].replay == first->replay;
+		     end++)
+			emit_patch_here(&t->e, t->slow[end].site);
+		emit_slow(t, first, first->insn, first->resume);
 	}
 }

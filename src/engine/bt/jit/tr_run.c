@@ -420,7 +420,7 @@ static void limit_copies(struct tr *t)
 			if (!t->run[least].count || t->run[n].count < t->run[least].count)
 				least = n;
 		}
-		if (insns <= PLAIN_INSNS)
+		if (insns <= PLAIN_INSNS || !t->copies)
 			return;
 		drop(t, least);
 	}
@@ -547,7 +547,7 @@ bool tr_insn_joined(struct tr *t, unsigned i)
 
 void tr_runs_finish(struct tr *t)
 {
-	for (unsigned n = 0; n < t->run_count; n++) {
+	for (unsigned n = 0; t->copies && n < t->run_count; n++) {
 		struct tr_run *run = &t->run[n];
 
 		if (!run->count)

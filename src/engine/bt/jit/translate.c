@@ -304,7 +304,7 @@ static void tr_block(struct tr *t)
 
 /* False: it did not fit, or cannot be done. */
 static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_region *region,
-		   const struct bt_block *block, struct bt_block *to, bool no_runs)
+		   const struct bt_block *block, struct bt_block *to, bool copies, bool no_runs)
 {
 	struct bt_jit *jit = &vcpu->jit;
 
@@ -318,6 +318,7 @@ static bool tr_try(struct tr *t, struct bt_vcpu *vcpu, struct bt_region *region,
 	t->block = block;
 	t->to = to;
 	to->native = (struct bt_native){ 0 };
+	t->copies = copies || jit->off & BT_OFF_FALLBACKS;
 	t->no_runs = no_runs || block->direct;
 	t->class_now = TR_NO_CLASS;
 	t->other = false;
@@ -339,8 +340,8 @@ static void keep(const struct bt_block *block, struct bt_block *to)
 	memcpy(insn, bt_block_bytes(block), block->len);
 }
 
-bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_region *region, struct bt_block *block,
-		      struct bt_block *to)
+bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_region *region, const struct bt_block *block,
+		      struct bt_block *to, bool copies)
 {
 	struct bt_engine *engine = bt_engine_of(vcpu);
 	bool no_runs = engine->off & BT_OFF_RUNS;
@@ -349,8 +350,8 @@ bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_region *region, struct bt_
 
 	if (block->code_bytes != 8)
 		return false;
-	if (!tr_try(&t, vcpu, region, block, to, no_runs) &&
-	    (no_runs || !tr_try(&t, vcpu, region, block, to, true)))
+	if (!tr_try(&t, vcpu, region, block, to, copies, no_runs) &&
+	    (no_runs || !tr_try(&t, vcpu, region, block, to, copies, true)))
 		return false;
 	keep(block, to);
 	region->used += (uint32_t)bt_block_size(to);
