@@ -424,6 +424,37 @@ static const uint8_t *stub_slow(struct emit *e, const uint8_t *arena, const uint
 	return start;
 }
 
+/* Leave. So many bytes behind the call is the block's offset in the arena, or that and the number of an exit.
+ * @save: the flags. */
+static const uint8_t *stub_leave_call(struct bt_vcpu *vcpu, struct emit *e, int32_t behind,
+				      enum bt_jit_exit why, bool save)
+{
+	const uint8_t *start = e->p;
+
+	if (save)
+		jit_emit_flags_save(e);
+	emit_pop(e, T_1);
+	emit_load_near(e, T_1, T_1, behind, false);
+	emit_lea_rip(e, T_2, bt_engine_of(vcpu)->cache->arena);
+	EMIT(e, .opcode = 0x01, .w = true, .kind = EMIT_REG, .reg = T_2, .rm = T_1);
+	emit_mov_imm32(e, T_2, why);
+	emit_jmp_to(e, vcpu->jit.leave);
+	return start;
+}
+
+#define CALL_BYTES 5
+
+static void stubs_leave_call(struct bt_vcpu *vcpu, struct emit *e)
+{
+	struct bt_jit *jit = &vcpu->jit;
+
+	jit->leave_entered = stub_leave_call(vcpu, e, 2 * CALL_BYTES, BT_JIT_ENTERED, false);
+	jit->leave_request = stub_leave_call(vcpu, e, CALL_BYTES, BT_JIT_REQUEST, false);
+	jit->leave_stale = stub_leave_call(vcpu, e, 0, BT_JIT_STALE, false);
+	jit->leave_exit = stub_leave_call(vcpu, e, 0, BT_JIT_LINK, false);
+	jit->leave_exit_flags = stub_leave_call(vcpu, e, 0, BT_JIT_LINK, true);
+}
+
 static void stubs_slow(struct bt_vcpu *vcpu, struct emit *e)
 {
 	const uint8_t *arena = bt_engine_of(vcpu)->cache->arena;
@@ -665,6 +696,7 @@ static bool make_stubs(struct bt_vcpu *vcpu)
 	jit->fill_read = stub_fill(jit, &e, false);
 	jit->fill_write = stub_fill(jit, &e, true);
 	stubs_slow(vcpu, &e);
+	stubs_leave_call(vcpu, &e);
 	stub_lookup(jit, &e);
 	stub_cross(jit, &e);
 	stub_ret_pop(jit, &e);

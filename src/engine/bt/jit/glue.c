@@ -168,7 +168,7 @@ enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block)
 	switch ((enum bt_jit_exit)jit->exit_reason) {
 	case BT_JIT_LINK:
 		vcpu->cpu.s.rip =
-			jit->rip_page + (uint64_t)(int64_t)((const struct bt_exit *)jit->exit_ptr)->off;
+			jit->rip_page + (uint64_t)bt_jit_left_to(jit->exit_ptr);
 		break;
 	case BT_JIT_REQUEST:
 	case BT_JIT_STALE:

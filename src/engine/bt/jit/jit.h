@@ -137,7 +137,7 @@ enum bt_off {
 
 /* Why native code was left. */
 enum bt_jit_exit {
-	BT_JIT_LINK,	 /* end of a block, not linked yet: exit_ptr is the struct bt_exit */
+	BT_JIT_LINK,	 /* end of a block, not linked yet: exit_ptr is bt_jit_left() */
 	BT_JIT_REQUEST,	 /* before the block exit_ptr: the request word is set */
 	BT_JIT_STALE,	 /* before the block exit_ptr: its entry is closed */
 	BT_JIT_ENTERED,	 /* before the block exit_ptr, which is to be interpreted: a request is
@@ -152,7 +152,6 @@ struct bt_exit {
 	int16_t site;  /* of the jump, from the full entry on; 0: none */
 	int16_t stub;  /* likewise: where it leads while it is not linked */
 	uint16_t slot; /* where it crosses: of jit.slot; 0: none was left */
-	uint8_t number : 1; /* in its block */
 	uint8_t host_flags : 1; /* flags are in the host's only */
 	uint8_t cross : 1, forward : 1;
 	uint8_t full : 1; /* only to a full entry */
@@ -178,7 +177,8 @@ struct bt_jit_target {
 	uint8_t *enter, *leave, *leave_link, *leave_rip, *vec_load, *fill_read, *fill_write;         \
 	uint8_t *vec_load_wide, *wide_save, *wide_load;                                              \
 	uint8_t *lookup, *cross, *ret_pop, *syscall, *sysret;                                        \
-	const uint8_t *call, *call_vec, *call_wide, *x87_load, *slow[3], *miss[3][2]
+	const uint8_t *call, *call_vec, *call_wide, *x87_load, *slow[3], *miss[3][2];       \
+	const uint8_t *leave_entered, *leave_request, *leave_stale, *leave_exit, *leave_exit_flags
 
 struct bt_jit_stubs {
 	BT_JIT_STUBS;
@@ -281,8 +281,12 @@ uintptr_t bt_jit_exec(void *cpu, struct bt_block *block, uint32_t which);
 #define BT_JIT_WHICH(i, last, at) ((uint32_t)((last) << 16 | (i) << 8 | (at)))
 
 /* ---- link.c ---- */
-/* An exit of native code was left by to @to: let it lead there. */
-void bt_jit_link(struct bt_vcpu *vcpu, struct bt_exit *exit, struct bt_block *to);
+/* Exit @n of @block in one word, in which native code says where it was left. */
+void *bt_jit_left(struct bt_block *block, unsigned n);
+/* Native code was @left so, to @to: let it lead there. */
+void bt_jit_link(struct bt_vcpu *vcpu, void *left, struct bt_block *to);
+/* Where it leads, relative to the page of RIP. */
+int64_t bt_jit_left_to(const void *left);
 /* No slot and no key of the table for direct branches holds any more. */
 void bt_jit_forget_slots(struct bt_vcpu *vcpu);
 /* Native code led to @left, whose entry is closed, and @by is there now: let it lead to that. */

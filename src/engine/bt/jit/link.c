@@ -61,9 +61,9 @@ static bool is_live(struct bt_cache *cache, const struct bt_block *block)
 	return bt_region_of(cache, block)->live;
 }
 
-static void link_near(struct bt_cache *cache, struct bt_block *from, const struct bt_exit *exit,
-		      struct bt_block *to)
+static void link_near(struct bt_cache *cache, struct bt_block *from, unsigned n, struct bt_block *to)
 {
+	const struct bt_exit *exit = &from->native.exit[n];
 	uint32_t entry = to->code;
 
 	/* Unchecked entries are good while that of @from is. */
@@ -77,7 +77,7 @@ static void link_near(struct bt_cache *cache, struct bt_block *from, const struc
 		else if (exit->host_flags)
 			entry += (uint32_t)to->native.back;
 	}
-	set_exit(cache, from, exit->number, to, entry);
+	set_exit(cache, from, n, to, entry);
 }
 
 static void link_cross(struct bt_vcpu *vcpu, const struct bt_exit *exit, const struct bt_block *to)
@@ -95,10 +95,30 @@ static void link_cross(struct bt_vcpu *vcpu, const struct bt_exit *exit, const s
 	bt_jit_note_target(vcpu, to);
 }
 
-void bt_jit_link(struct bt_vcpu *vcpu, struct bt_exit *exit, struct bt_block *to)
+void *bt_jit_left(struct bt_block *block, unsigned n)
 {
-	struct bt_block *from = (struct bt_block *)((uint8_t *)(exit - exit->number) -
-						    offsetof(struct bt_block, native.exit));
+	return (uint8_t *)block + n;
+}
+
+static struct bt_block *left_block(const void *left, unsigned *ret_n)
+{
+	*ret_n = (uintptr_t)left & (BT_BLOCK_ALIGN - 1);
+	return (struct bt_block *)((uintptr_t)left - *ret_n);
+}
+
+int64_t bt_jit_left_to(const void *left)
+{
+	unsigned n;
+	const struct bt_block *block = left_block(left, &n);
+
+	return block->native.exit[n].off;
+}
+
+void bt_jit_link(struct bt_vcpu *vcpu, void *left, struct bt_block *to)
+{
+	unsigned n;
+	struct bt_block *from = left_block(left, &n);
+	const struct bt_exit *exit = &from->native.exit[n];
 	struct bt_cache *cache = bt_engine_of(vcpu)->cache;
 	uint32_t off = vcpu->jit.off;
 
@@ -109,7 +129,7 @@ void bt_jit_link(struct bt_vcpu *vcpu, struct bt_exit *exit, struct bt_block *to
 			link_cross(vcpu, exit, to);
 	} else if (exit->site) {
 		pthread_mutex_lock(&cache->lock);
-		link_near(cache, from, exit, to);
+		link_near(cache, from, n, to);
 		pthread_mutex_unlock(&cache->lock);
 	}
 }

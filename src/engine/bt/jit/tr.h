@@ -263,5 +263,3 @@ void tr_call_indirect(struct tr *t, unsigned i);
 void tr_end(struct tr *t);
 /* What the exits lead to while they are not linked. */
 void tr_exit_finish(struct tr *t, unsigned n);
-/* From @site (NULL: from here) back to the loop, in front of the block. */
-void tr_leave_at(struct tr *t, uint8_t *site, enum bt_jit_exit why);

@@ -60,7 +60,7 @@ static void emit_cross_miss(struct tr *t, unsigned n, int64_t off, const uint8_t
 
 	emit_patch_here(e, t->exit[n].miss);
 	emit_lea(e, T_ADDR, T_ADDR, (int32_t)(off & 0xfff));
-	emit_lea_rip(e, T_1, &t->to->native.exit[n]);
+	emit_lea_rip(e, T_1, bt_jit_left(t->to, n));
 	if (!return_point) {
 		emit_jmp_to(e, t->vcpu->jit.cross);
 		return;
@@ -69,10 +69,13 @@ static void emit_cross_miss(struct tr *t, unsigned n, int64_t off, const uint8_t
 	emit_jmp_to(e, return_point);
 }
 
-static void emit_leave_link(struct tr *t, unsigned n)
+/* @save: the flags, first. */
+static void emit_leave_exit(struct tr *t, unsigned n, bool save)
 {
-	emit_lea_rip(&t->e, T_1, &t->to->native.exit[n]);
-	emit_jmp_to(&t->e, t->vcpu->jit.leave_link);
+	const struct bt_jit *jit = &t->vcpu->jit;
+
+	emit_call_to(&t->e, save ? jit->leave_exit_flags : jit->leave_exit);
+	emit_u32(&t->e, bt_block_offset(bt_engine_of(t->vcpu)->cache, t->to) | n);
 }
 
 /* Within the page: the jump at @site is what is linked, or one behind the code that saves flags. */
@@ -91,9 +94,7 @@ static void finish_near(struct tr *t, unsigned n, struct bt_exit *exit)
 	}
 	exit->site = tr_from_code(t, site);
 	exit->stub = tr_from_code(t, t->e.p);
-	if (exit->host_flags)
-		jit_emit_flags_save(&t->e);
-	emit_leave_link(t, n);
+	emit_leave_exit(t, n, exit->host_flags);
 }
 
 void tr_exit_finish(struct tr *t, unsigned n)
@@ -103,7 +104,6 @@ void tr_exit_finish(struct tr *t, unsigned n)
 
 	*exit = (struct bt_exit){
 		.off = (int32_t)off,
-		.number = n & 1,
 		.cross = crosses(off),
 		.forward = t->exit[n].forward,
 	};
@@ -305,13 +305,4 @@ void tr_call_indirect(struct tr *t, unsigned i)
 	emit_jmp_or_call(e, pairs(t, i), GS_VCPU(jit.map[0].code), T_1);
 	if (pairs(t, i))
 		emit_return_point(t, i);
-}
-
-void tr_leave_at(struct tr *t, uint8_t *site, enum bt_jit_exit why)
-{
-	if (site)
-		emit_patch_here(&t->e, site);
-	emit_lea_rip(&t->e, T_1, t->to);
-	emit_mov_imm32(&t->e, T_2, why);
-	emit_jmp_to(&t->e, t->vcpu->jit.leave);
 }

@@ -181,13 +181,18 @@ static void emit_entry_rest(struct tr *t)
 {
 	struct emit *e = &t->e;
 
-	tr_leave_at(t, t->request, BT_JIT_REQUEST);
+	/* Calls, that each of them knows how far it is to the block's offset: see stub_leave_call(). */
+	if (t->lost) {
+		emit_patch_here(e, t->lost);
+		emit_call_to(e, t->vcpu->jit.leave_entered);
+	}
+	emit_patch_here(e, t->request);
 	if (t->due)
-		tr_leave_at(t, t->due, BT_JIT_REQUEST);
-	if (t->lost)
-		tr_leave_at(t, t->lost, BT_JIT_ENTERED);
+		emit_patch_here(e, t->due);
+	emit_call_to(e, t->vcpu->jit.leave_request);
 	t->to->native.stale = tr_from_code(t, e->p);
-	tr_leave_at(t, NULL, BT_JIT_STALE);
+	emit_call_to(e, t->vcpu->jit.leave_stale);
+	emit_u32(e, bt_block_offset(bt_engine_of(t->vcpu)->cache, t->to));
 	tr_x87_finish(t);
 	if (t->vector) {
 		emit_patch_here(e, t->vector);
