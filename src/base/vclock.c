@@ -4,27 +4,38 @@
  *
  * offset and frozen change together under a generation counter (odd while changing), so that
  * reading the clock takes no lock. Lock order: clock->lock, timer->lock, the loop's.
+ *
+ * A timer goes by one of the loop's timers, or by a timerfd of its own. That is only ever programmed towards
+ * an earlier deadline, as the loop's is: moved to a later one it fires too early once, finds nothing due and
+ * is programmed again, so that arming is seldom a system call.
  */
 #include "vclock.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #include "base/loop.h"
 
 #define RUNNING UINT64_MAX
+#define NEVER	UINT64_MAX
 
 struct vtimer {
 	struct vclock *clock;
 	vtimer_fn fn;
 	void *arg;
-	struct loop_timer *loop_timer; /* NULL on a manual clock */
+	struct loop_timer *loop_timer; /* NULL on a manual clock, and with a descriptor */
+	int fd;			       /* -1: none */
+	struct loop_fd *watch;	       /* of fd */
 	struct vtimer *next;	       /* clock->lock */
 
 	pthread_mutex_t lock; /* what follows */
 	bool armed;
 	uint64_t deadline_ns;
+	uint64_t programmed_ns; /* what fd is set to, of the host's time */
 };
 
 struct vclock {
@@ -94,19 +105,35 @@ static void state_set(struct vclock *clock, uint64_t frozen_ns, uint64_t offset_
 	atomic_fetch_add(&clock->generation, 1);
 }
 
+/* timer->lock held. */
+static void timer_fd_program(struct vtimer *timer, uint64_t ns)
+{
+	struct itimerspec its = {
+		.it_value.tv_sec = (time_t)(ns / 1000000000ull),
+		/* All zeros would disarm. */
+		.it_value.tv_nsec = ns ? (long)(ns % 1000000000ull) : 1,
+	};
+
+	if (ns >= timer->programmed_ns)
+		return;
+	timer->programmed_ns = ns;
+	(void)timerfd_settime(timer->fd, TFD_TIMER_ABSTIME, &its, NULL);
+}
+
 /* timer->lock held. A paused clock arms nothing: vclock_resume() will. */
 static void timer_arm_host(struct vtimer *timer)
 {
 	struct vclock *clock = timer->clock;
-	uint64_t offset;
+	uint64_t offset, ns;
 
-	if (!timer->loop_timer || atomic_load(&clock->frozen_ns) != RUNNING)
+	if ((!timer->loop_timer && timer->fd < 0) || atomic_load(&clock->frozen_ns) != RUNNING)
 		return;
 	offset = atomic_load(&clock->offset_ns);
-	if (timer->deadline_ns > INT64_MAX - offset)
-		loop_timer_arm(timer->loop_timer, INT64_MAX);
+	ns = timer->deadline_ns > INT64_MAX - offset ? INT64_MAX : timer->deadline_ns + offset;
+	if (timer->loop_timer)
+		loop_timer_arm(timer->loop_timer, ns);
 	else
-		loop_timer_arm(timer->loop_timer, timer->deadline_ns + offset);
+		timer_fd_program(timer, ns);
 }
 
 void vclock_pause(struct vclock *clock)
@@ -211,7 +238,35 @@ static void timer_fired(void *arg)
 		timer->fn(timer->arg);
 }
 
-struct vtimer *vtimer_new(struct vclock *clock, vtimer_fn fn, void *arg)
+/* In the loop's thread. What it was set to has come, or somebody has just set it to what is yet to come. */
+static void timer_fd_fired(void *arg, uint32_t events)
+{
+	struct vtimer *timer = arg;
+	uint64_t times;
+	ssize_t n;
+
+	pthread_mutex_lock(&timer->lock);
+	n = read(timer->fd, &times, sizeof(times));
+	(void)n; /* EAGAIN: set anew meanwhile */
+	timer->programmed_ns = NEVER;
+	pthread_mutex_unlock(&timer->lock);
+	timer_fired(timer);
+}
+
+static void timer_fd_open(struct vtimer *timer)
+{
+	timer->programmed_ns = NEVER;
+	timer->fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (timer->fd < 0)
+		return;
+	timer->watch = loop_fd_add(timer->clock->loop, timer->fd, EPOLLIN, timer_fd_fired, timer);
+	if (!timer->watch) {
+		close(timer->fd);
+		timer->fd = -1;
+	}
+}
+
+static struct vtimer *timer_new(struct vclock *clock, vtimer_fn fn, void *arg, bool own)
 {
 	struct vtimer *timer = calloc(1, sizeof(*timer));
 
@@ -220,8 +275,11 @@ struct vtimer *vtimer_new(struct vclock *clock, vtimer_fn fn, void *arg)
 	timer->clock = clock;
 	timer->fn = fn;
 	timer->arg = arg;
+	timer->fd = -1;
 	pthread_mutex_init(&timer->lock, NULL);
-	if (clock->loop) {
+	if (clock->loop && own)
+		timer_fd_open(timer);
+	if (clock->loop && timer->fd < 0) {
 		timer->loop_timer = loop_timer_new(clock->loop, timer_fired, timer);
 		if (!timer->loop_timer) {
 			pthread_mutex_destroy(&timer->lock);
@@ -234,6 +292,16 @@ struct vtimer *vtimer_new(struct vclock *clock, vtimer_fn fn, void *arg)
 	clock->timers = timer;
 	pthread_mutex_unlock(&clock->lock);
 	return timer;
+}
+
+struct vtimer *vtimer_new(struct vclock *clock, vtimer_fn fn, void *arg)
+{
+	return timer_new(clock, fn, arg, false);
+}
+
+struct vtimer *vtimer_new_own(struct vclock *clock, vtimer_fn fn, void *arg)
+{
+	return timer_new(clock, fn, arg, true);
 }
 
 void vtimer_free(struct vtimer *timer)
@@ -252,6 +320,9 @@ void vtimer_free(struct vtimer *timer)
 	}
 	pthread_mutex_unlock(&clock->lock);
 	loop_timer_free(timer->loop_timer);
+	loop_fd_remove(timer->watch);
+	if (timer->fd >= 0)
+		close(timer->fd);
 	pthread_mutex_destroy(&timer->lock);
 	free(timer);
 }
@@ -269,7 +340,7 @@ void vtimer_disarm(struct vtimer *timer)
 {
 	pthread_mutex_lock(&timer->lock);
 	timer->armed = false;
-	/* The loop's timer is left alone: timer_fired() finds nothing to do, and the next
+	/* The host's timer is left alone: timer_fired() finds nothing to do, and the next
 	 * arming usually comes before that. */
 	pthread_mutex_unlock(&timer->lock);
 }

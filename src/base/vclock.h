@@ -41,6 +41,12 @@ uint64_t vclock_next_ns(struct vclock *clock);
 
 /* NULL only without memory. */
 struct vtimer *vtimer_new(struct vclock *clock, vtimer_fn fn, void *arg);
+/*
+ * The same for one that is armed often, by threads that are not to wait for each other: it takes no lock that
+ * another timer has, and has a descriptor of its own, where the host has one left. It is made and freed where
+ * loop_fd_add() may be called, and then nobody waits for its callback.
+ */
+struct vtimer *vtimer_new_own(struct vclock *clock, vtimer_fn fn, void *arg);
 void vtimer_free(struct vtimer *timer);
 /* Fire once when the clock reaches @deadline_ns; at once when it has. */
 void vtimer_arm(struct vtimer *timer, uint64_t deadline_ns);

@@ -2,6 +2,9 @@
 /*
  * lapic_timer.c - the local APIC's timer: one-shot, periodic and TSC-deadline (SDM vol. 3 11.5.4).
  *
+ * A vCPU that arms its timer takes no lock that another one takes: each has its own, and its own timer
+ * of the host's, which the clock's thread watches.
+ *
  * The bus clock is 1 GHz, so a count divided by 1 is nanoseconds of the machine's clock.
  */
 #include "irqchip_int.h"
@@ -229,7 +232,7 @@ void lapic_timer_loaded(struct lapic *lapic)
 int lapic_timer_init(struct lapic *lapic)
 {
 	pthread_mutex_init(&lapic->timer_lock, NULL);
-	lapic->timer = vtimer_new(lapic->chip->clock, timer_fired, lapic);
+	lapic->timer = vtimer_new_own(lapic->chip->clock, timer_fired, lapic);
 	return lapic->timer ? 0 : -ENOMEM;
 }
 

@@ -248,6 +248,55 @@ START_TEST(paused_clock_stands_still_and_fires_later)
 }
 END_TEST
 
+static void wait_hits(int n)
+{
+	while (atomic_load(&hits) < n)
+		usleep(100);
+}
+
+/* Each arming fires once, not before its time, however it was moved. */
+START_TEST(a_timer_with_its_own_descriptor_is_moved_both_ways)
+{
+	struct vclock *clock = vclock_new(loop);
+	struct vtimer *t = vtimer_new_own(clock, hit, NULL);
+	uint64_t at;
+
+	vtimer_arm(t, 0); /* past, before anybody runs the loop */
+	thread_start();
+	wait_hits(1);
+	vtimer_arm(t, at = vclock_now_ns(clock) + 3 * MS);
+	vtimer_arm(t, at += 5 * MS);
+	wait_hits(2);
+	ck_assert_uint_ge(vclock_now_ns(clock), at);
+	vtimer_arm(t, vclock_now_ns(clock) + 100000 * MS);
+	vtimer_arm(t, at = vclock_now_ns(clock) + 2 * MS);
+	wait_hits(3);
+	ck_assert_uint_ge(vclock_now_ns(clock), at);
+	vtimer_arm(t, vclock_now_ns(clock) + 2 * MS);
+	vtimer_disarm(t);
+	usleep(5000);
+	ck_assert_int_eq(atomic_load(&hits), 3);
+	vtimer_arm(t, at = vclock_now_ns(clock) + 3 * MS);
+	vclock_pause(clock);
+	usleep(6000);
+	ck_assert_int_eq(atomic_load(&hits), 3);
+	vclock_resume(clock);
+	wait_hits(4);
+	ck_assert_uint_ge(vclock_now_ns(clock), at);
+	for (int i = 0; i < 2000; i++)
+		vtimer_arm(t, vclock_now_ns(clock) + (uint64_t)(i * 7919 % 200) * 1000);
+	vtimer_arm(t, vclock_now_ns(clock));
+	thread_stop();
+	atomic_store(&hits, 0);
+	vtimer_arm(t, 0);
+	thread_start();
+	wait_hits(1);
+	thread_stop();
+	vtimer_free(t);
+	vclock_free(clock);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("loop");
@@ -265,6 +314,7 @@ int main(void)
 	tcase_add_test(t, removes_a_watch_whose_event_is_in_hand);
 	tcase_add_test(t, manual_clock_fires_in_order);
 	tcase_add_test(t, paused_clock_stands_still_and_fires_later);
+	tcase_add_test(t, a_timer_with_its_own_descriptor_is_moved_both_ways);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
