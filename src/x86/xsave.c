@@ -25,6 +25,8 @@
 #define HEADER_BYTES 64u
 #define AREA_BYTES   (LEGACY_BYTES + HEADER_BYTES + 256u + 64u + 512u + 1024u + 256u)
 #define XCOMP_COMPACT (1ull << 63)
+/* In either format: what there is without AVX-512. */
+#define USUAL_BYTES (LEGACY_BYTES + HEADER_BYTES + 256u)
 
 /* The whole range at once, when it lies in one page of plain RAM. */
 static uint8_t *area_host(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
@@ -185,22 +187,23 @@ void x86_wide_sync(struct x86_cpu *cpu)
 static unsigned in_use(struct x86_cpu *cpu)
 {
 	const struct x86_fpu *f = &cpu->s.fpu;
+	uint64_t x87 = (f->fcw ^ FPU_FCW_DEFAULT) | f->fsw | f->ftw | f->fop | f->fip | f->fdp;
+	uint64_t low[2] = { 0 }, high[2] = { 0 };
 	unsigned i, use = wide_in_use(cpu);
 
-	if (f->fcw != FPU_FCW_DEFAULT || f->fsw || f->ftw || f->fop || f->fip || f->fdp)
-		use |= XFEATURE_X87;
 	for (i = 0; i < 8; i++)
-		if (get(f->st[i], 8) || get(f->st[i] + 8, 2))
-			use |= XFEATURE_X87;
+		x87 |= get(f->st[i], 8) | get(f->st[i] + 8, 2);
 	for (i = 0; i < 16; i++) {
 		const union vec *v = (const union vec *)f->vec[i];
 
-		if (v->u64[0] | v->u64[1])
-			use |= XFEATURE_SSE;
-		if (v->u64[2] | v->u64[3])
-			use |= XFEATURE_AVX;
+		for (unsigned j = 0; j < 2; j++) {
+			low[j] |= v->u64[j];
+			high[j] |= v->u64[j + 2];
+		}
 	}
-	return use;
+	use |= x87 ? XFEATURE_X87 : 0;
+	use |= low[0] | low[1] ? XFEATURE_SSE : 0;
+	return use | (high[0] | high[1] ? XFEATURE_AVX : 0);
 }
 
 /* Only eight XMM registers outside 64-bit mode. */
@@ -405,9 +408,27 @@ static int write_extended(struct x86_cpu *cpu, const struct x86_insn *insn, uint
 	return X86_NEXT;
 }
 
-/* Write the components of @mask; MXCSR goes with @mxcsr. */
-static int write_components(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
-			    unsigned mask, bool mxcsr, uint64_t comp)
+/* Where all of it lies in one page: straight to its place. */
+static void pack_in_place(const struct x86_cpu *cpu, const struct x86_insn *insn, uint8_t *p, unsigned mask,
+			  bool mxcsr)
+{
+	const struct x86_fpu *f = &cpu->s.fpu;
+
+	if (mask & XFEATURE_X87)
+		pack_x87(f, insn->flags & X86_INSN_W, p);
+	if (mxcsr) {
+		put(p + 24, f->mxcsr, 4);
+		put(p + 28, MXCSR_VALID, 4);
+	}
+	if (mask & XFEATURE_SSE)
+		pack_xmm(cpu, p);
+	/* It is the first one behind the header, in the compacted format, too. */
+	if (mask & XFEATURE_AVX)
+		pack_component(cpu, 2, p + LEGACY_BYTES + HEADER_BYTES);
+}
+
+static int write_by_parts(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off, unsigned mask,
+			  bool mxcsr, uint64_t comp)
 {
 	const struct x86_fpu *f = &cpu->s.fpu;
 	unsigned n = reg_count(cpu);
@@ -426,6 +447,18 @@ static int write_components(struct x86_cpu *cpu, const struct x86_insn *insn, ui
 	if ((mask & XFEATURE_SSE) && area_write(cpu, insn, off + 160, buf + 160, n * 16))
 		return X86_FAULT;
 	return mask & XFEATURE_EXTENDED ? write_extended(cpu, insn, off, mask, comp) : X86_NEXT;
+}
+
+/* Write the components of @mask; MXCSR goes with @mxcsr. */
+static int write_components(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off,
+			    unsigned mask, bool mxcsr, uint64_t comp)
+{
+	uint8_t *p = mask & XFEATURE_AVX512 ? NULL : area_host(cpu, insn, off, USUAL_BYTES, true);
+
+	if (!p)
+		return write_by_parts(cpu, insn, off, mask, mxcsr, comp);
+	pack_in_place(cpu, insn, p, mask, mxcsr);
+	return X86_NEXT;
 }
 
 /* XSAVE and XSAVEOPT: the latter leaves out components in their initial configuration. */
@@ -529,35 +562,63 @@ static int read_extended(struct x86_cpu *cpu, const struct x86_insn *insn, uint6
 	return X86_NEXT;
 }
 
-int x86_op_xrstor(struct x86_cpu *cpu, const struct x86_insn *insn)
+/* What @header says, which is a copy, is right for @area, which may be guest memory. */
+static int xrstor_from(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned rfbm,
+		       const uint8_t *header, const uint8_t *area)
 {
-	uint8_t area[AREA_BYTES];
-	bool compact, load_mxcsr;
-	uint64_t off, bv, comp;
-	unsigned rfbm;
+	uint64_t bv = get(header, 8), comp = get(header + 8, 8);
+	uint32_t mxcsr = *(const volatile x86_u32u *)(area + 24);
+	bool compact = comp & XCOMP_COMPACT, load_mxcsr;
 
-	if (xsave_begin(cpu, insn, &off, &rfbm) ||
-	    area_read(cpu, insn, off, area, LEGACY_BYTES + HEADER_BYTES))
-		return X86_FAULT;
-	if (!header_ok(cpu, area + LEGACY_BYTES))
-		return x86_gp(cpu, 0);
-	bv = get(area + LEGACY_BYTES, 8);
-	comp = get(area + LEGACY_BYTES + 8, 8);
-	compact = comp & XCOMP_COMPACT;
-	if (rfbm & bv & XFEATURE_EXTENDED &&
-	    read_extended(cpu, insn, off, rfbm & (unsigned)bv, comp, area))
-		return X86_FAULT;
 	/* The standard format loads MXCSR whatever XSTATE_BV says: SDM vol. 1, 13.8.1. */
 	load_mxcsr = compact ? rfbm & bv & XFEATURE_SSE : rfbm & (XFEATURE_SSE | XFEATURE_AVX);
 	if (load_mxcsr) {
-		if (get(area + 24, 4) & ~(uint64_t)MXCSR_VALID)
+		if (mxcsr & ~(uint32_t)MXCSR_VALID)
 			return x86_gp(cpu, 0);
-		cpu->s.fpu.mxcsr = get(area + 24, 4);
+		cpu->s.fpu.mxcsr = mxcsr;
 	} else if (compact && (rfbm & XFEATURE_SSE)) {
 		cpu->s.fpu.mxcsr = MXCSR_DEFAULT;
 	}
 	restore_components(cpu, insn, rfbm, bv, comp, area);
 	return X86_NEXT;
+}
+
+static int xrstor_by_parts(struct x86_cpu *cpu, const struct x86_insn *insn, uint64_t off, unsigned rfbm)
+{
+	uint8_t area[AREA_BYTES];
+	uint64_t bv, comp;
+
+	if (area_read(cpu, insn, off, area, LEGACY_BYTES + HEADER_BYTES))
+		return X86_FAULT;
+	if (!header_ok(cpu, area + LEGACY_BYTES))
+		return x86_gp(cpu, 0);
+	bv = get(area + LEGACY_BYTES, 8);
+	comp = get(area + LEGACY_BYTES + 8, 8);
+	if (rfbm & bv & XFEATURE_EXTENDED &&
+	    read_extended(cpu, insn, off, rfbm & (unsigned)bv, comp, area))
+		return X86_FAULT;
+	return xrstor_from(cpu, insn, rfbm, area + LEGACY_BYTES, area);
+}
+
+int x86_op_xrstor(struct x86_cpu *cpu, const struct x86_insn *insn)
+{
+	uint8_t header[HEADER_BYTES];
+	const uint8_t *p;
+	unsigned rfbm;
+	uint64_t off;
+
+	if (xsave_begin(cpu, insn, &off, &rfbm))
+		return X86_FAULT;
+	p = area_host(cpu, insn, off, USUAL_BYTES, false);
+	if (!p)
+		return xrstor_by_parts(cpu, insn, off, rfbm);
+	/* Other CPUs may write to it: what is checked is what is used. */
+	memcpy(header, p + LEGACY_BYTES, sizeof(header));
+	if (!header_ok(cpu, header))
+		return x86_gp(cpu, 0);
+	if (rfbm & get(header, 8) & XFEATURE_AVX512)
+		return xrstor_by_parts(cpu, insn, off, rfbm);
+	return xrstor_from(cpu, insn, rfbm, header, p);
 }
 
 int x86_op_xgetbv(struct x86_cpu *cpu, const struct x86_insn *insn)
