@@ -64,9 +64,13 @@ bool x86_phys_read(struct x86_cpu *cpu, uint64_t gpa, void *buf, unsigned len)
 
 static uint64_t read_entry(struct x86_cpu *cpu, uint64_t gpa, unsigned bytes)
 {
+	const uint8_t *page;
 	bool direct;
-	const uint8_t *page = cpu->ops->ram_page(cpu, gpa & ~PAGE_MASK, false, &direct);
 
+	if (gpa < cpu->ram_bytes)
+		page = cpu->ram + (gpa & ~PAGE_MASK);
+	else
+		page = cpu->ops->ram_page(cpu, gpa & ~PAGE_MASK, false, &direct);
 	/* Entries are aligned, so that one load sees a whole one (as the manual promises). */
 	if (!page)
 		return bytes == 8 ? ~0ull : 0xffffffffull;

@@ -217,6 +217,10 @@ struct x86_cpu {
 	uint64_t monitor_gpa;
 
 	const struct x86_cpu_ops *ops; /* borrowed */
+	/* Of the holder: what of guest RAM lies at 0 and in one piece, page tables are read there without
+	 * ram_page(). Whole pages; no bytes where there is no such. */
+	const uint8_t *ram;
+	uint64_t ram_bytes;
 	struct x86_tlb *tlb;	       /* borrowed, given by the holder */
 	const struct x86_tlb_entry *tlb_table; /* of tlb_mode and space_now */
 	uint64_t tlb_mask; /* bytes: what of a page number * sizeof entry counts in tlb_table */

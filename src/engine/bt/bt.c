@@ -143,6 +143,10 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 	vcpu->base.index = index;
 	vcpu->cpu.ops = &bt_cpu_ops;
 	vcpu->cpu.by_the_book = engine->off & BT_OFF_GATES;
+	if (engine->ram[0].gpa == 0) {
+		vcpu->cpu.ram = engine->ram[0].hva;
+		vcpu->cpu.ram_bytes = engine->ram[0].size & ~0xfffull;
+	}
 	vcpu->cpu.tlb = &vcpu->tlb;
 	vcpu->cpu.model = &engine->model;
 	if (bt_host_insn_is_fit() && bt_host_insn_init(&vcpu->host_insn) < 0) {
