@@ -93,6 +93,49 @@ static void across_pages(uint8_t *pages)
 	}
 }
 
+#define HOT 40u
+
+static unsigned hot(const uint8_t *at)
+{
+	unsigned sum = 0;
+
+	for (unsigned i = 0; i < HOT; i++)
+		sum += ((code_fn)at)(0);
+	return sum;
+}
+
+/* So often that it is translated: bytes of either half change, and which page is the second, for one of two
+ * mappings of the first. */
+static void across_pages_often(void)
+{
+	uint8_t *first = page_alloc(), *second[2] = { page_alloc(), page_alloc() };
+	uint8_t *virt[2] = { (uint8_t *)FREE_VIRT + 0x20000, (uint8_t *)FREE_VIRT + 0x30000 };
+	uint8_t *at[2];
+	uint64_t *pte = NULL;
+
+	for (unsigned i = 0; i < 2; i++) {
+		page_map((uintptr_t)virt[i], (uintptr_t)first, PTE_P | PTE_W);
+		pte = page_map((uintptr_t)virt[i] + 4096, (uintptr_t)second[i], PTE_P | PTE_W);
+		at[i] = virt[i] + 4096 - 3;
+		at[i][-1] = 0x90;
+		put_return(at[i], 0x01020304);
+	}
+	for (unsigned i = 0; i < 12; i++) {
+		second[1][0] = (uint8_t)i;
+		check_equal(hot(at[0] - 1), 0x01020304 * HOT);
+		check_equal(hot(at[1] - 1), (0x01000304 | i << 16) * HOT);
+		at[1][2] ^= 0x40;
+		check_equal(hot(at[0] - 1), 0x01024304 * HOT);
+		check_equal(hot(at[1] - 1), (0x01004304 | i << 16) * HOT);
+		at[1][2] ^= 0x40;
+		page_map((uintptr_t)virt[1] + 4096, (uintptr_t)second[0], PTE_P | PTE_W);
+		check_equal(hot(at[1] - 1), 0x01020304 * HOT);
+		*pte = (uintptr_t)second[1] | PTE_P | PTE_W;
+		write_cr3(read_cr3());
+		check_equal(hot(at[1] - 1), (0x01000304 | i << 16) * HOT);
+	}
+}
+
 /* The same virtual page, other physical ones. */
 static void remapped(void)
 {
@@ -181,6 +224,7 @@ int main(void)
 	string_store();
 	through_alias(page_alloc());
 	across_pages(pages);
+	across_pages_often();
 	remapped();
 	mixed(page_alloc());
 	recycled(page_alloc());

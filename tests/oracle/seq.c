@@ -379,9 +379,9 @@ static bool set_up(struct run *run)
 		[WAY_INTERPRET] = { .interpret = true, .cache_bytes = 1 << 20 },
 		[WAY_NATIVE] = { .threshold = 1, .cache_bytes = 4 << 20 },
 		[WAY_SMALL] = { .threshold = 0, .cache_bytes = 64 << 10 },
-		[WAY_KICKED] = { .threshold = 0, .cache_bytes = 1 << 20, .kicked = true },
+		[WAY_KICKED] = { .threshold = 1, .cache_bytes = 1 << 20, .kicked = true },
 		[WAY_OFF] = { .threshold = 1, .cache_bytes = 1 << 20, .off_in_turn = true },
-		[WAY_DIRECT] = { .threshold = 0, .cache_bytes = 1 << 20, .off = SEQ_OFF_DIRECT_WAIT },
+		[WAY_DIRECT] = { .threshold = 1, .cache_bytes = 1 << 20, .off = SEQ_OFF_DIRECT_WAIT },
 	};
 	size_t size = sizeof(*run->cpu) * BATCH;
 

@@ -397,6 +397,8 @@ void bt_maps_forget(struct bt_vcpu *vcpu, uint64_t acked);
 /* ---- cross.c: instructions that no block holds ---- */
 /* At RIP, where it crosses a page, was executed in this context and has not changed; else NULL. */
 const struct x86_insn *bt_cross_find(struct bt_vcpu *vcpu);
+/* The one at @rip, executed in this context, or NULL. */
+const struct bt_cross *bt_cross_known(struct bt_vcpu *vcpu, uint64_t rip);
 /* Behind the last instruction of a block that one follows which crosses the page: execute that one too, if
  * it is found. */
 int bt_exec_cross(struct x86_cpu *cpu, const struct x86_insn *insn);

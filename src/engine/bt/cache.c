@@ -459,7 +459,9 @@ static struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const u
 	};
 	memcpy(block->insn, insn, count * sizeof(insn[0]));
 	block->insn[count] = bt_end_mark(block, insn);
-	memcpy((uint8_t *)&block->insn[count + 1], bytes, len);
+	if (block->insn[count].exec == bt_exec_cross)
+		block->tail = (uint8_t)(avail - len);
+	memcpy((uint8_t *)&block->insn[count + 1], bytes, len + block->tail);
 	bt_hash_insert(engine->cache, block);
 	region->used += (uint32_t)bt_block_size(block);
 	bt_count(&vcpu->stats.hash_misses);
@@ -494,7 +496,7 @@ static void bt_block_compare(struct bt_vcpu *vcpu, struct bt_block *block, const
 	}
 	/* Acknowledged, and only then compared: a store that was under way is seen. */
 	if (bt_sync_all_acked(vcpu, block->trust_seq) &&
-	    memcmp(bt_block_bytes(block), host, block->len) == 0) {
+	    memcmp(bt_block_bytes(block), host, block->len + block->tail) == 0) {
 		atomic_store(&block->stamp, word);
 		bt_jit_open(engine->cache, block);
 	} else {
@@ -516,7 +518,7 @@ static struct bt_block *bt_block_check(struct bt_vcpu *vcpu, uint64_t gpa, const
 	}
 	/* The page's word was read before its bytes: a store in between changes the word. */
 	bt_count(&vcpu->stats.compared);
-	if (block && memcmp(bt_block_bytes(block), host, block->len) != 0) {
+	if (block && memcmp(bt_block_bytes(block), host, block->len + block->tail) != 0) {
 		bt_block_kill(block);
 		block = NULL;
 	}
@@ -632,6 +634,7 @@ static void bt_block_prepare(const struct bt_block *block, struct bt_block *to)
 		.direct = block->direct,
 		.count = block->count,
 		.len = block->len,
+		.tail = block->tail,
 		.gpa = block->gpa,
 		.trust_seq = block->trust_seq,
 		.trust_word = block->trust_word,
@@ -682,7 +685,7 @@ static void bt_block_again_locked(struct bt_vcpu *vcpu, struct bt_block *block)
 	from.block.translated = false;
 	(void)bt_block_decode(&vcpu->cpu, bt_block_bytes(block), block->len, from.block.insn, &len);
 	from.block.insn[block->count] = bt_end_mark(block, from.block.insn);
-	memcpy(&from.block.insn[block->count + 1], bt_block_bytes(block), block->len);
+	memcpy(&from.block.insn[block->count + 1], bt_block_bytes(block), block->len + block->tail);
 	to = bt_block_at(vcpu, region->used);
 	bt_block_prepare(block, to);
 	if (!bt_jit_translate(vcpu, region, &from.block, to, true))

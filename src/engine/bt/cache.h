@@ -73,6 +73,9 @@ struct bt_native {
 	int16_t back, next, next_host, stale;
 	bool closed; /* there is a jump at the entry */
 	_Atomic uint8_t fallbacks; /* of its runs (tr_run.c), about */
+	/* Of jit.slot: where native code finds the rest of the instruction that goes on in the next page
+	 * (tr_cross.c). 0: it does not look. */
+	uint16_t cross_slot;
 };
 
 struct bt_block {
@@ -87,6 +90,7 @@ struct bt_block {
 	/* To run on the host's MMU: direct.h. Of vCPU direct - 1 alone, which patches it as it sees fit. */
 	uint16_t direct;
 	_Atomic bool dead; /* never trusted again */
+	uint8_t tail; /* bytes behind them to the end of the page, of an instruction that goes on there */
 	uint32_t trust_word; /* the page's word when trust_seq was taken */
 	uint64_t trust_seq;  /* trusted once all vCPUs acknowledged this sync: that its page is code */
 	_Atomic uint32_t runs; /* times interpreted, about */
@@ -195,7 +199,8 @@ static inline const uint8_t *bt_block_bytes(const struct bt_block *block)
 
 static inline size_t bt_block_size(const struct bt_block *block)
 {
-	size_t size = (size_t)(bt_block_bytes(block) - (const uint8_t *)block) + block->len;
+	size_t size = (size_t)(bt_block_bytes(block) - (const uint8_t *)block) + block->len +
+		      block->tail;
 
 	return (size + BT_BLOCK_ALIGN - 1) & ~(size_t)(BT_BLOCK_ALIGN - 1);
 }

@@ -4,18 +4,31 @@
  *
  * Mostly those that cross a page, about one per page of code, so that it matters what they cost. Where one
  * was fetched from RAM, the place of its bytes is known as long as the fetch context lasts (bt_int.h: both
- * pages are noted as fetched), and to compare them there is all that executing it again takes.
+ * pages are noted as fetched), and to compare them there is all that executing it again takes. Behind translated
+ * blocks most are native code: jit/tr_cross.c.
  */
 #include <string.h>
 
 #include "engine/bt/bt_int.h"
 
-static struct bt_cross *cross_at(struct bt_vcpu *vcpu)
+static struct bt_cross *cross_of(struct bt_vcpu *vcpu, uint64_t rip)
 {
 	/* The low bits of all of them are much the same. */
-	uint64_t hash = vcpu->cpu.s.rip * 0x9e3779b97f4a7c15ull;
+	uint64_t hash = rip * 0x9e3779b97f4a7c15ull;
 
 	return &vcpu->maps.cross[hash >> (64 - BT_CROSS_BITS)];
+}
+
+static struct bt_cross *cross_at(struct bt_vcpu *vcpu)
+{
+	return cross_of(vcpu, vcpu->cpu.s.rip);
+}
+
+const struct bt_cross *bt_cross_known(struct bt_vcpu *vcpu, uint64_t rip)
+{
+	const struct bt_cross *cross = cross_of(vcpu, rip);
+
+	return cross->rip == rip && cross->epoch == vcpu->epoch ? cross : NULL;
 }
 
 /* memcmp() of at most 15 bytes. */
@@ -105,6 +118,16 @@ const struct x86_insn *bt_cross_fetch(struct bt_vcpu *vcpu)
 	return &cross->insn;
 }
 
+/* Where native code of the block behind which it lies looks for the rest of it from now on. */
+static void note_slot(struct bt_vcpu *vcpu)
+{
+	const struct bt_block *block = vcpu->current;
+	const struct bt_cross *cross = bt_cross_known(vcpu, vcpu->cpu.s.rip);
+
+	if (cross && block->translated && block->native.cross_slot)
+		bt_jit_note_slot(vcpu, block->native.cross_slot, (uintptr_t)cross->host[1]);
+}
+
 int bt_exec_cross(struct x86_cpu *cpu, const struct x86_insn *end)
 {
 	struct bt_vcpu *vcpu = bt_vcpu_of(cpu);
@@ -123,6 +146,7 @@ int bt_exec_cross(struct x86_cpu *cpu, const struct x86_insn *end)
 		bt_count_add(&vcpu->stats.insns, cpu->retired);
 		return X86_STOP;
 	}
+	note_slot(vcpu);
 	vcpu->current = NULL; /* it is not of the block */
 	cpu->s.interrupt_shadow = 0;
 	cpu->s.rip = rip + insn->len;

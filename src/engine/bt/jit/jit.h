@@ -305,6 +305,8 @@ void bt_jit_list_block(struct bt_cache *cache, struct bt_block *block);
 /* These take the lock. The word of the page of @gpa has changed: close what is not trusted. Or of any. */
 void bt_jit_close_page(struct bt_cache *cache, uint64_t gpa);
 void bt_jit_close_all(struct bt_cache *cache);
+/* For the page of RIP in this context @slot holds @value. */
+void bt_jit_note_slot(struct bt_vcpu *vcpu, uint16_t slot, uint64_t value);
 /* An indirect branch went to @block at RIP. */
 void bt_jit_note_target(struct bt_vcpu *vcpu, const struct bt_block *block);
 /* So did SYSRET. */

@@ -80,18 +80,22 @@ static void link_near(struct bt_cache *cache, struct bt_block *from, unsigned n,
 	set_exit(cache, from, n, to, entry);
 }
 
-static void link_cross(struct bt_vcpu *vcpu, const struct bt_exit *exit, const struct bt_block *to)
+void bt_jit_note_slot(struct bt_vcpu *vcpu, uint16_t slot, uint64_t value)
 {
 	struct bt_jit *jit = &vcpu->jit;
 
-	if (exit->slot) {
-		jit->slot[exit->slot] = (struct bt_jit_slot){
-			.key = (vcpu->cpu.s.rip & ~0xfffull) + jit->context,
-			.code = (uintptr_t)jit->exec + to->code,
-		};
-		if (jit->slots_end <= exit->slot)
-			jit->slots_end = exit->slot + 1u;
-	}
+	jit->slot[slot] = (struct bt_jit_slot){
+		.key = (vcpu->cpu.s.rip & ~0xfffull) + jit->context,
+		.code = value,
+	};
+	if (jit->slots_end <= slot)
+		jit->slots_end = slot + 1u;
+}
+
+static void link_cross(struct bt_vcpu *vcpu, const struct bt_exit *exit, const struct bt_block *to)
+{
+	if (exit->slot)
+		bt_jit_note_slot(vcpu, exit->slot, (uintptr_t)vcpu->jit.exec + to->code);
 	bt_jit_note_target(vcpu, to);
 }
 

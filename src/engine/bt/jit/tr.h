@@ -63,6 +63,11 @@ struct tr {
 	const struct bt_block *block;
 	struct bt_block *to; /* what it becomes */
 	uint32_t code; /* the full entry: to->code once it may be used */
+	/* With the one behind the block that tr_cross() emits, if any; what of it lies in the next page, as the
+	 * upper bytes of a word. */
+	unsigned count;
+	uint32_t cross_len;
+	uint64_t cross_rest;
 	struct jit_desc desc[BT_BLOCK_INSNS];
 	/* Flags before each instruction: that matter, if only for a fault; the same where no access is
 	 * part of a run; that are read. */
@@ -115,6 +120,10 @@ struct tr {
 	uint8_t *back; /* the entry, to be native.back */
 	uint8_t *request, *lost, *due, *vector, *vector_back;
 	uint8_t *x87, *x87_back;
+	union {
+		struct bt_block block;
+		uint8_t room[BT_BLOCK_MAX];
+	} with_cross; /* the block, its end mark being that instruction */
 };
 
 /* Offset in the code cache. */
@@ -217,6 +226,12 @@ void tr_direct_end(struct tr *t, unsigned i, bool ended);
 void tr_direct_finish(struct tr *t);
 /* Where the handler of the signal finds them. False: no room. */
 bool tr_direct_sites(struct tr *t);
+
+/* ---- tr_cross.c ---- */
+/* Sets t->count: whether what follows the block and crosses the page can be emitted. Behind tr_runs(). */
+void tr_cross_take(struct tr *t);
+/* Emit it. True: it ends in branches. */
+bool tr_cross(struct tr *t);
 
 /* ---- tr_copy.c ---- */
 /* AH CH DH BH can be named only without REX: by registers that need none. */

@@ -418,7 +418,7 @@ void tr_direct_others(struct tr *t)
 	if (!t->block->direct)
 		return;
 	t->other = true;
-	for (unsigned i = 0; i < t->block->count; i++)
+	for (unsigned i = 0; i < t->count; i++)
 		if (t->access[i].used && t->access[i].groups)
 			emit_other(t, i);
 	t->other = false;
@@ -426,7 +426,7 @@ void tr_direct_others(struct tr *t)
 
 void tr_direct_finish(struct tr *t)
 {
-	for (unsigned i = 0; t->block->direct && i < t->block->count; i++) {
+	for (unsigned i = 0; t->block->direct && i < t->count; i++) {
 		if (!t->access[i].used)
 			continue;
 		t->access[i].slow = t->e.p;
@@ -464,16 +464,16 @@ bool tr_direct_sites(struct tr *t)
 
 	if (!t->block->direct)
 		return true;
-	if (t->region->site_end - first < 2u * t->block->count)
+	if (t->region->site_end - first < 2u * t->count)
 		return false;
-	for (unsigned i = 0; i < t->block->count; i++)
+	for (unsigned i = 0; i < t->count; i++)
 		if (t->access[i].used)
 			site[n++] = site_of(t, i, t->access[i].start, t->access[i].end);
 	for (uint32_t k = first; k < n; k++) {
 		site[k].first = first;
 		site[k].count = n - first;
 	}
-	for (unsigned i = 0; i < t->block->count; i++)
+	for (unsigned i = 0; i < t->count; i++)
 		if (t->access[i].used && t->access[i].groups) {
 			site[n] = site_of(t, i, t->access[i].other, t->access[i].other_end);
 			site[n++].other = 0;

@@ -91,6 +91,8 @@ static unsigned vectors_behind(const struct tr *t, unsigned last)
 /* How many bytes of the block are before @i. */
 static unsigned bytes_before(const struct tr *t, unsigned i)
 {
+	if (i == t->block->count) /* the end mark */
+		return t->block->len;
 	return (t->next_off[i] - t->block->insn[i].len - (unsigned)t->block->gpa) & 0xfff;
 }
 

@@ -9,7 +9,7 @@ static void exit_at(struct tr *t, unsigned n, uint8_t *site, int64_t off)
 	t->exit[n].off = off;
 	t->exit[n].used = true;
 	t->exit[n].save = t->in_host && !t->in_mem;
-	t->exit[n].forward = off >= (int64_t)t->next_off[t->block->count - 1];
+	t->exit[n].forward = off >= (int64_t)t->next_off[t->count - 1];
 }
 
 static bool crosses(int64_t off)
@@ -135,12 +135,10 @@ static void exit_here(struct tr *t, unsigned n, int64_t off)
 /* An instruction that ends a block and is no branch may serialize: what follows is fetched anew. */
 void tr_end(struct tr *t)
 {
-	unsigned last = t->block->count - 1u;
+	unsigned last = t->count - 1u;
 
-	if (t->block->insn[last + 1].exec == bt_exec_cross) {
-		t->next_off[last + 1] =
-			t->block->count ? t->next_off[last] : (uint32_t)t->block->gpa & 0xfff;
-		tr_handler(t, last + 1);
+	if (t->count == t->block->count && t->block->insn[t->count].exec == bt_exec_cross) {
+		tr_handler(t, t->count);
 		EMIT(&t->e, .map = 1, .opcode = 0x0b); /* it does not come back */
 		return;
 	}

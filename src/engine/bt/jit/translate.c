@@ -67,9 +67,13 @@ static bool may_fault(const struct tr *t, unsigned i, bool plain)
 /* All flags matter in front of what may fault. One that writes some of them reads the others. */
 static void liveness(struct tr *t)
 {
-	unsigned n = t->block->count;
+	unsigned n = t->count;
 
 	t->live[n] = t->live_plain[n] = t->read[n] = X86_FL_STATUS;
+	if (n > t->block->count) { /* behind a look, which may lead to a handler */
+		n = t->block->count;
+		t->live[n] = t->live_plain[n] = t->read[n] = X86_FL_STATUS;
+	}
 	for (unsigned i = n; i-- > 0;) {
 		const struct jit_desc *d = &t->desc[i];
 		uint32_t kept = t->live_plain[i + 1] & ~d->fw;
@@ -292,10 +296,13 @@ static void tr_block(struct tr *t)
 
 	analyse(t);
 	tr_runs(t);
+	tr_cross_take(t);
 	liveness(t);
 	emit_entry(t);
 	for (unsigned i = 0; i < block->count && !ended; i++)
 		ended = tr_insn_joined(t, i);
+	if (t->count > block->count)
+		ended = tr_cross(t);
 	if (!ended)
 		tr_end(t);
 	tr_exit_finish(t, 0);
@@ -342,7 +349,7 @@ static void keep(const struct bt_block *block, struct bt_block *to)
 	for (unsigned i = 0; i < 32; i++)
 		if (to->native.kept >> i & 1)
 			*insn++ = block->insn[i];
-	memcpy(insn, bt_block_bytes(block), block->len);
+	memcpy(insn, bt_block_bytes(block), block->len + block->tail);
 }
 
 bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_region *region, const struct bt_block *block,
@@ -358,7 +365,7 @@ bool bt_jit_translate(struct bt_vcpu *vcpu, struct bt_region *region, const stru
 	if (!tr_try(&t, vcpu, region, block, to, copies, no_runs) &&
 	    (no_runs || !tr_try(&t, vcpu, region, block, to, copies, true)))
 		return false;
-	keep(block, to);
+	keep(t.block, to);
 	region->used += (uint32_t)bt_block_size(to);
 	end = tr_offset(&t, t.e.p);
 	region->code_used = (end + 15) & ~15u;
