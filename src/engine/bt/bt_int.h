@@ -64,6 +64,7 @@
 #define BT_BLOCK_MAX   2048u /* bytes of a struct bt_block */
 #define BT_MAP_BITS    15
 #define BT_CROSS_BITS  12
+#define BT_HANDLED_BITS  6
 #define BT_DECODED_BITS 4
 #define BT_SYNC_RING   64u
 #define BT_FETCHED_WORDS 64u
@@ -117,6 +118,13 @@ struct bt_decoded {
 	struct x86_insn insn[BT_BLOCK_INSNS + 1];
 };
 
+/* An instruction of a translated block that does not keep it: see bt_block_insn(). */
+struct bt_handled {
+	uint32_t block; /* offset in the arena; 0: none */
+	uint8_t index;
+	struct x86_insn insn;
+};
+
 /* What a vCPU knows of the cache. */
 struct bt_maps {
 	uint8_t *arena; /* of the cache */
@@ -125,7 +133,7 @@ struct bt_maps {
 	struct bt_map map[1u << BT_MAP_BITS];
 	struct bt_cross cross[1u << BT_CROSS_BITS];
 	struct bt_decoded decoded[1u << BT_DECODED_BITS];
-	struct x86_insn handled; /* see bt_block_insn() */
+	struct bt_handled handled[1u << BT_HANDLED_BITS];
 };
 
 /* How long HLT looks for a request before the thread sleeps, and what that is learned from: run.c. */

@@ -252,6 +252,8 @@ void bt_maps_renew(struct bt_vcpu *vcpu)
 	bt_context_update(vcpu);
 	for (unsigned i = 0; i < 1u << BT_DECODED_BITS; i++)
 		vcpu->maps.decoded[i].block = 0;
+	for (unsigned i = 0; i < 1u << BT_HANDLED_BITS; i++)
+		vcpu->maps.handled[i].block = 0;
 }
 
 /* Behind the last instruction of every block. */
@@ -405,13 +407,20 @@ const struct x86_insn *bt_block_decoded(struct bt_vcpu *vcpu, struct bt_block *b
 const struct x86_insn *bt_block_insn(struct bt_vcpu *vcpu, struct bt_block *block, unsigned i,
 				     unsigned at)
 {
-	uint32_t kept = block->native.kept;
+	uint32_t kept = block->native.kept, offset;
+	struct bt_handled *slot;
 
 	if (kept >> i & 1)
 		return &bt_block_insns(block)[__builtin_popcount(kept & ((1u << i) - 1))];
-	(void)bt_decode(&vcpu->cpu, bt_block_bytes(block) + at, block->len - at, 8,
-			&vcpu->maps.handled);
-	return &vcpu->maps.handled;
+	/* Faults, and accesses to devices, come again. */
+	offset = (uint32_t)((uint8_t *)block - vcpu->maps.arena);
+	slot = &vcpu->maps.handled[(offset / BT_BLOCK_ALIGN + i) % (1u << BT_HANDLED_BITS)];
+	if (slot->block == offset && slot->index == i)
+		return &slot->insn;
+	(void)bt_decode(&vcpu->cpu, bt_block_bytes(block) + at, block->len - at, 8, &slot->insn);
+	slot->block = offset;
+	slot->index = (uint8_t)i;
+	return &slot->insn;
 }
 
 /* The page ends within the first instruction of 64-bit code: its block has nothing but the end mark, which

@@ -221,6 +221,9 @@ static void forget_region(struct bt_vcpu *vcpu, const struct gone *old)
 	for (size_t i = 0; i < 1u << BT_DECODED_BITS; i++)
 		if (maps->decoded[i].block - old->first < old->end - old->first)
 			maps->decoded[i].block = 0;
+	for (size_t i = 0; i < 1u << BT_HANDLED_BITS; i++)
+		if (maps->handled[i].block - old->first < old->end - old->first)
+			maps->handled[i].block = 0;
 	forget_targets(jit, jit->map, 1u << BT_JIT_MAP_BITS, old);
 	forget_targets(jit, jit->back, 1u << BT_JIT_BACK_BITS, old);
 	forget_slots(jit, old);
