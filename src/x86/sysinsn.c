@@ -5,6 +5,18 @@
 #include "sys_int.h"
 #include "x86_int.h"
 
+/* Those that are written often; msr.c has all. */
+enum {
+	MSR_SPEC_CTRL = 0x48,
+	MSR_PRED_CMD = 0x49,
+	MSR_TSC_DEADLINE = 0x6e0,
+	MSR_X2APIC = 0x800,
+	MSR_X2APIC_LAST = 0x8ff,
+	MSR_FS_BASE = 0xc0000100u,
+	MSR_GS_BASE = 0xc0000101u,
+	MSR_KERNEL_GS_BASE = 0xc0000102u,
+};
+
 static void set_edx_eax(struct x86_cpu *cpu, uint64_t value)
 {
 	cpu->s.gpr[X86_RAX] = (uint32_t)value;
@@ -60,23 +72,57 @@ int x86_op_wbinvd(struct x86_cpu *cpu, const struct x86_insn *insn)
 	return cpu->cpl ? x86_gp(cpu, 0) : X86_NEXT;
 }
 
+/* Where in the state the bases are that kernels set all day. */
+static uint64_t *base_msr(struct x86_state *s, uint32_t msr)
+{
+	switch (msr) {
+	case MSR_FS_BASE:
+		return &s->seg[X86_FS].base;
+	case MSR_GS_BASE:
+		return &s->seg[X86_GS].base;
+	case MSR_KERNEL_GS_BASE:
+		return &s->kernel_gs_base;
+	default:
+		return NULL;
+	}
+}
+
 int x86_op_rdmsr(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
+	uint32_t msr = (uint32_t)cpu->s.gpr[X86_RCX];
+	const uint64_t *base = base_msr(&cpu->s, msr);
 	uint64_t value;
 
-	if (cpu->cpl || !x86_rdmsr(cpu, (uint32_t)cpu->s.gpr[X86_RCX], &value))
+	if (base && !cpu->cpl) {
+		set_edx_eax(cpu, *base);
+		return X86_NEXT;
+	}
+	if (cpu->cpl || !x86_rdmsr(cpu, msr, &value))
 		return x86_gp(cpu, 0);
 	set_edx_eax(cpu, value);
 	return X86_NEXT;
 }
 
+/* Changes nothing that a run loop keeps; what the local APIC has to say it says by itself. */
+static bool is_harmless(uint32_t msr)
+{
+	return msr == MSR_SPEC_CTRL || msr == MSR_PRED_CMD || msr == MSR_TSC_DEADLINE ||
+	       (msr >= MSR_X2APIC && msr <= MSR_X2APIC_LAST);
+}
+
 int x86_op_wrmsr(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	uint64_t value = (uint32_t)cpu->s.gpr[X86_RAX] | cpu->s.gpr[X86_RDX] << 32;
+	uint32_t msr = (uint32_t)cpu->s.gpr[X86_RCX];
+	uint64_t *base = base_msr(&cpu->s, msr);
 
-	if (cpu->cpl || !x86_wrmsr(cpu, (uint32_t)cpu->s.gpr[X86_RCX], value))
+	if (base && !cpu->cpl && x86_is_canonical(value)) {
+		*base = value;
+		return X86_NEXT;
+	}
+	if (cpu->cpl || !x86_wrmsr(cpu, msr, value))
 		return x86_gp(cpu, 0);
-	return X86_STOP;
+	return is_harmless(msr) ? X86_NEXT : X86_STOP;
 }
 
 static uint64_t read_tsc(struct x86_cpu *cpu)
