@@ -10,8 +10,8 @@
 
 /* ---- what can be shown ---- */
 
-/* Flags that need nothing of the host: the hypervisor's own, and a mark of its presence. */
-#define ECX1_OWN (1u << 31)
+/* Flags that need nothing of the host: x2APIC, and a mark of the hypervisor's presence. */
+#define ECX1_OWN (1u << 21 | 1u << 31)
 
 /* The x86 core emulates what exits, so what it does not know is not shown either. */
 static void supported_model(struct x86_cpuid_model *model)

@@ -13,7 +13,7 @@
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
-#include "vm.h"
+#include "chips.h"
 #include "x86_int.h"
 
 static struct vcpu *vcpu_of(struct x86_cpu *cpu)
@@ -67,15 +67,19 @@ static void drop_pages(struct vcpu *vcpu)
 
 static u64 device_read(struct x86_cpu *cpu, u64 addr, unsigned int size, bool port)
 {
+	struct device_access a = { .addr = addr, .size = size, .port = port };
 	struct emulation *emu = &vcpu_of(cpu)->emu;
+	u64 value;
 
 	if (cpu->device_waits)
 		return 0;
+	if (device_read_here(vcpu_of(cpu), &a, &value))
+		return value;
 	/* A REP instruction gives way behind this iteration: answers are for one. */
 	cpu->stop_requested = true;
 	if (emu->used < emu->answers)
 		return emu->answer[emu->used++].value;
-	emu->want = (struct device_access){ .addr = addr, .size = size, .port = port };
+	emu->want = a;
 	cpu->device_waits = true;
 	return 0;
 }
@@ -127,13 +131,21 @@ static void op_set_tsc(struct x86_cpu *cpu, u64 value)
 
 static u8 op_get_cr8(struct x86_cpu *cpu)
 {
-	return vcpu_of(cpu)->run->cr8 & 15;
+	struct vcpu *vcpu = vcpu_of(cpu);
+
+	return vcpu->lapic ? lapic_get(vcpu->lapic, LAPIC_TPR) >> 4 : vcpu->run->cr8 & 15;
 }
 
 static void op_set_cr8(struct x86_cpu *cpu, u8 cr8)
 {
-	vcpu_of(cpu)->run->cr8 = cr8;
-	vcpu_of(cpu)->cr8_changed = true;
+	struct vcpu *vcpu = vcpu_of(cpu);
+
+	if (vcpu->lapic) {
+		lapic_mmio_write(vcpu->lapic, LAPIC_TPR, cr8 << 4);
+		return;
+	}
+	vcpu->run->cr8 = cr8;
+	vcpu->cr8_changed = true;
 }
 
 static void op_cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 regs[4])
@@ -149,7 +161,7 @@ static bool op_should_stop(struct x86_cpu *cpu)
 
 static void op_tlb_flushed(struct x86_cpu *cpu)
 {
-	set_bit(REQ_FLUSH, (unsigned long *)&vcpu_of(cpu)->requests);
+	set_bit(REQ_FLUSH, &vcpu_of(cpu)->requests);
 }
 
 static const struct x86_cpu_ops ops = {
@@ -217,6 +229,8 @@ static int next_write(struct vcpu *vcpu)
 {
 	struct emulation *emu = &vcpu->emu;
 
+	while (emu->written < emu->writes && device_write_here(vcpu, &emu->write[emu->written]))
+		emu->written++;
 	if (emu->written == emu->writes) {
 		emu->writes = emu->written = 0;
 		/* User space has the local APIC, and with it the interrupts that this may let in. */

@@ -7,7 +7,7 @@
  * exit that comes while the hardware delivers it (a page of the IDT or of the stack was not mapped) gives it
  * back: SDM vol. 3, 25.2.3; APM vol. 2, 15.7.2.
  */
-#include "vm.h"
+#include "chips.h"
 #include "x86_int.h"
 
 /* SDM vol. 3, table 6-5. */
@@ -86,6 +86,20 @@ bool event_can_interrupt(struct vcpu *vcpu)
 	       !s->exception_pending && !vcpu->nmi_injected;
 }
 
+/* Of interrupt controllers in here, it is this that waits; the controllers are told when it is injected. */
+static bool chips_wait(struct vcpu *vcpu)
+{
+	return vcpu->lapic && lapic_pending(vcpu) >= 0;
+}
+
+bool event_wakes(struct vcpu *vcpu)
+{
+	const struct x86_state *s = vcpu_peek(vcpu);
+
+	return (s->nmi_pending && !s->nmi_masked) || vcpu->nmi_injected || s->exception_pending ||
+	       (s->rflags & X86_FL_IF && (s->interrupt_pending || chips_wait(vcpu)));
+}
+
 static void inject(struct vcpu *vcpu, const struct event *event)
 {
 	hw->inject(vcpu, event);
@@ -121,6 +135,7 @@ void event_inject(struct vcpu *vcpu)
 {
 	struct x86_state *s = &vcpu->cpu.s;
 
+	(void)vcpu_take_request(vcpu, REQ_EVENT); /* before the look: see chips.h */
 	if (s->exception_pending) {
 		struct event event = { .kind = EVENT_EXCEPTION, .vector = s->exception_vector,
 				       .has_error = s->exception_has_error,
@@ -142,8 +157,15 @@ void event_inject(struct vcpu *vcpu)
 	} else if (s->nmi_pending && can_nmi(vcpu_peek(vcpu))) {
 		vcpu_state(vcpu)->nmi_pending = false;
 		inject_nmi(vcpu);
+	} else if (chips_wait(vcpu) && event_can_interrupt(vcpu)) {
+		int vector = lapic_ack(vcpu);
+		struct event event = { .kind = EVENT_INTERRUPT, .vector = vector };
+
+		if (vector >= 0)
+			inject(vcpu, &event);
 	}
 	/* A masked NMI waits for the IRET, which exits. */
 	hw->interrupt_window(vcpu, s->interrupt_pending || (s->nmi_pending && !s->nmi_masked) ||
+				   chips_wait(vcpu) ||
 				   READ_ONCE(vcpu->run->request_interrupt_window));
 }

@@ -17,14 +17,12 @@ static int finish_out(struct vcpu *vcpu)
 	return vcpu_skip(vcpu);
 }
 
-static int finish_in(struct vcpu *vcpu)
+/* AL, AX or EAX. */
+static void set_al(struct vcpu *vcpu, u32 value, unsigned int size)
 {
 	struct x86_state *s = vcpu_state(vcpu);
-	u32 value = 0;
 
-	/* Not the size in the shared page, which user space may have changed. */
-	memcpy(&value, vcpu->run_data, vcpu->emu.want.size);
-	switch (vcpu->emu.want.size) {
+	switch (size) {
 	case 1:
 		s->gpr[X86_RAX] = (s->gpr[X86_RAX] & ~0xffull) | (u8)value;
 		break;
@@ -34,6 +32,15 @@ static int finish_in(struct vcpu *vcpu)
 	default:
 		s->gpr[X86_RAX] = value;
 	}
+}
+
+static int finish_in(struct vcpu *vcpu)
+{
+	u32 value = 0;
+
+	/* Not the size in the shared page, which user space may have changed. */
+	memcpy(&value, vcpu->run_data, vcpu->emu.want.size);
+	set_al(vcpu, value, vcpu->emu.want.size);
 	return vcpu_skip(vcpu);
 }
 
@@ -41,7 +48,17 @@ int exit_port(struct vcpu *vcpu, u16 port, unsigned int size, bool in)
 {
 	struct kvm_run *run = vcpu->run;
 	u32 value = vcpu_peek(vcpu)->gpr[X86_RAX];
+	struct device_access a = {
+		.addr = port, .size = size, .port = true,
+		.value = size == 4 ? value : value & (BIT(size * 8) - 1),
+	};
 
+	if (!in && device_write_here(vcpu, &a))
+		return vcpu_skip(vcpu);
+	if (in && device_read_here(vcpu, &a, &a.value)) {
+		set_al(vcpu, a.value, size);
+		return vcpu_skip(vcpu);
+	}
 	vcpu->emu.want.size = size;
 	run->exit_reason = KVM_EXIT_IO;
 	run->io.direction = in ? KVM_EXIT_IO_IN : KVM_EXIT_IO_OUT;
@@ -78,6 +95,10 @@ int exit_hlt(struct vcpu *vcpu)
 
 	if (r <= 0)
 		return r;
+	if (vcpu->lapic) {
+		vcpu_state(vcpu)->activity = X86_HALTED;
+		return 1;
+	}
 	vcpu->run->exit_reason = KVM_EXIT_HLT;
 	return 0;
 }

@@ -9,7 +9,7 @@
 #include <linux/reboot.h>
 #include <linux/syscore_ops.h>
 
-#include "vm.h"
+#include "irq.h"
 
 const struct hw *hw;
 static enum cpuhp_state hotplug;
@@ -97,7 +97,15 @@ long system_check_extension(unsigned long cap)
 	case KVM_CAP_EXIT_ON_EMULATION_FAILURE:
 	case KVM_CAP_ENABLE_CAP_VM:
 	case KVM_CAP_CHECK_EXTENSION_VM:
+	case KVM_CAP_IOEVENTFD:
+	case KVM_CAP_IOEVENTFD_ANY_LENGTH:
+	case KVM_CAP_IRQCHIP:
+	case KVM_CAP_IRQFD:
+	case KVM_CAP_SIGNAL_MSI:
+	case KVM_CAP_TSC_DEADLINE_TIMER:
 		return 1;
+	case KVM_CAP_IRQ_ROUTING:
+		return GSI_MAX;
 	case KVM_CAP_X86_USER_SPACE_MSR:
 		return KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN |
 		       KVM_MSR_EXIT_REASON_FILTER;
@@ -161,9 +169,12 @@ static int __init sika_init(void)
 	r = hw->probe();
 	if (r)
 		return r;
-	r = hw->setup();
+	r = irqfd_init();
 	if (r)
 		return r;
+	r = hw->setup();
+	if (r)
+		goto irqfd;
 	r = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "sika/kvm:online", cpu_starts, cpu_stops);
 	if (r < 0)
 		goto teardown;
@@ -183,6 +194,8 @@ stop:
 	cpuhp_remove_state(hotplug);
 teardown:
 	hw->teardown();
+irqfd:
+	irqfd_exit();
 	return r;
 }
 
@@ -193,6 +206,7 @@ static void __exit sika_exit(void)
 	unregister_reboot_notifier(&reboot_block);
 	cpuhp_remove_state(hotplug);
 	hw->teardown();
+	irqfd_exit();
 }
 
 module_init(sika_init);

@@ -7,7 +7,7 @@
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 
-#include "vm.h"
+#include "chips.h"
 #include "x86_int.h"
 
 #define MSR_APIC_BASE 0x1bu
@@ -16,7 +16,7 @@
 
 /* What a saved machine has to carry. */
 static const u32 saved[] = {
-	TSC, MSR_APIC_BASE, 0x174, 0x175, 0x176, 0x17a, 0x1a0, 0x1d9, 0x277, 0x2ff,
+	TSC, MSR_APIC_BASE, 0x6e0, 0x174, 0x175, 0x176, 0x17a, 0x1a0, 0x1d9, 0x277, 0x2ff,
 	0x200, 0x201, 0x202, 0x203, 0x204, 0x205, 0x206, 0x207,
 	0x208, 0x209, 0x20a, 0x20b, 0x20c, 0x20d, 0x20e, 0x20f,
 	0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f,
@@ -27,21 +27,34 @@ static const u32 saved[] = {
 
 bool msr_read(struct vcpu *vcpu, u32 msr, u64 *ret, bool host)
 {
+	int r;
+
 	(void)vcpu_peek(vcpu);
+
 	if (msr == MSR_APIC_BASE) {
 		*ret = vcpu->apic_base;
 		return true;
 	}
+	r = vcpu->lapic ? lapic_read_msr(vcpu->lapic, msr, ret) : -ENOENT;
+	if (r != -ENOENT)
+		return r == 0;
 	return x86_rdmsr(&vcpu->cpu, msr, ret);
 }
 
 bool msr_write(struct vcpu *vcpu, u32 msr, u64 value, bool host)
 {
 	struct x86_state *s = vcpu_state(vcpu);
+	int r;
 
-	if (msr == MSR_APIC_BASE) {
+	if (msr == MSR_APIC_BASE && !vcpu->lapic) {
 		vcpu->apic_base = value;
 		return true;
+	}
+	if (vcpu->lapic) {
+		r = msr == MSR_APIC_BASE ? lapic_set_base(vcpu->lapic, value, host) :
+					   lapic_write_msr(vcpu->lapic, msr, value);
+		if (r != -ENOENT)
+			return r == 0;
 	}
 	if (msr == EFER && host) { /* whatever the paging mode: user space sets it before or after */
 		s->efer = value;

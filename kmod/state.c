@@ -3,7 +3,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "vm.h"
+#include "chips.h"
 #include "x86_int.h"
 
 /* ---- general registers ---- */
@@ -98,9 +98,9 @@ static void get_sregs(struct vcpu *vcpu, struct kvm_sregs *r)
 		.gdt = { .base = s->gdtr.base, .limit = s->gdtr.limit },
 		.idt = { .base = s->idtr.base, .limit = s->idtr.limit },
 		.cr0 = s->cr0, .cr2 = s->cr2, .cr3 = s->cr3, .cr4 = s->cr4,
-		.cr8 = vcpu->run->cr8 & 15,
+		.cr8 = vcpu->lapic ? lapic_get(vcpu->lapic, LAPIC_TPR) >> 4 : vcpu->run->cr8 & 15,
 		.efer = s->efer,
-		.apic_base = 0xfee00000 | (vcpu->id == 0 ? 0x100 : 0) | 0x800,
+		.apic_base = vcpu->apic_base,
 	};
 	pair_segments(r, s, pair);
 	for (unsigned int i = 0; i < SEGMENTS; i++)
@@ -127,6 +127,10 @@ static int set_sregs(struct vcpu *vcpu, struct kvm_sregs *r)
 
 	if (!sregs_are_valid(r))
 		return -EINVAL;
+	if (!vcpu->lapic)
+		vcpu->apic_base = r->apic_base;
+	else if (lapic_set_base(vcpu->lapic, r->apic_base, true))
+		return -EINVAL;
 	s = vcpu_state(vcpu);
 	pair_segments(r, s, pair);
 	for (unsigned int i = 0; i < SEGMENTS; i++)
@@ -139,6 +143,8 @@ static int set_sregs(struct vcpu *vcpu, struct kvm_sregs *r)
 	s->cr4 = r->cr4;
 	s->efer = r->efer;
 	vcpu->run->cr8 = r->cr8;
+	if (vcpu->lapic)
+		lapic_mmio_write(vcpu->lapic, LAPIC_TPR, (r->cr8 & 15) << 4);
 	s->interrupt_pending = false;
 	for (unsigned int i = 0; i < 256; i++) {
 		if (test_bit(i, (unsigned long *)r->interrupt_bitmap)) {
@@ -147,7 +153,7 @@ static int set_sregs(struct vcpu *vcpu, struct kvm_sregs *r)
 		}
 	}
 	x86_update_mode(&vcpu->cpu);
-	set_bit(REQ_FLUSH, (unsigned long *)&vcpu->requests);
+	set_bit(REQ_FLUSH, &vcpu->requests);
 	return 0;
 }
 
@@ -277,6 +283,10 @@ static void get_events(struct vcpu *vcpu, struct kvm_vcpu_events *r)
 	r->nmi.pending = s->nmi_pending;
 	r->nmi.masked = s->nmi_masked;
 	r->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
+	if (vcpu->lapic) {
+		r->sipi_vector = vcpu->lapic->sipi_vector;
+		r->flags |= KVM_VCPUEVENT_VALID_SIPI_VECTOR;
+	}
 }
 
 static int set_events(struct vcpu *vcpu, const struct kvm_vcpu_events *r)
@@ -299,6 +309,8 @@ static int set_events(struct vcpu *vcpu, const struct kvm_vcpu_events *r)
 	vcpu->nmi_injected = r->nmi.injected;
 	if (r->flags & KVM_VCPUEVENT_VALID_NMI_PENDING)
 		s->nmi_pending = r->nmi.pending;
+	if (r->flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR && vcpu->lapic)
+		vcpu->lapic->sipi_vector = r->sipi_vector;
 	s->nmi_masked = r->nmi.masked;
 	hw->nmi_window(vcpu, s->nmi_masked);
 	return 0;
@@ -308,15 +320,43 @@ static int set_events(struct vcpu *vcpu, const struct kvm_vcpu_events *r)
 
 static void get_activity(struct vcpu *vcpu, struct kvm_mp_state *r)
 {
-	r->mp_state = KVM_MP_STATE_RUNNABLE;
+	if (vcpu->lapic)
+		lapic_take_requests(vcpu);
+	switch (vcpu_peek(vcpu)->activity) {
+	case X86_HALTED:
+		r->mp_state = KVM_MP_STATE_HALTED;
+		break;
+	case X86_WAIT_SIPI:
+		r->mp_state = KVM_MP_STATE_INIT_RECEIVED;
+		break;
+	default:
+		r->mp_state = KVM_MP_STATE_RUNNABLE;
+	}
 }
 
-/* Halted, or waiting to be started, is user space's business here, which has the local APIC. */
+/* Halted, or waiting to be started, is the business of who has the local APIC. */
 static int set_activity(struct vcpu *vcpu, const struct kvm_mp_state *r)
 {
-	if (r->mp_state != KVM_MP_STATE_RUNNABLE)
+	if (!vcpu->lapic && r->mp_state != KVM_MP_STATE_RUNNABLE)
 		return -EINVAL;
-	vcpu_state(vcpu)->activity = X86_RUNNING;
+	switch (r->mp_state) {
+	case KVM_MP_STATE_RUNNABLE:
+		vcpu_state(vcpu)->activity = X86_RUNNING;
+		break;
+	case KVM_MP_STATE_HALTED:
+		vcpu_state(vcpu)->activity = X86_HALTED;
+		break;
+	case KVM_MP_STATE_UNINITIALIZED:
+	case KVM_MP_STATE_INIT_RECEIVED:
+		vcpu_state(vcpu)->activity = X86_WAIT_SIPI;
+		break;
+	case KVM_MP_STATE_SIPI_RECEIVED:
+		vcpu_state(vcpu)->activity = X86_WAIT_SIPI;
+		vcpu_request(vcpu, REQ_SIPI);
+		break;
+	default:
+		return -EINVAL;
+	}
 	return 0;
 }
 

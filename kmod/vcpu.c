@@ -14,7 +14,7 @@
 #include <asm/debugreg.h>
 #include <asm/fpu/xcr.h>
 
-#include "vm.h"
+#include "chips.h"
 #include "x86_int.h"
 
 /* ---- the state, in two forms ---- */
@@ -91,11 +91,13 @@ void vcpu_put(struct vcpu *vcpu)
 	preempt_enable();
 }
 
-void vcpu_kick(struct vcpu *vcpu)
+void vcpu_request(struct vcpu *vcpu, enum vcpu_request request)
 {
+	set_bit(request, &vcpu->requests);
+	/* Before the mode: see run_once(). */
+	smp_mb__after_atomic();
 	wake_up(&vcpu->wait);
 	preempt_disable();
-	smp_mb();
 	if (READ_ONCE(vcpu->mode) == VCPU_GUEST && READ_ONCE(vcpu->on_cpu) != smp_processor_id())
 		smp_send_reschedule(READ_ONCE(vcpu->on_cpu));
 	preempt_enable();
@@ -150,7 +152,7 @@ static void save_breakpoints(struct vcpu *vcpu)
 /* Interrupts and preemption are off. */
 static void enter_guest(struct vcpu *vcpu)
 {
-	bool flush = test_and_clear_bit(REQ_FLUSH, (unsigned long *)&vcpu->requests);
+	bool flush = test_and_clear_bit(REQ_FLUSH, &vcpu->requests);
 
 	if (test_thread_flag(TIF_NEED_FPU_LOAD))
 		switch_fpu_return();
@@ -182,9 +184,10 @@ static int run_once(struct vcpu *vcpu)
 	}
 	local_irq_disable();
 	vcpu->on_cpu = smp_processor_id();
-	/* Full barrier: see vm_flush_tlbs() and vcpu_kick(). */
+	/* Full barrier: see vm_flush_tlbs() and vcpu_request(). */
 	smp_store_mb(vcpu->mode, VCPU_GUEST);
-	if (must_leave() || need_resched() || READ_ONCE(vcpu->run->immediate_exit)) {
+	if (must_leave() || need_resched() || READ_ONCE(vcpu->run->immediate_exit) ||
+	    READ_ONCE(vcpu->requests) & REQ_BEFORE_ENTRY) {
 		smp_store_release(&vcpu->mode, VCPU_OUTSIDE);
 		local_irq_enable();
 		preempt_enable();
@@ -212,7 +215,23 @@ static int interrupted(struct vcpu *vcpu)
 /* User space asked to hear when it may inject. */
 static bool window_is_open(struct vcpu *vcpu)
 {
-	return READ_ONCE(vcpu->run->request_interrupt_window) && event_can_interrupt(vcpu);
+	return !vcpu->lapic && READ_ONCE(vcpu->run->request_interrupt_window) &&
+	       event_can_interrupt(vcpu);
+}
+
+/* Halted, or waiting to be started, with its local APIC in here. As handle_exit(). */
+static int sleep(struct vcpu *vcpu)
+{
+	int r;
+
+	(void)vcpu_take_request(vcpu, REQ_EVENT); /* before the look: see chips.h */
+	if (vcpu->cpu.s.activity == X86_HALTED && event_wakes(vcpu)) {
+		vcpu_state(vcpu)->activity = X86_RUNNING;
+		return 1;
+	}
+	r = wait_event_interruptible(vcpu->wait, READ_ONCE(vcpu->requests) & REQ_BEFORE_ENTRY ||
+						 READ_ONCE(vcpu->run->immediate_exit));
+	return r ? interrupted(vcpu) : 1;
 }
 
 static int loop(struct vcpu *vcpu)
@@ -233,7 +252,12 @@ static int loop(struct vcpu *vcpu)
 		 * it from here, xfer_to_guest_mode_handle_work(), is for vCPUs of the stock driver. */
 		if (READ_ONCE(vcpu->run->immediate_exit) || must_leave())
 			return interrupted(vcpu);
-		r = run_once(vcpu);
+		if (vcpu->lapic)
+			lapic_take_requests(vcpu);
+		if (vcpu->cpu.s.activity == X86_RUNNING)
+			r = run_once(vcpu);
+		else
+			r = sleep(vcpu);
 	}
 	return r;
 }
@@ -244,8 +268,10 @@ static void tell(struct vcpu *vcpu)
 	struct kvm_run *run = vcpu->run;
 
 	run->if_flag = !!(hw->rflags(vcpu) & X86_FL_IF);
-	run->ready_for_interrupt_injection = event_can_interrupt(vcpu);
-	run->apic_base = 0xfee00000 | (vcpu->id == 0 ? 0x100 : 0) | 0x800;
+	run->ready_for_interrupt_injection = vcpu->lapic || event_can_interrupt(vcpu);
+	run->apic_base = vcpu->apic_base;
+	if (vcpu->lapic)
+		run->cr8 = lapic_get(vcpu->lapic, LAPIC_TPR) >> 4;
 	run->flags = 0;
 }
 
@@ -277,11 +303,33 @@ static long inject_interrupt(struct vcpu *vcpu, const void __user *arg)
 		return -EFAULT;
 	if (irq.irq > 255)
 		return -EINVAL;
+	if (vcpu->lapic)
+		return -ENXIO;
 	if (vcpu_peek(vcpu)->interrupt_pending)
 		return -EEXIST;
 	vcpu_state(vcpu)->interrupt_pending = true;
 	vcpu->cpu.s.interrupt_vector = irq.irq;
 	return 0;
+}
+
+static long lapic_state(struct vcpu *vcpu, void __user *arg, bool set)
+{
+	struct kvm_lapic_state *state;
+	long r = 0;
+
+	if (!vcpu->lapic)
+		return -EINVAL;
+	state = set ? memdup_user(arg, sizeof(*state)) : kzalloc(sizeof(*state), GFP_KERNEL_ACCOUNT);
+	if (IS_ERR_OR_NULL(state))
+		return state ? PTR_ERR(state) : -ENOMEM;
+	if (set)
+		lapic_set_state(vcpu->lapic, state);
+	else
+		lapic_get_state(vcpu->lapic, state);
+	if (!set && copy_to_user(arg, state, sizeof(*state)))
+		r = -EFAULT;
+	kfree(state);
+	return r;
 }
 
 static long vcpu_ioctl(struct file *file, unsigned int number, unsigned long arg)
@@ -319,6 +367,10 @@ static long vcpu_ioctl(struct file *file, unsigned int number, unsigned long arg
 		break;
 	case KVM_GET_TSC_KHZ:
 		r = tsc_khz;
+		break;
+	case KVM_GET_LAPIC:
+	case KVM_SET_LAPIC:
+		r = lapic_state(vcpu, user, number == KVM_SET_LAPIC);
 		break;
 	default:
 		r = state_ioctl(vcpu, number, user);
@@ -375,6 +427,14 @@ static int vcpu_init(struct vcpu *vcpu)
 	preempt_notifier_init(&vcpu->preempt, &preempt_ops);
 	vcpu->last_cpu = -1;
 	x86_state_reset(&vcpu->cpu.s);
+	vcpu->apic_base = 0xfee00000 | (vcpu->id == 0 ? APIC_BASE_BSP : 0);
+	if (vcpu->vm->chips) {
+		vcpu->apic_base |= APIC_BASE_ENABLE;
+		if (vcpu->id)
+			vcpu->cpu.s.activity = X86_WAIT_SIPI;
+		if (lapic_create(vcpu))
+			return -ENOMEM;
+	}
 	x86_update_mode(&vcpu->cpu);
 	vcpu->changed = true;
 	vcpu->tsc_offset = -(s64)rdtsc();
@@ -387,6 +447,7 @@ void vcpu_destroy(struct vcpu *vcpu)
 		hw->vcpu_free(vcpu);
 	if (vcpu->fpu.fpstate)
 		fpu_free_guest_fpstate(&vcpu->fpu);
+	lapic_free(vcpu);
 	emulate_free(vcpu);
 	kvfree(vcpu->cpuid);
 	free_page((unsigned long)vcpu->run);
@@ -413,6 +474,9 @@ static int add(struct vm *vm, struct vcpu *vcpu)
 	int fd, r = check_id(vm, vcpu->id);
 	struct file *file;
 
+	/* The chips came in between. */
+	if (!r && !vcpu->lapic != !vm->chips)
+		r = -EAGAIN;
 	if (r)
 		return r;
 	fd = get_unused_fd_flags(O_CLOEXEC);

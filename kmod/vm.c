@@ -9,7 +9,8 @@
 #include <linux/timekeeping.h>
 #include <linux/uaccess.h>
 
-#include "vm.h"
+#include "chips.h"
+#include "irq.h"
 
 /* ---- what the host does with the program's memory (mm/mmu_notifier.c) ---- */
 
@@ -136,7 +137,7 @@ void vm_flush_tlbs(struct vm *vm)
 
 		/* Ordered against the vCPU, which says that it is in the guest before it looks at
 		 * requests: one of us sees the other's word. */
-		set_bit(REQ_FLUSH, (unsigned long *)&vcpu->requests);
+		set_bit(REQ_FLUSH, &vcpu->requests);
 		smp_mb__after_atomic();
 		if (have && READ_ONCE(vcpu->mode) == VCPU_GUEST)
 			cpumask_set_cpu(READ_ONCE(vcpu->on_cpu), cpus);
@@ -245,6 +246,17 @@ static long vm_ioctl(struct file *file, unsigned int number, unsigned long arg)
 		return get_user(vm->identity_addr, (u64 __user *)user);
 	case KVM_GET_TSC_KHZ:
 		return tsc_khz;
+	case KVM_IOEVENTFD:
+		return ioevent_set(vm, user);
+	case KVM_CREATE_IRQCHIP:
+		return chips_create(vm);
+	case KVM_IRQ_LINE:
+	case KVM_GET_IRQCHIP:
+	case KVM_SET_IRQCHIP:
+	case KVM_SET_GSI_ROUTING:
+	case KVM_SIGNAL_MSI:
+	case KVM_IRQFD:
+		return chips_ioctl(vm, number, user);
 	default:
 		return -ENOTTY;
 	}
@@ -272,6 +284,7 @@ static int vm_init(struct vm *vm)
 
 	refcount_set(&vm->users, 1);
 	mutex_init(&vm->lock);
+	INIT_LIST_HEAD(&vm->ioevents);
 	vm->mm = current->mm;
 	mmgrab(vm->mm);
 	r = init_srcu_struct(&vm->srcu);
@@ -332,8 +345,12 @@ void vm_put(struct vm *vm)
 	if (!refcount_dec_and_test(&vm->users))
 		return;
 	mmu_notifier_unregister(&vm->notifier, vm->mm);
+	if (vm->chips)
+		irqfds_free(vm);
 	for (unsigned int i = 0; i < vm->vcpu_count; i++)
 		vcpu_destroy(vm->vcpu[i]);
+	chips_free(vm);
+	ioevents_free(vm);
 	slots_free(vm);
 	page_table_free(vm);
 	msr_filter_free(vm->filter);

@@ -19,6 +19,7 @@
  *	vcpu->lock	one system call on a vCPU at a time; guards all of struct vcpu but its atomics
  *	vm->lock	slots and the list of vCPUs, for writers; who reads slots holds vm->srcu
  *	vm->page_lock	the nested page table, and what MMU notifiers count
+ *	pic, ioapic	chips.h
  */
 #pragma once
 
@@ -121,6 +122,8 @@ struct vm {
 	bool msrs_closed; /* the filter denies one that the guest would else reach without an exit */
 	struct msr_filter __rcu *filter; /* NULL: nothing is denied */
 	s64 clock_offset; /* of the paravirtual clock, ns */
+	struct chips *chips; /* NULL: user space has them. Set once, before there are vCPUs */
+	struct list_head ioevents; /* lock; who reads holds srcu */
 	u64 tss_addr, identity_addr;
 };
 
@@ -134,7 +137,14 @@ void vm_flush_tlbs(struct vm *vm);
 
 enum vcpu_request {
 	REQ_FLUSH, /* the TLB */
+	REQ_EVENT, /* interrupts may wait */
+	REQ_NMI,
+	REQ_INIT,
+	REQ_SIPI,
 };
+
+/* What has to be seen to before the guest is entered. */
+#define REQ_BEFORE_ENTRY (BIT(REQ_EVENT) | BIT(REQ_NMI) | BIT(REQ_INIT) | BIT(REQ_SIPI))
 
 enum vcpu_mode {
 	VCPU_OUTSIDE,
@@ -188,7 +198,7 @@ struct vcpu {
 	struct fpu_guest fpu;
 	u64 xcr0_host, xcr0_loaded;
 
-	atomic_t requests; /* bits: enum vcpu_request */
+	unsigned long requests; /* bits: enum vcpu_request; atomic */
 	int mode;	   /* enum vcpu_mode; written by the vCPU with full barriers */
 	int on_cpu;	   /* valid in VCPU_GUEST */
 	wait_queue_head_t wait;
@@ -201,6 +211,7 @@ struct vcpu {
 
 	struct x86_cpuid_model *model; /* its vendor counts; the rest is as cpuid_set() had it */
 	u64 apic_base;
+	struct lapic *lapic; /* where vm->chips */
 	bool cr8_changed; /* by the guest, of which user space is to hear */
 	bool msr_was_write; /* of the access that user space was asked about */
 
@@ -228,8 +239,13 @@ struct x86_state *vcpu_state(struct vcpu *vcpu);
 const struct x86_state *vcpu_peek(struct vcpu *vcpu);
 /* RIP goes behind the instruction that exited. 1, or what emulation says. */
 int vcpu_skip(struct vcpu *vcpu);
-/* Make it look at its requests soon. @wait: until it has left the guest. */
-void vcpu_kick(struct vcpu *vcpu);
+/* Make it look at its requests soon. Any context. */
+void vcpu_request(struct vcpu *vcpu, enum vcpu_request request);
+
+static inline bool vcpu_take_request(struct vcpu *vcpu, enum vcpu_request request)
+{
+	return test_bit(request, &vcpu->requests) && test_and_clear_bit(request, &vcpu->requests);
+}
 
 /* ---- event.c: exceptions, interrupts and NMIs on their way in ---- */
 
@@ -243,6 +259,8 @@ void event_again(struct vcpu *vcpu, const struct event *event);
 /* The entry did not happen: what was to be injected is pending again. */
 void event_cancel(struct vcpu *vcpu);
 bool event_can_interrupt(struct vcpu *vcpu);
+/* A halted vCPU goes on. */
+bool event_wakes(struct vcpu *vcpu);
 
 /* ---- state.c: gets and sets ---- */
 /* -ENOTTY: not one of these. */
@@ -276,6 +294,13 @@ void emulate_free(struct vcpu *vcpu);
 int emulate(struct vcpu *vcpu);
 /* Length of the instruction at RIP, or 0: it cannot be fetched. */
 unsigned int emulate_length(struct vcpu *vcpu);
+
+/* ---- device.c: devices that are in the kernel ---- */
+long ioevent_set(struct vm *vm, const void __user *arg);
+void ioevents_free(struct vm *vm);
+/* True: done. */
+bool device_write_here(struct vcpu *vcpu, const struct device_access *a);
+bool device_read_here(struct vcpu *vcpu, const struct device_access *a, u64 *ret);
 
 /* ---- exit.c: what goes to user space ---- */
 int exit_port(struct vcpu *vcpu, u16 port, unsigned int size, bool in);

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # run.sh - builds the kernel driver for Debian's stock kernel, and runs on it what tests/kvm runs on the stock
-# driver: tiny guests, and a kernel up to user space, inside an emulated machine with AMD-V. About three
+# driver: tiny guests, and a kernel up to user space, inside an emulated machine with AMD-V. Some three
 # minutes, and no part of `make test`.
 #
 # usage: tests/kmod/run.sh [BUILD_DIR]     (default: build)
@@ -37,5 +37,5 @@ if ! make -C "$top/kmod" OUT="$build/kmod" KDIR="$headers" >"$build/kmod/log" 2>
 fi
 strip -g -o "$build/kmod/driver.ko" "$build/kmod/sika-kvm.ko"
 KVM_LAB_DRIVER=$build/kmod/driver.ko KVM_LAB_TIMEOUT=${KVM_LAB_TIMEOUT:-900} \
-	KVM_LAB_ONLY=${KVM_LAB_ONLY:-boot-1 boot-2 guests-1 guests-2 guests-smp} \
+	KVM_LAB_ONLY=${KVM_LAB_ONLY:-boot-1 boot-2 boot-chips engine models guests-1 guests-2 guests-smp} \
 	exec "$top/tests/kvm/run.sh" "$build"

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * irqfd.c - eventfds that raise an interrupt line: KVM_IRQFD, Documentation/virt/kvm/api.rst, 4.75.
+ *
+ * An irqfd waits on its eventfd's queue. Who signals the eventfd raises the interrupt on the spot, with the
+ * queue's lock held and interrupts off. When the other side closes the eventfd (EPOLLHUP, under the same
+ * lock) the irqfd goes by a work item: it may not be taken off the queue from there. A machine waits for its
+ * work items before it goes.
+ */
+#include <linux/eventfd.h>
+#include <linux/file.h>
+#include <linux/list.h>
+#include <linux/poll.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+
+#include "chips.h"
+#include "irq.h"
+
+static struct workqueue_struct *queue;
+
+struct irqfd {
+	struct list_head list; /* vm->lock; empty: being taken down */
+	struct vm *vm;
+	struct eventfd_ctx *ctx;
+	u32 gsi;
+	wait_queue_entry_t wait;
+	poll_table table;
+	struct work_struct gone;
+};
+
+static void on_gone(struct work_struct *work)
+{
+	struct irqfd *irqfd = container_of(work, struct irqfd, gone);
+	struct vm *vm = irqfd->vm;
+	bool mine;
+	u64 count;
+
+	mutex_lock(&vm->lock);
+	mine = !list_empty(&irqfd->list);
+	list_del_init(&irqfd->list);
+	mutex_unlock(&vm->lock);
+	if (!mine) /* take_down() waits for us */
+		return;
+	eventfd_ctx_remove_wait_queue(irqfd->ctx, &irqfd->wait, &count);
+	eventfd_ctx_put(irqfd->ctx);
+	kfree(irqfd);
+}
+
+static int on_signal(wait_queue_entry_t *wait, unsigned int mode, int sync, void *key)
+{
+	struct irqfd *irqfd = container_of(wait, struct irqfd, wait);
+	__poll_t flags = key_to_poll(key);
+	u64 count;
+
+	if (flags & EPOLLIN) {
+		eventfd_ctx_do_read(irqfd->ctx, &count);
+		irq_set(irqfd->vm, irqfd->gsi, true);
+		irq_set(irqfd->vm, irqfd->gsi, false);
+	}
+	if (flags & EPOLLHUP)
+		queue_work(queue, &irqfd->gone);
+	return 0;
+}
+
+static void on_poll(struct file *file, wait_queue_head_t *head, poll_table *table)
+{
+	add_wait_queue(head, &container_of(table, struct irqfd, table)->wait);
+}
+
+/* ---- set up and taken down ---- */
+
+/* Under vm->lock. */
+static struct irqfd *find(struct vm *vm, const struct eventfd_ctx *ctx)
+{
+	struct irqfd *irqfd;
+
+	list_for_each_entry(irqfd, &vm->chips->irqfds, list) {
+		if (irqfd->ctx == ctx)
+			return irqfd;
+	}
+	return NULL;
+}
+
+/* The irqfd's is the caller's reference to @ctx, when it goes well. @file is open meanwhile. */
+static long assign(struct vm *vm, struct file *file, struct eventfd_ctx *ctx, u32 gsi)
+{
+	struct irqfd *irqfd = kzalloc(sizeof(*irqfd), GFP_KERNEL_ACCOUNT);
+
+	if (!irqfd)
+		return -ENOMEM;
+	irqfd->vm = vm;
+	irqfd->ctx = ctx;
+	irqfd->gsi = gsi;
+	INIT_WORK(&irqfd->gone, on_gone);
+	init_waitqueue_func_entry(&irqfd->wait, on_signal);
+	init_poll_funcptr(&irqfd->table, on_poll);
+	mutex_lock(&vm->lock);
+	if (find(vm, ctx)) {
+		mutex_unlock(&vm->lock);
+		kfree(irqfd);
+		return -EBUSY;
+	}
+	list_add(&irqfd->list, &vm->chips->irqfds);
+	/* What was signalled before it was heard counts. */
+	if (vfs_poll(file, &irqfd->table) & EPOLLIN) {
+		irq_set(vm, gsi, true);
+		irq_set(vm, gsi, false);
+	}
+	mutex_unlock(&vm->lock);
+	return 0;
+}
+
+/* Not under vm->lock, which on_gone() takes. */
+static void take_down(struct irqfd *irqfd)
+{
+	u64 count;
+
+	/* Nobody queues the work behind this. */
+	eventfd_ctx_remove_wait_queue(irqfd->ctx, &irqfd->wait, &count);
+	cancel_work_sync(&irqfd->gone);
+	eventfd_ctx_put(irqfd->ctx);
+	kfree(irqfd);
+}
+
+static long deassign(struct vm *vm, const struct eventfd_ctx *ctx, u32 gsi)
+{
+	struct irqfd *irqfd;
+
+	mutex_lock(&vm->lock);
+	irqfd = find(vm, ctx);
+	if (irqfd && irqfd->gsi == gsi)
+		list_del_init(&irqfd->list);
+	else
+		irqfd = NULL;
+	mutex_unlock(&vm->lock);
+	if (irqfd)
+		take_down(irqfd);
+	return 0;
+}
+
+long irqfd_set(struct vm *vm, const void __user *arg)
+{
+	struct eventfd_ctx *ctx;
+	struct kvm_irqfd args;
+	struct fd fd;
+	long r;
+
+	if (copy_from_user(&args, arg, sizeof(args)))
+		return -EFAULT;
+	if (args.flags & ~KVM_IRQFD_FLAG_DEASSIGN)
+		return -EINVAL;
+	fd = fdget(args.fd);
+	if (!fd.file)
+		return -EBADF;
+	ctx = eventfd_ctx_fileget(fd.file);
+	if (IS_ERR(ctx)) {
+		r = PTR_ERR(ctx);
+	} else if (args.flags & KVM_IRQFD_FLAG_DEASSIGN) {
+		r = deassign(vm, ctx, args.gsi);
+		eventfd_ctx_put(ctx);
+	} else {
+		r = assign(vm, fd.file, ctx, args.gsi);
+		if (r)
+			eventfd_ctx_put(ctx);
+	}
+	fdput(fd);
+	return r;
+}
+
+void irqfds_free(struct vm *vm)
+{
+	struct irqfd *irqfd;
+
+	do {
+		mutex_lock(&vm->lock);
+		irqfd = list_first_entry_or_null(&vm->chips->irqfds, struct irqfd, list);
+		if (irqfd)
+			list_del_init(&irqfd->list);
+		mutex_unlock(&vm->lock);
+		if (irqfd)
+			take_down(irqfd);
+	} while (irqfd);
+	flush_workqueue(queue);
+}
+
+int irqfd_init(void)
+{
+	queue = alloc_workqueue("sika-kvm-irqfd", 0, 0);
+	return queue ? 0 : -ENOMEM;
+}
+
+void irqfd_exit(void)
+{
+	destroy_workqueue(queue);
+}
