@@ -404,8 +404,9 @@ const struct x86_insn *bt_block_decoded(struct bt_vcpu *vcpu, struct bt_block *b
 	return slot->insn;
 }
 
-const struct x86_insn *bt_block_insn(struct bt_vcpu *vcpu, struct bt_block *block, unsigned i,
-				     unsigned at)
+/* Where there is native code the host has POPCNT (code.c); without it this is a call. */
+__attribute__((target("popcnt"))) const struct x86_insn *
+bt_block_insn(struct bt_vcpu *vcpu, struct bt_block *block, unsigned i, unsigned at)
 {
 	uint32_t kept = block->native.kept, offset;
 	struct bt_handled *slot;

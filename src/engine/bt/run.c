@@ -181,6 +181,13 @@ static bool bt_must_look(const struct bt_vcpu *vcpu)
 	return s->exception_pending || s->interrupt_pending || vcpu->trace;
 }
 
+/* Nothing but privilege can have changed behind it, or what has said so by itself (tlb_switched() and the like). */
+static bool bt_turns(const struct x86_insn *insn)
+{
+	return insn->exec == x86_op_iret || insn->exec == x86_op_invlpg ||
+	       (insn->exec == x86_op_mov_cr_r && insn->reg == 3);
+}
+
 /* The block was left other than by a jump: @insn returned @result. False when the loop must end. */
 static bool bt_left(struct bt_vcpu *vcpu, const struct x86_insn *insn, uint64_t rip, int result)
 {
@@ -190,7 +197,7 @@ static bool bt_left(struct bt_vcpu *vcpu, const struct x86_insn *insn, uint64_t 
 		bt_deliver(vcpu, rip - insn->len, rip);
 	else if (result == X86_REPEAT)
 		cpu->s.rip = rip - insn->len;
-	else if (insn->exec == x86_op_iret)
+	else if (bt_turns(insn))
 		bt_context_turn(vcpu);
 	else
 		bt_context_update(vcpu);
