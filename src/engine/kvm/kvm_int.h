@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 
 #include "engine/chips.h"
+#include "engine/xsave.h"
 #include "x86/x86.h"
 
 #define KVM_DEV "/dev/kvm"
@@ -58,6 +59,7 @@ struct kvm {
 	int dev_fd, vm_fd;
 	size_t run_bytes;	/* of each vCPU's shared page */
 	size_t xsave_bytes;	/* 0: no XSAVE, KVM_GET_FPU is used */
+	struct xsave_layout xsave;
 	bool user_msr;		/* MSRs KVM does not know come to us */
 	bool has_signal_msi;
 	struct kvm_cpuid2 *cpuid; /* of the model, as the host supports it; owned */

@@ -2,33 +2,11 @@
 /* state.c - struct x86_state out of and into the host's KVM. */
 #include "engine/kvm/kvm_int.h"
 
-#include <cpuid.h>
 #include <errno.h>
 #include <string.h>
 
 #include "base/bits.h"
-
-/* XSAVE area, standard format: SDM vol. 1 section 13.4. */
-#define XSAVE_FCW     0u
-#define XSAVE_FSW     2u
-#define XSAVE_FTW     4u
-#define XSAVE_FOP     6u
-#define XSAVE_FIP     8u
-#define XSAVE_FDP     16u
-#define XSAVE_MXCSR   24u
-#define XSAVE_ST      32u
-#define XSAVE_XMM     160u
-#define XSAVE_BV      512u
-#define XFEATURE_X87  0u
-#define XFEATURE_SSE  1u
-#define XFEATURE_AVX  2u
-#define XFEATURE_OPMASK 5u
-#define XFEATURE_ZMM_HI 6u /* upper halves of ZMM0..15 */
-#define XFEATURE_HI_ZMM 7u /* ZMM16..31 */
-#define XFEATURE_PKRU	9u
-
-#define FCW_INIT   0x37fu
-#define MXCSR_INIT 0x1f80u
+#include "engine/xsave.h"
 
 /* ---- general registers ---- */
 
@@ -132,108 +110,6 @@ static void sregs_of_state(struct kvm_sregs *k, const struct x86_state *s)
 
 /* ---- x87, SSE, AVX ---- */
 
-/* Offset of a component in the standard format, 0 when it lies outside @size or does not exist. */
-static uint32_t xsave_offset(unsigned component, uint32_t bytes, size_t size)
-{
-	uint32_t eax, ebx, ecx, edx;
-
-	if (!__get_cpuid_count(0xd, component, &eax, &ebx, &ecx, &edx) || eax < bytes)
-		return 0;
-	return ebx < size && bytes <= size - ebx ? ebx : 0;
-}
-
-/* Where each part of a vector register lies: @count registers from @first on, @width bytes at byte
- * @at of each. */
-static const struct {
-	uint8_t component, first, count, at, width;
-} xsave_parts[] = {
-	{ XFEATURE_AVX, 0, 16, 16, 16 },
-	{ XFEATURE_ZMM_HI, 0, 16, 32, 32 },
-	{ XFEATURE_HI_ZMM, 16, 16, 0, 64 },
-};
-
-static void xsave_to_state(const uint8_t *x, size_t size, struct x86_fpu *f)
-{
-	uint64_t bv = load_le64(x + XSAVE_BV);
-	uint32_t at;
-
-	memset(f, 0, sizeof(*f));
-	f->fcw = FCW_INIT;
-	f->mxcsr = load_le32(x + XSAVE_MXCSR);
-	if (bv & (1u << XFEATURE_X87)) {
-		f->fcw = load_le16(x + XSAVE_FCW);
-		f->fsw = load_le16(x + XSAVE_FSW);
-		f->ftw = x[XSAVE_FTW];
-		f->fop = load_le16(x + XSAVE_FOP);
-		f->fip = load_le64(x + XSAVE_FIP);
-		f->fdp = load_le64(x + XSAVE_FDP);
-		for (unsigned i = 0; i < 8; i++)
-			memcpy(f->st[i], x + XSAVE_ST + 16 * i, 10);
-	}
-	for (unsigned i = 0; i < 16 && (bv & (1u << XFEATURE_SSE)); i++)
-		memcpy(f->vec[i], x + XSAVE_XMM + 16 * i, 16);
-	for (size_t p = 0; p < ARRAY_SIZE(xsave_parts); p++) {
-		unsigned width = xsave_parts[p].width, count = xsave_parts[p].count;
-
-		at = xsave_offset(xsave_parts[p].component, count * width, size);
-		if (!at || !(bv & (1u << xsave_parts[p].component)))
-			continue;
-		for (unsigned i = 0; i < count; i++)
-			memcpy(f->vec[xsave_parts[p].first + i] + xsave_parts[p].at,
-			       x + at + i * width, width);
-	}
-	at = xsave_offset(XFEATURE_OPMASK, sizeof(f->opmask), size);
-	if (at && (bv & (1u << XFEATURE_OPMASK)))
-		memcpy(f->opmask, x + at, sizeof(f->opmask));
-	at = xsave_offset(XFEATURE_PKRU, sizeof(f->pkru), size);
-	if (at && (bv & (1u << XFEATURE_PKRU)))
-		f->pkru = load_le32(x + at);
-}
-
-/* @x holds what KVM gave, so that components which the state does not know keep their values. KVM
- * refuses those that are not @offered to the guest. */
-static void xsave_of_state(uint8_t *x, size_t size, uint32_t offered, const struct x86_fpu *f)
-{
-	uint64_t bv = load_le64(x + XSAVE_BV) | 1u << XFEATURE_X87 | 1u << XFEATURE_SSE;
-	uint32_t at;
-
-	store_le16(x + XSAVE_FCW, f->fcw);
-	store_le16(x + XSAVE_FSW, f->fsw);
-	store_le16(x + XSAVE_FTW, f->ftw);
-	store_le16(x + XSAVE_FOP, f->fop);
-	store_le64(x + XSAVE_FIP, f->fip);
-	store_le64(x + XSAVE_FDP, f->fdp);
-	store_le32(x + XSAVE_MXCSR, f->mxcsr);
-	for (unsigned i = 0; i < 8; i++) {
-		memset(x + XSAVE_ST + 16 * i, 0, 16);
-		memcpy(x + XSAVE_ST + 16 * i, f->st[i], 10);
-	}
-	for (unsigned i = 0; i < 16; i++)
-		memcpy(x + XSAVE_XMM + 16 * i, f->vec[i], 16);
-	for (size_t p = 0; p < ARRAY_SIZE(xsave_parts); p++) {
-		unsigned width = xsave_parts[p].width, count = xsave_parts[p].count;
-
-		at = xsave_offset(xsave_parts[p].component, count * width, size);
-		if (!at || !(offered & 1u << xsave_parts[p].component))
-			continue;
-		for (unsigned i = 0; i < count; i++)
-			memcpy(x + at + i * width,
-			       f->vec[xsave_parts[p].first + i] + xsave_parts[p].at, width);
-		bv |= 1u << xsave_parts[p].component;
-	}
-	at = xsave_offset(XFEATURE_OPMASK, sizeof(f->opmask), size);
-	if (at && offered & 1u << XFEATURE_OPMASK) {
-		memcpy(x + at, f->opmask, sizeof(f->opmask));
-		bv |= 1u << XFEATURE_OPMASK;
-	}
-	at = xsave_offset(XFEATURE_PKRU, sizeof(f->pkru), size);
-	if (at && offered & 1u << XFEATURE_PKRU) {
-		store_le32(x + at, f->pkru);
-		bv |= 1u << XFEATURE_PKRU;
-	}
-	store_le64(x + XSAVE_BV, bv);
-}
-
 static int fxsave_get(const struct kvm_vcpu *vcpu, struct x86_fpu *f)
 {
 	struct kvm_fpu k;
@@ -289,7 +165,7 @@ static int fpu_get(const struct kvm_vcpu *vcpu, struct x86_fpu *f)
 	x = g_malloc0(size);
 	r = xsave_get(vcpu, x);
 	if (r >= 0)
-		xsave_to_state(x, size, f);
+		xsave_load(&kvm_of(&vcpu->vcpu)->xsave, x, f);
 	return r;
 }
 
@@ -305,7 +181,7 @@ static int fpu_set(const struct kvm_vcpu *vcpu, const struct x86_fpu *f)
 	r = xsave_get(vcpu, x);
 	if (r < 0)
 		return r;
-	xsave_of_state(x, size, kvm_cpuid_xcr0(kvm_of(&vcpu->vcpu)), f);
+	xsave_store(&kvm_of(&vcpu->vcpu)->xsave, x, kvm_cpuid_xcr0(kvm_of(&vcpu->vcpu)), f);
 	return kvm_ioctl(vcpu->fd, KVM_SET_XSAVE, x);
 }
 

@@ -86,6 +86,7 @@ static bool setup_vm(struct kvm *kvm, GError **err)
 	if (r <= 0 && kvm_ioctl_long(kvm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE) > 0)
 		r = sizeof(struct kvm_xsave);
 	kvm->xsave_bytes = r > 0 ? MAX((size_t)r, sizeof(struct kvm_xsave)) : 0;
+	xsave_layout(&kvm->xsave, kvm->xsave_bytes);
 	/* Only VMX without unrestricted guest uses these; elsewhere a refusal means nothing. */
 	(void)kvm_ioctl(kvm->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
 	(void)kvm_ioctl_long(kvm->vm_fd, KVM_SET_TSS_ADDR, KVM_TSS_ADDR);
