@@ -72,15 +72,18 @@ def start_guest(who, tmp):
 
 
 def scheduled(pid):
-    """Seconds that the threads of a process ran (Documentation/scheduler/sched-stats.rst)."""
+    """Seconds that the threads of a process and of its children ran (Documentation/scheduler/sched-stats.rst):
+    user code of a guest may run in a process of its own."""
     ran = 0
     for task in os.listdir(f"/proc/{pid}/task"):
         try:
             with open(f"/proc/{pid}/task/{task}/schedstat") as f:
-                ran += int(f.read().split()[0])
+                ran += int(f.read().split()[0]) / 1e9
+            with open(f"/proc/{pid}/task/{task}/children") as f:
+                ran += sum(scheduled(child) for child in f.read().split())
         except FileNotFoundError:
             pass  # a worker that has gone
-    return ran / 1e9
+    return ran
 
 
 def ended(pid):

@@ -123,6 +123,7 @@ static void bt_vcpu_free(struct engine_vcpu *base)
 		return;
 	atomic_store(&bt_engine_of(vcpu)->vcpu[base->index], NULL);
 	bt_pair_drop(vcpu);
+	bt_user_fini(vcpu);
 	bt_direct_fini(vcpu);
 	bt_host_insn_fini(&vcpu->host_insn);
 	g_free(vcpu->stats.rows);
@@ -165,6 +166,7 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 	if (index == 0)
 		bt_perf_map_stubs(vcpu);
 	bt_direct_init(vcpu);
+	bt_user_init(vcpu);
 	/* The guest's TSC starts at zero, on all vCPUs alike. */
 	atomic_store(&vcpu->tsc_offset, -engine->clock.tsc_start);
 	x86_cpu_reset(&vcpu->cpu);

@@ -56,6 +56,7 @@
 #include "engine/bt/jit/host_insn.h"
 #include "engine/bt/jit/jit.h"
 #include "engine/bt/stats.h"
+#include "engine/bt/user.h"
 #include "engine/engine.h"
 #include "x86/x86.h"
 
@@ -83,6 +84,7 @@ enum bt_request {
 	BT_REQ_SIPI = 1u << 4,
 	BT_REQ_SYNC = 1u << 5,	    /* pages became code or ceased to be, or the dirty log went on */
 	BT_REQ_UNHALT = 1u << 6,    /* end the HLT under way, or the next one */
+	BT_REQ_USER = 1u << 7,	    /* user code goes on in a runner: user.h */
 	BT_REQ_SLEEPING = 1u << 31, /* the vCPU's thread waits on the word */
 };
 
@@ -221,6 +223,7 @@ struct bt_vcpu {
 	struct bt_jit jit;
 	struct bt_host_insn host_insn; /* where the host has AVX-512 */
 	struct bt_direct direct;
+	struct bt_user user;
 	struct x86_cpu cpu;
 	struct x86_tlb tlb;
 	struct bt_maps maps;

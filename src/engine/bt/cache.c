@@ -92,7 +92,7 @@ static void bt_note_way(struct bt_vcpu *vcpu)
 								       X86_TLB_USER_SIZE : 0],
 		.context = vcpu->jit.context,
 		.epoch = vcpu->epoch,
-		.open = user || (cpu->s.efer & X86_EFER_SCE &&
+		.open = user ? !vcpu->user.now : (cpu->s.efer & X86_EFER_SCE &&
 				 !(~cpu->s.sfmask & (X86_FL_TF | X86_FL_AC))),
 	};
 	if (user) {
@@ -113,6 +113,8 @@ void bt_context_update(struct bt_vcpu *vcpu)
 		vcpu->context_limit = limit;
 		bt_all_series(vcpu);
 	}
+	if (vcpu->user.able)
+		bt_user_resume(vcpu);
 	if (cpu->cpl == 3)
 		bt_context_direct(vcpu);
 	/* Bits: user, code size 2, 4, 8 as 0, 1, 2; and one that keeps 0 free. */
@@ -142,6 +144,7 @@ void bt_context_flush(struct bt_vcpu *vcpu)
 {
 	bt_count(&vcpu->stats.contexts);
 	bt_direct_flush(vcpu);
+	bt_user_flush(vcpu);
 	bt_all_series(vcpu);
 	vcpu->kernel_local = false;
 	memset(vcpu->fetched, 0, sizeof(vcpu->fetched));
@@ -160,6 +163,7 @@ void bt_context_switch(struct bt_vcpu *vcpu, unsigned changed, bool kept)
 	vcpu->to_user.open &= vcpu->way[space].cr3 == vcpu->cpu.s.cr3;
 	if (!kept) {
 		bt_direct_flush_space(vcpu, changed);
+		bt_user_flush_space(vcpu, changed);
 		vcpu->series_user[changed] = bt_next_series(vcpu);
 		memset(vcpu->fetched[changed], 0, sizeof(vcpu->fetched[0]));
 	}

@@ -274,6 +274,7 @@ static void bt_op_tlb_switched(struct x86_cpu *cpu, unsigned space, unsigned cha
 static void bt_op_tlb_flushed_page(struct x86_cpu *cpu, uint64_t linear)
 {
 	bt_direct_flush_page(bt_vcpu_of(cpu), linear);
+	bt_user_flush_page(bt_vcpu_of(cpu), linear);
 	bt_context_flush_page(bt_vcpu_of(cpu), linear);
 }
 

@@ -17,6 +17,8 @@ static const struct {
 	{ "direct-wait", BT_OFF_DIRECT_WAIT }, { "return-entry", BT_OFF_RETURN_ENTRY },
 	{ "direct-classes", BT_OFF_DIRECT_CLASSES }, { "gates", BT_OFF_GATES },
 	{ "fallbacks", BT_OFF_FALLBACKS },
+	{ "direct-classes", BT_OFF_DIRECT_CLASSES }, { "user", BT_OFF_USER },
+	{ "user-wait", BT_OFF_USER_WAIT },
 };
 
 static bool off_find(const char *name, size_t len, uint32_t *ret_bit)

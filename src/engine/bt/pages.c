@@ -133,6 +133,7 @@ static void bt_protect(struct bt_vcpu *vcpu, gpa_t gpa)
 {
 	x86_tlb_protect(&vcpu->cpu, gpa);
 	bt_direct_protect(vcpu, gpa);
+	bt_user_protect(vcpu, gpa);
 }
 
 void bt_sync_drain(struct bt_vcpu *vcpu)

@@ -37,6 +37,7 @@ void bt_request(struct bt_vcpu *vcpu, uint32_t bits, bool wake)
 	atomic_store(&vcpu->jit.limit, UINT64_MAX);
 	if (wake && old & BT_REQ_SLEEPING)
 		syscall(SYS_futex, &vcpu->request, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+	bt_user_interrupt(&vcpu->user);
 }
 
 static uint64_t bt_ns(clockid_t id)
@@ -151,6 +152,7 @@ static void bt_sleep(struct bt_vcpu *vcpu)
 	bt_count(&vcpu->stats.halts);
 	bt_doing_set(&vcpu->stats, BT_DOING_HALT);
 	bt_guest_leave(vcpu);
+	bt_user_unbind(vcpu);
 	if (!bt_poll(vcpu, start))
 		bt_wait(vcpu);
 	bt_poll_learn(&vcpu->poll, bt_ns(CLOCK_MONOTONIC) - start);
@@ -214,6 +216,8 @@ static struct bt_block *bt_follow(struct bt_vcpu *vcpu)
 	struct bt_block *next;
 	bool again;
 
+	if (unlikely(vcpu->user.wanted))
+		return NULL; /* and there is a request */
 	next = bt_block_find(vcpu, &again);
 	if (!next && !again)
 		bt_step(vcpu);
@@ -560,7 +564,8 @@ static bool bt_deliver_open(struct bt_vcpu *vcpu)
 		return false;
 	}
 	cpu->s.activity = X86_RUNNING;
-	bt_direct_sample(vcpu);
+	if (!bt_user_sample(vcpu))
+		bt_direct_sample(vcpu);
 	bt_count(&vcpu->stats.interrupts);
 	bt_doing_set(&vcpu->stats, BT_DOING_DELIVER);
 	x86_deliver_interrupt(cpu, (uint8_t)vector);
@@ -613,6 +618,11 @@ enum engine_exit bt_vcpu_run(struct engine_vcpu *base)
 				bt_sleep(vcpu);
 			continue;
 		}
+		if (vcpu->user.wanted) {
+			if (!s->interrupt_shadow && bt_user_run(vcpu))
+				continue;
+			vcpu->user.wanted = false;
+		}
 		if (s->rflags & X86_FL_RF && bt_resume(vcpu))
 			continue;
 		vcpu->stepping = cpu->debug_armed || s->rflags & X86_FL_RF || vcpu->trace;
@@ -623,6 +633,7 @@ enum engine_exit bt_vcpu_run(struct engine_vcpu *base)
 		}
 		bt_execute(vcpu);
 	}
+	bt_user_unbind(vcpu);
 	bt_guest_leave(vcpu);
 	bt_doing_set(&vcpu->stats, BT_DOING_OUTSIDE);
 	return leave;

@@ -40,6 +40,16 @@ static const struct {
 	ROW(mmio, "memory-mapped accesses"),
 	ROW(interrupts, "interrupts delivered"),
 	ROW(halts, "halts and waits"),
+	ROW(user_begun, "address spaces that got a runner"),
+	ROW(user_given_up, "of these that lost it again"),
+	ROW(user_lost, "runners that were killed"),
+	ROW(user_runs, "stretches of user code in runners"),
+	ROW(user_calls, "of these that ended at a system call"),
+	ROW(user_faults, "of these that ended at a fault"),
+	ROW(user_hidden, "of these that ended at code not to be executed"),
+	ROW(user_watched, "of these that ended at an instruction that tells of the host"),
+	ROW(user_pauses, "of these that ended at code left to the translator"),
+	ROW(user_maps, "mappings made there"),
 #undef ROW
 };
 
@@ -50,7 +60,7 @@ static const char *const exit_names[] = {
 
 static const char *const doing_names[] = {
 	[BT_DOING_OUTSIDE] = "outside",	    [BT_DOING_LOOP] = "loop",
-	[BT_DOING_NATIVE] = "native",	    [BT_DOING_HANDLER] = "handler",
+	[BT_DOING_NATIVE] = "native",	    [BT_DOING_USER] = "user",	    [BT_DOING_HANDLER] = "handler",
 	[BT_DOING_INTERPRET] = "interpret", [BT_DOING_STEP] = "step",
 	[BT_DOING_FIND] = "find",	    [BT_DOING_TRANSLATE] = "translate",
 	[BT_DOING_DELIVER] = "deliver",	    [BT_DOING_DEVICE] = "device",

@@ -15,6 +15,7 @@ enum bt_doing {
 	BT_DOING_OUTSIDE, /* not in vcpu_run() */
 	BT_DOING_LOOP,	  /* between blocks */
 	BT_DOING_NATIVE,
+	BT_DOING_USER, /* user code as it is, in a runner */
 	BT_DOING_HANDLER, /* an instruction that native code left to the core */
 	BT_DOING_INTERPRET,
 	BT_DOING_STEP, /* one instruction outside a block */
@@ -45,6 +46,11 @@ struct bt_stats {
 	uint64_t faults[32]; /* by vector; the last for all others */
 	uint64_t interrupts;
 	uint64_t halts;
+	uint64_t user_begun, user_given_up, user_lost; /* address spaces that got a runner, ... */
+	uint64_t user_runs; /* stretches between two stops */
+	uint64_t user_maps; /* pages mapped there */
+	uint64_t user_calls, user_faults, user_hidden, user_watched; /* what ended them, beside requests */
+	uint64_t user_pauses; /* left to the translator for a while */
 	uint64_t *rows; /* handlers by row of the instruction table; NULL: nobody asks. Owned by
 			 * stats.c, set by the control thread, never taken away. */
 	uint8_t doing; /* enum bt_doing */

@@ -1,0 +1,595 @@
+// SPDX-License-Identifier: Apache-2.0
+/* user.c - when user code runs as it is, and what is done when it stops. See user.h. */
+#include "engine/bt/user.h"
+
+#include <cpuid.h>
+#include <linux/magic.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+#include "engine/bt/bt_int.h"
+
+#define CR3_ADDR 0x000ffffffffff000ull
+
+/* Timer interrupts in a row that find one address space computing. */
+#define HOLD	 3u
+#define HOLD_MAX 4096u
+/* A stop, in nanoseconds: of the runner's own time, and in all. */
+#define STOP_RAN_NS 4000u
+#define STOP_NS	    15000u
+/* Translated code takes at least twice as long as what computes here: so much more may stops take. And this much
+ * besides, for pages to be found. */
+#define WORTH	 2u
+#define GRACE_NS 20000000u
+#define PERIOD_TICKS (1ull << 30) /* of the TSC, some 3 GHz */
+/* A runner that another address space used this long ago may be taken from it. */
+#define IDLE_TICKS (1ull << 30)
+/* After so long the host may choose another processor for the two. */
+#define BOUND_TICKS (1ull << 28)
+/* Instructions one by one that take about as long as a stop. */
+#define HIDDEN_STEPS 200u
+/* And so many such stops between two timer interrupts. */
+#define HIDDEN_STOPS 32u
+
+/* Linux' own selectors for 64-bit users, which user code sees in the runner. */
+#define USER_CS 0x33u
+#define USER_SS 0x2bu
+/* What user code sets itself; IF is set in the runner whatever it is told, and the rest is not passed on. */
+#define FLAGS_OWN  (X86_FL_STATUS | X86_FL_DF)
+/* With these it does not begin. Those that a user can set it may come back with. */
+#define FLAGS_SET  (X86_FL_TF | X86_FL_NT | X86_FL_AC)
+#define FLAGS_NONE (X86_FL_TF | X86_FL_NT | X86_FL_RF | X86_FL_VM | X86_FL_AC)
+
+#define DR6_BS (1u << 14) /* single step: SDM vol. 3, 17.2.3 */
+
+/* ---- made and unmade ---- */
+
+static bool ram_is_file(const struct bt_engine *engine)
+{
+	for (unsigned i = 0; i < engine->ram_count; i++) {
+		struct statfs fs;
+
+		if (engine->ram[i].fd < 0 || fstatfs(engine->ram[i].fd, &fs) < 0 ||
+		    fs.f_type == HUGETLBFS_MAGIC)
+			return false;
+	}
+	return true;
+}
+
+static uint64_t host_xcr0(void)
+{
+	uint32_t eax, ebx, ecx, edx;
+
+	if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE))
+		return 0;
+	__asm__ volatile("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
+	return (uint64_t)edx << 32 | eax;
+}
+
+void bt_user_init(struct bt_vcpu *vcpu)
+{
+	struct bt_engine *engine = bt_engine_of(vcpu);
+	struct bt_user *u = &vcpu->user;
+
+	u->fault = BT_USER_NOWHERE;
+	u->hold = HOLD;
+	if (engine->off & BT_OFF_USER || engine->count_insns || !ram_is_file(engine))
+		return;
+	u->force = engine->off & BT_OFF_USER_WAIT;
+	u->host_xcr0 = host_xcr0();
+	u->mask_bytes = CPU_ALLOC_SIZE(4096);
+	u->mask = calloc(2, u->mask_bytes);
+	u->able = u->mask != NULL && u->host_xcr0;
+}
+
+static void end_all(struct bt_user *u)
+{
+	for (unsigned i = 0; i < BT_USER_RUNNERS; i++) {
+		bt_runner_end(&u->runner[i]);
+		bt_user_drop(&u->runner[i]);
+		free(u->runner[i].region);
+		u->runner[i] = (struct bt_runner){ 0 };
+	}
+	u->now = NULL;
+	u->wanted = false;
+}
+
+void bt_user_fini(struct bt_vcpu *vcpu)
+{
+	end_all(&vcpu->user);
+	free(vcpu->user.mask);
+}
+
+/* ---- on which processor ---- */
+
+static void bind_thread(pid_t thread, int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	if (cpu < CPU_SETSIZE) {
+		CPU_SET(cpu, &set);
+		(void)sched_setaffinity(thread, sizeof(set), &set);
+	}
+}
+
+void bt_user_unbind(struct bt_vcpu *vcpu)
+{
+	struct bt_user *u = &vcpu->user;
+	cpu_set_t *now;
+
+	if (!u->bound)
+		return;
+	u->bound = false;
+	/* Somebody may have given the thread another place meanwhile: then that holds. */
+	now = (cpu_set_t *)(void *)(u->mask + u->mask_bytes);
+	if (sched_getaffinity(0, u->mask_bytes, now) == 0 && CPU_COUNT_S(u->mask_bytes, now) == 1 &&
+	    CPU_ISSET_S(u->bound_cpu, u->mask_bytes, now))
+		(void)sched_setaffinity(0, u->mask_bytes, (cpu_set_t *)(void *)u->mask);
+}
+
+/* The thread stays where it is, and the runner comes to it. */
+static void bind_here(struct bt_vcpu *vcpu, struct bt_runner *r)
+{
+	struct bt_user *u = &vcpu->user;
+	uint64_t now = __rdtsc();
+
+	if (u->bound && now - u->bound_since > BOUND_TICKS)
+		bt_user_unbind(vcpu);
+	if (!u->bound) {
+		if (sched_getaffinity(0, u->mask_bytes, (cpu_set_t *)(void *)u->mask) < 0)
+			return;
+		u->bound_cpu = sched_getcpu();
+		u->bound_since = now;
+		u->bound = true;
+		bind_thread(0, u->bound_cpu);
+	}
+	if (r->cpu != u->bound_cpu) {
+		r->cpu = u->bound_cpu;
+		bind_thread(r->pid, r->cpu);
+	}
+}
+
+/* ---- when ---- */
+
+static struct bt_runner *runner_of(struct bt_user *u, uint64_t cr3)
+{
+	for (unsigned i = 0; i < BT_USER_RUNNERS; i++)
+		if (u->runner[i].ready && u->runner[i].cr3 == cr3)
+			return &u->runner[i];
+	return NULL;
+}
+
+/* One that is free, or was not used for the longest time. */
+static struct bt_runner *runner_to_take(struct bt_user *u)
+{
+	struct bt_runner *best = &u->runner[0];
+
+	for (unsigned i = 0; i < BT_USER_RUNNERS; i++) {
+		struct bt_runner *r = &u->runner[i];
+
+		if (r->ready < best->ready || (r->ready == best->ready && r->used < best->used))
+			best = r;
+	}
+	return best;
+}
+
+static void hold_longer(struct bt_user *u)
+{
+	u->hold = MIN(u->hold * 4, HOLD_MAX);
+	u->calm = __rdtsc() + 4 * PERIOD_TICKS;
+}
+
+/* The host does not let us, or no more: containers forbid ptrace(2), processes can be short. */
+static void do_without(struct bt_vcpu *vcpu)
+{
+	vcpu->user.able = false;
+	end_all(&vcpu->user);
+	bt_ways_close(vcpu);
+}
+
+/* Another one cannot trace the runners of this one. */
+static void take_thread(struct bt_vcpu *vcpu)
+{
+	pid_t self = (pid_t)syscall(SYS_gettid);
+
+	if (vcpu->user.thread == self)
+		return;
+	end_all(&vcpu->user);
+	vcpu->user.thread = self;
+}
+
+/* bt_user_resume() is to be asked again. */
+static void begin(struct bt_vcpu *vcpu, uint64_t cr3)
+{
+	struct bt_user *u = &vcpu->user;
+	struct bt_runner *r;
+
+	take_thread(vcpu);
+	if (u->xcr0 != vcpu->cpu.s.xcr0) {
+		u->xcr0 = vcpu->cpu.s.xcr0;
+		for (unsigned i = 0; i < BT_USER_RUNNERS; i++)
+			u->runner[i].ready = false;
+	}
+	r = runner_to_take(u);
+	if (r->ready && __rdtsc() - r->used < IDLE_TICKS)
+		hold_longer(u); /* more of them compute than there are runners */
+	if (!r->pid && bt_runner_begin(r, bt_engine_of(vcpu)) < 0) {
+		do_without(vcpu);
+		return;
+	}
+	if (!u->layout.at[2])
+		xsave_layout(&u->layout, r->xstate_bytes);
+	bt_user_drop(r);
+	r->cr3 = cr3;
+	r->space = vcpu->cpu.space_now;
+	r->ready = true;
+	r->stale = false;
+	r->period_start = r->used = __rdtsc();
+	r->ran_before = bt_runner_ran(r);
+	r->stops = 0;
+	bt_ways_close(vcpu);
+	bt_count(&vcpu->stats.user_begun);
+}
+
+static void give_up(struct bt_vcpu *vcpu, struct bt_runner *r)
+{
+	r->ready = false;
+	bt_user_drop(r);
+	vcpu->user.seen = 0;
+	hold_longer(&vcpu->user);
+	bt_ways_close(vcpu);
+	bt_count(&vcpu->stats.user_given_up);
+}
+
+static bool is_too_dear(struct bt_runner *r)
+{
+	uint64_t now = __rdtsc(), total = bt_runner_ran(r), ran = total - r->ran_before;
+	uint64_t stops = (uint64_t)r->stops * STOP_RAN_NS, computed = ran > stops ? ran - stops : 0;
+
+	if ((uint64_t)r->stops * STOP_NS > WORTH * computed + GRACE_NS || r->count == BT_USER_REGIONS)
+		return true;
+	if (now - r->period_start > PERIOD_TICKS) {
+		r->period_start = now;
+		r->ran_before = total;
+		r->stops = 0;
+	}
+	return false;
+}
+
+/* Flat data, or a null selector with any base. */
+static bool is_usual(const struct x86_segment *seg)
+{
+	return seg->selector == 0 || (seg->selector == USER_SS && seg->base == 0);
+}
+
+/* What a runner cannot be: another processor than the host's own at privilege 3 of Linux. */
+static bool is_plain(const struct bt_vcpu *vcpu)
+{
+	const struct x86_cpu *cpu = &vcpu->cpu;
+	const struct x86_state *s = &cpu->s;
+
+	return cpu->cpl == 3 && cpu->code_bytes == 8 && cpu->tlb_mode == X86_TLB_USER &&
+	       !cpu->debug_armed && !vcpu->trace &&
+	       (s->rflags & (X86_FL_IF | FLAGS_NONE)) == X86_FL_IF &&
+	       !(s->cr0 & (X86_CR0_TS | X86_CR0_EM)) && s->cr4 & X86_CR4_OSFXSR &&
+	       s->cr4 & X86_CR4_OSXMMEXCPT &&
+	       s->efer & X86_EFER_SCE && s->seg[X86_CS].selector == USER_CS &&
+	       s->seg[X86_SS].selector == USER_SS && is_usual(&s->seg[X86_DS]) &&
+	       is_usual(&s->seg[X86_ES]) && is_usual(&s->seg[X86_FS]) && is_usual(&s->seg[X86_GS]) &&
+	       !atomic_load_explicit(&bt_engine_of(vcpu)->dirty_on, memory_order_relaxed);
+}
+
+void bt_user_resume(struct bt_vcpu *vcpu)
+{
+	struct bt_user *u = &vcpu->user;
+	uint64_t cr3 = vcpu->cpu.s.cr3 & CR3_ADDR;
+
+	u->wanted = false;
+	if (vcpu->cpu.cpl != 3) {
+		u->paused = false;
+		return;
+	}
+	u->now = runner_of(u, cr3);
+	if (u->paused || !is_plain(vcpu))
+		return;
+	if (!u->now && u->force) {
+		begin(vcpu, cr3);
+		u->now = runner_of(u, cr3);
+	}
+	if (!u->now)
+		return;
+	u->wanted = true;
+	/* Whatever is executing is to come to an end, and to bt_vcpu_run(). */
+	bt_request(vcpu, BT_REQ_USER, false);
+}
+
+void bt_user_interrupt(struct bt_user *u)
+{
+	pid_t pid = atomic_load(&u->running);
+
+	if (pid)
+		bt_runner_interrupt(pid);
+}
+
+bool bt_user_sample(struct bt_vcpu *vcpu)
+{
+	struct bt_user *u = &vcpu->user;
+	uint64_t cr3 = vcpu->cpu.s.cr3 & CR3_ADDR;
+	struct bt_runner *r;
+
+	if (!u->able)
+		return false;
+	if (u->bound && __rdtsc() - u->ran_last > BOUND_TICKS)
+		bt_user_unbind(vcpu);
+	if (vcpu->cpu.cpl != 3 || vcpu->cpu.code_bytes != 8)
+		return false;
+	if (u->hold > HOLD && __rdtsc() > u->calm) {
+		u->hold /= 2;
+		u->calm += PERIOD_TICKS;
+	}
+	if (cr3 != u->seen_cr3) {
+		u->seen_cr3 = cr3;
+		u->seen = 0;
+	}
+	u->seen++;
+	r = runner_of(u, cr3);
+	if (r)
+		r->hidden = 0;
+	if (r && !u->force && is_too_dear(r)) {
+		give_up(vcpu, r);
+		return false;
+	}
+	if (!r && u->seen >= u->hold && is_plain(vcpu))
+		begin(vcpu, cr3);
+	return runner_of(u, cr3) != NULL;
+}
+
+/* ---- what was dropped from the TLB ---- */
+
+void bt_user_flush(struct bt_vcpu *vcpu)
+{
+	for (unsigned i = 0; i < BT_USER_RUNNERS; i++)
+		vcpu->user.runner[i].stale = true;
+}
+
+void bt_user_flush_space(struct bt_vcpu *vcpu, unsigned space)
+{
+	for (unsigned i = 0; i < BT_USER_RUNNERS; i++)
+		if (vcpu->user.runner[i].space == space)
+			vcpu->user.runner[i].stale = true;
+}
+
+/* ---- state in and out ---- */
+
+/* Names in struct user_regs_struct by number of the register. */
+#define EACH_GPR(DO, s, r)                                                                          \
+	DO(s, X86_RAX, r, rax) DO(s, X86_RCX, r, rcx) DO(s, X86_RDX, r, rdx) DO(s, X86_RBX, r, rbx) \
+	DO(s, X86_RSP, r, rsp) DO(s, X86_RBP, r, rbp) DO(s, X86_RSI, r, rsi) DO(s, X86_RDI, r, rdi) \
+	DO(s, X86_R8, r, r8) DO(s, X86_R9, r, r9) DO(s, X86_R10, r, r10) DO(s, X86_R11, r, r11)	    \
+	DO(s, X86_R12, r, r12) DO(s, X86_R13, r, r13) DO(s, X86_R14, r, r14) DO(s, X86_R15, r, r15)
+#define OUT(s, n, r, name) (r)->name = (s)->gpr[n];
+#define IN(s, n, r, name)  (s)->gpr[n] = (r)->name;
+
+static bool load_runner(struct bt_vcpu *vcpu, struct bt_runner *r)
+{
+	const struct x86_state *s = &vcpu->cpu.s;
+
+	*r->regs = (struct user_regs_struct){
+		.rip = s->rip,
+		.eflags = (s->rflags & FLAGS_OWN) | X86_FL_ONE | X86_FL_IF,
+		.cs = USER_CS,
+		.ss = USER_SS,
+		.fs_base = s->seg[X86_FS].base,
+		.gs_base = s->seg[X86_GS].base,
+		.ds = s->seg[X86_DS].selector,
+		.es = s->seg[X86_ES].selector,
+		.fs = s->seg[X86_FS].selector,
+		.gs = s->seg[X86_GS].selector,
+	};
+	EACH_GPR(OUT, s, r->regs)
+	return bt_runner_set_fpu(r, &vcpu->user.layout, &s->fpu);
+}
+
+/* A selector that user code has loaded itself, from the host's table. What it would have got from the guest's
+ * is the same for those that any 64-bit Linux has, and all else a runner does not get (is_plain()). */
+static void take_selector(struct x86_segment *seg, uint64_t selector)
+{
+	if (seg->selector == selector)
+		return;
+	seg->selector = (uint16_t)selector;
+	seg->limit = 0xffffffffu;
+	seg->attr = X86_SEG_P | X86_SEG_S | X86_SEG_DPL | X86_SEG_DB | X86_SEG_G | 3u;
+}
+
+static bool unload_runner(struct bt_vcpu *vcpu, struct bt_runner *r)
+{
+	struct x86_state *s = &vcpu->cpu.s;
+
+	EACH_GPR(IN, s, r->regs)
+	s->rip = r->regs->rip;
+	s->rflags = (s->rflags & ~(uint64_t)(FLAGS_OWN | FLAGS_NONE)) |
+		    (r->regs->eflags & (FLAGS_OWN | FLAGS_SET));
+	s->seg[X86_FS].base = r->regs->fs_base;
+	s->seg[X86_GS].base = r->regs->gs_base;
+	take_selector(&s->seg[X86_DS], r->regs->ds);
+	take_selector(&s->seg[X86_ES], r->regs->es);
+	take_selector(&s->seg[X86_FS], r->regs->fs);
+	take_selector(&s->seg[X86_GS], r->regs->gs);
+	s->interrupt_shadow = 0;
+	vcpu->cpu.wide = true;
+	return bt_runner_get_fpu(r, &vcpu->user.layout, &s->fpu);
+}
+
+/* ---- stops ---- */
+
+/* The runner was killed, by the host's administrator or for want of memory, and with it the registers. The guest's
+ * program cannot go on: it gets #GP where it was last seen. */
+static void lose(struct bt_vcpu *vcpu, struct bt_runner *r)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+
+	bt_count(&vcpu->stats.user_lost);
+	bt_runner_end(r);
+	give_up(vcpu, r);
+	cpu->s.exception_pending = true;
+	cpu->s.exception_vector = X86_GP;
+	cpu->s.exception_has_error = true;
+	cpu->s.exception_error = 0;
+	vcpu->user.wanted = false;
+}
+
+/* It goes to the kernel by the book, or on behind an instruction that only the book can do. */
+static void by_the_book(struct bt_vcpu *vcpu)
+{
+	vcpu->user.wanted = false;
+	bt_step(vcpu);
+}
+
+/* Through a page that is not to be executed as it is. A few instructions are done sooner than the translator is
+ * asked, and the runner goes on behind them. */
+static void in_hidden(struct bt_vcpu *vcpu, struct bt_runner *r)
+{
+	struct bt_user *u = &vcpu->user;
+
+	bt_count(&vcpu->stats.user_hidden);
+	if (r->hidden++ < HIDDEN_STOPS && bt_user_unhide(vcpu, r, vcpu->cpu.s.rip))
+		return;
+	for (unsigned n = 0; n < HIDDEN_STEPS && r->hidden < HIDDEN_STOPS; n++) {
+		by_the_book(vcpu);
+		if (!u->wanted || !(bt_user_word(r, vcpu->cpu.s.rip) & BT_USER_HIDDEN) ||
+		    atomic_load_explicit(&vcpu->request, memory_order_relaxed) & ~BT_REQ_USER)
+			return;
+	}
+	u->paused = true;
+	u->wanted = false;
+	bt_count(&vcpu->stats.user_pauses);
+}
+
+/* RIP is behind it: CC, F1, or CD 03. Or behind any that was executed with TF. */
+static void trapped(struct bt_vcpu *vcpu)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+	struct x86_state *s = &cpu->s;
+	const uint8_t *host[2];
+	uint8_t byte = 0;
+
+	if (s->rflags & X86_FL_TF) {
+		s->exception_pending = true;
+		s->exception_vector = X86_DB;
+		s->exception_has_error = false;
+		s->exception_payload = DR6_BS;
+		vcpu->user.wanted = false;
+		return;
+	}
+	s->rip--;
+	if (x86_fetch_bytes(cpu, &byte, 1, host) != 1 || (byte != 0xcc && byte != 0xf1))
+		s->rip--;
+	by_the_book(vcpu);
+}
+
+static void stopped(struct bt_vcpu *vcpu, struct bt_runner *r, enum bt_runner_stop why,
+		    uint64_t address)
+{
+	struct x86_cpu *cpu = &vcpu->cpu;
+
+	if (!unload_runner(vcpu, r)) {
+		lose(vcpu, r);
+		return;
+	}
+	switch (why) {
+	case BT_RUNNER_SYSCALL:
+		bt_count(&vcpu->stats.user_calls);
+		cpu->s.rip -= 2; /* each of them has two bytes: 0F 05, 0F 34, CD 80 */
+		by_the_book(vcpu);
+		break;
+	case BT_RUNNER_WATCH:
+		bt_count(&vcpu->stats.user_watched);
+		by_the_book(vcpu);
+		break;
+	case BT_RUNNER_FAULT:
+		vcpu->user.fault = address;
+		if (address == cpu->s.rip && (bt_user_word(r, address) & (BT_USER_HIDDEN | BT_USER_EXEC)) == BT_USER_HIDDEN)
+			in_hidden(vcpu, r);
+		else
+			by_the_book(vcpu);
+		break;
+	case BT_RUNNER_TRAP:
+		trapped(vcpu);
+		break;
+	case BT_RUNNER_FULL:
+		vcpu->user.wanted = false;
+		give_up(vcpu, r);
+		break;
+	default:
+		break;
+	}
+}
+
+/* Behind a fault that the guest's kernel has dealt with. */
+static void map_fault(struct bt_vcpu *vcpu, struct bt_runner *r)
+{
+	struct bt_user *u = &vcpu->user;
+
+	if (u->fault != BT_USER_NOWHERE)
+		(void)bt_user_map(vcpu, r, u->fault);
+	u->fault = BT_USER_NOWHERE;
+}
+
+static enum bt_runner_stop go(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t *ret_address)
+{
+	enum bt_runner_stop why;
+
+	if (!bt_runner_flush(r))
+		return r->pid ? BT_RUNNER_FULL : BT_RUNNER_LOST;
+	bt_count(&vcpu->stats.user_runs);
+	bt_doing_set(&vcpu->stats, BT_DOING_USER);
+	why = bt_runner_go(r, vcpu, &vcpu->user.running, ret_address);
+	bt_doing_set(&vcpu->stats, BT_DOING_LOOP);
+	r->stops++;
+	if (why == BT_RUNNER_FAULT)
+		bt_count(&vcpu->stats.user_faults);
+	return why;
+}
+
+bool bt_user_run(struct bt_vcpu *vcpu)
+{
+	struct bt_user *u = &vcpu->user;
+	struct bt_runner *r = u->now;
+	enum bt_runner_stop why;
+	uint64_t address;
+
+	if (!is_plain(vcpu) || u->thread != (pid_t)syscall(SYS_gettid)) {
+		u->wanted = false;
+		return false;
+	}
+	r->used = u->ran_last = __rdtsc();
+	if (r->space != vcpu->cpu.space_now) {
+		r->space = vcpu->cpu.space_now;
+		r->stale = true;
+	}
+	if (r->stale) {
+		r->stale = false;
+		bt_user_revalidate(vcpu, r);
+	}
+	map_fault(vcpu, r);
+	bind_here(vcpu, r);
+	if (!r->ready || !load_runner(vcpu, r)) {
+		lose(vcpu, r);
+		return true;
+	}
+	do
+		why = go(vcpu, r, &address);
+	while (why == BT_RUNNER_FAULT && address != BT_USER_NOWHERE && bt_user_map(vcpu, r, address));
+	if (why == BT_RUNNER_LOST)
+		lose(vcpu, r);
+	else
+		stopped(vcpu, r, why, address);
+	return true;
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * user.h - user code that the host's processor executes as it is.
+ *
+ * Theory of operation
+ *
+ * Guest and host have the same instructions, so a program of the guest that computes needs no translation:
+ * what it may not do (privileged instructions, pages that it does not have) faults on the host too. It runs
+ * in a runner, a process of the host that has nothing: its address space holds the pages that the guest's
+ * tables give to user code, at the guest's own addresses, mapped from the file behind guest RAM, and two
+ * pages of ours. The vCPU's thread is its tracer (ptrace(2)): it sets the registers, lets it go, and waits
+ * until it stops. While it runs the thread sleeps, and both are bound to one processor of the host, as a
+ * switch on the spot is a tenth of the price of waking another one.
+ *
+ *	vCPU's thread				runner
+ *	registers, PTRACE_SYSEMU	-->	user code, natively
+ *	waitpid()			<--	stops: system call, fault, trap, signal (a request)
+ *
+ * What is done by the book. Whatever stopped it, the instruction at RIP has not been executed: the vCPU takes
+ * the registers and executes it by the x86 core (bt_step()): the guest's system call, its page fault, an
+ * instruction that a user may not execute, one that reaches a device. So there is no second
+ * implementation of anything, and each state is exact: it is the processor's own.
+ *
+ * Pages. A page is mapped when it was touched and the guest's tables have it: present for users, accessed
+ * bits set, writable only where the dirty bit is set and no store needs to be reported. What a runner has
+ * mapped is thus what a TLB may hold, and it is treated as one (user_map.c). All pages of the same 2 MiB that
+ * the tables have by then are mapped along, as one list of system calls that the runner executes itself.
+ *
+ * Why a guest cannot get out. All system calls, by whatever instruction, are stopped by PTRACE_SYSEMU and
+ * never executed. Only while the runner is at our stub, with registers set by us and no code of the guest's
+ * between, it is let go by PTRACE_CONT; the list it works on is mapped read-only there. It has no
+ * file but guest RAM's, no memory but user pages of one address space, and is gone with its tracer
+ * (PTRACE_O_EXITKILL). It tells us nothing but its registers, which the kernel reads for us, and is
+ * stopped whenever the vCPU's thread is not waiting for it: so no page is taken away, and none is changed behind
+ * a translation, while it still could be used.
+ *
+ * What would not fault but give other results must not be executed: RDTSC does fault (PR_SET_TSC). CPUID,
+ * RDPID and LSL do not everywhere, nor does XSAVE, which saves what the host's XCR0 says. A page
+ * that has one is looked for before it is executed (user_scan.c), and the host's debug registers stop the runner in front
+ * of it. Where there are more of them than debug registers the page is not executable: its instructions are
+ * done by the book one by one, or by the translator where there are many. Instructions that the guest's processor does not have, but
+ * the host's does, are executed: as under any hypervisor.
+ *
+ * When it pays. A stop costs some 10 us, a list of mappings as much, a process of the guest some
+ * milliseconds until its pages are there; a system call in translated code costs 10 ns. So only an address
+ * space that timer interrupts found computing several times in a row gets a runner, its stops are counted, and
+ * where they take a large share of the time it is left to the translator, each time for longer.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "engine/xsave.h"
+
+struct bt_vcpu;
+struct bt_engine;
+struct user_regs_struct;
+
+#define BT_USER_RUNNERS	    6u /* as many address spaces as the TLB has */
+#define BT_USER_REGION_BITS 21
+#define BT_USER_REGION	    (UINT64_C(1) << BT_USER_REGION_BITS)
+#define BT_USER_PAGES	    512u /* of a region */
+#define BT_USER_REGIONS	    2048u /* of a runner */
+
+/* 2 MiB of linear addresses. A page's word: page number of its RAM, and what it is mapped for. 0: not. */
+struct bt_user_region {
+	uint64_t linear;
+	uint32_t page[BT_USER_PAGES];
+};
+
+#define BT_USER_IN	  (1u << 0)
+#define BT_USER_WRITE	  (1u << 1)
+#define BT_USER_EXEC	  (1u << 2)
+#define BT_USER_HIDDEN	  (1u << 3) /* has instructions to be stopped at: with EXEC only if they are */
+#define BT_USER_LARGE	  (1u << 4) /* part of a page of 2 MiB */
+#define BT_USER_GPA_SHIFT 5
+
+/* A system call for the stub. */
+struct bt_user_call {
+	uint64_t number, arg[6];
+};
+
+#define BT_USER_WATCHES	   4u /* debug registers */
+#define BT_USER_AREA_BYTES 65536u
+#define BT_USER_CALLS	   (BT_USER_AREA_BYTES / sizeof(struct bt_user_call) - 2)
+
+struct bt_runner {
+	pid_t pid; /* 0: none */
+	int cpu;   /* of the host, to which it is bound; -1: to none */
+	struct bt_user_call *call; /* the list, as we have it mapped; BT_USER_AREA_BYTES */
+	unsigned calls;
+	uint64_t watch[BT_USER_WATCHES]; /* linear addresses at which it stops; 0: none */
+	unsigned next_watch;		 /* to be used again */
+	struct user_regs_struct *regs; /* while it is stopped; ptrace(2) */
+	uint8_t *xstate, *xstate_set; /* XSAVE areas: working space, and what it has been given */
+	size_t xstate_bytes;
+
+	/* The address space. */
+	uint64_t cr3;
+	uint8_t space; /* of the TLB, as it was when the runner was last used */
+	bool ready;    /* it holds pages of that, or none */
+	bool stale;    /* and they must be looked at before it runs */
+	struct bt_user_region **region; /* ascending */
+	unsigned count;
+	uint64_t used; /* TSC when it was */
+	/* When it pays: since when, of which the runner had so much processor time at the beginning. */
+	uint64_t period_start, ran_before;
+	uint32_t stops; /* since then */
+	uint32_t hidden; /* stops in hidden pages, since the last timer interrupt or so */
+};
+
+enum bt_runner_stop {
+	BT_RUNNER_REQUEST, /* a signal of ours */
+	BT_RUNNER_SYSCALL, /* behind an instruction that calls the system */
+	BT_RUNNER_FAULT,   /* at an instruction */
+	BT_RUNNER_WATCH,   /* at an instruction that is watched */
+	BT_RUNNER_TRAP,	   /* behind INT3, INT1, or any with TF */
+	BT_RUNNER_FULL,	   /* nowhere: the host will not map what it needs; registers are as they were */
+	BT_RUNNER_LOST,	   /* it is no more */
+};
+
+struct bt_user {
+	bool able;	/* this host and this machine can */
+	bool force;	/* from the first instruction on, whatever it costs */
+	bool wanted;	/* user code is to go on in @now */
+	bool paused;	/* by the translator, until the kernel was entered */
+	struct bt_runner *now; /* of the address space in use, or NULL */
+	_Atomic pid_t running; /* which is not stopped: whoever posts a request sends it a signal */
+	struct bt_runner runner[BT_USER_RUNNERS];
+	struct xsave_layout layout;
+	pid_t thread; /* the tracer of all */
+	uint64_t xcr0;	/* the guest's, for which pages were looked at */
+	uint64_t host_xcr0;
+	uint64_t fault; /* a page that is to be mapped once the guest has it; or BT_USER_NOWHERE */
+
+	/* The thread's own binding, see above. */
+	bool bound;
+	int bound_cpu;
+	uint64_t bound_since, ran_last;
+	unsigned char *mask; /* what it was before: a cpu_set_t of mask_bytes */
+	size_t mask_bytes;
+
+	/* When it pays: in ticks of the host's TSC. */
+	uint64_t seen_cr3;
+	uint32_t seen, hold; /* samples in a row; wanted before it begins */
+	uint64_t calm;	     /* when hold may become less */
+};
+
+#define BT_USER_NOWHERE (~0ull)
+
+void bt_user_init(struct bt_vcpu *vcpu);
+void bt_user_fini(struct bt_vcpu *vcpu);
+
+/* Privilege 3 was entered, or something changed there. Sets user.wanted. */
+void bt_user_resume(struct bt_vcpu *vcpu);
+/* Run user code until something has to be done for it, or a request came. False: it cannot be run. */
+bool bt_user_run(struct bt_vcpu *vcpu);
+/* Let it come to the end that a request asks for. Any thread, behind the request. */
+void bt_user_interrupt(struct bt_user *user);
+/* The vCPU's thread is about to sleep: it may wake up on any processor. */
+void bt_user_unbind(struct bt_vcpu *vcpu);
+/* Dropped from the TLB: as in direct.h. */
+void bt_user_flush(struct bt_vcpu *vcpu);
+void bt_user_flush_space(struct bt_vcpu *vcpu, unsigned space);
+void bt_user_flush_page(struct bt_vcpu *vcpu, uint64_t linear);
+void bt_user_protect(struct bt_vcpu *vcpu, uint64_t gpa);
+/* An interrupt is about to be delivered. True: this is an address space with a runner. */
+bool bt_user_sample(struct bt_vcpu *vcpu);
+
+/* ---- user_runner.c: the process; all in the thread that began it ---- */
+int bt_runner_begin(struct bt_runner *r, const struct bt_engine *engine);
+void bt_runner_end(struct bt_runner *r); /* any thread */
+/* Queue a change of what is mapped. Done by bt_runner_flush(), or sooner. False: it is lost. */
+bool bt_runner_call(struct bt_runner *r, const struct bt_user_call *call);
+bool bt_runner_flush(struct bt_runner *r);
+/* Let it go with *r->regs until it stops; then they are new, and *ret_address that of a fault that has one, or
+ * BT_USER_NOWHERE. @running: user.running. */
+enum bt_runner_stop bt_runner_go(struct bt_runner *r, const struct bt_vcpu *vcpu,
+				 _Atomic pid_t *running, uint64_t *ret_address);
+/* Processor time that it has had, in nanoseconds. */
+uint64_t bt_runner_ran(const struct bt_runner *r);
+bool bt_runner_get_fpu(struct bt_runner *r, const struct xsave_layout *layout, struct x86_fpu *ret);
+bool bt_runner_set_fpu(struct bt_runner *r, const struct xsave_layout *layout,
+		       const struct x86_fpu *fpu);
+/* Stop at r->watch from now on. */
+bool bt_runner_watch(struct bt_runner *r);
+void bt_runner_interrupt(pid_t pid); /* any thread */
+/* The guest's own pages must not be there: where the stub lies. */
+#define BT_USER_STUB_LINEAR UINT64_C(0x6f5e00000000)
+
+/* ---- user_map.c: what is mapped there ---- */
+/* The page of @linear, and those around it. False: nothing new was. */
+bool bt_user_map(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear);
+/* The word of a page, 0 where it is not mapped. */
+uint32_t bt_user_word(const struct bt_runner *r, uint64_t linear);
+/* Make the page of @linear, which is hidden, executable. False: there are too many places to stop at. */
+bool bt_user_unhide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear);
+/* Drop whatever is not what the guest's tables say now. */
+void bt_user_revalidate(struct bt_vcpu *vcpu, struct bt_runner *r);
+/* Forget all, and unmap it where the runner goes on. */
+void bt_user_drop(struct bt_runner *r);
+
+/* ---- user_scan.c ---- */
+/* Where in a page of code instructions begin that must not be executed as they are; @xsave: those that depend on XCR0
+ * among them. Returns how many there are, of which the first @max are told. */
+unsigned bt_user_scan(const uint8_t *page, bool xsave, unsigned max, uint16_t ret_at[]);
+
+extern const uint8_t bt_user_stub[], bt_user_stub_call[], bt_user_stub_list[], bt_user_stub_end[];

@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * user_runner.c - a process that executes user code of the guest, and nothing else. See user.h.
+ *
+ * It begins as a program of one page, the stub, so that it has nothing of ours: made as an ELF file in memory,
+ * executed by a child that shares our address space until then. Its tracer unmaps the stack and the rest that
+ * Linux gives each program, with the stub's own system calls.
+ */
+#include "engine/bt/user.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "engine/bt/bt_int.h"
+
+#ifndef PTRACE_SYSEMU
+#define PTRACE_SYSEMU 31
+#endif
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10u /* Linux 6.3 */
+#endif
+
+#define PAGE	      4096u
+#define STUB_AT	      256u /* in its page, behind the ELF headers */
+#define AREA_LINEAR   (BT_USER_STUB_LINEAR + PAGE)
+#define USER_END      UINT64_C(0x7ffffffff000) /* of Linux, with four levels */
+#define CHILD_STACK   32768u
+#define NAME	      "sika-user" /* as ps shows it */
+#define NAME_AT	      (BT_USER_AREA_BYTES - 16u)
+#define XSTATE_MAX    16384u
+
+_Static_assert(BT_USER_CALLS * sizeof(struct bt_user_call) + sizeof(uint64_t) <= NAME_AT,
+	       "the list ends in front of the name");
+#define REQUEST_SIGNAL SIGUSR1
+
+/* Linux' own for 64-bit programs (arch/x86/include/asm/segment.h). */
+#define USER_CS 0x33u
+#define USER_SS 0x2bu
+
+/* Files of a runner: the list, then RAM, each part. */
+#define AREA_FD	     0
+#define RAM_FD(part) (1 + (int)(part))
+
+/* ---- the program ---- */
+
+/* Without PT_GNU_STACK old kernels make all that can be read executable. */
+static void make_elf(uint8_t page[PAGE])
+{
+	const Elf64_Ehdr head = {
+		.e_ident = { ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT },
+		.e_type = ET_EXEC,
+		.e_machine = EM_X86_64,
+		.e_version = EV_CURRENT,
+		.e_entry = BT_USER_STUB_LINEAR + STUB_AT,
+		.e_phoff = sizeof(head),
+		.e_ehsize = sizeof(head),
+		.e_phentsize = sizeof(Elf64_Phdr),
+		.e_phnum = 2,
+	};
+	const Elf64_Phdr segment[2] = {
+		{ .p_type = PT_LOAD, .p_flags = PF_R | PF_X, .p_vaddr = BT_USER_STUB_LINEAR,
+		  .p_filesz = PAGE, .p_memsz = PAGE, .p_align = PAGE },
+		{ .p_type = PT_GNU_STACK, .p_flags = PF_R | PF_W },
+	};
+
+	_Static_assert(sizeof(head) + sizeof(segment) <= STUB_AT, "the headers fit");
+	memcpy(page, &head, sizeof(head));
+	memcpy(page + sizeof(head), segment, sizeof(segment));
+	memcpy(page + STUB_AT, bt_user_stub, (size_t)(bt_user_stub_end - bt_user_stub));
+}
+
+static uint64_t stub_linear(const uint8_t *symbol)
+{
+	return BT_USER_STUB_LINEAR + STUB_AT + (uint64_t)(symbol - bt_user_stub);
+}
+
+static int elf_open(void)
+{
+	uint8_t page[PAGE] = { 0 };
+	int fd = memfd_create("sika-user", MFD_CLOEXEC | MFD_EXEC);
+
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create("sika-user", MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	make_elf(page);
+	if (write(fd, page, sizeof(page)) == (ssize_t)sizeof(page))
+		return fd;
+	close(fd);
+	return -EIO;
+}
+
+/* ---- the child ---- */
+
+struct child {
+	const struct bt_engine *engine;
+	int elf, area;
+};
+
+/* In the address space of ours, with files of its own. Numbers high enough not to be in the way come first. */
+static int take_files(const struct child *c)
+{
+	int fd[1 + ARRAY_SIZE(c->engine->ram)], n = 0;
+
+	fd[n++] = fcntl(c->area, F_DUPFD, 64);
+	for (unsigned i = 0; i < c->engine->ram_count; i++)
+		fd[n++] = fcntl(c->engine->ram[i].fd, F_DUPFD, 64);
+	for (int i = 0; i < n; i++)
+		if (fd[i] < 0 || dup2(fd[i], i) < 0)
+			return -1;
+	return 0;
+}
+
+__attribute__((no_sanitize("address", "thread", "undefined")))
+static int child_main(void *arg)
+{
+	static char *const none[] = { NULL };
+	const struct child *c = arg;
+	int elf = fcntl(c->elf, F_DUPFD_CLOEXEC, 64);
+	sigset_t empty;
+
+	sigemptyset(&empty);
+	if (elf < 0 || sigprocmask(SIG_SETMASK, &empty, NULL) < 0 || take_files(c) < 0 ||
+	    ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+		_exit(127);
+	(void)syscall(SYS_execveat, elf, "", none, none, AT_EMPTY_PATH);
+	_exit(127);
+}
+
+/* ---- stops ---- */
+
+static int wait_stop(struct bt_runner *r)
+{
+	int status;
+	pid_t pid;
+
+	do
+		pid = waitpid(r->pid, &status, __WALL);
+	while (pid < 0 && errno == EINTR);
+	if (pid == r->pid && WIFSTOPPED(status))
+		return WSTOPSIG(status);
+	r->pid = 0;
+	return -1;
+}
+
+/* Let it execute our own code, until it stops by INT3. Requests may come first, and are found later. */
+static bool run_stub(struct bt_runner *r, struct user_regs_struct *regs)
+{
+	int sig;
+
+	regs->orig_rax = ~0ull;
+	if (ptrace(PTRACE_SETREGS, r->pid, NULL, regs) < 0)
+		return false;
+	do {
+		if (ptrace(PTRACE_CONT, r->pid, NULL, NULL) < 0)
+			return false;
+		sig = wait_stop(r);
+	} while (sig == REQUEST_SIGNAL);
+	return sig == SIGTRAP && ptrace(PTRACE_GETREGS, r->pid, NULL, regs) == 0;
+}
+
+static struct user_regs_struct stub_regs(const uint8_t *at)
+{
+	return (struct user_regs_struct){ .rip = stub_linear(at), .cs = USER_CS, .ss = USER_SS,
+					  .eflags = X86_FL_ONE | X86_FL_IF };
+}
+
+static bool call_one(struct bt_runner *r, const struct bt_user_call *call)
+{
+	struct user_regs_struct regs = stub_regs(bt_user_stub_call);
+
+	regs.rax = call->number;
+	regs.rdi = call->arg[0];
+	regs.rsi = call->arg[1];
+	regs.rdx = call->arg[2];
+	regs.r10 = call->arg[3];
+	regs.r8 = call->arg[4];
+	regs.r9 = call->arg[5];
+	return run_stub(r, &regs) && regs.rax < -4095ull;
+}
+
+bool bt_runner_call(struct bt_runner *r, const struct bt_user_call *call)
+{
+	if (r->calls == BT_USER_CALLS && !bt_runner_flush(r))
+		return false;
+	r->call[r->calls++] = *call;
+	return true;
+}
+
+bool bt_runner_flush(struct bt_runner *r)
+{
+	struct user_regs_struct regs = stub_regs(bt_user_stub_list);
+
+	if (!r->calls)
+		return r->pid != 0;
+	r->call[r->calls].number = ~0ull;
+	r->calls = 0;
+	regs.rbx = AREA_LINEAR;
+	return r->pid && run_stub(r, &regs) && regs.rax == 0;
+}
+
+/* ---- begun and ended ---- */
+
+/* All that is there but the stub and the list. */
+static bool strip(struct bt_runner *r)
+{
+	const struct bt_user_call area = { SYS_mmap, { AREA_LINEAR, BT_USER_AREA_BYTES, PROT_READ,
+						       MAP_SHARED | MAP_FIXED, AREA_FD, 0 } };
+	const uint64_t behind = AREA_LINEAR + BT_USER_AREA_BYTES;
+	const struct bt_user_call calls[] = {
+		{ SYS_close_range, { RAM_FD(ARRAY_SIZE(((struct bt_engine *)0)->ram)), UINT32_MAX, 0 } },
+		{ SYS_munmap, { 0, BT_USER_STUB_LINEAR } },
+		{ SYS_munmap, { behind, USER_END - behind } },
+		{ SYS_prctl, { PR_SET_TSC, PR_TSC_SIGSEGV } },
+		{ SYS_prctl, { PR_SET_NAME, AREA_LINEAR + NAME_AT } },
+	};
+
+	memcpy((uint8_t *)r->call + NAME_AT, NAME, sizeof(NAME));
+	if (!call_one(r, &area))
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
+		if (!bt_runner_call(r, &calls[i]))
+			return false;
+	return bt_runner_flush(r);
+}
+
+static int spawn(struct bt_runner *r, const struct bt_engine *engine, int area)
+{
+	struct child child = { .engine = engine, .elf = elf_open(), .area = area };
+	uint8_t *stack;
+
+	if (child.elf < 0)
+		return child.elf;
+	stack = mmap(NULL, CHILD_STACK, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+	if (stack != MAP_FAILED) {
+		r->pid = clone(child_main, stack + CHILD_STACK, CLONE_VM | CLONE_VFORK | SIGCHLD,
+			       &child);
+		munmap(stack, CHILD_STACK);
+	}
+	close(child.elf);
+	if (r->pid <= 0) {
+		r->pid = 0;
+		return -EAGAIN;
+	}
+	/* The stop behind execve(), or its end. */
+	return wait_stop(r) == SIGTRAP ? 0 : -EPERM;
+}
+
+static int area_open(struct bt_runner *r)
+{
+	int fd = memfd_create("sika-user-list", MFD_CLOEXEC);
+	void *p;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, BT_USER_AREA_BYTES) < 0 ||
+	    (p = mmap(NULL, BT_USER_AREA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) ==
+		    MAP_FAILED) {
+		close(fd);
+		return -ENOMEM;
+	}
+	r->call = p;
+	return fd;
+}
+
+static bool get_xstate(struct bt_runner *r)
+{
+	struct iovec io = { r->xstate, XSTATE_MAX };
+
+	if (ptrace(PTRACE_GETREGSET, r->pid, NT_X86_XSTATE, &io) < 0)
+		return false;
+	r->xstate_bytes = io.iov_len;
+	return true;
+}
+
+int bt_runner_begin(struct bt_runner *r, const struct bt_engine *engine)
+{
+	int area = area_open(r), err;
+
+	if (area < 0)
+		return area;
+	err = spawn(r, engine, area);
+	close(area);
+	r->cpu = -1;
+	r->regs = calloc(1, sizeof(*r->regs));
+	r->xstate = calloc(2, XSTATE_MAX);
+	if (err == 0 &&
+	    (!r->regs || !r->xstate ||
+	     ptrace(PTRACE_SETOPTIONS, r->pid, NULL, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD) < 0 ||
+	     !strip(r) || !get_xstate(r)))
+		err = -EPERM;
+	if (err < 0) {
+		bt_runner_end(r);
+		return err;
+	}
+	r->xstate_set = r->xstate + XSTATE_MAX;
+	memcpy(r->xstate_set, r->xstate, r->xstate_bytes);
+	return 0;
+}
+
+void bt_runner_end(struct bt_runner *r)
+{
+	if (r->pid) {
+		kill(r->pid, SIGKILL);
+		while (r->pid && wait_stop(r) >= 0)
+			;
+	}
+	if (r->call)
+		munmap(r->call, BT_USER_AREA_BYTES);
+	free(r->xstate);
+	free(r->regs);
+	r->call = NULL;
+	r->regs = NULL;
+	r->xstate = r->xstate_set = NULL;
+	r->calls = 0;
+}
+
+/* ---- registers ---- */
+
+bool bt_runner_get_fpu(struct bt_runner *r, const struct xsave_layout *layout, struct x86_fpu *ret)
+{
+	if (!get_xstate(r))
+		return false;
+	memcpy(r->xstate_set, r->xstate, r->xstate_bytes);
+	xsave_load(layout, r->xstate, ret);
+	return true;
+}
+
+bool bt_runner_set_fpu(struct bt_runner *r, const struct xsave_layout *layout,
+		       const struct x86_fpu *fpu)
+{
+	struct iovec io = { r->xstate, r->xstate_bytes };
+
+	memcpy(r->xstate, r->xstate_set, r->xstate_bytes);
+	xsave_store(layout, r->xstate, 0xe7, fpu); /* all that is known, but PKRU */
+	if (memcmp(r->xstate, r->xstate_set, r->xstate_bytes) == 0)
+		return true;
+	if (ptrace(PTRACE_SETREGSET, r->pid, NT_X86_XSTATE, &io) < 0)
+		return false;
+	memcpy(r->xstate_set, r->xstate, r->xstate_bytes);
+	return true;
+}
+
+/* ---- going ---- */
+
+/* *ret_code: what the kernel says of the signal that stopped it, or 0. */
+static uint64_t fault_address(struct bt_runner *r, int *ret_code)
+{
+	siginfo_t info;
+
+	*ret_code = 0;
+	if (ptrace(PTRACE_GETSIGINFO, r->pid, NULL, &info) < 0)
+		return BT_USER_NOWHERE;
+	*ret_code = info.si_code;
+	return info.si_code > 0 && info.si_code != SI_KERNEL ? (uintptr_t)info.si_addr
+							    : BT_USER_NOWHERE;
+}
+
+static enum bt_runner_stop why(struct bt_runner *r, int sig, uint64_t *ret_address)
+{
+	int code;
+
+	switch (sig) {
+	case SIGTRAP | 0x80:
+		/* As if it had not been executed, save what it overwrites itself. */
+		r->regs->rax = r->regs->orig_rax;
+		return BT_RUNNER_SYSCALL;
+	case SIGTRAP:
+		(void)fault_address(r, &code);
+		return code == TRAP_HWBKPT ? BT_RUNNER_WATCH : BT_RUNNER_TRAP;
+	case SIGSEGV:
+	case SIGBUS:
+		*ret_address = fault_address(r, &code);
+		return BT_RUNNER_FAULT;
+	case SIGILL:
+	case SIGFPE:
+		return BT_RUNNER_FAULT;
+	default:
+		return BT_RUNNER_REQUEST;
+	}
+}
+
+static bool set_debug_register(const struct bt_runner *r, unsigned n, uint64_t value)
+{
+	const size_t at = offsetof(struct user, u_debugreg) + n * sizeof(value);
+
+	return ptrace(PTRACE_POKEUSER, r->pid, (void *)at, (void *)value) == 0;
+}
+
+/* Of execution, for this task only: SDM vol. 3, 18.2.4. */
+bool bt_runner_watch(struct bt_runner *r)
+{
+	uint64_t control = 0;
+	bool ok = r->pid && set_debug_register(r, 7, 0);
+
+	for (unsigned i = 0; i < BT_USER_WATCHES && ok; i++) {
+		if (!r->watch[i])
+			continue;
+		ok = set_debug_register(r, i, r->watch[i]);
+		control |= UINT64_C(1) << 2 * i;
+	}
+	return ok && (!control || set_debug_register(r, 7, control));
+}
+
+uint64_t bt_runner_ran(const struct bt_runner *r)
+{
+	struct timespec ts;
+	clockid_t clock;
+
+	if (!r->pid || clock_getcpuclockid(r->pid, &clock) || clock_gettime(clock, &ts) < 0)
+		return 0;
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+void bt_runner_interrupt(pid_t pid)
+{
+	(void)syscall(SYS_tgkill, pid, pid, REQUEST_SIGNAL);
+}
+
+enum bt_runner_stop bt_runner_go(struct bt_runner *r, const struct bt_vcpu *vcpu,
+				 _Atomic pid_t *running, uint64_t *ret_address)
+{
+	int sig;
+
+	*ret_address = BT_USER_NOWHERE;
+	r->regs->orig_rax = ~0ull;
+	if (ptrace(PTRACE_SETREGS, r->pid, NULL, r->regs) < 0)
+		return BT_RUNNER_LOST;
+	/* Pairs with bt_request(): either it sees who is running, or we see the request. */
+	atomic_store(running, r->pid);
+	if (atomic_load(&vcpu->request)) {
+		atomic_store(running, 0);
+		return BT_RUNNER_REQUEST;
+	}
+	if (ptrace(PTRACE_SYSEMU, r->pid, NULL, NULL) < 0) {
+		atomic_store(running, 0);
+		return BT_RUNNER_LOST;
+	}
+	sig = wait_stop(r);
+	atomic_store(running, 0);
+	if (sig < 0 || ptrace(PTRACE_GETREGS, r->pid, NULL, r->regs) < 0)
+		return BT_RUNNER_LOST;
+	return why(r, sig, ret_address);
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+/* user_scan.c - instructions that user code may execute and that tell of the host: user.h. */
+#include "engine/bt/user.h"
+
+#include <string.h>
+
+#include "x86/x86.h"
+
+#define PAGE	   4096u
+#define MAX_INSN   15u
+#define SYNC_BYTES 128u
+
+/*
+ * Behind 0F: SDM vol. 2, opcode map 0F.
+ *	03 11:		LSL of a register: how programs learned their CPU's number before RDPID
+ *	34		SYSENTER, which Intel's have in 64-bit mode: what the host makes of RIP and RSP is its own
+ *	A2		CPUID
+ *	F3 0F C7 11:7	RDPID
+ * and where the guest's XCR0 is not the host's, as they name it or save by it:
+ *	01 D0		XGETBV
+ *	AE mem/4 /6	XSAVE, XSAVEOPT
+ *	C7 mem/4	XSAVEC
+ * SGDT, SIDT, SLDT, STR and SMSW fault where the host has UMIP, as Linux has it on. LAR, VERR and VERW tell of the
+ * host's descriptors, which are those of any 64-bit Linux, and each other LSL is let through likewise: their bytes
+ * are in one page of thirty.
+ */
+static bool is_telling(const uint8_t *p, uint8_t opcode, uint8_t modrm, const uint8_t *page, bool xsave)
+{
+	unsigned reg = modrm >> 3 & 7;
+	bool mem = modrm < 0xc0;
+
+	switch (opcode) {
+	case 0x01:
+		return xsave && modrm == 0xd0;
+	case 0x03:
+		return !mem;
+	case 0x34:
+	case 0xa2:
+		return true;
+	case 0xae:
+		return xsave && mem && (reg == 4 || reg == 6);
+	case 0xc7:
+		if (mem)
+			return xsave && reg == 4;
+		/* F3 may have a REX prefix behind it. */
+		return reg == 7 && ((p - page >= 1 && p[-1] == 0xf3) ||
+				    (p - page >= 2 && p[-2] == 0xf3 && (p[-1] & 0xf0) == 0x40));
+	default:
+		return false;
+	}
+}
+
+static bool is_prefix(uint8_t byte)
+{
+	switch (byte) {
+	case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67:
+	case 0xf0: case 0xf2: case 0xf3:
+		return true;
+	default:
+		return (byte & 0xf0) == 0x40;
+	}
+}
+
+static bool are_prefixes(const uint8_t *p, unsigned count)
+{
+	while (count && is_prefix(*p)) {
+		count--;
+		p++;
+	}
+	return count == 0;
+}
+
+/* Decode from @from on until @at is reached or passed. Whether it is the opcode of an instruction, which begins at
+ * *ret_begin; *ret_known is set where that could be told. */
+static bool chain_hits(const uint8_t *page, unsigned from, unsigned at, uint64_t seen[], bool *ret_known,
+		       unsigned *ret_begin)
+{
+	while (from <= at) {
+		struct x86_insn insn;
+		int len;
+
+		if (seen[from / 64] >> from % 64 & 1)
+			return false; /* another chain went on from here */
+		seen[from / 64] |= (uint64_t)1 << from % 64;
+		len = x86_decode(page + from, PAGE - from, 8, &insn);
+		if (len <= 0)
+			return false;
+		if (from + (unsigned)len > at) {
+			*ret_known = true;
+			*ret_begin = from;
+			return are_prefixes(page + from, at - from);
+		}
+		from += (unsigned)len;
+	}
+	return false;
+}
+
+/*
+ * Three pages in a hundred hold such bytes, most of them in the middle of an instruction. Decoding that begins
+ * at a wrong byte finds the right ones within a few instructions: so if of all chains that begin somewhat in front
+ * none has an instruction there, there is none. Who jumps into the middle on purpose learns something of
+ * the host, which a hypervisor's guest may.
+ */
+static bool begins_insn(const uint8_t *page, unsigned at, unsigned *ret_begin)
+{
+	uint64_t seen[PAGE / 64] = { 0 };
+	unsigned first = at > SYNC_BYTES ? at - SYNC_BYTES : 0;
+	bool known = false;
+
+	for (unsigned from = first; from < first + MAX_INSN && from <= at; from++)
+		if (chain_hits(page, from, at, seen, &known, ret_begin))
+			return true;
+	*ret_begin = at;
+	return !known;
+}
+
+unsigned bt_user_scan(const uint8_t *page, bool xsave, unsigned max, uint16_t ret_at[])
+{
+	const uint8_t *end = page + PAGE;
+	unsigned count = 0;
+
+	/* One that goes on in the next page is let through when only its first byte is here: no
+	 * compiler or assembler says 0F in front of a page's end more often than it says CPUID. */
+	for (const uint8_t *p = page; (p = memchr(p, 0x0f, (size_t)(end - p))); p++) {
+		unsigned begin;
+
+		if (end - p < 2)
+			break;
+		if (is_telling(p, p[1], end - p > 2 ? p[2] : 0xff, page, xsave) &&
+		    begins_insn(page, (unsigned)(p - page), &begin) && count++ < max)
+			ret_at[count - 1] = (uint16_t)begin;
+	}
+	return count;
+}
