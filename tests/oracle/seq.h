@@ -75,6 +75,7 @@ bool seq_step_run(struct oracle_guest *guest, const struct seq_program *p, struc
 /* ---- seq_engine.c ---- */
 struct seq_engine;
 #define SEQ_OFF_DIRECT_WAIT (1u << 9) /* BT_OFF_DIRECT_WAIT: on the host's MMU from the start */
+#define SEQ_OFF_USER_WAIT (1u << 16) /* BT_OFF_USER_WAIT: as it is, from the start */
 struct seq_engine_kind {
 	bool interpret;
 	uint32_t threshold; /* executions before a block is translated */
@@ -85,4 +86,6 @@ struct seq_engine_kind {
 };
 struct seq_engine *seq_engine_new(const struct seq_engine_kind *kind);
 void seq_engine_free(struct seq_engine *e);
+/* Of user code that were executed by the host as they are. */
+uint64_t seq_engine_stretches(const struct seq_engine *e);
 void seq_engine_run(struct seq_engine *e, const struct seq_program *p, struct seq_result *result);

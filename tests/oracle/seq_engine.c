@@ -51,10 +51,11 @@
 #define PTE_NX (1ull << 63)
 
 #define SECONDS_LIMIT 5
-#define OFF_BITS      13 /* of enum bt_off */
+#define OFF_BITS      17 /* of enum bt_off */
 #define KICK_US	      100
 
 _Static_assert(SEQ_OFF_DIRECT_WAIT == BT_OFF_DIRECT_WAIT, "the same");
+_Static_assert(SEQ_OFF_USER_WAIT == BT_OFF_USER_WAIT, "the same");
 
 struct seq_engine {
 	struct engine_host host; /* first: the callbacks find the rest */
@@ -65,6 +66,7 @@ struct seq_engine {
 	uint8_t *ram;
 	uint8_t pristine[DATA_SIZE];
 	unsigned machines; /* made */
+	uint64_t stretches;
 	unsigned turn; /* which code pages are next */
 	int vector;    /* of the exception that was taken, or -1 */
 	struct x86_state initial, state;
@@ -234,8 +236,11 @@ static bool open_machine(struct seq_engine *e)
 
 static void close_machine(struct seq_engine *e)
 {
-	if (e->vcpu)
+	if (e->vcpu) {
+		e->stretches += ((struct bt_vcpu *)e->vcpu)->stats.user_runs;
 		engine_bt.vcpu_free(e->vcpu);
+	}
+	e->vcpu = NULL;
 	if (e->engine)
 		engine_bt.close(e->engine);
 	mem_free(e->mem);
@@ -375,6 +380,11 @@ static void save(struct seq_engine *e, struct seq_result *r)
 	r->out.mxcsr = s->fpu.mxcsr;
 	memcpy(r->data, e->ram + RAM_DATA, DATA_SIZE);
 	memcpy(r->code, e->ram + code_gpa(e), CODE_SIZE);
+}
+
+uint64_t seq_engine_stretches(const struct seq_engine *e)
+{
+	return e->stretches + (e->vcpu ? ((struct bt_vcpu *)e->vcpu)->stats.user_runs : 0);
 }
 
 void seq_engine_run(struct seq_engine *e, const struct seq_program *p, struct seq_result *r)

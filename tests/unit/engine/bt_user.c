@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * bt_user.c - processes that execute user code as it is: what stops them, and that nothing else comes of it; which
+ * instructions are found before they are executed.
+ */
+#include <check.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "engine/bt/bt_int.h"
+
+#define CODE 0x400000u
+#define CODE_BYTES 4096u
+
+struct fixture {
+	struct bt_engine engine;
+	struct bt_vcpu *vcpu;
+	struct bt_runner runner;
+	uint8_t *ram;
+};
+
+static struct fixture f;
+
+static void set_up(void)
+{
+	int fd = memfd_create("ram", 0);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, CODE_BYTES), 0);
+	f.ram = mmap(NULL, CODE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	f.engine = (struct bt_engine){ .ram_count = 1,
+				       .ram[0] = { .size = CODE_BYTES, .hva = f.ram, .fd = fd } };
+	f.vcpu = calloc(1, sizeof(*f.vcpu));
+	f.runner = (struct bt_runner){ 0 };
+	ck_assert_int_eq(bt_runner_begin(&f.runner, &f.engine), 0);
+}
+
+static void tear_down(void)
+{
+	bt_runner_end(&f.runner);
+	munmap(f.ram, CODE_BYTES);
+	close(f.engine.ram[0].fd);
+	free(f.vcpu);
+}
+
+/* @code where the runner will find it, and RIP there. */
+static void put_code(const void *code, size_t len)
+{
+	const struct bt_user_call map = {
+		SYS_mmap, { CODE, CODE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_FIXED, 1, 0 }
+	};
+
+	memset(f.ram, 0xf4, CODE_BYTES); /* HLT */
+	memcpy(f.ram, code, len);
+	ck_assert(bt_runner_call(&f.runner, &map));
+	ck_assert(bt_runner_flush(&f.runner));
+	*f.runner.regs = (struct user_regs_struct){ .rip = CODE, .cs = 0x33, .ss = 0x2b, .eflags = 0x202 };
+}
+
+static enum bt_runner_stop go(uint64_t *ret_address)
+{
+	return bt_runner_go(&f.runner, f.vcpu, &f.vcpu->user.running, ret_address);
+}
+
+static bool is_alive(void)
+{
+	return f.runner.pid && kill(f.runner.pid, 0) == 0;
+}
+
+/* ---- stops ---- */
+
+/* exit(2) in all its forms: were it executed, there would be no runner any more. */
+static const struct {
+	const char *name;
+	uint8_t code[2];
+	uint64_t number;
+	bool may_be_undefined;
+} calls[] = {
+	{ "SYSCALL", { 0x0f, 0x05 }, SYS_exit_group, false },
+	{ "INT 80H", { 0xcd, 0x80 }, 1, true },
+	{ "SYSENTER", { 0x0f, 0x34 }, 1, true },
+};
+
+START_TEST(test_system_calls_are_not_executed)
+{
+	enum bt_runner_stop why;
+	uint64_t address;
+
+	put_code(calls[_i].code, 2);
+	f.runner.regs->rax = calls[_i].number;
+	f.runner.regs->rbx = 77;
+	why = go(&address);
+	ck_assert_msg(is_alive(), "%s", calls[_i].name);
+	if (why == BT_RUNNER_FAULT && calls[_i].may_be_undefined)
+		return;
+	ck_assert_int_eq(why, BT_RUNNER_SYSCALL);
+	ck_assert_uint_eq(f.runner.regs->rax, calls[_i].number);
+	ck_assert_uint_eq(f.runner.regs->rbx, 77);
+	if (_i == 0)
+		ck_assert_uint_eq(f.runner.regs->rip, CODE + 2);
+}
+END_TEST
+
+/* The only system calls that are there, in the stub, are as dead when the guest's code jumps to them. */
+START_TEST(test_stub_is_dead_for_the_guest)
+{
+	const uint64_t stub = BT_USER_STUB_LINEAR + 256;
+	uint64_t address;
+
+	put_code("\xff\xe0", 2); /* JMP RAX */
+	f.runner.regs->rax = stub + (uint64_t)(bt_user_stub_call - bt_user_stub);
+	ck_assert_int_eq(go(&address), BT_RUNNER_SYSCALL);
+	ck_assert(is_alive());
+	put_code("\xff\xe0", 2);
+	f.runner.regs->rax = stub + (uint64_t)(bt_user_stub_list - bt_user_stub);
+	f.runner.regs->rbx = stub + 4096; /* the list, with what was mapped just now in it */
+	(void)go(&address);
+	ck_assert(is_alive());
+	/* Nor can it be written. */
+	put_code("\x88\x03", 2); /* MOV [RBX], AL */
+	f.runner.regs->rbx = BT_USER_STUB_LINEAR + 4096;
+	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
+	ck_assert_uint_eq(address, BT_USER_STUB_LINEAR + 4096);
+}
+END_TEST
+
+START_TEST(test_nothing_else_is_mapped)
+{
+	static const uint64_t places[] = { 0x1000, 0x10000, 0x555555554000, 0x7ffff7fc0000, 0x7ffffffde000 };
+	uint64_t address;
+
+	put_code("\x8a\x03", 2); /* MOV AL, [RBX] */
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		f.runner.regs->rip = CODE;
+		f.runner.regs->rbx = places[i];
+		ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
+		ck_assert_uint_eq(address, places[i]);
+		ck_assert_uint_eq(f.runner.regs->rip, CODE);
+	}
+}
+END_TEST
+
+START_TEST(test_faults)
+{
+	uint64_t address;
+
+	put_code("\x0f\x31", 2); /* RDTSC */
+	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
+	ck_assert_uint_eq(address, BT_USER_NOWHERE);
+	put_code("\x0f\x0b", 2); /* UD2 */
+	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
+	put_code("\xf7\xf1", 2); /* DIV ECX */
+	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
+	ck_assert_uint_eq(f.runner.regs->rip, CODE);
+	put_code("\xcc", 1);
+	ck_assert_int_eq(go(&address), BT_RUNNER_TRAP);
+	ck_assert_uint_eq(f.runner.regs->rip, CODE + 1);
+}
+END_TEST
+
+START_TEST(test_watched_instruction_is_not_executed)
+{
+	uint64_t address;
+
+	put_code("\xff\xc3\x0f\xa2", 4); /* INC EBX; CPUID */
+	f.runner.watch[3] = CODE + 2;
+	ck_assert(bt_runner_watch(&f.runner));
+	ck_assert_int_eq(go(&address), BT_RUNNER_WATCH);
+	ck_assert_uint_eq(f.runner.regs->rip, CODE + 2);
+	ck_assert_uint_eq(f.runner.regs->rbx, 1);
+	f.runner.watch[3] = 0;
+	ck_assert(bt_runner_watch(&f.runner));
+	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT); /* HLT, behind */
+	ck_assert_uint_eq(f.runner.regs->rip, CODE + 4);
+}
+END_TEST
+
+static void *interrupt(void *arg)
+{
+	struct bt_vcpu *vcpu = arg;
+
+	while (!atomic_load(&vcpu->user.running))
+		;
+	atomic_fetch_or(&vcpu->request, BT_REQ_IRQ);
+	bt_user_interrupt(&vcpu->user);
+	return NULL;
+}
+
+START_TEST(test_request_ends_a_loop)
+{
+	pthread_t thread;
+	uint64_t address;
+
+	put_code("\xeb\xfe", 2);
+	for (int i = 0; i < 200; i++) {
+		atomic_store(&f.vcpu->request, 0);
+		ck_assert_int_eq(pthread_create(&thread, NULL, interrupt, f.vcpu), 0);
+		ck_assert_int_eq(go(&address), BT_RUNNER_REQUEST);
+		ck_assert_uint_eq(f.runner.regs->rip, CODE);
+		pthread_join(thread, NULL);
+	}
+	/* One that is there already: it does not even begin. */
+	ck_assert_int_eq(go(&address), BT_RUNNER_REQUEST);
+}
+END_TEST
+
+static void *murder(void *arg)
+{
+	struct bt_vcpu *vcpu = arg;
+	pid_t pid;
+
+	while (!(pid = atomic_load(&vcpu->user.running)))
+		;
+	kill(pid, SIGKILL);
+	return NULL;
+}
+
+START_TEST(test_killed_runner_is_noticed)
+{
+	pthread_t thread;
+	uint64_t address;
+
+	put_code("\xeb\xfe", 2);
+	ck_assert_int_eq(pthread_create(&thread, NULL, murder, f.vcpu), 0);
+	ck_assert_int_eq(go(&address), BT_RUNNER_LOST);
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(f.runner.pid, 0);
+}
+END_TEST
+
+START_TEST(test_vectors_in_and_out)
+{
+	static struct x86_fpu fpu, back;
+	struct xsave_layout layout;
+	uint64_t address;
+
+	put_code("\x66\x0f\xfe\xc1\x0f\x05", 6); /* PADDD XMM0, XMM1; SYSCALL */
+	xsave_layout(&layout, f.runner.xstate_bytes);
+	fpu = (struct x86_fpu){ .fcw = 0x37f, .mxcsr = 0x1f80 };
+	for (unsigned r = 0; r < 16; r++)
+		memset(fpu.vec[r], (int)(r + 1), layout.at[2] ? 32 : 16);
+	ck_assert(bt_runner_set_fpu(&f.runner, &layout, &fpu));
+	ck_assert_int_eq(go(&address), BT_RUNNER_SYSCALL);
+	ck_assert(bt_runner_get_fpu(&f.runner, &layout, &back));
+	memset(fpu.vec[0], 3, 16);
+	ck_assert_mem_eq(&back, &fpu, sizeof(fpu));
+}
+END_TEST
+
+/* ---- what is looked for ---- */
+
+static const struct {
+	const char *name;
+	uint8_t code[16], len;
+	bool xsave, plain; /* found with @xsave; without */
+} scans[] = {
+	{ "CPUID", { 0x0f, 0xa2 }, 2, true, true },
+	{ "CPUID in an immediate", { 0xb8, 0x0f, 0xa2, 0x00, 0x00 }, 5, false, false },
+	{ "CPUID in a displacement", { 0x8b, 0x83, 0x0f, 0xa2, 0x00, 0x00 }, 6, false, false },
+	{ "CPUID behind a prefix", { 0x66, 0x0f, 0xa2 }, 3, true, true },
+	{ "RDPID", { 0xf3, 0x0f, 0xc7, 0xf8 }, 4, true, true },
+	{ "RDPID of R9", { 0xf3, 0x41, 0x0f, 0xc7, 0xf9 }, 5, true, true },
+	{ "RDSEED", { 0x0f, 0xc7, 0xf8 }, 3, false, false },
+	{ "LSL of a register", { 0x0f, 0x03, 0xc1 }, 3, true, true },
+	{ "SYSENTER", { 0x0f, 0x34 }, 2, true, true },
+	{ "XSAVEC", { 0x0f, 0xc7, 0x64, 0x24, 0x40 }, 5, true, false },
+	{ "XSAVE", { 0x0f, 0xae, 0x64, 0x24, 0x40 }, 5, true, false },
+	{ "XRSTOR", { 0x0f, 0xae, 0x6c, 0x24, 0x40 }, 5, false, false },
+	{ "XGETBV", { 0x0f, 0x01, 0xd0 }, 3, true, false },
+	{ "MFENCE", { 0x0f, 0xae, 0xf0 }, 3, false, false },
+	{ "SYSCALL", { 0x0f, 0x05 }, 2, false, false },
+};
+
+START_TEST(test_scan)
+{
+	static const unsigned places[] = { 0, 1, 17, 300, 2048, 4080 };
+	uint8_t page[4096];
+
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		uint16_t at[2] = { 0xffff, 0xffff };
+
+		/* Where instructions begin is known only from somewhat behind the page's beginning. */
+		if (!scans[_i].plain && places[i] < 128)
+			continue;
+		memset(page, 0x90, sizeof(page));
+		memcpy(page + places[i], scans[_i].code, scans[_i].len);
+		ck_assert_msg(bt_user_scan(page, true, 2, at) == scans[_i].xsave, "%s at %u",
+			      scans[_i].name, places[i]);
+		ck_assert_uint_eq(at[0], scans[_i].xsave ? places[i] : 0xffff);
+		ck_assert_msg(bt_user_scan(page, false, 0, NULL) == scans[_i].plain, "%s at %u",
+			      scans[_i].name, places[i]);
+	}
+}
+END_TEST
+
+START_TEST(test_scan_counts_all)
+{
+	uint8_t page[4096];
+	uint16_t at[3];
+
+	memset(page, 0x90, sizeof(page));
+	for (unsigned i = 0; i < 9; i++)
+		memcpy(page + 100 + 400 * i, "\x0f\xa2", 2);
+	ck_assert_uint_eq(bt_user_scan(page, false, 3, at), 9);
+	for (unsigned i = 0; i < 3; i++)
+		ck_assert_uint_eq(at[i], 100 + 400 * i);
+}
+END_TEST
+
+static bool can_trace(void)
+{
+	struct bt_engine engine = { 0 };
+	struct bt_runner runner = { 0 };
+	bool can = bt_runner_begin(&runner, &engine) == 0;
+
+	bt_runner_end(&runner);
+	return can;
+}
+
+int main(void)
+{
+	Suite *suite = suite_create("bt_user");
+	TCase *stops = tcase_create("stops"), *scan = tcase_create("scan");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_checked_fixture(stops, set_up, tear_down);
+	tcase_set_timeout(stops, 60);
+	tcase_add_loop_test(stops, test_system_calls_are_not_executed, 0, ARRAY_SIZE(calls));
+	tcase_add_test(stops, test_stub_is_dead_for_the_guest);
+	tcase_add_test(stops, test_nothing_else_is_mapped);
+	tcase_add_test(stops, test_faults);
+	tcase_add_test(stops, test_watched_instruction_is_not_executed);
+	tcase_add_test(stops, test_request_ends_a_loop);
+	tcase_add_test(stops, test_killed_runner_is_noticed);
+	tcase_add_test(stops, test_vectors_in_and_out);
+	tcase_add_loop_test(scan, test_scan, 0, ARRAY_SIZE(scans));
+	tcase_add_test(scan, test_scan_counts_all);
+	if (can_trace())
+		suite_add_tcase(suite, stops);
+	else
+		printf("SKIP: stops: this host lets no process trace another\n");
+	suite_add_tcase(suite, scan);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
