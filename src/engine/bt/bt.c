@@ -274,6 +274,7 @@ static int bt_vcpu_set_state(struct engine_vcpu *base, const struct x86_state *s
 	x86_cpu_sync(&vcpu->cpu);
 	bt_context_flush(vcpu);
 	bt_pv_clock_write(vcpu);
+	bt_count_renew(vcpu);
 	vcpu->irq_waiting = true;
 	return 0;
 }

@@ -440,6 +440,8 @@ uint64_t bt_count_ns(const struct bt_vcpu *vcpu);
 void bt_count_device(struct bt_vcpu *vcpu);
 /* Between instructions: timers fire that are due. True: a deadline is so near that a block may go beyond. */
 bool bt_count_is_near(struct bt_vcpu *vcpu);
+/* Devices were set from outside, and the vCPU with them: they are asked for timers before it goes on. */
+void bt_count_renew(struct bt_vcpu *vcpu);
 /* The vCPU halts: let it be the time of the next timer. False: there is none. */
 bool bt_count_skip(struct bt_vcpu *vcpu);
 

@@ -95,6 +95,12 @@ bool bt_count_is_near(struct bt_vcpu *vcpu)
 	return vcpu->count.deadline_ns - now <= COUNT_NEAREST;
 }
 
+void bt_count_renew(struct bt_vcpu *vcpu)
+{
+	if (vcpu->count.on)
+		set_deadline(vcpu, bt_count_ns(vcpu));
+}
+
 bool bt_count_skip(struct bt_vcpu *vcpu)
 {
 	uint64_t now = bt_count_ns(vcpu);

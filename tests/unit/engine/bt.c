@@ -33,6 +33,8 @@ struct fixture {
 	_Atomic uint32_t stopped[4];
 	_Atomic int vector[4]; /* pending, or -1 */
 	_Atomic unsigned mmio_writes;
+	bool deterministic;
+	uint64_t due; /* of a timer, by the machine's clock */
 };
 
 static struct fixture *fixture_of(struct engine_host *host)
@@ -99,7 +101,21 @@ static bool fake_write_msr(struct engine_host *host, unsigned vcpu, uint32_t msr
 	return true;
 }
 
+/* It fires once. */
+static uint64_t fake_time_to(struct engine_host *host, uint64_t ns, bool fire)
+{
+	struct fixture *f = fixture_of(host);
+
+	if (fire && ns >= f->due) {
+		f->due = UINT64_MAX;
+		atomic_store(&f->vector[0], 0x30);
+		engine_bt.vcpu_irq(f->vcpu[0]);
+	}
+	return f->due;
+}
+
 static const struct engine_host_ops fake_ops = {
+	.time_to = fake_time_to,
 	.pio_read = fake_pio_read,
 	.pio_write = fake_pio_write,
 	.mmio_read = fake_mmio_read,
@@ -112,17 +128,18 @@ static const struct engine_host_ops fake_ops = {
 	.apic_write_msr = fake_write_msr,
 };
 
-static void fixture_init(struct fixture *f, unsigned vcpus, unsigned configured)
+/* @f is all zeros but for what is to be different. */
+static void fixture_open(struct fixture *f, unsigned vcpus, unsigned configured)
 {
 	const struct mem_config mem = { .size_bytes = 16 * MIB, .node = -1 };
 	struct engine_config config;
 
-	memset(f, 0, sizeof(*f));
 	f->host.ops = &fake_ops;
 	f->mem = mem_new(&mem, NULL);
 	ck_assert_ptr_nonnull(f->mem);
 	config = (struct engine_config){
-		.mem = f->mem, .host = &f->host, .vcpus = configured ? configured : vcpus
+		.mem = f->mem, .host = &f->host, .vcpus = configured ? configured : vcpus,
+		.deterministic = f->deterministic,
 	};
 	f->engine = engine_bt.open(&config, NULL);
 	ck_assert_ptr_nonnull(f->engine);
@@ -131,6 +148,12 @@ static void fixture_init(struct fixture *f, unsigned vcpus, unsigned configured)
 		f->vcpu[i] = engine_bt.vcpu_new(f->engine, i, NULL);
 		ck_assert_ptr_nonnull(f->vcpu[i]);
 	}
+}
+
+static void fixture_init(struct fixture *f, unsigned vcpus, unsigned configured)
+{
+	memset(f, 0, sizeof(*f));
+	fixture_open(f, vcpus, configured);
 }
 
 static void fixture_fini(struct fixture *f)
@@ -489,6 +512,29 @@ START_TEST(state_goes_out_and_in_unchanged)
 }
 END_TEST
 
+/* As a machine that was restored has it: the timer was set before the engine had any part in it. */
+START_TEST(time_by_instructions_goes_on_to_a_timer_of_a_restored_machine)
+{
+	struct fixture f = { .deterministic = true, .due = 5000000 };
+	struct x86_state s;
+
+	fixture_open(&f, 1, 0);
+	/* hlt; the handler: out PORT_STOP, al */
+	PUT(&f, CODE, 0xf4, 0xeb, 0xfd);
+	PUT(&f, CODE + 0x100, 0xe6, PORT_STOP, 0xeb, 0xfe);
+	gate(&f, 0x30, CODE + 0x100);
+	start_at(&f, 0, CODE);
+	engine_bt.vcpu_get_state(f.vcpu[0], &s);
+	s.rflags |= X86_FL_IF;
+	s.activity = X86_HALTED;
+	engine_bt.vcpu_set_state(f.vcpu[0], &s);
+	ck_assert_int_eq(engine_bt.vcpu_run(f.vcpu[0]), ENGINE_EXIT_KICK);
+	ck_assert_uint_eq(f.stopped[0], 1);
+	ck_assert(engine_bt.vcpu_tsc(f.vcpu[0]) - s.tsc >= 5000000);
+	fixture_fini(&f);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("engine bt");
@@ -509,6 +555,7 @@ int main(void)
 	tcase_add_test(t, the_dirty_log_has_every_written_page);
 	tcase_add_test(t, goes_on_when_its_cache_is_full);
 	tcase_add_test(t, state_goes_out_and_in_unchanged);
+	tcase_add_test(t, time_by_instructions_goes_on_to_a_timer_of_a_restored_machine);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);
