@@ -32,6 +32,7 @@ struct oracle_guest {
 	struct x86_cpuid_model model;
 	struct bt_host_insn host;
 	uint8_t *ram;
+	bool sees_flags;
 	uint8_t pristine[DATA_SIZE], constants[CONST_SIZE];
 };
 
@@ -289,6 +290,8 @@ static int step_program(struct oracle_guest *g, uint32_t *undef, bool *ret_wild)
 	uint8_t before[15];
 	bool unseen;
 
+	g->sees_flags |= len && (strncmp(x86_rows[insn.row].name, "PUSHF", 5) == 0 ||
+				 strncmp(x86_rows[insn.row].name, "POPF", 4) == 0);
 	*ret_wild = false;
 	if (!len) {
 		*ret_wild = *undef != 0;
@@ -346,6 +349,7 @@ bool seq_step_run(struct oracle_guest *g, const struct seq_program *p, struct se
 
 	load_program(g, p);
 	g->cpu.fault = (struct x86_fault){ 0 };
+	g->sees_flags = false;
 	for (unsigned i = 0; i < SEQ_STEPS; i++) {
 		status = step_program(g, &undef, &wild);
 		if (p->bits == 32)
@@ -361,6 +365,7 @@ bool seq_step_run(struct oracle_guest *g, const struct seq_program *p, struct se
 		return false;
 	save(g, &one);
 	r->valid = r->ended = true;
+	r->sees_flags = g->sees_flags;
 	r->vector = g->cpu.fault.vector;
 	r->error = status == X86_FAULT && g->cpu.fault.has_error ? g->cpu.fault.error : 0;
 	r->cr2 = g->cpu.fault.vector == X86_PF ? g->cpu.fault.payload : 0;

@@ -28,12 +28,12 @@
 #define FAULTS_KEPT    35u /* percent of the programs that may end in a fault */
 
 enum way { WAY_CPU, WAY_CORE, WAY_INTERPRET, WAY_NATIVE, WAY_SMALL, WAY_KICKED, WAY_OFF, WAY_DIRECT,
-	   WAY_USER, WAYS };
+	   WAY_USER, WAY_STEPPED, WAYS };
 
 static const char *const way_names[WAYS] = {
 	"cpu", "core", "engine, interpreting", "engine, translating",
 	"engine, a small cache", "engine, kicked", "engine, less one optimization",
-	"engine, on the MMU of the host", "as it is",
+	"engine, on the MMU of the host", "as it is", "engine, with single steps and breakpoints",
 };
 
 struct run {
@@ -344,6 +344,8 @@ static void judge(struct run *run, unsigned i, uint64_t number)
 		if (way != WAY_NATIVE &&
 		    (number + i) % (WAYS - WAY_INTERPRET) != (unsigned)(way - WAY_INTERPRET))
 			continue;
+		if (way == WAY_STEPPED && run->core[i].sees_flags)
+			continue;
 		if (differs(run, p, &run->cpu[i], way, NULL, 0)) {
 			report(run, p, &run->cpu[i], way);
 			return;
@@ -385,6 +387,7 @@ static bool set_up(struct run *run)
 		[WAY_OFF] = { .threshold = 1, .cache_bytes = 1 << 20, .off_in_turn = true },
 		[WAY_DIRECT] = { .threshold = 1, .cache_bytes = 1 << 20, .off = SEQ_OFF_DIRECT_WAIT },
 		[WAY_USER] = { .threshold = 1, .cache_bytes = 1 << 20, .off = SEQ_OFF_USER_WAIT },
+		[WAY_STEPPED] = { .threshold = 1, .cache_bytes = 1 << 20, .stepped = true },
 	};
 	size_t size = sizeof(*run->cpu) * BATCH;
 

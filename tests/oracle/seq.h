@@ -42,6 +42,7 @@ struct seq_program {
 struct seq_result {
 	bool valid;
 	bool ended;
+	bool sees_flags; /* all of them: has PUSHF or POPF; of the core alone */
 	int vector;
 	uint32_t error;
 	uint64_t cr2;
@@ -83,6 +84,7 @@ struct seq_engine_kind {
 	uint32_t off;	  /* optimizations: enum bt_off */
 	bool off_in_turn; /* and one more, another for each machine */
 	bool kicked; /* taken out of the guest every few microseconds */
+	bool stepped; /* single-stepped for a while, with breakpoints on code and data */
 };
 struct seq_engine *seq_engine_new(const struct seq_engine_kind *kind);
 void seq_engine_free(struct seq_engine *e);

@@ -42,6 +42,8 @@
 #define OFF_IDT	    0x1000u
 #define OFF_GDT	    0x2000u
 #define OFF_TSS	    0x2100u
+#define OFF_STEPS   0x2800u /* how many more single steps */
+#define OFF_DEBUG   0x0200u /* the handler of #DB, of an engine that is stepped */
 #define OFF_STACK   0x4000u /* its top */
 
 #define PTE_P  1u
@@ -174,7 +176,9 @@ static void build_tables(struct seq_engine *e)
 
 static void build_kernel(struct seq_engine *e)
 {
-	static const uint64_t gdt[8] = { 0, 0x00af9b000000ffff, 0x00cf93000000ffff };
+	/* The kernel's code and data; code of 32 bits, data, and code of 64 bits of programs. */
+	static const uint64_t gdt[8] = { 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0, 0x00cffb000000ffff,
+					 0x00cff3000000ffff, 0x00affb000000ffff };
 	const uint64_t stack = KERNEL_BASE + OFF_STACK;
 
 	put(e, RAM_KERNEL + OFF_GDT, gdt, sizeof(gdt));
@@ -190,6 +194,26 @@ static void build_kernel(struct seq_engine *e)
 		put(e, RAM_KERNEL + OFF_CODE + v * 4, code, 4);
 		put(e, RAM_KERNEL + OFF_IDT + v * 16, gate, 16);
 	}
+}
+
+/* #DB: TF is taken away behind so many; RF lets an instruction pass that has a breakpoint. */
+static void build_debug(struct seq_engine *e)
+{
+	static const uint8_t code[] = {
+		0x50,				      /* push rax */
+		0xff, 0x0d, 0xf9, 0x25, 0, 0,	      /* dec dword [OFF_STEPS] */
+		0x79, 0x08,			      /* jns */
+		0x81, 0x64, 0x24, 0x18, 0xff, 0xfe, 0xff, 0xff, /* and dword [rsp + 24], ~TF */
+		0x81, 0x4c, 0x24, 0x18, 0, 0, 1, 0,   /* or dword [rsp + 24], RF */
+		0x31, 0xc0, 0x0f, 0x23, 0xf0,	      /* xor eax, eax; mov dr6, rax */
+		0x58, 0x48, 0xcf,		      /* pop rax; iretq */
+	};
+	uint64_t at = KERNEL_BASE + OFF_DEBUG;
+	uint16_t low = (uint16_t)at;
+
+	_Static_assert(OFF_STEPS - OFF_DEBUG - 7 == 0x25f9, "the displacement");
+	put(e, RAM_KERNEL + OFF_DEBUG, code, sizeof(code));
+	put(e, RAM_KERNEL + OFF_IDT + X86_DB * 16, &low, 2);
 }
 
 static void user_state(struct x86_state *s)
@@ -259,6 +283,8 @@ static bool new_machine(struct seq_engine *e)
 		return false;
 	build_tables(e);
 	build_kernel(e);
+	if (e->kind.stepped)
+		build_debug(e);
 	return true;
 }
 
@@ -321,6 +347,26 @@ static uint64_t code_gpa(const struct seq_engine *e)
 	return RAM_CODE + (uint64_t)e->turn * CODE_SIZE;
 }
 
+/* Single steps for a while; breakpoints on an instruction, and on a store to a word that is often one's. */
+static void step(struct seq_engine *e, const struct seq_program *p)
+{
+	uint32_t random = (uint32_t)(p->number * 0x9e3779b97f4a7c15ull >> 32), steps = random % 60;
+	struct x86_state *s = &e->state;
+
+	put(e, RAM_KERNEL + OFF_STEPS, &steps, 4);
+	if (random >> 8 & 3)
+		s->rflags |= X86_FL_TF;
+	s->dr[7] = 0x400;
+	if (random >> 10 & 1) {
+		s->dr[0] = CODE_BASE + p->item[(random >> 16) % p->n_items].at;
+		s->dr[7] |= 1;
+	}
+	if (random >> 11 & 1) {
+		s->dr[1] = DATA_BASE + 0x300 + (random >> 12 & 0x1fc);
+		s->dr[7] |= 1u << 2 | 1u << 20 | 3u << 22;
+	}
+}
+
 static void load(struct seq_engine *e, const struct seq_program *p)
 {
 	struct x86_state *s = &e->state;
@@ -346,6 +392,8 @@ static void load(struct seq_engine *e, const struct seq_program *p)
 	s->fpu.mxcsr = p->in.mxcsr;
 	s->fpu.fop = 0;
 	s->fpu.fip = s->fpu.fdp = 0;
+	if (e->kind.stepped)
+		step(e, p);
 	engine_bt.vcpu_set_state(e->vcpu, s);
 }
 
