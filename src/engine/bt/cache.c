@@ -131,7 +131,8 @@ void bt_context_turn(struct bt_vcpu *vcpu)
 	bool user = cpu->cpl == 3;
 	const struct bt_way *way = user ? &vcpu->to_user : &vcpu->to_kernel;
 
-	if (unlikely(cpu->code_bytes != 8 || !way->open ||
+	/* bt_user_resume() wants to know that the kernel was entered. */
+	if (unlikely(cpu->code_bytes != 8 || !way->open || vcpu->user.paused || vcpu->user.wanted ||
 		     (user && cpu->tlb_mode != X86_TLB_USER))) {
 		bt_context_update(vcpu);
 		return;
