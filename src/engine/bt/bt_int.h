@@ -337,20 +337,14 @@ int bt_dirty_sync(struct engine *engine);
 void bt_dirty_stop(struct engine *engine);
 
 /* ---- cache.c: blocks. See cache.h ---- */
-/* The decoded instructions of @block, and the end mark, to be executed by this vCPU. */
-const struct x86_insn *bt_block_decoded(struct bt_vcpu *vcpu, struct bt_block *block);
-/* Instruction @i of a translated block, which has @at bytes before it. Good until this is asked again. */
-const struct x86_insn *bt_block_insn(struct bt_vcpu *vcpu, struct bt_block *block, unsigned i,
-				     unsigned at);
+/* The tables of the vCPU name no block any more. */
+void bt_maps_renew(struct bt_vcpu *vcpu);
+
 /* The block at RIP, decoded and checked; NULL when the instruction there must run alone (bt_step).
  * May leave a fault delivered, in which case *ret_again is set. */
 struct bt_block *bt_block_find(struct bt_vcpu *vcpu, bool *ret_again);
-/* The rest of the block being executed was overwritten: leave it behind this instruction. */
-void bt_block_poison(struct bt_vcpu *vcpu);
-/* Translate @block, or a copy that takes its place: that is returned. Or @block as it is. */
-struct bt_block *bt_block_translate(struct bt_vcpu *vcpu, struct bt_block *block);
-/* @block falls back too often: make it anew, with copies of its runs. */
-void bt_block_again(struct bt_vcpu *vcpu, struct bt_block *block);
+/* What bt_block.direct has to be. */
+uint16_t bt_context_direct_of(const struct bt_vcpu *vcpu);
 /* Code of the page of @linear was fetched in this context, behind x86_fetch_address() or the like. */
 void bt_context_note_fetch(struct bt_vcpu *vcpu, uint64_t linear);
 /* Recompute the fetch context after anything that may have changed it. */
@@ -398,8 +392,18 @@ static inline struct bt_block *bt_map_find(struct bt_vcpu *vcpu)
 	return likely(bt_block_is_trusted(block)) ? block : NULL;
 }
 
-/* The tables of the vCPU name no block any more. */
-void bt_maps_renew(struct bt_vcpu *vcpu);
+/* ---- block.c ---- */
+/* The decoded instructions of @block, and the end mark, to be executed by this vCPU. */
+const struct x86_insn *bt_block_decoded(struct bt_vcpu *vcpu, struct bt_block *block);
+/* Instruction @i of a translated block, which has @at bytes before it. Good until this is asked again. */
+const struct x86_insn *bt_block_insn(struct bt_vcpu *vcpu, struct bt_block *block, unsigned i,
+				     unsigned at);
+/* The rest of the block being executed was overwritten: leave it behind this instruction. */
+void bt_block_poison(struct bt_vcpu *vcpu);
+/* Translate @block, or a copy that takes its place: that is returned. Or @block as it is. */
+struct bt_block *bt_block_translate(struct bt_vcpu *vcpu, struct bt_block *block);
+/* @block falls back too often: make it anew, with copies of its runs. */
+void bt_block_again(struct bt_vcpu *vcpu, struct bt_block *block);
 
 /* ---- region.c ---- */
 /* The vCPU, which has acknowledged @acked, forgets what was retired since. */

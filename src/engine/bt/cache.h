@@ -52,6 +52,7 @@
 #define BT_NO_STAMP  0u /* no page word with CODE set equals it */
 
 struct bt_engine;
+struct bt_vcpu;
 
 /* A jump of a block's code that leads to another block: of its exits, or at its closed entry. */
 struct bt_link {
@@ -152,8 +153,17 @@ struct bt_cache {
 	struct bt_hash_set hash[1u << BT_HASH_BITS];
 };
 
-/* ---- cache.c: with the lock held. @block is not found any more. ---- */
+/* ---- cache.c: with the lock held ---- */
+/* @block is found, in place of a dead one of its kind; or not any more. */
+void bt_hash_insert(struct bt_cache *cache, const struct bt_block *block);
 void bt_hash_remove(struct bt_cache *cache, const struct bt_block *block);
+
+/* ---- block.c: with the lock held ---- */
+/* Decode what is at @gpa, for the context in use. NULL when the first instruction is undefined, or does not fit the
+ * page in code that is not 64-bit; or when there is no room now. */
+struct bt_block *bt_block_new(struct bt_vcpu *vcpu, uint64_t gpa, const uint8_t *host);
+/* Maps may still lead to it, and vCPUs be in it. */
+void bt_block_kill(struct bt_block *block);
 
 /* ---- region.c ---- */
 int bt_cache_init(struct bt_engine *engine);

@@ -94,7 +94,8 @@ void bt_perf_map_stubs(struct bt_vcpu *vcpu)
 		{ jit->fill_read, "sika_fill_read" }, { jit->fill_write, "sika_fill_write" },
 		{ jit->leave_rip, "sika_leave_rip" }, { jit->lookup, "sika_lookup" },
 		{ jit->cross, "sika_cross" },	      { jit->ret_pop, "sika_ret_pop" },
-		{ jit->x87_load, "sika_x87_load" },
+		{ jit->x87_load, "sika_x87_load" },   { jit->slow[0], "sika_slow" },
+		{ jit->leave_entered, "sika_leave_call" },
 		{ jit->code + BT_JIT_STUBS_BYTES, NULL },
 	};
 
