@@ -65,13 +65,13 @@ static void ring_init(struct bt_ring *ring, uint32_t first, uint32_t size, unsig
 	ring->each = size / most & ~4095u;
 }
 
-/* Of a block's share of the memory some two thirds are code. */
+/* Of a translated block's share some six tenths are code. */
 static void plan(struct bt_cache *cache, uint32_t bytes)
 {
 	uint32_t decoded = MAX(bytes / DECODED_SHARE, DECODED_REGIONS * REGION_MIN);
 	uint32_t rest = bytes > decoded ? bytes - decoded : 0;
-	uint32_t code = MAX(rest / 10 * 7, 2 * REGION_CODE_MIN);
-	uint32_t blocks = MAX(rest / 10 * 3, 2 * REGION_MIN);
+	uint32_t code = MAX(rest / 10 * 6, 2 * REGION_CODE_MIN);
+	uint32_t blocks = MAX(rest / 10 * 4, 2 * REGION_MIN);
 	unsigned regions = BT_REGIONS;
 
 	while (regions > 2 && (code / regions < REGION_CODE_MIN || blocks / regions < REGION_MIN))
