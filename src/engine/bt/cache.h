@@ -49,6 +49,7 @@
 #define BT_HASH_WAYS 8u
 #define BT_REGIONS   8u /* of a ring, at most */
 #define BT_BLOCK_ALIGN 8u
+#define BT_LARGE_PAGE (2u << 20)
 #define BT_NO_STAMP  0u /* no page word with CODE set equals it */
 
 struct bt_engine;
@@ -134,10 +135,12 @@ struct bt_cache {
 	pthread_mutex_t lock;
 	uint8_t *arena; /* lazily touched; block at offset 0 does not exist */
 	uint32_t size;
+	size_t mapped; /* from the arena on */
 	/* Two mappings of the code, or NULL; the stubs lie in front of all regions. */
 	uint8_t *code, *exec;
 	uint32_t code_size, code_first;
 	bool on; /* native code can be made */
+	bool large; /* pages were asked for */
 	struct bt_jit_stubs stubs;
 	struct bt_ring ring[BT_RINGS];
 	_Atomic uint32_t evictions; /* of regions */

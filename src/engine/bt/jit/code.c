@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/bits.h"
 #include "engine/bt/jit/jit_int.h"
 
 #define BT_JIT_THRESHOLD 16
@@ -637,16 +638,34 @@ static bool host_is_fit(void)
 	       __builtin_cpu_supports("popcnt");
 }
 
+/* @size bytes of address space where a large page begins, or NULL. */
+static uint8_t *reserve(size_t size)
+{
+	uint8_t *p = mmap(NULL, size + BT_LARGE_PAGE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t before;
+
+	if (p == MAP_FAILED)
+		return NULL;
+	before = align_up((uintptr_t)p, BT_LARGE_PAGE) - (uintptr_t)p;
+	if (before)
+		munmap(p, before);
+	if (before < BT_LARGE_PAGE)
+		munmap(p + before + align_up(size, 4096), BT_LARGE_PAGE - before);
+	return p + before;
+}
+
 /* One piece of memory in two places: mremap() of nothing of a shared mapping gives another one of it. No
  * memfd, because profilers look up the code of programs that make it only where no file is mapped. */
 static int map_code(struct bt_cache *cache, uint8_t *at)
 {
-	uint8_t *code = mmap(NULL, cache->code_size, PROT_READ | PROT_WRITE,
-			     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint8_t *code = reserve(cache->code_size);
 
-	if (code == MAP_FAILED)
-		return -errno;
-	if (mremap(code, 0, cache->code_size, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED ||
+	if (!code)
+		return -ENOMEM;
+	if (mmap(code, cache->code_size, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED ||
+	    mremap(code, 0, cache->code_size, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED ||
 	    mprotect(at, cache->code_size, PROT_READ | PROT_EXEC) < 0) {
 		munmap(code, cache->code_size);
 		return -errno;
@@ -658,14 +677,14 @@ static int map_code(struct bt_cache *cache, uint8_t *at)
 
 int bt_jit_map(struct bt_cache *cache)
 {
-	uint8_t *region = mmap(NULL, (size_t)cache->size + cache->code_size, PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t arena = align_up(cache->size, BT_LARGE_PAGE);
 
-	if (region == MAP_FAILED)
-		return -errno;
-	cache->arena = region;
+	cache->mapped = arena + cache->code_size;
+	cache->arena = reserve(cache->mapped);
+	if (!cache->arena)
+		return -ENOMEM;
 	if (host_is_fit())
-		(void)map_code(cache, region + cache->size);
+		(void)map_code(cache, cache->arena + arena);
 	return 0;
 }
 
@@ -674,7 +693,7 @@ void bt_jit_unmap(struct bt_cache *cache)
 	if (cache->code)
 		munmap(cache->code, cache->code_size);
 	if (cache->arena)
-		munmap(cache->arena, (size_t)cache->size + cache->code_size);
+		munmap(cache->arena, cache->mapped);
 }
 
 static bool make_stubs(struct bt_vcpu *vcpu)
