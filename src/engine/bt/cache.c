@@ -5,7 +5,6 @@
 #include <sched.h>
 #include <string.h>
 
-
 /* An instruction of a hot page cools it by one step in so many executions. */
 #define BT_COOL_STEPS 256u
 

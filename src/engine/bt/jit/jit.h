@@ -10,8 +10,9 @@
  * all modes of a processor are in one place, the interpreter.
  *
  * Memory. Operands go by the TLB, inline (tr_memory.c). What misses it calls for its page to be filled in
- * and tries again; what that does not help goes to the handler. Accesses near each other share one
- * look (tr_run.c).
+ * and tries again; what that does not help goes to the handler. Slow paths are one call each, behind which lies what
+ * its stub has to know (stub_slow()): code is more than a host's caches hold, and most of that never runs.
+ * Accesses near each other share one look (tr_run.c).
  *
  * Registers. Host RAX RCX RDX RBX RBP RSI RDI R8-R11 are the guest's; host R12 is guest RSP; guest
  * R12-R15 stay in cpu->s; R13-R15 are scratch. GS points at struct x86_cpu. RSP is the host's.

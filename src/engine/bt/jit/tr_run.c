@@ -6,9 +6,11 @@
  * moves, additions of constants, pushes and pops keep the number. Accesses whose addresses differ by
  * a constant only, and by little, are a run. At the first one the TLB is asked for all bytes of the run, with
  * the rights of all of it; where they are in one page that may be so accessed, the host address of the
- * lowest byte is kept (jit.run), and no access of the run can fault. Else a copy of these instructions runs
- * in which each access stands alone ("plain"), so that a fault is that of the instruction that has it,
- * and bits of page table entries are set for accesses that happen. It joins the block behind the run.
+ * lowest byte is kept (jit.run), and no access of the run can fault. Else these instructions are left to their
+ * handlers, one by one, so that a fault is that of the instruction that has it, and bits of page table entries
+ * are set for accesses that happen. A block in which that happens often (BT_JIT_FALLBACKS) is made anew
+ * with a copy of them in which each access stands alone ("plain"). It joins the block behind the run. Most blocks
+ * never get one: copies were a quarter of all code.
  *
  * What is kept holds to the end of the block at most, in which no translation is dropped: instructions that
  * could do so are left to their handlers, and no run goes over one of those.
