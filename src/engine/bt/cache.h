@@ -114,6 +114,7 @@ struct bt_region {
 	uint32_t slots_used;
 	_Atomic uint32_t sites_used; /* the handler of the signal reads it */
 	bool live;
+	bool large; /* pages were asked for */
 	uint64_t seq; /* when it was retired: free once all have acknowledged this sync */
 };
 

@@ -284,10 +284,15 @@ static void want_large_pages(struct bt_engine *engine)
 	}
 }
 
-/* Linux gives shared memory large pages by itself only where it is set up to: those of @full and before. */
-static void collapse_code(struct bt_cache *cache, const struct bt_region *full)
+/* Linux gives shared memory large pages by itself only where it is set up to. Once: it takes a while. */
+static void collapse_code(struct bt_cache *cache, struct bt_region *full)
 {
-	(void)madvise(cache->exec, align_down(full->code_end, BT_LARGE_PAGE), MADV_COLLAPSE);
+	size_t first = align_down(full->code_first, BT_LARGE_PAGE);
+	size_t end = align_down(full->code_end, BT_LARGE_PAGE);
+
+	if (!full->large && end > first)
+		(void)madvise(cache->exec + first, end - first, MADV_COLLAPSE);
+	full->large = true;
 }
 
 struct bt_region *bt_cache_room(struct bt_engine *engine, enum bt_ring_kind kind, uint32_t bytes,
