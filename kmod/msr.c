@@ -41,6 +41,21 @@ bool msr_read(struct vcpu *vcpu, u32 msr, u64 *ret, bool host)
 	return x86_rdmsr(&vcpu->cpu, msr, ret);
 }
 
+/* User space sets one vCPU's counter behind the other's: what is meant within a second of another one to be the
+ * same is made so (as the stock driver, arch/x86/kvm/x86.c, does). */
+static void set_tsc(struct vcpu *vcpu, u64 value)
+{
+	struct vm *vm = vcpu->vm;
+	s64 offset = value - rdtsc();
+
+	spin_lock(&vm->tsc_lock);
+	if (abs(offset - vm->tsc_offset) > tsc_khz * 1000ll)
+		vm->tsc_offset = offset;
+	vcpu->tsc_offset = vm->tsc_offset;
+	spin_unlock(&vm->tsc_lock);
+	hw->set_tsc_offset(vcpu);
+}
+
 bool msr_write(struct vcpu *vcpu, u32 msr, u64 value, bool host)
 {
 	struct x86_state *s = vcpu_state(vcpu);
@@ -55,6 +70,10 @@ bool msr_write(struct vcpu *vcpu, u32 msr, u64 value, bool host)
 					   lapic_write_msr(vcpu->lapic, msr, value);
 		if (r != -ENOENT)
 			return r == 0;
+	}
+	if (msr == TSC && host) {
+		set_tsc(vcpu, value);
+		return true;
 	}
 	if (msr == EFER && host) { /* whatever the paging mode: user space sets it before or after */
 		s->efer = value;

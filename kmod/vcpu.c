@@ -437,7 +437,7 @@ static int vcpu_init(struct vcpu *vcpu)
 	}
 	x86_update_mode(&vcpu->cpu);
 	vcpu->changed = true;
-	vcpu->tsc_offset = -(s64)rdtsc();
+	vcpu->tsc_offset = READ_ONCE(vcpu->vm->tsc_offset);
 	return hw->vcpu_create(vcpu);
 }
 

@@ -304,6 +304,8 @@ static int vm_init(struct vm *vm)
 		goto slots;
 	preempt_notifier_inc();
 	vm->clock_offset = -ktime_get_boottime_ns();
+	spin_lock_init(&vm->tsc_lock);
+	vm->tsc_offset = -rdtsc();
 	return 0;
 slots:
 	slots_free(vm);

@@ -20,6 +20,7 @@
  *	vm->lock	slots and the list of vCPUs, for writers; who reads slots holds vm->srcu
  *	vm->page_lock	the nested page table, and what MMU notifiers count
  *	pic, ioapic	chips.h
+ *	vm->tsc_lock
  */
 #pragma once
 
@@ -122,6 +123,8 @@ struct vm {
 	bool msrs_closed; /* the filter denies one that the guest would else reach without an exit */
 	struct msr_filter __rcu *filter; /* NULL: nothing is denied */
 	s64 clock_offset; /* of the paravirtual clock, ns */
+	spinlock_t tsc_lock;
+	s64 tsc_offset; /* of vCPUs, as user space last set it; tsc_lock */
 	struct chips *chips; /* NULL: user space has them. Set once, before there are vCPUs */
 	struct list_head ioevents; /* lock; who reads holds srcu */
 	u64 tss_addr, identity_addr;
