@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "base/bits.h"
 #include "engine/bt/bt_int.h"
 
 #define CR3_ADDR 0x000ffffffffff000ull
@@ -20,13 +21,13 @@
 /* Timer interrupts in a row that find one address space computing. */
 #define HOLD	 3u
 #define HOLD_MAX 4096u
-/* A stop, in nanoseconds: of the runner's own time, and in all. */
-#define STOP_RAN_NS 4000u
-#define STOP_NS	    15000u
-/* Translated code takes at least twice as long as what computes here: so much more may stops take. And this much
- * besides, for pages to be found. */
-#define WORTH	 2u
-#define GRACE_NS 20000000u
+/* How much a runner has computed is looked at once in so many stops. A stop takes some 6 us of the runner's own time,
+ * and twice as much in all; translated code takes at least twice as long as what computes here. So stretches that
+ * are not longer than this on average, so often in a row, gain nothing. */
+#define JUDGE_STOPS 128u
+#define STOP_RAN_NS 6000u
+#define WORTH_NS    8000u
+#define BAD_TIMES   3u
 #define PERIOD_TICKS (1ull << 30) /* of the TSC, some 3 GHz */
 /* A runner that another address space used this long ago may be taken from it. */
 #define IDLE_TICKS (1ull << 30)
@@ -40,11 +41,12 @@
 /* Linux' own selectors for 64-bit users, which user code sees in the runner. */
 #define USER_CS 0x33u
 #define USER_SS 0x2bu
-/* What user code sets itself; IF is set in the runner whatever it is told, and the rest is not passed on. */
+#define USER_CODE32 0x23u
+/* What user code sets and sees. With one of FLAGS_NONE it does not begin: a runner cannot be given them, or is told
+ * otherwise. It may come back with one of FLAGS_SET. */
 #define FLAGS_OWN  (X86_FL_STATUS | X86_FL_DF)
-/* With these it does not begin. Those that a user can set it may come back with. */
-#define FLAGS_SET  (X86_FL_TF | X86_FL_NT | X86_FL_AC)
-#define FLAGS_NONE (X86_FL_TF | X86_FL_NT | X86_FL_RF | X86_FL_VM | X86_FL_AC)
+#define FLAGS_SET  (X86_FL_TF | X86_FL_NT | X86_FL_AC | X86_FL_ID)
+#define FLAGS_NONE (X86_FL_TF | X86_FL_NT | X86_FL_RF | X86_FL_VM | X86_FL_AC | X86_FL_IOPL | X86_FL_VIF | X86_FL_VIP)
 
 #define DR6_BS (1u << 14) /* single step: SDM vol. 3, 17.2.3 */
 
@@ -205,12 +207,34 @@ static void take_thread(struct bt_vcpu *vcpu)
 	vcpu->user.thread = self;
 }
 
+/* What user code can load from the guest's table of descriptors is what it loads from the host's. */
+static bool have_linux_gdt(struct bt_vcpu *vcpu)
+{
+	/* From selector 20 on: 32-bit code, data, 64-bit code, all of users, the accessed bit left out. */
+	static const uint64_t wanted[] = { 0x00cffa000000ffff, 0x00cff2000000ffff, 0x00affa000000ffff };
+	const struct x86_table *gdt = &vcpu->cpu.s.gdtr;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(wanted); i++) {
+		uint64_t at = (USER_CODE32 & ~7u) + 8 * i, gpa;
+		const uint8_t *host;
+
+		if (gdt->limit < at + 7 || x86_translate(&vcpu->cpu, gdt->base + at, 0, &gpa) != X86_NEXT)
+			return false;
+		host = bt_ram_host(bt_engine_of(vcpu), gpa);
+		if (!host || (load_le64(host) & ~(1ull << 40)) != wanted[i])
+			return false;
+	}
+	return true;
+}
+
 /* bt_user_resume() is to be asked again. */
 static void begin(struct bt_vcpu *vcpu, uint64_t cr3)
 {
 	struct bt_user *u = &vcpu->user;
 	struct bt_runner *r;
 
+	if (!have_linux_gdt(vcpu))
+		return;
 	take_thread(vcpu);
 	if (u->xcr0 != vcpu->cpu.s.xcr0) {
 		u->xcr0 = vcpu->cpu.s.xcr0;
@@ -231,9 +255,9 @@ static void begin(struct bt_vcpu *vcpu, uint64_t cr3)
 	r->space = vcpu->cpu.space_now;
 	r->ready = true;
 	r->stale = false;
-	r->period_start = r->used = __rdtsc();
+	r->used = __rdtsc();
 	r->ran_before = bt_runner_ran(r);
-	r->stops = 0;
+	r->stops = r->bad = 0;
 	bt_ways_close(vcpu);
 	bt_count(&vcpu->stats.user_begun);
 }
@@ -250,17 +274,14 @@ static void give_up(struct bt_vcpu *vcpu, struct bt_runner *r)
 
 static bool is_too_dear(struct bt_runner *r)
 {
-	uint64_t now = __rdtsc(), total = bt_runner_ran(r), ran = total - r->ran_before;
-	uint64_t stops = (uint64_t)r->stops * STOP_RAN_NS, computed = ran > stops ? ran - stops : 0;
+	uint64_t total = bt_runner_ran(r), ran = total - r->ran_before;
 
-	if ((uint64_t)r->stops * STOP_NS > WORTH * computed + GRACE_NS || r->count == BT_USER_REGIONS)
-		return true;
-	if (now - r->period_start > PERIOD_TICKS) {
-		r->period_start = now;
-		r->ran_before = total;
-		r->stops = 0;
-	}
-	return false;
+	r->ran_before = total;
+	if (ran > JUDGE_STOPS * (STOP_RAN_NS + WORTH_NS))
+		r->bad = 0;
+	else
+		r->bad++;
+	return r->bad == BAD_TIMES || r->count == BT_USER_REGIONS;
 }
 
 /* Flat data, or a null selector with any base. */
@@ -342,10 +363,6 @@ bool bt_user_sample(struct bt_vcpu *vcpu)
 	r = runner_of(u, cr3);
 	if (r)
 		r->hidden = 0;
-	if (r && !u->force && is_too_dear(r)) {
-		give_up(vcpu, r);
-		return false;
-	}
 	if (!r && u->seen >= u->hold && is_plain(vcpu))
 		begin(vcpu, cr3);
 	return runner_of(u, cr3) != NULL;
@@ -408,20 +425,34 @@ static void take_selector(struct x86_segment *seg, uint64_t selector)
 	seg->attr = X86_SEG_P | X86_SEG_S | X86_SEG_DPL | X86_SEG_DB | X86_SEG_G | 3u;
 }
 
+/* Far into 32-bit code, by the host's descriptor, which is also the guest's: have_linux_gdt(). */
+static void take_code32(struct x86_cpu *cpu, uint64_t selector)
+{
+	cpu->s.seg[X86_CS] = (struct x86_segment){
+		.selector = (uint16_t)selector,
+		.limit = 0xffffffffu,
+		.attr = X86_SEG_P | X86_SEG_S | X86_SEG_DPL | X86_SEG_DB | X86_SEG_G | 0xbu,
+	};
+	x86_cpu_sync(cpu);
+}
+
 static bool unload_runner(struct bt_vcpu *vcpu, struct bt_runner *r)
 {
 	struct x86_state *s = &vcpu->cpu.s;
 
 	EACH_GPR(IN, s, r->regs)
 	s->rip = r->regs->rip;
-	s->rflags = (s->rflags & ~(uint64_t)(FLAGS_OWN | FLAGS_NONE)) |
+	s->rflags = (s->rflags & ~(uint64_t)(FLAGS_OWN | FLAGS_SET)) |
 		    (r->regs->eflags & (FLAGS_OWN | FLAGS_SET));
+	r->id = r->regs->eflags & X86_FL_ID;
 	s->seg[X86_FS].base = r->regs->fs_base;
 	s->seg[X86_GS].base = r->regs->gs_base;
 	take_selector(&s->seg[X86_DS], r->regs->ds);
 	take_selector(&s->seg[X86_ES], r->regs->es);
 	take_selector(&s->seg[X86_FS], r->regs->fs);
 	take_selector(&s->seg[X86_GS], r->regs->gs);
+	if (r->regs->cs != USER_CS)
+		take_code32(&vcpu->cpu, r->regs->cs);
 	s->interrupt_shadow = 0;
 	vcpu->cpu.wide = true;
 	return bt_runner_get_fpu(r, &vcpu->user.layout, &s->fpu);
@@ -564,9 +595,20 @@ bool bt_user_run(struct bt_vcpu *vcpu)
 	struct bt_runner *r = u->now;
 	enum bt_runner_stop why;
 	uint64_t address;
+	bool dear = false;
 
-	if (!is_plain(vcpu) || u->thread != (pid_t)syscall(SYS_gettid)) {
+	/* ID is the one flag that ptrace(2) does not set. */
+	if (!is_plain(vcpu) || (vcpu->cpu.s.rflags & X86_FL_ID) != r->id || u->thread != (pid_t)syscall(SYS_gettid)) {
 		u->wanted = false;
+		return false;
+	}
+	if (r->stops >= JUDGE_STOPS && !u->force) {
+		r->stops = 0;
+		dear = is_too_dear(r);
+	}
+	if (dear) {
+		give_up(vcpu, r);
+		bt_context_update(vcpu);
 		return false;
 	}
 	r->used = u->ran_last = __rdtsc();

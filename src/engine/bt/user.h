@@ -106,9 +106,11 @@ struct bt_runner {
 	struct bt_user_region **region; /* ascending */
 	unsigned count;
 	uint64_t used; /* TSC when it was */
-	/* When it pays: since when, of which the runner had so much processor time at the beginning. */
-	uint64_t period_start, ran_before;
-	uint32_t stops; /* since then */
+	/* When it pays: processor time that it had had when that was looked at, stops since, and how often in a row it
+	 * was little. */
+	uint64_t ran_before;
+	uint32_t stops, bad;
+	uint64_t id; /* X86_FL_ID, as user code has left it */
 	uint32_t hidden; /* stops in hidden pages, since the last timer interrupt or so */
 };
 
