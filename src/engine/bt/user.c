@@ -46,7 +46,7 @@
  * otherwise. It may come back with one of FLAGS_SET. */
 #define FLAGS_OWN  (X86_FL_STATUS | X86_FL_DF)
 #define FLAGS_SET  (X86_FL_TF | X86_FL_NT | X86_FL_AC | X86_FL_ID)
-#define FLAGS_NONE (X86_FL_TF | X86_FL_NT | X86_FL_RF | X86_FL_VM | X86_FL_AC | X86_FL_IOPL | X86_FL_VIF | X86_FL_VIP)
+#define FLAGS_NONE (X86_FL_TF | X86_FL_NT | X86_FL_VM | X86_FL_AC | X86_FL_IOPL | X86_FL_VIF | X86_FL_VIP)
 
 #define DR6_BS (1u << 14) /* single step: SDM vol. 3, 17.2.3 */
 
@@ -184,7 +184,7 @@ static struct bt_runner *runner_to_take(struct bt_user *u)
 
 static void hold_longer(struct bt_user *u)
 {
-	u->hold = MIN(u->hold * 4, HOLD_MAX);
+	u->hold = MIN(u->hold * 2, HOLD_MAX);
 	u->calm = __rdtsc() + 4 * PERIOD_TICKS;
 }
 
@@ -530,6 +530,7 @@ static void stopped(struct bt_vcpu *vcpu, struct bt_runner *r, enum bt_runner_st
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
 
+	r->stops++; /* those that ended with a mapping are for later */
 	if (!unload_runner(vcpu, r)) {
 		lose(vcpu, r);
 		return;
@@ -583,7 +584,6 @@ static enum bt_runner_stop go(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_
 	bt_doing_set(&vcpu->stats, BT_DOING_USER);
 	why = bt_runner_go(r, vcpu, &vcpu->user.running, ret_address);
 	bt_doing_set(&vcpu->stats, BT_DOING_LOOP);
-	r->stops++;
 	if (why == BT_RUNNER_FAULT)
 		bt_count(&vcpu->stats.user_faults);
 	return why;
@@ -611,6 +611,8 @@ bool bt_user_run(struct bt_vcpu *vcpu)
 		bt_context_update(vcpu);
 		return false;
 	}
+	/* Kernels return from faults with RF, which has no meaning where no breakpoint is set, and ends here. */
+	vcpu->cpu.s.rflags &= ~(uint64_t)X86_FL_RF;
 	r->used = u->ran_last = __rdtsc();
 	if (r->space != vcpu->cpu.space_now) {
 		r->space = vcpu->cpu.space_now;

@@ -210,4 +210,6 @@ void bt_user_drop(struct bt_runner *r);
  * among them. Returns how many there are, of which the first @max are told. */
 unsigned bt_user_scan(const uint8_t *page, bool xsave, unsigned max, uint16_t ret_at[]);
 
-extern const uint8_t bt_user_stub[], bt_user_stub_call[], bt_user_stub_list[], bt_user_stub_end[];
+/* user_stub.S */
+extern const uint8_t bt_user_stub[];
+extern const uint32_t bt_user_stub_list_at, bt_user_stub_bytes;

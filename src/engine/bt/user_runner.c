@@ -81,12 +81,7 @@ static void make_elf(uint8_t page[PAGE])
 	_Static_assert(sizeof(head) + sizeof(segment) <= STUB_AT, "the headers fit");
 	memcpy(page, &head, sizeof(head));
 	memcpy(page + sizeof(head), segment, sizeof(segment));
-	memcpy(page + STUB_AT, bt_user_stub, (size_t)(bt_user_stub_end - bt_user_stub));
-}
-
-static uint64_t stub_linear(const uint8_t *symbol)
-{
-	return BT_USER_STUB_LINEAR + STUB_AT + (uint64_t)(symbol - bt_user_stub);
+	memcpy(page + STUB_AT, bt_user_stub, bt_user_stub_bytes);
 }
 
 static int elf_open(void)
@@ -174,15 +169,15 @@ static bool run_stub(struct bt_runner *r, struct user_regs_struct *regs)
 	return sig == SIGTRAP && ptrace(PTRACE_GETREGS, r->pid, NULL, regs) == 0;
 }
 
-static struct user_regs_struct stub_regs(const uint8_t *at)
+static struct user_regs_struct stub_regs(uint32_t at)
 {
-	return (struct user_regs_struct){ .rip = stub_linear(at), .cs = USER_CS, .ss = USER_SS,
+	return (struct user_regs_struct){ .rip = BT_USER_STUB_LINEAR + STUB_AT + at, .cs = USER_CS, .ss = USER_SS,
 					  .eflags = X86_FL_ONE | X86_FL_IF };
 }
 
 static bool call_one(struct bt_runner *r, const struct bt_user_call *call)
 {
-	struct user_regs_struct regs = stub_regs(bt_user_stub_call);
+	struct user_regs_struct regs = stub_regs(0);
 
 	regs.rax = call->number;
 	regs.rdi = call->arg[0];
@@ -204,7 +199,7 @@ bool bt_runner_call(struct bt_runner *r, const struct bt_user_call *call)
 
 bool bt_runner_flush(struct bt_runner *r)
 {
-	struct user_regs_struct regs = stub_regs(bt_user_stub_list);
+	struct user_regs_struct regs = stub_regs(bt_user_stub_list_at);
 
 	if (!r->calls)
 		return r->pid != 0;

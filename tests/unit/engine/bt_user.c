@@ -116,11 +116,11 @@ START_TEST(test_stub_is_dead_for_the_guest)
 	uint64_t address;
 
 	put_code("\xff\xe0", 2); /* JMP RAX */
-	f.runner.regs->rax = stub + (uint64_t)(bt_user_stub_call - bt_user_stub);
+	f.runner.regs->rax = stub;
 	ck_assert_int_eq(go(&address), BT_RUNNER_SYSCALL);
 	ck_assert(is_alive());
 	put_code("\xff\xe0", 2);
-	f.runner.regs->rax = stub + (uint64_t)(bt_user_stub_list - bt_user_stub);
+	f.runner.regs->rax = stub + bt_user_stub_list_at;
 	f.runner.regs->rbx = stub + 4096; /* the list, with what was mapped just now in it */
 	(void)go(&address);
 	ck_assert(is_alive());
