@@ -4,14 +4,19 @@
  * instructions are found before they are executed.
  */
 #include <check.h>
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/bits.h"
@@ -255,6 +260,28 @@ START_TEST(test_vectors_in_and_out)
 }
 END_TEST
 
+/* As in a container that forbids ptrace(2): an error, and nothing left behind. */
+START_TEST(test_host_that_forbids_it)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ptrace, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	const struct sock_fprog filter = { ARRAY_SIZE(code), code };
+	struct bt_runner runner = { 0 };
+
+	ck_assert_int_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter), 0);
+	ck_assert_int_lt(bt_runner_begin(&runner, &f.engine), 0);
+	ck_assert_int_eq(runner.pid, 0);
+	ck_assert_ptr_null(runner.call);
+	bt_runner_end(&f.runner);
+	ck_assert_int_eq(waitpid(-1, NULL, __WALL | WNOHANG), -1);
+}
+END_TEST
+
 /* ---- what is looked for ---- */
 
 static const struct {
@@ -342,6 +369,7 @@ int main(void)
 	tcase_add_test(stops, test_request_ends_a_loop);
 	tcase_add_test(stops, test_killed_runner_is_noticed);
 	tcase_add_test(stops, test_vectors_in_and_out);
+	tcase_add_test(stops, test_host_that_forbids_it);
 	tcase_add_loop_test(scan, test_scan, 0, ARRAY_SIZE(scans));
 	tcase_add_test(scan, test_scan_counts_all);
 	if (can_trace())
