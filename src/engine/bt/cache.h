@@ -148,7 +148,7 @@ struct bt_cache {
 	/* Jumps that were linked. Whoever leaves native code reads it, and thereby sees all that was written
 	 * of the blocks that he came to: native code acquires nothing that a compiler, or a tool
 	 * that looks for races, knows of. */
-	_Atomic uint32_t linked;
+	_Atomic uint32_t links_made;
 	struct bt_direct_site *site;
 	uint32_t sites;
 	uint32_t next_way; /* to be replaced in a full set */

@@ -19,7 +19,8 @@
  * What is done by the book. Whatever stopped it, the instruction at RIP has not been executed: the vCPU takes
  * the registers and executes it by the x86 core (bt_step()): the guest's system call, its page fault, an
  * instruction that a user may not execute, one that reaches a device. So there is no second
- * implementation of anything, and each state is exact: it is the processor's own.
+ * implementation of anything, and each state is exact: it is the processor's own. (One that faults between several
+ * stores, which of 64-bit instructions ENTER with nested frames alone does, is thus begun once more than needed.)
  *
  * Pages. A page is mapped when it was touched and the guest's tables have it: present for users, accessed
  * bits set, writable only where the dirty bit is set and no store needs to be reported. What a runner has

@@ -101,6 +101,12 @@ static uintptr_t leave_behind(struct bt_vcpu *vcpu, struct bt_block *block)
 	return next;
 }
 
+/* Behind native code: what others wrote of the blocks it came to. See bt_cache.links_made. */
+static void see_blocks(const struct bt_vcpu *vcpu)
+{
+	(void)atomic_load_explicit(&bt_engine_of(vcpu)->cache->links_made, memory_order_acquire);
+}
+
 uintptr_t bt_jit_exec(void *self, struct bt_block *block, uint32_t which)
 {
 	struct bt_vcpu *vcpu = bt_vcpu_of(self);
@@ -109,6 +115,7 @@ uintptr_t bt_jit_exec(void *self, struct bt_block *block, uint32_t which)
 	const struct x86_insn *insn;
 	bool good;
 
+	see_blocks(vcpu);
 	jit->index = which >> 8 & 0xff;
 	/* Those of a run: its copy is faster, and many never need one. */
 	if (unlikely(jit->index != last) &&
@@ -161,7 +168,7 @@ enum bt_jit_exit bt_jit_run(struct bt_vcpu *vcpu, const struct bt_block *block)
 	flags_to_jit(vcpu);
 	jit->rip_page = vcpu->cpu.s.rip & ~0xfffull;
 	enter(&vcpu->cpu, jit->exec + block->code);
-	(void)atomic_load_explicit(&bt_engine_of(vcpu)->cache->linked, memory_order_acquire);
+	see_blocks(vcpu);
 	if (jit->x87_loaded)
 		bt_jit_x87_save(vcpu);
 	flags_from_jit(vcpu);

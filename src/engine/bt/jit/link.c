@@ -52,7 +52,7 @@ static void set_exit(struct bt_cache *cache, struct bt_block *from, unsigned n, 
 	uint8_t *code = cache->code + from->code;
 
 	set_link(cache, from, n, to);
-	atomic_fetch_add_explicit(&cache->linked, 1, memory_order_release);
+	atomic_fetch_add_explicit(&cache->links_made, 1, memory_order_release);
 	emit_patch_live(code + exit->site, to ? cache->code + entry : code + exit->stub);
 }
 
