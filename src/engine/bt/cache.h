@@ -91,11 +91,12 @@ struct bt_block {
 	bool translated;
 	/* To run on the host's MMU: direct.h. Of vCPU direct - 1 alone, which patches it as it sees fit. */
 	uint16_t direct;
-	_Atomic bool dead; /* never trusted again */
 	uint8_t tail; /* bytes behind them to the end of the page, of an instruction that goes on there */
 	uint32_t trust_word; /* the page's word when trust_seq was taken */
 	uint64_t trust_seq;  /* trusted once all vCPUs acknowledged this sync: that its page is code */
 	_Atomic uint32_t runs; /* times interpreted, about */
+	/* Never trusted again. Apart from what is fixed: compilers compare several of those at once. */
+	_Atomic bool dead;
 	union {
 		struct bt_native native; /* where it is translated */
 		struct {
