@@ -19,6 +19,8 @@
  * address space that the TLB holds has one for user code; the kernel's goes on over a write to CR3 while
  * all its code lies in global pages.
  *
+ * User code that computes is not run from blocks but by the host itself: user.h.
+ *
  * Code that is overwritten
  *
  * One word per page of RAM, shared by all vCPUs (pages.c):

@@ -244,9 +244,12 @@ static void begin(struct bt_vcpu *vcpu, uint64_t cr3)
 	r = runner_to_take(u);
 	if (r->ready && __rdtsc() - r->used < IDLE_TICKS)
 		hold_longer(u); /* more of them compute than there are runners */
-	if (!r->pid && bt_runner_begin(r, bt_engine_of(vcpu)) < 0) {
-		do_without(vcpu);
-		return;
+	if (!r->pid) {
+		r->id = 0;
+		if (bt_runner_begin(r, bt_engine_of(vcpu)) < 0) {
+			do_without(vcpu);
+			return;
+		}
 	}
 	if (!u->layout.at[2])
 		xsave_layout(&u->layout, r->xstate_bytes);
@@ -272,11 +275,16 @@ static void give_up(struct bt_vcpu *vcpu, struct bt_runner *r)
 	bt_count(&vcpu->stats.user_given_up);
 }
 
-static bool is_too_dear(struct bt_runner *r)
+static bool is_too_dear(const struct bt_user *u, struct bt_runner *r)
 {
-	uint64_t total = bt_runner_ran(r), ran = total - r->ran_before;
+	uint64_t total, ran;
 
+	if (r->stops < JUDGE_STOPS || u->force)
+		return false;
+	total = bt_runner_ran(r);
+	ran = total - r->ran_before;
 	r->ran_before = total;
+	r->stops = 0;
 	if (ran > JUDGE_STOPS * (STOP_RAN_NS + WORTH_NS))
 		r->bad = 0;
 	else
@@ -483,6 +491,11 @@ static void by_the_book(struct bt_vcpu *vcpu)
 	bt_step(vcpu);
 }
 
+static bool is_hidden(uint32_t word)
+{
+	return (word & (BT_USER_HIDDEN | BT_USER_EXEC)) == BT_USER_HIDDEN;
+}
+
 /* Through a page that is not to be executed as it is. A few instructions are done sooner than the translator is
  * asked, and the runner goes on behind them. */
 static void in_hidden(struct bt_vcpu *vcpu, struct bt_runner *r)
@@ -494,7 +507,7 @@ static void in_hidden(struct bt_vcpu *vcpu, struct bt_runner *r)
 		return;
 	for (unsigned n = 0; n < HIDDEN_STEPS && r->hidden < HIDDEN_STOPS; n++) {
 		by_the_book(vcpu);
-		if (!u->wanted || !(bt_user_word(r, vcpu->cpu.s.rip) & BT_USER_HIDDEN) ||
+		if (!u->wanted || !is_hidden(bt_user_word(r, vcpu->cpu.s.rip)) ||
 		    atomic_load_explicit(&vcpu->request, memory_order_relaxed) & ~BT_REQ_USER)
 			return;
 	}
@@ -547,7 +560,7 @@ static void stopped(struct bt_vcpu *vcpu, struct bt_runner *r, enum bt_runner_st
 		break;
 	case BT_RUNNER_FAULT:
 		vcpu->user.fault = address;
-		if (address == cpu->s.rip && (bt_user_word(r, address) & (BT_USER_HIDDEN | BT_USER_EXEC)) == BT_USER_HIDDEN)
+		if (address == cpu->s.rip && is_hidden(bt_user_word(r, address)))
 			in_hidden(vcpu, r);
 		else
 			by_the_book(vcpu);
@@ -589,31 +602,9 @@ static enum bt_runner_stop go(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_
 	return why;
 }
 
-bool bt_user_run(struct bt_vcpu *vcpu)
+/* What it has mapped is what the TLB may hold now. */
+static void freshen(struct bt_vcpu *vcpu, struct bt_runner *r)
 {
-	struct bt_user *u = &vcpu->user;
-	struct bt_runner *r = u->now;
-	enum bt_runner_stop why;
-	uint64_t address;
-	bool dear = false;
-
-	/* ID is the one flag that ptrace(2) does not set. */
-	if (!is_plain(vcpu) || (vcpu->cpu.s.rflags & X86_FL_ID) != r->id || u->thread != (pid_t)syscall(SYS_gettid)) {
-		u->wanted = false;
-		return false;
-	}
-	if (r->stops >= JUDGE_STOPS && !u->force) {
-		r->stops = 0;
-		dear = is_too_dear(r);
-	}
-	if (dear) {
-		give_up(vcpu, r);
-		bt_context_update(vcpu);
-		return false;
-	}
-	/* Kernels return from faults with RF, which has no meaning where no breakpoint is set, and ends here. */
-	vcpu->cpu.s.rflags &= ~(uint64_t)X86_FL_RF;
-	r->used = u->ran_last = __rdtsc();
 	if (r->space != vcpu->cpu.space_now) {
 		r->space = vcpu->cpu.space_now;
 		r->stale = true;
@@ -623,8 +614,30 @@ bool bt_user_run(struct bt_vcpu *vcpu)
 		bt_user_revalidate(vcpu, r);
 	}
 	map_fault(vcpu, r);
+}
+
+bool bt_user_run(struct bt_vcpu *vcpu)
+{
+	struct bt_user *u = &vcpu->user;
+	struct bt_runner *r = u->now;
+	enum bt_runner_stop why;
+	uint64_t address;
+
+	/* ID is the one flag that ptrace(2) does not set. */
+	if (!is_plain(vcpu) || (vcpu->cpu.s.rflags & X86_FL_ID) != r->id ||
+	    u->thread != (pid_t)syscall(SYS_gettid))
+		return false;
+	freshen(vcpu, r);
+	if (!r->ready || is_too_dear(u, r)) {
+		give_up(vcpu, r);
+		bt_context_update(vcpu);
+		return false;
+	}
+	/* Kernels return from faults with RF, which has no meaning where no breakpoint is set, and ends here. */
+	vcpu->cpu.s.rflags &= ~(uint64_t)X86_FL_RF;
+	r->used = u->ran_last = __rdtsc();
 	bind_here(vcpu, r);
-	if (!r->ready || !load_runner(vcpu, r)) {
+	if (!load_runner(vcpu, r)) {
 		lose(vcpu, r);
 		return true;
 	}

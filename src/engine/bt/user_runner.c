@@ -200,13 +200,18 @@ bool bt_runner_call(struct bt_runner *r, const struct bt_user_call *call)
 bool bt_runner_flush(struct bt_runner *r)
 {
 	struct user_regs_struct regs = stub_regs(bt_user_stub_list_at);
+	const unsigned calls = r->calls;
+	bool ok;
 
-	if (!r->calls)
+	if (!calls)
 		return r->pid != 0;
-	r->call[r->calls].number = ~0ull;
+	r->call[calls].number = ~0ull;
 	r->calls = 0;
 	regs.rbx = AREA_LINEAR;
-	return r->pid && run_stub(r, &regs) && regs.rax == 0;
+	ok = r->pid && run_stub(r, &regs) && regs.rax == 0;
+	/* A user's program is not to learn where its pages lie. */
+	memset(r->call, 0, calls * sizeof(*r->call));
+	return ok;
 }
 
 /* ---- begun and ended ---- */
