@@ -562,8 +562,11 @@ static void stopped(struct bt_vcpu *vcpu, struct bt_runner *r, enum bt_runner_st
 		vcpu->user.fault = address;
 		if (address == cpu->s.rip && is_hidden(bt_user_word(r, address)))
 			in_hidden(vcpu, r);
-		else
+		else {
+			if (address != BT_USER_NOWHERE)
+				bt_user_hide(vcpu, r, address);
 			by_the_book(vcpu);
+		}
 		break;
 	case BT_RUNNER_TRAP:
 		trapped(vcpu);

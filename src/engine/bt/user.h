@@ -76,7 +76,8 @@ struct bt_user_region {
 #define BT_USER_IN	  (1u << 0)
 #define BT_USER_WRITE	  (1u << 1)
 #define BT_USER_EXEC	  (1u << 2)
-#define BT_USER_HIDDEN	  (1u << 3) /* has instructions to be stopped at: with EXEC only if they are */
+#define BT_USER_HIDDEN	  (1u << 3) /* has instructions to be stopped at, or is written: with EXEC only if
+				     * they are, and it is not */
 #define BT_USER_LARGE	  (1u << 4) /* part of a page of 2 MiB */
 #define BT_USER_GPA_SHIFT 5
 
@@ -200,7 +201,9 @@ void bt_runner_interrupt(pid_t pid); /* any thread */
 bool bt_user_map(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear);
 /* The word of a page, 0 where it is not mapped. */
 uint32_t bt_user_word(const struct bt_runner *r, uint64_t linear);
-/* Make the page of @linear, which is hidden, executable. False: there are too many places to stop at. */
+/* It is to be written: no longer executable, if it was looked at for that. */
+void bt_user_hide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear);
+/* Make the page of @linear, which is hidden, executable, and no longer writable. False: there are too many places to stop at. */
 bool bt_user_unhide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear);
 /* Drop whatever is not what the guest's tables say now. */
 void bt_user_revalidate(struct bt_vcpu *vcpu, struct bt_runner *r);

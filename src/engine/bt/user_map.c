@@ -121,16 +121,22 @@ static bool may_write(struct bt_vcpu *vcpu, uint64_t gpa)
 }
 
 /* EXEC or HIDDEN. Known already where the page was executable before. */
-static uint32_t execution(const struct bt_user *u, uint32_t have, uint64_t gpa, bool writable,
-			  const uint8_t *host)
+static uint32_t execution(const struct bt_user *u, uint32_t have, uint64_t gpa, const uint8_t *host)
 {
 	const uint32_t known = have & (BT_USER_EXEC | BT_USER_HIDDEN);
 
 	if (known && gpa_of(have) == gpa)
 		return known;
-	/* What is written as it runs is looked at by nobody: compilers do not make such instructions. */
-	return writable || !bt_user_scan(host, u->xcr0 != u->host_xcr0, 0, NULL) ? BT_USER_EXEC
-										 : BT_USER_HIDDEN;
+	return bt_user_scan(host, u->xcr0 != u->host_xcr0, 0, NULL) ? BT_USER_HIDDEN : BT_USER_EXEC;
+}
+
+/* A page that may be written and executed is one of the two at a time, hidden while it is written: virtual machines
+ * of languages write what asks for the processor's features there, too. */
+static uint32_t writing_or_execution(uint32_t have, uint64_t gpa)
+{
+	if (have & BT_USER_EXEC && gpa_of(have) == gpa)
+		return BT_USER_EXEC | BT_USER_HIDDEN;
+	return BT_USER_WRITE | BT_USER_HIDDEN;
 }
 
 /* What may be mapped of page @i of a region, where @have is now. */
@@ -140,6 +146,7 @@ static uint32_t wanted_word(struct bt_vcpu *vcpu, const struct tables *t, unsign
 	uint64_t gpa = entry & PTE_ADDR;
 	bool nx = vcpu->cpu.s.efer & X86_EFER_NXE;
 	const uint8_t *host;
+	bool writable;
 	uint32_t word;
 
 	if ((entry & (PTE_P | PTE_U | PTE_A)) != (PTE_P | PTE_U | PTE_A) ||
@@ -152,11 +159,11 @@ static uint32_t wanted_word(struct bt_vcpu *vcpu, const struct tables *t, unsign
 		return 0;
 	word = (uint32_t)(gpa / PAGE) << BT_USER_GPA_SHIFT | BT_USER_IN |
 	       (t->large ? BT_USER_LARGE : 0);
-	if (entry & t->rights & PTE_W && entry & PTE_D && may_write(vcpu, gpa))
-		word |= BT_USER_WRITE;
-	if (!((entry | t->rights) & PTE_NX))
-		word |= execution(&vcpu->user, have, gpa, word & BT_USER_WRITE, host);
-	return word;
+	writable = entry & t->rights & PTE_W && entry & PTE_D && may_write(vcpu, gpa);
+	if ((entry | t->rights) & PTE_NX)
+		return word | (writable ? BT_USER_WRITE : 0);
+	return word | (writable ? writing_or_execution(have, gpa)
+				: execution(&vcpu->user, have, gpa, host));
 }
 
 /* ---- changes ---- */
@@ -363,6 +370,12 @@ static void hide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear)
 		(void)set_word(vcpu, r, linear, word & ~BT_USER_EXEC);
 }
 
+void bt_user_hide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear)
+{
+	if (bt_user_word(r, linear) & BT_USER_HIDDEN)
+		hide(vcpu, r, linear);
+}
+
 bool bt_user_unhide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear)
 {
 	const struct bt_user *u = &vcpu->user;
@@ -382,7 +395,8 @@ bool bt_user_unhide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear)
 			hide(vcpu, r, *watch);
 		*watch = (linear & ~(PAGE - 1)) + at[i];
 	}
-	return set_word(vcpu, r, linear, word | BT_USER_EXEC) && bt_runner_watch(r);
+	word = (word | BT_USER_EXEC) & ~BT_USER_WRITE;
+	return set_word(vcpu, r, linear, word) && bt_runner_watch(r);
 }
 
 void bt_user_drop(struct bt_runner *r)
