@@ -319,6 +319,10 @@ static inline _Atomic uint32_t *bt_page_word(const struct bt_engine *engine, gpa
 /* ---- pages.c: which pages are code, and who was told ---- */
 int bt_pages_init(struct bt_engine *engine);
 void bt_pages_fini(struct bt_engine *engine);
+/* RAM is a file of small pages: it can be mapped again, a page at a time. */
+bool bt_ram_is_file(const struct bt_engine *engine);
+/* Whether stores of this vCPU to the page may go unreported. Then it is noted as written. */
+bool bt_may_write(struct bt_vcpu *vcpu, gpa_t gpa);
 /* Make the page of @gpa report its stores. Returns its word. The cache is locked. */
 uint32_t bt_page_make_code(struct bt_vcpu *vcpu, gpa_t gpa);
 /* Bytes of RAM were stored without a write entry of a TLB, by anyone. */

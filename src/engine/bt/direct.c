@@ -3,16 +3,15 @@
 #include "engine/bt/direct.h"
 
 #include <cpuid.h>
-#include <linux/magic.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/vfs.h>
 #include <ucontext.h>
 #include <x86intrin.h>
 
 #include "engine/bt/bt_int.h"
 #include "engine/bt/jit/emit.h"
+#include "x86/pte.h"
 #include "x86/softmmu.h"
 
 /* Over all vCPUs. Each is two mappings at most, and Linux allows a process some 65000. */
@@ -30,8 +29,6 @@
 #define GRACE_WASTE_TICKS (4ull << 20)
 #define SHARE		  4u
 #define SHARE_WASTE	  32u
-
-#define CR3_ADDR 0x000ffffffffff000ull
 
 /* ---- the signal ---- */
 
@@ -172,19 +169,6 @@ static bool pext_is_quick(void)
 	return family >= 0x19;
 }
 
-/* The file is of small pages: a window must be able to end anywhere. */
-static bool ram_is_fit(const struct bt_engine *engine)
-{
-	for (unsigned i = 0; i < engine->ram_count; i++) {
-		struct statfs fs;
-
-		if (engine->ram[i].fd < 0 || fstatfs(engine->ram[i].fd, &fs) < 0 ||
-		    fs.f_type == HUGETLBFS_MAGIC)
-			return false;
-	}
-	return true;
-}
-
 void bt_direct_init(struct bt_vcpu *vcpu)
 {
 	struct bt_engine *engine = bt_engine_of(vcpu);
@@ -193,7 +177,7 @@ void bt_direct_init(struct bt_vcpu *vcpu)
 
 	/* Others' code relies on the tables. */
 	if (engine->off & BT_OFF_DIRECT || !d->tables || !vcpu->jit.on || !pext_is_quick() ||
-	    !ram_is_fit(engine))
+	    !bt_ram_is_file(engine))
 		return;
 	d->force = engine->off & BT_OFF_DIRECT_WAIT;
 	d->mask = 511ull << 39;
@@ -306,7 +290,7 @@ bool bt_direct_resume(struct bt_vcpu *vcpu)
 {
 	struct bt_engine *engine = bt_engine_of(vcpu);
 	const struct x86_cpu *cpu = &vcpu->cpu;
-	uint64_t cr3 = cpu->s.cr3 & CR3_ADDR, start;
+	uint64_t cr3 = cpu->s.cr3 & PTE_ADDR, start;
 	struct bt_direct *d = &vcpu->direct;
 
 	if (!d->able || cpu->cpl != 3 || cpu->code_bytes != 8 || cpu->tlb_mode != X86_TLB_USER ||
@@ -345,7 +329,7 @@ void bt_direct_flush_space(struct bt_vcpu *vcpu, unsigned space)
 void bt_direct_sample(struct bt_vcpu *vcpu)
 {
 	const struct x86_cpu *cpu = &vcpu->cpu;
-	uint64_t cr3 = cpu->s.cr3 & CR3_ADDR;
+	uint64_t cr3 = cpu->s.cr3 & PTE_ADDR;
 	struct bt_direct *d = &vcpu->direct;
 
 	if (!d->able || d->force || cpu->cpl != 3 || cpu->code_bytes != 8)

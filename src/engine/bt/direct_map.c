@@ -403,19 +403,11 @@ static bool walk(struct bt_vcpu *vcpu, uint64_t linear, struct page *ret)
 	}
 }
 
-/* Whether stores to the page may go unreported. Then it is noted as written. */
-static bool may_write(struct bt_vcpu *vcpu, uint64_t gpa)
-{
-	bool direct = false;
-
-	return vcpu->cpu.ops->ram_page(&vcpu->cpu, gpa, true, &direct) && direct;
-}
-
 static bool look_up(struct bt_vcpu *vcpu, uint64_t linear, struct page *ret)
 {
 	if (!walk(vcpu, linear, ret))
 		return false;
-	ret->writable = ret->writable && may_write(vcpu, ret->gpa);
+	ret->writable = ret->writable && bt_may_write(vcpu, ret->gpa);
 	return true;
 }
 
@@ -426,7 +418,7 @@ static bool still_holds(struct bt_vcpu *vcpu, const struct bt_direct_extent *e, 
 	struct page page;
 
 	return walk(vcpu, linear, &page) && page.gpa == e->gpa + (linear - e->linear) &&
-	       (!e->writable || (page.writable && may_write(vcpu, page.gpa)));
+	       (!e->writable || (page.writable && bt_may_write(vcpu, page.gpa)));
 }
 
 /* In [linear, end), which lies in one window. */
@@ -514,7 +506,7 @@ static bool fits(struct bt_vcpu *vcpu, uint64_t linear, uint64_t gpa, const stru
 	if (have && (have->writable || !beside->writable))
 		return false;
 	return walk(vcpu, linear, &page) && page.gpa == gpa && page.large == beside->large &&
-	       (page.writable && may_write(vcpu, gpa)) == beside->writable;
+	       (page.writable && bt_may_write(vcpu, gpa)) == beside->writable;
 }
 
 /* Grown to both sides, within its 2 MiB and its part of RAM. */

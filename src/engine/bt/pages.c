@@ -3,7 +3,9 @@
 #include "engine/bt/bt_int.h"
 
 #include <errno.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <time.h>
 
 #include "base/bits.h"
@@ -70,6 +72,25 @@ void bt_pages_fini(struct bt_engine *engine)
 		return;
 	munmap(engine->page, engine->page_count * sizeof(*engine->page));
 	pthread_mutex_destroy(&engine->sync_lock);
+}
+
+bool bt_ram_is_file(const struct bt_engine *engine)
+{
+	for (unsigned i = 0; i < engine->ram_count; i++) {
+		struct statfs fs;
+
+		if (engine->ram[i].fd < 0 || fstatfs(engine->ram[i].fd, &fs) < 0 ||
+		    fs.f_type == HUGETLBFS_MAGIC)
+			return false;
+	}
+	return true;
+}
+
+bool bt_may_write(struct bt_vcpu *vcpu, gpa_t gpa)
+{
+	bool direct = false;
+
+	return vcpu->cpu.ops->ram_page(&vcpu->cpu, gpa, true, &direct) && direct;
 }
 
 /* Tell all vCPUs. Returns the number to wait for. */

@@ -3,20 +3,17 @@
 #include "engine/bt/user.h"
 
 #include <cpuid.h>
-#include <linux/magic.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 #include <x86intrin.h>
 
 #include "base/bits.h"
 #include "engine/bt/bt_int.h"
-
-#define CR3_ADDR 0x000ffffffffff000ull
+#include "x86/pte.h"
 
 /* Timer interrupts in a row that find one address space computing. */
 #define HOLD	 3u
@@ -38,10 +35,6 @@
 /* And so many such stops between two timer interrupts. */
 #define HIDDEN_STOPS 32u
 
-/* Linux' own selectors for 64-bit users, which user code sees in the runner. */
-#define USER_CS 0x33u
-#define USER_SS 0x2bu
-#define USER_CODE32 0x23u
 /* What user code sets and sees. With one of FLAGS_NONE it does not begin: a runner cannot be given them, or is told
  * otherwise. It may come back with one of FLAGS_SET. */
 #define FLAGS_OWN  (X86_FL_STATUS | X86_FL_DF)
@@ -51,18 +44,6 @@
 #define DR6_BS (1u << 14) /* single step: SDM vol. 3, 17.2.3 */
 
 /* ---- made and unmade ---- */
-
-static bool ram_is_file(const struct bt_engine *engine)
-{
-	for (unsigned i = 0; i < engine->ram_count; i++) {
-		struct statfs fs;
-
-		if (engine->ram[i].fd < 0 || fstatfs(engine->ram[i].fd, &fs) < 0 ||
-		    fs.f_type == HUGETLBFS_MAGIC)
-			return false;
-	}
-	return true;
-}
 
 static uint64_t host_xcr0(void)
 {
@@ -81,7 +62,7 @@ void bt_user_init(struct bt_vcpu *vcpu)
 
 	u->fault = BT_USER_NOWHERE;
 	u->hold = HOLD;
-	if (engine->off & BT_OFF_USER || engine->count_insns || !ram_is_file(engine))
+	if (engine->off & BT_OFF_USER || engine->count_insns || !bt_ram_is_file(engine))
 		return;
 	u->force = engine->off & BT_OFF_USER_WAIT;
 	u->host_xcr0 = host_xcr0();
@@ -215,7 +196,7 @@ static bool have_linux_gdt(struct bt_vcpu *vcpu)
 	const struct x86_table *gdt = &vcpu->cpu.s.gdtr;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(wanted); i++) {
-		uint64_t at = (USER_CODE32 & ~7u) + 8 * i, gpa;
+		uint64_t at = (BT_USER_CODE32 & ~7u) + 8 * i, gpa;
 		const uint8_t *host;
 
 		if (gdt->limit < at + 7 || x86_translate(&vcpu->cpu, gdt->base + at, 0, &gpa) != X86_NEXT)
@@ -295,7 +276,7 @@ static bool is_too_dear(const struct bt_user *u, struct bt_runner *r)
 /* Flat data, or a null selector with any base. */
 static bool is_usual(const struct x86_segment *seg)
 {
-	return seg->selector == 0 || (seg->selector == USER_SS && seg->base == 0);
+	return seg->selector == 0 || (seg->selector == BT_USER_SS && seg->base == 0);
 }
 
 /* What a runner cannot be: another processor than the host's own at privilege 3 of Linux. */
@@ -309,8 +290,8 @@ static bool is_plain(const struct bt_vcpu *vcpu)
 	       (s->rflags & (X86_FL_IF | FLAGS_NONE)) == X86_FL_IF &&
 	       !(s->cr0 & (X86_CR0_TS | X86_CR0_EM)) && s->cr4 & X86_CR4_OSFXSR &&
 	       s->cr4 & X86_CR4_OSXMMEXCPT &&
-	       s->efer & X86_EFER_SCE && s->seg[X86_CS].selector == USER_CS &&
-	       s->seg[X86_SS].selector == USER_SS && is_usual(&s->seg[X86_DS]) &&
+	       s->efer & X86_EFER_SCE && s->seg[X86_CS].selector == BT_USER_CS &&
+	       s->seg[X86_SS].selector == BT_USER_SS && is_usual(&s->seg[X86_DS]) &&
 	       is_usual(&s->seg[X86_ES]) && is_usual(&s->seg[X86_FS]) && is_usual(&s->seg[X86_GS]) &&
 	       !atomic_load_explicit(&bt_engine_of(vcpu)->dirty_on, memory_order_relaxed);
 }
@@ -318,7 +299,7 @@ static bool is_plain(const struct bt_vcpu *vcpu)
 void bt_user_resume(struct bt_vcpu *vcpu)
 {
 	struct bt_user *u = &vcpu->user;
-	uint64_t cr3 = vcpu->cpu.s.cr3 & CR3_ADDR;
+	uint64_t cr3 = vcpu->cpu.s.cr3 & PTE_ADDR;
 
 	u->wanted = false;
 	if (vcpu->cpu.cpl != 3) {
@@ -350,7 +331,7 @@ void bt_user_interrupt(struct bt_user *u)
 bool bt_user_sample(struct bt_vcpu *vcpu)
 {
 	struct bt_user *u = &vcpu->user;
-	uint64_t cr3 = vcpu->cpu.s.cr3 & CR3_ADDR;
+	uint64_t cr3 = vcpu->cpu.s.cr3 & PTE_ADDR;
 	struct bt_runner *r;
 
 	if (!u->able)
@@ -409,8 +390,8 @@ static bool load_runner(struct bt_vcpu *vcpu, struct bt_runner *r)
 	*r->regs = (struct user_regs_struct){
 		.rip = s->rip,
 		.eflags = (s->rflags & FLAGS_OWN) | X86_FL_ONE | X86_FL_IF,
-		.cs = USER_CS,
-		.ss = USER_SS,
+		.cs = BT_USER_CS,
+		.ss = BT_USER_SS,
 		.fs_base = s->seg[X86_FS].base,
 		.gs_base = s->seg[X86_GS].base,
 		.ds = s->seg[X86_DS].selector,
@@ -459,7 +440,7 @@ static bool unload_runner(struct bt_vcpu *vcpu, struct bt_runner *r)
 	take_selector(&s->seg[X86_ES], r->regs->es);
 	take_selector(&s->seg[X86_FS], r->regs->fs);
 	take_selector(&s->seg[X86_GS], r->regs->gs);
-	if (r->regs->cs != USER_CS)
+	if (r->regs->cs != BT_USER_CS)
 		take_code32(&vcpu->cpu, r->regs->cs);
 	s->interrupt_shadow = 0;
 	vcpu->cpu.wide = true;

@@ -193,6 +193,12 @@ bool bt_runner_set_fpu(struct bt_runner *r, const struct xsave_layout *layout,
 /* Stop at r->watch from now on. */
 bool bt_runner_watch(struct bt_runner *r);
 void bt_runner_interrupt(pid_t pid); /* any thread */
+/* Linux' selectors of 64-bit users, which user code sees in a runner, and of 32-bit code; where its addresses end with
+ * four levels (arch/x86/include/asm/segment.h, page_64_types.h). */
+#define BT_USER_CS     0x33u
+#define BT_USER_SS     0x2bu
+#define BT_USER_CODE32 0x23u
+#define BT_USER_END    UINT64_C(0x7ffffffff000)
 /* The guest's own pages must not be there: where the stub lies. */
 #define BT_USER_STUB_LINEAR UINT64_C(0x6f5e00000000)
 

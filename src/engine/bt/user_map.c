@@ -11,7 +11,6 @@
 
 #define PAGE	  UINT64_C(4096)
 #define LARGE	  (UINT64_C(2) << 20)
-#define USER_END  UINT64_C(0x7ffffffff000)
 /* Linux lets nobody map what is below, by default (vm.mmap_min_addr). */
 #define USER_FIRST UINT64_C(0x10000)
 #define GPA_END	  (UINT64_C(1) << (32 - BT_USER_GPA_SHIFT + 12))
@@ -112,14 +111,6 @@ static bool find_tables(struct bt_vcpu *vcpu, const struct bt_runner *r, uint64_
 	return ret->table != NULL;
 }
 
-/* Whether stores to the page may go unreported. Then it is noted as written. */
-static bool may_write(struct bt_vcpu *vcpu, uint64_t gpa)
-{
-	bool direct = false;
-
-	return vcpu->cpu.ops->ram_page(&vcpu->cpu, gpa, true, &direct) && direct;
-}
-
 /* EXEC or HIDDEN. Known already where the page was executable before. */
 static uint32_t execution(const struct bt_user *u, uint32_t have, uint64_t gpa, const uint8_t *host)
 {
@@ -159,7 +150,7 @@ static uint32_t wanted_word(struct bt_vcpu *vcpu, const struct tables *t, unsign
 		return 0;
 	word = (uint32_t)(gpa / PAGE) << BT_USER_GPA_SHIFT | BT_USER_IN |
 	       (t->large ? BT_USER_LARGE : 0);
-	writable = entry & t->rights & PTE_W && entry & PTE_D && may_write(vcpu, gpa);
+	writable = entry & t->rights & PTE_W && entry & PTE_D && bt_may_write(vcpu, gpa);
 	if ((entry | t->rights) & PTE_NX)
 		return word | (writable ? BT_USER_WRITE : 0);
 	return word | (writable ? writing_or_execution(have, gpa)
@@ -256,7 +247,7 @@ bool bt_user_map(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear)
 	uint32_t had;
 	unsigned i = linear / PAGE % BT_USER_PAGES;
 
-	if (linear < USER_FIRST || linear >= USER_END ||
+	if (linear < USER_FIRST || linear >= BT_USER_END ||
 	    linear >> BT_USER_REGION_BITS == BT_USER_STUB_LINEAR >> BT_USER_REGION_BITS)
 		return false;
 	/* Most faults are the guest's own: nothing to be done for them here. */
@@ -303,7 +294,7 @@ static void flush_page(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linea
 
 void bt_user_flush_page(struct bt_vcpu *vcpu, uint64_t linear)
 {
-	if (linear >= USER_END)
+	if (linear >= BT_USER_END)
 		return;
 	for (unsigned i = 0; i < BT_USER_RUNNERS; i++) {
 		struct bt_runner *r = &vcpu->user.runner[i];
@@ -407,7 +398,7 @@ void bt_user_drop(struct bt_runner *r)
 	if (r->pid && r->count) {
 		r->calls = 0; /* what was to be changed goes, too */
 		(void)unmap(r, 0, BT_USER_STUB_LINEAR);
-		(void)unmap(r, behind, USER_END - behind);
+		(void)unmap(r, behind, BT_USER_END - behind);
 	}
 	for (unsigned i = 0; i < r->count; i++)
 		free(r->region[i]);

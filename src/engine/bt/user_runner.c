@@ -38,7 +38,6 @@
 #define PAGE	      4096u
 #define STUB_AT	      256u /* in its page, behind the ELF headers */
 #define AREA_LINEAR   (BT_USER_STUB_LINEAR + PAGE)
-#define USER_END      UINT64_C(0x7ffffffff000) /* of Linux, with four levels */
 #define CHILD_STACK   32768u
 #define NAME	      "sika-user" /* as ps shows it */
 #define NAME_AT	      (BT_USER_AREA_BYTES - 16u)
@@ -47,10 +46,6 @@
 _Static_assert(BT_USER_CALLS * sizeof(struct bt_user_call) + sizeof(uint64_t) <= NAME_AT,
 	       "the list ends in front of the name");
 #define REQUEST_SIGNAL SIGUSR1
-
-/* Linux' own for 64-bit programs (arch/x86/include/asm/segment.h). */
-#define USER_CS 0x33u
-#define USER_SS 0x2bu
 
 /* Files of a runner: the list, then RAM, each part. */
 #define AREA_FD	     0
@@ -171,7 +166,7 @@ static bool run_stub(struct bt_runner *r, struct user_regs_struct *regs)
 
 static struct user_regs_struct stub_regs(uint32_t at)
 {
-	return (struct user_regs_struct){ .rip = BT_USER_STUB_LINEAR + STUB_AT + at, .cs = USER_CS, .ss = USER_SS,
+	return (struct user_regs_struct){ .rip = BT_USER_STUB_LINEAR + STUB_AT + at, .cs = BT_USER_CS, .ss = BT_USER_SS,
 					  .eflags = X86_FL_ONE | X86_FL_IF };
 }
 
@@ -225,7 +220,7 @@ static bool strip(struct bt_runner *r)
 	const struct bt_user_call calls[] = {
 		{ SYS_close_range, { RAM_FD(ARRAY_SIZE(((struct bt_engine *)0)->ram)), UINT32_MAX, 0 } },
 		{ SYS_munmap, { 0, BT_USER_STUB_LINEAR } },
-		{ SYS_munmap, { behind, USER_END - behind } },
+		{ SYS_munmap, { behind, BT_USER_END - behind } },
 		{ SYS_prctl, { PR_SET_TSC, PR_TSC_SIGSEGV } },
 		{ SYS_prctl, { PR_SET_NAME, AREA_LINEAR + NAME_AT } },
 	};
