@@ -1,184 +1,70 @@
 // SPDX-License-Identifier: Apache-2.0
-/* disk.c - opening raw images and block devices, and the checks before a request runs. */
+/* disk.c - the graph: choosing the format of an image, and the checks before a request runs. */
 #include "disk/disk.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/fs.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/bits.h"
 #include "base/error.h"
-#include "base/fd.h"
-#include "base/log.h"
 #include "disk/disk_int.h"
 
-static bool fail(GError **err, int error, const char *path, const char *what)
+/* What to take the file as. False: neither told nor found to be a format that we have. */
+static bool choose_format(struct disk *file, const char *told, const char **ret_format,
+			  GError **err)
 {
-	g_set_error(err, BASE_ERROR, error, "disk '%s': %s", path, what);
-	return false;
-}
+	uint8_t head[DISK_PROBE_BYTES];
+	const char *found;
+	int r;
 
-static bool fail_errno(GError **err, int error, const char *path, const char *what)
-{
-	g_set_error(err, BASE_ERROR, error, "disk '%s': %s: %s", path, what, g_strerror(error));
-	return false;
-}
-
-/* O_EXCL on a block device asks the kernel whether the host itself uses it (a mount, RAID...).
- * O_NONBLOCK so that a FIFO does not hang us; it goes once we know that it is none. */
-static int open_image(const char *path, bool readonly, GError **err)
-{
-	int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (readonly ? O_RDONLY : O_RDWR);
-	struct stat st;
-	auto_fd int fd = -1;
-
-	if (stat(path, &st) == 0 && S_ISBLK(st.st_mode) && !readonly)
-		flags |= O_EXCL;
-	fd = open(path, flags);
-	if (fd < 0 && errno == EBUSY)
-		fail(err, EBUSY, path, "in use by this host (mounted, or part of another device)");
-	else if (fd < 0 && (errno == EISDIR || (!stat(path, &st) && S_ISDIR(st.st_mode))))
-		fail(err, EISDIR, path, "is a directory");
-	else if (fd < 0 && (errno == EROFS || errno == EACCES) && !readonly &&
-		 access(path, R_OK) == 0)
-		fail(err, errno, path, "cannot be written (add 'readonly' to use it as it is)");
-	else if (fd < 0)
-		fail_errno(err, errno, path, "cannot open");
-	if (fd < 0)
-		return -1;
-	if (fstat(fd, &st) < 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))) {
-		fail(err, EINVAL, path,
-		     S_ISDIR(st.st_mode) ? "is a directory" :
-					   "is neither a file nor a block device");
-		return -1;
-	}
-	(void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
-	return fd_steal(&fd);
-}
-
-static bool lock_image(int fd, const char *path, bool readonly, GError **err)
-{
-	int r = disk_lock(fd, readonly);
-	int pid;
-
-	if (r == 0)
-		return true;
-	if (r != -EAGAIN) {
-		log_warn("disk '%s': cannot be locked (%s): nothing keeps another machine from it",
-			 path, g_strerror(-r));
+	if (told && strcmp(told, "raw") == 0) {
+		*ret_format = told;
 		return true;
 	}
-	pid = disk_lock_holder(fd);
-	if (pid == getpid())
-		return fail(err, EBUSY, path, "given twice to this machine");
-	if (pid > 0)
-		g_set_error(err, BASE_ERROR, EBUSY, "disk '%s': in use by another process (pid %d)",
-			    path, pid);
-	else
-		fail(err, EBUSY, path, "in use by another process");
-	return false;
-}
-
-static bool measure(int fd, const char *path, struct disk *disk, GError **err)
-{
-	uint64_t bytes = 0;
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return fail_errno(err, errno, path, "cannot be measured");
-	if (!S_ISBLK(st.st_mode))
-		bytes = (uint64_t)st.st_size;
-	else if (ioctl(fd, BLKGETSIZE64, &bytes) < 0)
-		return fail_errno(err, errno, path, "cannot be measured");
-	if (bytes == 0)
-		return fail(err, EINVAL, path, "is empty (make it with: truncate -s 4G FILE)");
-	disk->size_bytes = align_up(bytes, DISK_SECTOR_SIZE);
-	disk->block_bytes = st.st_blksize >= 4096 ? 4096 : 512;
+	if (told) {
+		g_set_error(err, BASE_ERROR, ENOTSUP,
+			    "disk '%s': format '%s' is not supported; only raw is supported",
+			    file->path, told);
+		return false;
+	}
+	r = disk_read_wait(file, head, sizeof(head), 0);
+	if (r < 0) {
+		g_set_error(err, BASE_ERROR, -r, "disk '%s': cannot be read: %s", file->path,
+			    g_strerror(-r));
+		return false;
+	}
+	found = disk_probe(head, sizeof(head));
+	if (found) {
+		g_set_error(err, BASE_ERROR, ENOTSUP,
+			    "disk '%s': is a %s image; only raw is supported (format=raw takes it "
+			    "as it is)",
+			    file->path, found);
+		return false;
+	}
+	*ret_format = "raw";
 	return true;
 }
 
-static bool check_format(int fd, const char *path, const char *format, GError **err)
+struct disk *disk_open_options(const char *path, const struct disk_options *o, struct loop *loop,
+			       GError **err)
 {
-	const char *found;
+	struct disk *file = disk_file_open(path, o, loop, err);
+	const char *format;
 
-	if (format && strcmp(format, "raw") == 0)
-		return true;
-	if (format) {
-		g_set_error(err, BASE_ERROR, ENOTSUP,
-			    "disk '%s': format '%s' is not supported; only raw is supported", path,
-			    format);
-		return false;
-	}
-	found = disk_probe(fd);
-	if (!found)
-		return true;
-	g_set_error(
-		err, BASE_ERROR, ENOTSUP,
-		"disk '%s': is a %s image; only raw is supported (format=raw takes it as it is)",
-		path, found);
-	return false;
-}
-
-static int start_runner(struct disk_image *image, enum disk_runner runner, struct disk **ret_disk)
-{
-	int r = -ENOSYS;
-
-	image->zeros = mmap(NULL, DISK_ZEROS_BYTES, PROT_READ,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (image->zeros == MAP_FAILED) {
-		image->zeros = NULL;
-		return -errno;
-	}
-	if (runner != DISK_RUNNER_POOL)
-		r = disk_uring_new(image, ret_disk);
-	if (r < 0 && runner != DISK_RUNNER_URING)
-		r = disk_pool_new(image, ret_disk);
-	return r;
-}
-
-struct disk *disk_open_with(const char *path, const char *format, bool readonly,
-			    struct loop *loop, enum disk_runner runner, GError **err)
-{
-	struct disk_image image = {
-		.loop = loop,
-		.disk = { .readonly = readonly, .can_discard = !readonly },
-	};
-	struct disk *disk = NULL;
-	int r;
-
-	image.fd = open_image(path, readonly, err);
-	if (image.fd < 0)
+	if (!file)
 		return NULL;
-	if (!lock_image(image.fd, path, readonly, err) ||
-	    !check_format(image.fd, path, format, err) ||
-	    !measure(image.fd, path, &image.disk, err))
-		goto out;
-	r = start_runner(&image, runner, &disk);
-	if (r < 0)
-		fail_errno(err, -r, path, "cannot start I/O");
-out:
-	if (!disk)
-		disk_image_fini(&image);
-	return disk;
+	if (!choose_format(file, o->format, &format, err)) {
+		disk_close(file);
+		return NULL;
+	}
+	return disk_raw_open_take(file, o->format == NULL, err);
 }
 
 struct disk *disk_open(const char *path, const char *format, bool readonly, struct loop *loop,
 		       GError **err)
 {
-	return disk_open_with(path, format, readonly, loop, DISK_RUNNER_ANY, err);
-}
+	const struct disk_options o = { .format = format, .readonly = readonly };
 
-void disk_image_fini(struct disk_image *image)
-{
-	if (image->fd >= 0)
-		close(image->fd);
-	if (image->zeros)
-		munmap((void *)image->zeros, DISK_ZEROS_BYTES);
+	return disk_open_options(path, &o, loop, err);
 }
 
 void disk_close(struct disk *disk)
@@ -189,14 +75,24 @@ void disk_close(struct disk *disk)
 	disk->ops->close(disk);
 }
 
+static bool is_change(enum disk_op op)
+{
+	return op == DISK_WRITE || op == DISK_DISCARD || op == DISK_WRITE_ZEROES ||
+	       op == DISK_RESIZE;
+}
+
 static int check(const struct disk *disk, const struct disk_req *req)
 {
-	if (req->op != DISK_READ && req->op != DISK_FLUSH && disk->readonly)
+	/* What a file offset can say. */
+	uint64_t end = disk->growable ? (uint64_t)INT64_MAX : disk->size_bytes;
+
+	if (is_change(req->op) && disk->readonly)
 		return -EROFS;
 	if (req->op == DISK_FLUSH)
 		return 0;
-	if (req->len == 0 || req->offset > disk->size_bytes ||
-	    req->len > disk->size_bytes - req->offset)
+	if (req->op == DISK_RESIZE)
+		return req->offset > INT64_MAX ? -EINVAL : 0;
+	if (req->len == 0 || req->offset > end || req->len > end - req->offset)
 		return -EINVAL;
 	if ((req->op == DISK_READ || req->op == DISK_WRITE) &&
 	    (req->iov_count == 0 || req->iov_count > DISK_MAX_IOV))
@@ -226,4 +122,48 @@ void disk_kick(struct disk *disk)
 void disk_drain(struct disk *disk)
 {
 	disk->ops->drain(disk);
+}
+
+static void waited_done(struct disk_req *req, int result)
+{
+	req->result = result;
+	req->next = req; /* the mark that it is over */
+}
+
+int disk_run(struct disk *disk, struct disk_req *req)
+{
+	req->done = waited_done;
+	req->next = NULL;
+	disk_submit(disk, req);
+	disk_kick(disk);
+	if (req->next != req)
+		disk_drain(disk);
+	return req->next == req ? req->result : -EIO; /* else the way to the kernel is broken */
+}
+
+static int run_data(struct disk *disk, enum disk_op op, void *buf, uint64_t len, uint64_t offset)
+{
+	struct iovec iov = { buf, len };
+	struct disk_req req = {
+		.op = op, .offset = offset, .len = len, .iov = &iov, .iov_count = 1
+	};
+
+	return disk_run(disk, &req);
+}
+
+int disk_read_wait(struct disk *disk, void *buf, uint64_t len, uint64_t offset)
+{
+	return run_data(disk, DISK_READ, buf, len, offset);
+}
+
+int disk_write_wait(struct disk *disk, const void *buf, uint64_t len, uint64_t offset)
+{
+	return run_data(disk, DISK_WRITE, (void *)buf, len, offset);
+}
+
+int disk_flush_wait(struct disk *disk)
+{
+	struct disk_req req = { .op = DISK_FLUSH };
+
+	return disk_run(disk, &req);
 }

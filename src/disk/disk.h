@@ -1,13 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * disk.h - what stands behind a block device: asynchronous requests on an image.
+ * disk.h - what stands behind a block device: asynchronous requests on a graph of nodes.
  *
- * A disk belongs to one loop. Everything but opening is called in the loop's thread, and
- * requests complete there, possibly inside disk_submit(), disk_kick() or disk_drain(). Requests
- * run in parallel and in any order; DISK_FLUSH makes durable every write that completed before it was submitted.
+ * Theory of operation. A disk is a node; a node may stand on others:
  *
- * The size is a multiple of DISK_SECTOR_SIZE: the tail of an odd image reads as zeros, and a
- * write there makes the image whole.
+ *	virtio-blk --> raw ----> file (io_uring or threads)
+ *	virtio-blk --> qcow2 --> file
+ *	                 `-----> its backing image, read-only: raw or qcow2, and so on down
+ *
+ * The file node at the bottom moves bytes between memory and a file. A format above it says where
+ * in the file a byte of the disk lies. What goes down the graph is a struct disk_req with an iovec
+ * straight into guest memory: nothing is copied unless a format must (compression, filling a
+ * cluster up). raw.c hands on the very request; qcow2 runs each one in a fiber (fiber.h), a stack
+ * of its own that is left while a request below is under way, so that the format reads as if it
+ * waited.
+ *
+ * A graph belongs to one loop. Everything but opening is called in the loop's thread, and
+ * requests complete there, possibly inside disk_submit(), disk_kick() or disk_drain(). No lock is
+ * taken on the way. Requests run in parallel and in any order; DISK_FLUSH makes durable every write
+ * that completed before it was submitted.
+ *
+ * The size of what a guest sees is a multiple of DISK_SECTOR_SIZE: the tail of an odd raw image
+ * reads as zeros, and a write there makes the image whole.
  */
 #pragma once
 
@@ -28,6 +42,25 @@ enum disk_op {
 	DISK_FLUSH,
 	DISK_DISCARD,	   /* the range's content no longer matters */
 	DISK_WRITE_ZEROES, /* may deallocate where flag unmap is set */
+	DISK_MAP,	   /* where the bytes from offset on, at most len, come from: map is set */
+	DISK_RESIZE,	   /* to offset bytes; nothing else may be under way */
+};
+
+enum disk_state {
+	DISK_ABSENT, /* in no image of the chain: zeros */
+	DISK_ZERO,   /* zeros without data in the file */
+	DISK_DATA,
+	DISK_COMPRESSED,
+};
+
+#define DISK_NO_OFFSET UINT64_MAX
+
+/* Answer of DISK_MAP: @len bytes are alike. */
+struct disk_map {
+	enum disk_state state;
+	unsigned depth;	      /* 0: of this image, 1: of its backing image... */
+	uint64_t len;	      /* 1..len of the request */
+	uint64_t host_offset; /* in that image's file, or DISK_NO_OFFSET */
 };
 
 /* Embedded by the caller, which owns it and all it points to until done() is called. */
@@ -40,6 +73,7 @@ struct disk_req {
 	unsigned iov_count; /* 1..DISK_MAX_IOV for reads and writes */
 	/* @result: 0 or -errno. The request may be reused or freed inside. */
 	void (*done)(struct disk_req *req, int result);
+	struct disk_map map;
 
 	/* Private to the disk. */
 	struct disk_req *next;
@@ -48,6 +82,7 @@ struct disk_req {
 	bool by_hand; /* writing zeros as data, for want of a better way */
 };
 
+/* What a node does. A request of a kind that it does not know completes with -EOPNOTSUPP. */
 struct disk_ops {
 	void (*submit)(struct disk *disk, struct disk_req *req);
 	void (*kick)(struct disk *disk); /* optional */
@@ -58,20 +93,40 @@ struct disk_ops {
 /* Embedded first by the implementation; read-only for others. */
 struct disk {
 	const struct disk_ops *ops;
+	const char *format; /* "file", "raw", "qcow2" */
+	char *path;	    /* owned */
 	uint64_t size_bytes;
 	uint32_t block_bytes; /* preferred for requests: 512 or 4096 */
 	bool readonly;
 	bool can_discard;
+	bool growable; /* a file: a write behind its end makes it longer */
+};
+
+enum disk_runner {
+	DISK_RUNNER_ANY,
+	DISK_RUNNER_URING,
+	DISK_RUNNER_POOL,
+};
+
+struct disk_options {
+	/* "raw", or NULL to look at the content: another format's mark makes it that format's
+	 * image. Where nothing is found it is raw, and a guest that tries to write such a mark
+	 * gets an error, because the next look would believe it. */
+	const char *format;
+	bool readonly;
+	bool unlocked; /* only to look, at an image that may be in use */
+	enum disk_runner runner; /* how a file's requests run */
 };
 
 /**
  * disk_open - open and lock an image or a block device.
- * @format: "raw", or NULL to look: whatever carries another format's magic is refused.
  *
  * A writer excludes everyone else, readers share. Closed with disk_close(), which drains.
  */
 struct disk *disk_open(const char *path, const char *format, bool readonly, struct loop *loop,
 		       GError **err);
+struct disk *disk_open_options(const char *path, const struct disk_options *options,
+			       struct loop *loop, GError **err);
 void disk_close(struct disk *disk);
 
 /* A request that lies outside the disk, or writes to a readonly one, completes with -EINVAL or
@@ -81,3 +136,9 @@ void disk_submit(struct disk *disk, struct disk_req *req);
 void disk_kick(struct disk *disk);
 /* Wait for all requests under way. */
 void disk_drain(struct disk *disk);
+
+/* For programs with nothing else to do: submit the request and wait. 0 or -errno. done is set. */
+int disk_run(struct disk *disk, struct disk_req *req);
+int disk_read_wait(struct disk *disk, void *buf, uint64_t len, uint64_t offset);
+int disk_write_wait(struct disk *disk, const void *buf, uint64_t len, uint64_t offset);
+int disk_flush_wait(struct disk *disk);

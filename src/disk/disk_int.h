@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * disk_int.h - what the files of this folder share.
- *
- * A raw image is an open descriptor plus a way to run requests on it: io_uring, or threads where
- * the host's kernel refuses io_uring.
+ * disk_int.h - what the files of this folder share: the file node, requests as system calls, the
+ * formats.
  */
 #pragma once
 
@@ -11,6 +9,8 @@
 
 #define DISK_ZEROS_BYTES (1u << 20)
 
+/* A file node: an open descriptor plus a way to run requests on it, which is io_uring, or threads
+ * where the host's kernel refuses io_uring. */
 struct disk_image {
 	struct disk disk;
 	struct loop *loop;
@@ -18,15 +18,13 @@ struct disk_image {
 	const void *zeros; /* DISK_ZEROS_BYTES of them, mapped, costing no memory */
 };
 
-enum disk_runner {
-	DISK_RUNNER_ANY,
-	DISK_RUNNER_URING,
-	DISK_RUNNER_POOL,
-};
+/* ---- file.c ---- */
+struct disk *disk_file_open(const char *path, const struct disk_options *options,
+			    struct loop *loop, GError **err);
 
-/* disk_open() with the choice of how requests run. */
-struct disk *disk_open_with(const char *path, const char *format, bool readonly,
-			    struct loop *loop, enum disk_runner runner, GError **err);
+/* ---- raw.c: takes over @file, also when it fails. @guard: the format was found by content, so
+ * the guest must not be able to change what the next look finds. */
+struct disk *disk_raw_open_take(struct disk *file, bool guard, GError **err);
 
 /* Each takes over @image's content when it succeeds; 0 or -errno. */
 int disk_uring_new(const struct disk_image *image, struct disk **ret_disk);
@@ -38,10 +36,14 @@ int disk_lock(int fd, bool readonly);
 /* A process that holds a lock on what @fd is open on, or 0. */
 int disk_lock_holder(int fd);
 
-/* ---- probe.c: name of a format other than raw that the file carries the mark of, or NULL ---- */
-const char *disk_probe(int fd);
+/* ---- probe.c: name of a format other than raw whose mark these first bytes of an image carry, or
+ * NULL */
+#define DISK_PROBE_BYTES 512u
+const char *disk_probe(const void *head, size_t bytes);
 
 /* ---- request.c ---- */
+/* DISK_MAP and DISK_RESIZE of a file do not wait for anything: true, and the result. */
+bool disk_req_at_once(struct disk_image *image, struct disk_req *req, int *ret_result);
 /* Skip @bytes of the iovec. */
 void disk_req_advance(struct disk_req *req, uint64_t bytes);
 /* The remaining bytes of a read lie behind the end of the file. */

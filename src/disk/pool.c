@@ -91,7 +91,12 @@ static void *worker(void *arg)
 static void pool_submit(struct disk *disk, struct disk_req *req)
 {
 	struct pool *p = (struct pool *)disk;
+	int result;
 
+	if (disk_req_at_once(&p->image, req, &result)) {
+		req->done(req, result);
+		return;
+	}
 	p->under_way++;
 	pthread_mutex_lock(&p->lock);
 	list_put(&p->todo, req);

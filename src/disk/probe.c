@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* probe.c - the marks by which image formats other than raw are known. */
 #include <string.h>
-#include <unistd.h>
 
 #include "base/bits.h"
 #include "disk/disk_int.h"
@@ -26,16 +25,13 @@ static const struct mark marks[] = {
 	{ "Parallels", 0, 16, "WithouFreSpacExt" },
 };
 
-const char *disk_probe(int fd)
+const char *disk_probe(const void *head, size_t bytes)
 {
-	char head[512];
-	ssize_t n = pread(fd, head, sizeof(head), 0);
-
 	for (size_t i = 0; i < ARRAY_SIZE(marks); i++) {
 		const struct mark *m = &marks[i];
 
-		if (n >= 0 && (size_t)n >= m->offset + m->len &&
-		    memcmp(head + m->offset, m->bytes, m->len) == 0)
+		if (bytes >= m->offset + m->len &&
+		    memcmp((const char *)head + m->offset, m->bytes, m->len) == 0)
 			return m->format;
 	}
 	return NULL;

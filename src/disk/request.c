@@ -92,6 +92,9 @@ bool disk_req_step(struct disk_req *req, int64_t n)
 			return false;
 		}
 		return finish(req, n < 0 ? (int)n : 0);
+	case DISK_MAP:
+	case DISK_RESIZE:
+		break; /* disk_req_at_once() */
 	}
 	return finish(req, -EINVAL);
 }
@@ -120,6 +123,9 @@ static int64_t call(struct disk_image *image, struct disk_req *req)
 		else
 			n = fallocate(image->fd, disk_req_fallocate_mode(req), off, (off_t)left);
 		break;
+	case DISK_MAP:
+	case DISK_RESIZE:
+		break; /* disk_req_at_once() */
 	}
 	return n < 0 ? -errno : n;
 }
@@ -129,4 +135,40 @@ int disk_req_run(struct disk_image *image, struct disk_req *req)
 	while (!disk_req_step(req, call(image, req)))
 		;
 	return req->result;
+}
+
+/* The file system knows holes; where it does not, all is data. */
+static int map(struct disk_image *image, struct disk_req *req)
+{
+	off_t start = (off_t)req->offset, end;
+	off_t data = lseek(image->fd, start, SEEK_DATA);
+
+	req->map = (struct disk_map){ .state = DISK_DATA, .len = req->len,
+				      .host_offset = req->offset };
+	if (data > start || (data < 0 && errno == ENXIO)) {
+		req->map.state = DISK_ZERO;
+		end = data;
+	} else {
+		end = data < 0 ? -1 : lseek(image->fd, start, SEEK_HOLE);
+	}
+	if (end > start && (uint64_t)(end - start) < req->len)
+		req->map.len = (uint64_t)(end - start);
+	return 0;
+}
+
+bool disk_req_at_once(struct disk_image *image, struct disk_req *req, int *ret_result)
+{
+	int r;
+
+	if (req->op == DISK_MAP) {
+		*ret_result = map(image, req);
+		return true;
+	}
+	if (req->op != DISK_RESIZE)
+		return false;
+	r = image->disk.growable ? ftruncate(image->fd, (off_t)req->offset) : -1;
+	if (r == 0)
+		image->disk.size_bytes = req->offset;
+	*ret_result = r == 0 ? 0 : image->disk.growable ? -errno : -EOPNOTSUPP;
+	return true;
 }

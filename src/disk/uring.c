@@ -63,6 +63,9 @@ static void queue_call(struct uring *u, struct disk_req *req)
 			io_uring_prep_fallocate(sqe, fd, disk_req_fallocate_mode(req), (off_t)off,
 						(off_t)left);
 		break;
+	case DISK_MAP:
+	case DISK_RESIZE:
+		break; /* disk_req_at_once() */
 	}
 	io_uring_sqe_set_data(sqe, req);
 }
@@ -77,7 +80,12 @@ static void put_waiting(struct uring *u, struct disk_req *req)
 static void uring_submit(struct disk *disk, struct disk_req *req)
 {
 	struct uring *u = (struct uring *)disk;
+	int result;
 
+	if (disk_req_at_once(&u->image, req, &result)) {
+		req->done(req, result);
+		return;
+	}
 	if (u->in_kernel < DEPTH && !u->wait_head)
 		queue_call(u, req);
 	else

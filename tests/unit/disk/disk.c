@@ -47,8 +47,10 @@ static void fill(size_t bytes, uint8_t *model)
 /* NULL where this host's kernel refuses io_uring: then there is nothing to test. */
 static struct disk *open_with(int runner, bool readonly)
 {
+	const struct disk_options o = { .format = "raw", .readonly = readonly,
+					.runner = runners[runner] };
 	g_autoptr(GError) err = NULL;
-	struct disk *disk = disk_open_with(path, "raw", readonly, loop, runners[runner], &err);
+	struct disk *disk = disk_open_options(path, &o, loop, &err);
 
 	if (!disk)
 		ck_assert_msg(runners[runner] == DISK_RUNNER_URING, "%s", err->message);
@@ -91,7 +93,7 @@ static int run(struct disk *disk, enum disk_op op, uint64_t off, uint64_t len, u
 	}
 	disk_submit(disk, &p.req);
 	disk_kick(disk);
-	if (left)
+	while (left) /* a stop may be left over from a request that was refused at once */
 		loop_run(loop);
 	return p.result;
 }
@@ -344,6 +346,65 @@ START_TEST(knows_other_formats_by_their_marks)
 }
 END_TEST
 
+/* What is a raw image today because nobody said so must be one tomorrow. */
+START_TEST(guest_cannot_make_an_image_look_like_another_format)
+{
+	static uint8_t model[4096], buf[4096];
+	struct disk *disk;
+
+	fill(sizeof(model), model);
+	memcpy(buf, "QFI\xfb", 4);
+	memset(buf + 4, 3, sizeof(buf) - 4);
+	disk = disk_open(path, NULL, false, loop, NULL);
+	ck_assert_int_eq(run(disk, DISK_WRITE, 0, 512, buf, 2, false), -EPERM);
+	ck_assert_int_eq(run(disk, DISK_WRITE, 0, 4096, buf, 8, false), -EPERM);
+	ck_assert_int_eq(run(disk, DISK_WRITE, 512, 3584, buf, 1, false), 0);
+	buf[0] = 'x';
+	ck_assert_int_eq(run(disk, DISK_WRITE, 0, 4096, buf, 8, false), 0);
+	ck_assert_int_eq(run(disk, DISK_READ, 0, 4096, model, 1, false), 0);
+	ck_assert_mem_eq(model, buf, sizeof(buf));
+	disk_close(disk);
+	disk = disk_open(path, "raw", false, loop, NULL);
+	buf[0] = 'Q';
+	ck_assert_int_eq(run(disk, DISK_WRITE, 0, 512, buf, 1, false), 0);
+	disk_close(disk);
+	expect_refusal(NULL, false, "qcow2");
+}
+END_TEST
+
+START_TEST(tells_holes_from_data_and_grows)
+{
+	struct disk_req map = { .op = DISK_MAP, .len = 1u << 20 };
+	struct disk_req resize = { .op = DISK_RESIZE, .offset = 2u << 20 };
+	static uint8_t buf[65536];
+	struct disk *disk;
+	struct stat st;
+
+	ck_assert_int_eq(truncate(path, 1 << 20), 0);
+	disk = open_with(_i, false);
+	if (!disk)
+		return;
+	memset(buf, 1, sizeof(buf));
+	ck_assert_int_eq(run(disk, DISK_WRITE, 65536, 65536, buf, 1, false), 0);
+	ck_assert_int_eq(disk_run(disk, &map), 0);
+	ck_assert_int_eq(map.map.state, DISK_ZERO);
+	ck_assert_uint_eq(map.map.len, 65536);
+	map.offset = 65536;
+	map.len -= 65536;
+	ck_assert_int_eq(disk_run(disk, &map), 0);
+	ck_assert_int_eq(map.map.state, DISK_DATA);
+	ck_assert_uint_eq(map.map.len, 65536);
+	ck_assert_uint_eq(map.map.host_offset, 65536);
+	ck_assert_int_eq(disk_run(disk, &resize), 0);
+	ck_assert_uint_eq(disk->size_bytes, 2u << 20);
+	ck_assert_int_eq(run(disk, DISK_READ, (2u << 20) - 512, 512, buf, 1, false), 0);
+	ck_assert_uint_eq(buf[0], 0);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_int_eq(st.st_size, 2 << 20);
+	disk_close(disk);
+}
+END_TEST
+
 START_TEST(says_what_is_wrong)
 {
 	expect_refusal(NULL, false, "is empty");
@@ -376,6 +437,8 @@ int main(void)
 	tcase_add_loop_test(t, full_host_is_an_error_and_no_loss, 0, 2);
 	tcase_add_test(t, one_writer_or_many_readers);
 	tcase_add_test(t, knows_other_formats_by_their_marks);
+	tcase_add_test(t, guest_cannot_make_an_image_look_like_another_format);
+	tcase_add_loop_test(t, tells_holes_from_data_and_grows, 0, 2);
 	tcase_add_test(t, says_what_is_wrong);
 	suite_add_tcase(s, t);
 	srunner_run_all(r, CK_NORMAL);
