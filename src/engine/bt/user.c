@@ -552,6 +552,9 @@ static void stopped(struct bt_vcpu *vcpu, struct bt_runner *r, enum bt_runner_st
 	case BT_RUNNER_TRAP:
 		trapped(vcpu);
 		break;
+	case BT_RUNNER_STRAY:
+		bt_runner_end(r);
+		__attribute__((__fallthrough__));
 	case BT_RUNNER_FULL:
 		vcpu->user.wanted = false;
 		give_up(vcpu, r);
@@ -575,8 +578,6 @@ static enum bt_runner_stop go(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_
 {
 	enum bt_runner_stop why;
 
-	if (!bt_runner_flush(r))
-		return r->pid ? BT_RUNNER_FULL : BT_RUNNER_LOST;
 	bt_count(&vcpu->stats.user_runs);
 	bt_doing_set(&vcpu->stats, BT_DOING_USER);
 	why = bt_runner_go(r, vcpu, &vcpu->user.running, ret_address);

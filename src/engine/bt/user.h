@@ -13,7 +13,7 @@
  * switch on the spot is a tenth of the price of waking another one.
  *
  *	vCPU's thread				runner
- *	registers, PTRACE_SYSEMU	-->	user code, natively
+ *	registers, PTRACE_CONT		-->	what is to be mapped, user code, natively
  *	waitpid()			<--	stops: system call, fault, trap, signal (a request)
  *
  * What is done by the book. Whatever stopped it, the instruction at RIP has not been executed: the vCPU takes
@@ -25,15 +25,18 @@
  * Pages. A page is mapped when it was touched and the guest's tables have it: present for users, accessed
  * bits set, writable only where the dirty bit is set and no store needs to be reported. What a runner has
  * mapped is thus what a TLB may hold, and it is treated as one (user_map.c). All pages of the same 2 MiB that
- * the tables have by then are mapped along, as one list of system calls that the runner executes itself.
+ * the tables have by then are mapped along, as one list of system calls that the runner executes itself, at our stub
+ * (user_stub.S), on its way back to user code: a stop costs more than the calls.
  *
- * Why a guest cannot get out. All system calls, by whatever instruction, are stopped by PTRACE_SYSEMU and
- * never executed. Only while the runner is at our stub, with registers set by us and no code of the guest's
- * between, it is let go by PTRACE_CONT; the list it works on is mapped read-only there. It has no
- * file but guest RAM's, no memory but user pages of one address space, and is gone with its tracer
- * (PTRACE_O_EXITKILL). It tells us nothing but its registers, which the kernel reads for us, and is
- * stopped whenever the vCPU's thread is not waiting for it: so no page is taken away, and none is changed behind
- * a translation, while it still could be used.
+ * Why a guest cannot get out. A filter (seccomp(2)) stops each system call, by whatever instruction, before it is
+ * executed, and it never is; but mmap(2) and munmap(2) at the stub's one place, and those only with a key of 32 bits
+ * where the kernel does not look, in the upper half of what is a file's number. The key is in a register while the stub
+ * works on a list of ours, has gone when user code begins, and is nowhere in memory; a call at that place without it ends
+ * the runner, so that nobody tries twice. The list is wiped before user code begins, which could read it, and write
+ * to the page: nothing that is there is believed. It has no file but guest RAM's, no memory but user pages of one
+ * address space, and is gone with its tracer (PTRACE_O_EXITKILL). It tells us nothing but its registers, which the
+ * kernel reads for us, and is stopped whenever the vCPU's thread is not waiting for it: so no page is taken away, and
+ * none is changed behind a translation, while it still could be used.
  *
  * What would not fault but give other results must not be executed: RDTSC does fault (PR_SET_TSC). CPUID,
  * RDPID and LSL do not everywhere, nor does XSAVE, which saves what the host's XCR0 says. A page
@@ -86,15 +89,30 @@ struct bt_user_call {
 	uint64_t number, arg[6];
 };
 
+/* With what user code goes on behind a list, in the order in which the stub takes them. */
+struct bt_user_frame {
+	uint64_t rax, rbx, rcx, rdx, rsi, rdi, r8, r9, r10, r11, r12;
+	uint64_t rip, cs, rflags, rsp, ss;
+};
+
 #define BT_USER_WATCHES	   4u /* debug registers */
 #define BT_USER_AREA_BYTES 65536u
-#define BT_USER_CALLS	   (BT_USER_AREA_BYTES / sizeof(struct bt_user_call) - 2)
+#define BT_USER_CALLS	   ((BT_USER_AREA_BYTES - 256u) / sizeof(struct bt_user_call) - 1)
+
+/* The page that a runner shares with us. It may hold anything when the runner comes back. */
+struct bt_user_area {
+	struct bt_user_frame frame;
+	uint64_t stop; /* behind the list */
+	uint8_t other[120];
+	struct bt_user_call call[BT_USER_CALLS + 1];
+};
 
 struct bt_runner {
 	pid_t pid; /* 0: none */
 	int cpu;   /* of the host, to which it is bound; -1: to none */
-	struct bt_user_call *call; /* the list, as we have it mapped; BT_USER_AREA_BYTES */
-	unsigned calls;
+	struct bt_user_area *area; /* as we have it mapped; BT_USER_AREA_BYTES */
+	unsigned calls;		   /* of the list, which is to be done before user code goes on */
+	uint64_t key;		   /* with which it is; in the upper half */
 	uint64_t watch[BT_USER_WATCHES]; /* linear addresses at which it stops; 0: none */
 	unsigned next_watch;		 /* to be used again */
 	struct user_regs_struct *regs; /* while it is stopped; ptrace(2) */
@@ -123,6 +141,7 @@ enum bt_runner_stop {
 	BT_RUNNER_FAULT,   /* at an instruction */
 	BT_RUNNER_WATCH,   /* at an instruction that is watched */
 	BT_RUNNER_TRAP,	   /* behind INT3, INT1, or any with TF */
+	BT_RUNNER_STRAY,   /* somewhere in the stub: nobody is to let it go again */
 	BT_RUNNER_FULL,	   /* nowhere: the host will not map what it needs; registers are as they were */
 	BT_RUNNER_LOST,	   /* it is no more */
 };
@@ -178,11 +197,10 @@ bool bt_user_sample(struct bt_vcpu *vcpu);
 /* ---- user_runner.c: the process; all in the thread that began it ---- */
 int bt_runner_begin(struct bt_runner *r, const struct bt_engine *engine);
 void bt_runner_end(struct bt_runner *r); /* any thread */
-/* Queue a change of what is mapped. Done by bt_runner_flush(), or sooner. False: it is lost. */
+/* Queue a change of what is mapped. Done by bt_runner_go(), or sooner. False: it is lost. */
 bool bt_runner_call(struct bt_runner *r, const struct bt_user_call *call);
-bool bt_runner_flush(struct bt_runner *r);
-/* Let it go with *r->regs until it stops; then they are new, and *ret_address that of a fault that has one, or
- * BT_USER_NOWHERE. @running: user.running. */
+/* Do what is queued, and let it go with *r->regs until it stops; then they are new, and *ret_address that of a fault
+ * that has one, or BT_USER_NOWHERE. @running: user.running. */
 enum bt_runner_stop bt_runner_go(struct bt_runner *r, const struct bt_vcpu *vcpu,
 				 _Atomic pid_t *running, uint64_t *ret_address);
 /* Processor time that it has had, in nanoseconds. */
@@ -193,6 +211,8 @@ bool bt_runner_set_fpu(struct bt_runner *r, const struct xsave_layout *layout,
 /* Stop at r->watch from now on. */
 bool bt_runner_watch(struct bt_runner *r);
 void bt_runner_interrupt(pid_t pid); /* any thread */
+/* Another address space is to find nothing of the last one's. */
+void bt_runner_wipe(struct bt_runner *r);
 /* Linux' selectors of 64-bit users, which user code sees in a runner, and of 32-bit code; where its addresses end with
  * four levels (arch/x86/include/asm/segment.h, page_64_types.h). */
 #define BT_USER_CS     0x33u
@@ -223,4 +243,4 @@ unsigned bt_user_scan(const uint8_t *page, bool xsave, unsigned max, uint16_t re
 
 /* user_stub.S */
 extern const uint8_t bt_user_stub[];
-extern const uint32_t bt_user_stub_list_at, bt_user_stub_bytes;
+extern const uint32_t bt_user_stub_list_at, bt_user_stub_called_at, bt_user_stub_iret_at, bt_user_stub_bytes;

@@ -395,8 +395,9 @@ void bt_user_drop(struct bt_runner *r)
 	/* Behind the region of the stub and the list. */
 	const uint64_t behind = BT_USER_STUB_LINEAR + BT_USER_REGION;
 
+	bt_runner_wipe(r);
+	r->calls = 0; /* what was to be changed goes, too */
 	if (r->pid && r->count) {
-		r->calls = 0; /* what was to be changed goes, too */
 		(void)unmap(r, 0, BT_USER_STUB_LINEAR);
 		(void)unmap(r, behind, BT_USER_END - behind);
 	}

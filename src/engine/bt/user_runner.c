@@ -11,6 +11,9 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -18,6 +21,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/user.h>
@@ -28,9 +32,6 @@
 #include "base/bits.h"
 #include "engine/bt/bt_int.h"
 
-#ifndef PTRACE_SYSEMU
-#define PTRACE_SYSEMU 31
-#endif
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u /* Linux 6.3 */
 #endif
@@ -40,16 +41,23 @@
 #define AREA_LINEAR   (BT_USER_STUB_LINEAR + PAGE)
 #define CHILD_STACK   32768u
 #define NAME	      "sika-user" /* as ps shows it */
-#define NAME_AT	      (BT_USER_AREA_BYTES - 16u)
 #define XSTATE_MAX    16384u
 
-_Static_assert(BT_USER_CALLS * sizeof(struct bt_user_call) + sizeof(uint64_t) <= NAME_AT,
-	       "the list ends in front of the name");
+/* As user_stub.S has them. */
+_Static_assert(sizeof(struct bt_user_frame) == 128 && sizeof(struct bt_user_call) == 56, "");
+_Static_assert(offsetof(struct bt_user_area, stop) == 128, "");
+_Static_assert(offsetof(struct bt_user_area, call) == 256, "");
+_Static_assert(sizeof(struct bt_user_area) <= BT_USER_AREA_BYTES, "");
+
+/* Of wait_stop(), beside signals. */
+#define STOP_SYSCALL 0x100
 #define REQUEST_SIGNAL SIGUSR1
 
 /* Files of a runner: the list, then RAM, each part. */
 #define AREA_FD	     0
 #define RAM_FD(part) (1 + (int)(part))
+
+#define STUB(at) (BT_USER_STUB_LINEAR + STUB_AT + (at))
 
 /* ---- the program ---- */
 
@@ -61,7 +69,7 @@ static void make_elf(uint8_t page[PAGE])
 		.e_type = ET_EXEC,
 		.e_machine = EM_X86_64,
 		.e_version = EV_CURRENT,
-		.e_entry = BT_USER_STUB_LINEAR + STUB_AT,
+		.e_entry = STUB(0),
 		.e_phoff = sizeof(head),
 		.e_ehsize = sizeof(head),
 		.e_phentsize = sizeof(Elf64_Phdr),
@@ -142,10 +150,44 @@ static int wait_stop(struct bt_runner *r)
 	do
 		pid = waitpid(r->pid, &status, __WALL);
 	while (pid < 0 && errno == EINTR);
-	if (pid == r->pid && WIFSTOPPED(status))
-		return WSTOPSIG(status);
-	r->pid = 0;
-	return -1;
+	if (pid != r->pid || !WIFSTOPPED(status)) {
+		r->pid = 0;
+		return -1;
+	}
+	return status >> 16 == PTRACE_EVENT_SECCOMP ? STOP_SYSCALL : WSTOPSIG(status);
+}
+
+static bool set_regs(const struct bt_runner *r, struct user_regs_struct *regs)
+{
+	regs->orig_rax = ~0ull; /* no system call, and none to be begun again */
+	return ptrace(PTRACE_SETREGS, r->pid, NULL, regs) == 0;
+}
+
+/* ---- at the stub ---- */
+
+static struct user_regs_struct stub_regs(uint32_t at)
+{
+	return (struct user_regs_struct){ .rip = STUB(at), .cs = BT_USER_CS, .ss = BT_USER_SS,
+					  .eflags = X86_FL_ONE | X86_FL_IF };
+}
+
+/* Its list comes first, then what @regs say. */
+static void list_first(struct bt_runner *r, struct user_regs_struct *regs)
+{
+	r->area->frame = (struct bt_user_frame){
+		.rax = regs->rax, .rbx = regs->rbx, .rcx = regs->rcx, .rdx = regs->rdx,
+		.rsi = regs->rsi, .rdi = regs->rdi, .r8 = regs->r8, .r9 = regs->r9,
+		.r10 = regs->r10, .r11 = regs->r11, .r12 = regs->r12, .rip = regs->rip,
+		.cs = regs->cs, .rflags = regs->eflags, .rsp = regs->rsp, .ss = regs->ss,
+	};
+	r->area->stop = 0;
+	r->area->call[r->calls].number = ~0ull;
+	r->calls = 0;
+	regs->rip = STUB(bt_user_stub_list_at);
+	regs->rsp = AREA_LINEAR;
+	regs->rbx = AREA_LINEAR + offsetof(struct bt_user_area, call);
+	regs->r12 = r->key;
+	regs->eflags = X86_FL_ONE | X86_FL_IF;
 }
 
 /* Let it execute our own code, until it stops by INT3. Requests may come first, and are found later. */
@@ -153,8 +195,7 @@ static bool run_stub(struct bt_runner *r, struct user_regs_struct *regs)
 {
 	int sig;
 
-	regs->orig_rax = ~0ull;
-	if (ptrace(PTRACE_SETREGS, r->pid, NULL, regs) < 0)
+	if (!set_regs(r, regs))
 		return false;
 	do {
 		if (ptrace(PTRACE_CONT, r->pid, NULL, NULL) < 0)
@@ -162,12 +203,6 @@ static bool run_stub(struct bt_runner *r, struct user_regs_struct *regs)
 		sig = wait_stop(r);
 	} while (sig == REQUEST_SIGNAL);
 	return sig == SIGTRAP && ptrace(PTRACE_GETREGS, r->pid, NULL, regs) == 0;
-}
-
-static struct user_regs_struct stub_regs(uint32_t at)
-{
-	return (struct user_regs_struct){ .rip = BT_USER_STUB_LINEAR + STUB_AT + at, .cs = BT_USER_CS, .ss = BT_USER_SS,
-					  .eflags = X86_FL_ONE | X86_FL_IF };
 }
 
 static bool call_one(struct bt_runner *r, const struct bt_user_call *call)
@@ -184,29 +219,28 @@ static bool call_one(struct bt_runner *r, const struct bt_user_call *call)
 	return run_stub(r, &regs) && regs.rax < -4095ull;
 }
 
+/* The list, and nothing behind it. */
+static bool run_list(struct bt_runner *r)
+{
+	struct user_regs_struct regs = stub_regs(0);
+
+	list_first(r, &regs);
+	r->area->stop = 1;
+	return r->pid && run_stub(r, &regs) && regs.rax == 0;
+}
+
 bool bt_runner_call(struct bt_runner *r, const struct bt_user_call *call)
 {
-	if (r->calls == BT_USER_CALLS && !bt_runner_flush(r))
+	if (r->calls == BT_USER_CALLS && !run_list(r))
 		return false;
-	r->call[r->calls++] = *call;
+	r->area->call[r->calls++] = *call;
 	return true;
 }
 
-bool bt_runner_flush(struct bt_runner *r)
+void bt_runner_wipe(struct bt_runner *r)
 {
-	struct user_regs_struct regs = stub_regs(bt_user_stub_list_at);
-	const unsigned calls = r->calls;
-	bool ok;
-
-	if (!calls)
-		return r->pid != 0;
-	r->call[calls].number = ~0ull;
-	r->calls = 0;
-	regs.rbx = AREA_LINEAR;
-	ok = r->pid && run_stub(r, &regs) && regs.rax == 0;
-	/* A user's program is not to learn where its pages lie. */
-	memset(r->call, 0, calls * sizeof(*r->call));
-	return ok;
+	if (r->area)
+		memset(r->area, 0, sizeof(*r->area));
 }
 
 /* ---- begun and ended ---- */
@@ -214,7 +248,7 @@ bool bt_runner_flush(struct bt_runner *r)
 /* All that is there but the stub and the list. */
 static bool strip(struct bt_runner *r)
 {
-	const struct bt_user_call area = { SYS_mmap, { AREA_LINEAR, BT_USER_AREA_BYTES, PROT_READ,
+	const struct bt_user_call area = { SYS_mmap, { AREA_LINEAR, BT_USER_AREA_BYTES, PROT_READ | PROT_WRITE,
 						       MAP_SHARED | MAP_FIXED, AREA_FD, 0 } };
 	const uint64_t behind = AREA_LINEAR + BT_USER_AREA_BYTES;
 	const struct bt_user_call calls[] = {
@@ -222,16 +256,63 @@ static bool strip(struct bt_runner *r)
 		{ SYS_munmap, { 0, BT_USER_STUB_LINEAR } },
 		{ SYS_munmap, { behind, BT_USER_END - behind } },
 		{ SYS_prctl, { PR_SET_TSC, PR_TSC_SIGSEGV } },
-		{ SYS_prctl, { PR_SET_NAME, AREA_LINEAR + NAME_AT } },
+		{ SYS_prctl, { PR_SET_NAME, AREA_LINEAR + offsetof(struct bt_user_area, other) } },
 	};
 
-	memcpy((uint8_t *)r->call + NAME_AT, NAME, sizeof(NAME));
+	memcpy(r->area->other, NAME, sizeof(NAME));
 	if (!call_one(r, &area))
 		return false;
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
 		if (!bt_runner_call(r, &calls[i]))
 			return false;
-	return bt_runner_flush(r);
+	return run_list(r);
+}
+
+#define AT(field)	 offsetof(struct seccomp_data, field)
+#define LOAD(at)	 BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(at))
+#define UNLESS(value, n) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(value), 0, n)
+#define IF(value, n)	 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(value), n, 0)
+
+/* From now on a system call stops it; but what a list may have. See user.h. */
+static bool confine(struct bt_runner *r)
+{
+	/* Where the instruction ends, by which the list calls. */
+	const uint64_t from = STUB(bt_user_stub_called_at);
+	const struct sock_filter code[] = {
+		LOAD(AT(arch)), UNLESS(AUDIT_ARCH_X86_64, 9),
+		LOAD(AT(instruction_pointer)), UNLESS(from, 7),
+		LOAD(AT(instruction_pointer) + 4), UNLESS(from >> 32, 5),
+		LOAD(AT(args[4]) + 4), UNLESS(r->key >> 32, 3),
+		LOAD(AT(nr)), IF(SYS_mmap, 2), IF(SYS_munmap, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	const uint64_t at = AREA_LINEAR + offsetof(struct bt_user_area, call);
+	const struct sock_fprog filter = { ARRAY_SIZE(code), (struct sock_filter *)at };
+	const struct bt_user_call calls[] = {
+		{ SYS_prctl, { PR_SET_NO_NEW_PRIVS, 1 } },
+		/* Other code of the runner's is not to become slower for it, which old kernels believe (Linux 5.16). */
+		{ SYS_seccomp, { SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, at + sizeof(code) } },
+	};
+	bool ok = true;
+
+	memcpy(r->area->call, code, sizeof(code));
+	memcpy((uint8_t *)r->area->call + sizeof(code), &filter, sizeof(filter));
+	for (size_t i = 0; i < ARRAY_SIZE(calls) && ok; i++)
+		ok = call_one(r, &calls[i]);
+	bt_runner_wipe(r);
+	return ok;
+}
+
+/* Any but 0, which is what user code would be likely to have there. */
+static uint64_t new_key(void)
+{
+	uint32_t key = 0;
+
+	while (!key)
+		if (getrandom(&key, sizeof(key), 0) != sizeof(key))
+			return 0;
+	return (uint64_t)key << 32;
 }
 
 static int spawn(struct bt_runner *r, const struct bt_engine *engine, int area)
@@ -270,7 +351,7 @@ static int area_open(struct bt_runner *r)
 		close(fd);
 		return -ENOMEM;
 	}
-	r->call = p;
+	r->area = p;
 	return fd;
 }
 
@@ -293,12 +374,13 @@ int bt_runner_begin(struct bt_runner *r, const struct bt_engine *engine)
 	err = spawn(r, engine, area);
 	close(area);
 	r->cpu = -1;
+	r->key = new_key();
 	r->regs = calloc(1, sizeof(*r->regs));
 	r->xstate = calloc(2, XSTATE_MAX);
 	if (err == 0 &&
-	    (!r->regs || !r->xstate ||
-	     ptrace(PTRACE_SETOPTIONS, r->pid, NULL, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD) < 0 ||
-	     !strip(r) || !get_xstate(r)))
+	    (!r->regs || !r->xstate || !r->key ||
+	     ptrace(PTRACE_SETOPTIONS, r->pid, NULL, PTRACE_O_EXITKILL | PTRACE_O_TRACESECCOMP) < 0 ||
+	     !strip(r) || !confine(r) || !get_xstate(r)))
 		err = -EPERM;
 	if (err < 0) {
 		bt_runner_end(r);
@@ -316,11 +398,11 @@ void bt_runner_end(struct bt_runner *r)
 		while (r->pid && wait_stop(r) >= 0)
 			;
 	}
-	if (r->call)
-		munmap(r->call, BT_USER_AREA_BYTES);
+	if (r->area)
+		munmap(r->area, BT_USER_AREA_BYTES);
 	free(r->xstate);
 	free(r->regs);
-	r->call = NULL;
+	r->area = NULL;
 	r->regs = NULL;
 	r->xstate = r->xstate_set = NULL;
 	r->calls = 0;
@@ -372,7 +454,7 @@ static enum bt_runner_stop why(struct bt_runner *r, int sig, uint64_t *ret_addre
 	int code;
 
 	switch (sig) {
-	case SIGTRAP | 0x80:
+	case STOP_SYSCALL:
 		/* As if it had not been executed, save what it overwrites itself. */
 		r->regs->rax = r->regs->orig_rax;
 		return BT_RUNNER_SYSCALL;
@@ -428,28 +510,79 @@ void bt_runner_interrupt(pid_t pid)
 	(void)syscall(SYS_tgkill, pid, pid, REQUEST_SIGNAL);
 }
 
+static bool is_fault(int sig)
+{
+	return sig == SIGSEGV || sig == SIGBUS;
+}
+
+/* All registers of user code are there, but for what IRETQ takes. */
+static bool is_about_to_return(const struct bt_runner *r, const struct user_regs_struct *now)
+{
+	struct user_regs_struct then = *r->regs;
+
+	then.rip = STUB(bt_user_stub_iret_at);
+	then.rsp = AREA_LINEAR + offsetof(struct bt_user_frame, rip);
+	then.eflags = now->eflags;
+	then.orig_rax = now->orig_rax;
+	return memcmp(&then, now, sizeof(then)) == 0;
+}
+
+/* It has stopped at the stub, on its way to user code, so that registers are as they were given; or because user code
+ * went there. */
+static enum bt_runner_stop why_at_stub(struct bt_runner *r, int sig, struct user_regs_struct *now)
+{
+	if (now->r12 == r->key)
+		return sig == SIGTRAP && now->rax == 0 ? BT_RUNNER_REQUEST : BT_RUNNER_FULL;
+	if (is_about_to_return(r, now))
+		return is_fault(sig) ? BT_RUNNER_FAULT : BT_RUNNER_REQUEST;
+	*r->regs = *now;
+	if (sig == STOP_SYSCALL)
+		r->regs->rax = now->orig_rax;
+	return BT_RUNNER_STRAY;
+}
+
+/* Until it stops where there is something to be said of it. A request that comes while the stub is at the list
+ * is kept until behind it. */
+static enum bt_runner_stop wait_why(struct bt_runner *r, uint64_t *ret_address)
+{
+	struct user_regs_struct now;
+	int sig;
+
+	for (;;) {
+		sig = wait_stop(r);
+		if (sig < 0 || ptrace(PTRACE_GETREGS, r->pid, NULL, &now) < 0)
+			return BT_RUNNER_LOST;
+		if (now.rip - BT_USER_STUB_LINEAR >= PAGE) {
+			*r->regs = now;
+			return why(r, sig, ret_address);
+		}
+		if (now.r12 != r->key || sig == SIGTRAP || is_fault(sig))
+			return why_at_stub(r, sig, &now);
+		r->area->stop = 1;
+		if (ptrace(PTRACE_CONT, r->pid, NULL, NULL) < 0)
+			return BT_RUNNER_LOST;
+	}
+}
+
 enum bt_runner_stop bt_runner_go(struct bt_runner *r, const struct bt_vcpu *vcpu,
 				 _Atomic pid_t *running, uint64_t *ret_address)
 {
-	int sig;
+	struct user_regs_struct regs = *r->regs;
+	enum bt_runner_stop ret = BT_RUNNER_REQUEST;
 
 	*ret_address = BT_USER_NOWHERE;
-	r->regs->orig_rax = ~0ull;
-	if (ptrace(PTRACE_SETREGS, r->pid, NULL, r->regs) < 0)
+	if (!r->pid)
 		return BT_RUNNER_LOST;
 	/* Pairs with bt_request(): either it sees who is running, or we see the request. */
 	atomic_store(running, r->pid);
-	if (atomic_load(&vcpu->request)) {
-		atomic_store(running, 0);
-		return BT_RUNNER_REQUEST;
+	if (!atomic_load(&vcpu->request)) {
+		if (r->calls)
+			list_first(r, &regs);
+		if (set_regs(r, &regs) && ptrace(PTRACE_CONT, r->pid, NULL, NULL) == 0)
+			ret = wait_why(r, ret_address);
+		else
+			ret = BT_RUNNER_LOST;
 	}
-	if (ptrace(PTRACE_SYSEMU, r->pid, NULL, NULL) < 0) {
-		atomic_store(running, 0);
-		return BT_RUNNER_LOST;
-	}
-	sig = wait_stop(r);
 	atomic_store(running, 0);
-	if (sig < 0 || ptrace(PTRACE_GETREGS, r->pid, NULL, r->regs) < 0)
-		return BT_RUNNER_LOST;
-	return why(r, sig, ret_address);
+	return ret;
 }

@@ -66,7 +66,6 @@ static void put_code(const void *code, size_t len)
 	memset(f.ram, 0xf4, CODE_BYTES); /* HLT */
 	memcpy(f.ram, code, len);
 	ck_assert(bt_runner_call(&f.runner, &map));
-	ck_assert(bt_runner_flush(&f.runner));
 	*f.runner.regs = (struct user_regs_struct){ .rip = CODE, .cs = 0x33, .ss = 0x2b, .eflags = 0x202 };
 }
 
@@ -114,26 +113,108 @@ START_TEST(test_system_calls_are_not_executed)
 }
 END_TEST
 
-/* The only system calls that are there, in the stub, are as dead when the guest's code jumps to them. */
-START_TEST(test_stub_is_dead_for_the_guest)
+/* Where user code would map itself what it was not given, had it the key. */
+#define STOLEN (CODE + 0x10000u)
+
+static void put_stolen_list(uint64_t key)
 {
-	const uint64_t stub = BT_USER_STUB_LINEAR + 256;
+	const struct bt_user_call map = {
+		SYS_mmap, { STOLEN, CODE_BYTES, PROT_READ, MAP_SHARED | MAP_FIXED, 1 | key, 0 }
+	};
+
+	f.runner.area->stop = 0;
+	f.runner.area->call[0] = map;
+	f.runner.area->call[1].number = ~0ull;
+	f.runner.area->frame = (struct bt_user_frame){
+		.rip = CODE + 2, .cs = 0x33, .ss = 0x2b, .rflags = 0x202
+	};
+}
+
+static bool is_mapped(uint64_t linear)
+{
 	uint64_t address;
 
-	put_code("\xff\xe0", 2); /* JMP RAX */
-	f.runner.regs->rax = stub;
-	ck_assert_int_eq(go(&address), BT_RUNNER_SYSCALL);
-	ck_assert(is_alive());
-	put_code("\xff\xe0", 2);
-	f.runner.regs->rax = stub + bt_user_stub_list_at;
-	f.runner.regs->rbx = stub + 4096; /* the list, with what was mapped just now in it */
-	(void)go(&address);
-	ck_assert(is_alive());
-	/* Nor can it be written. */
-	put_code("\x88\x03", 2); /* MOV [RBX], AL */
-	f.runner.regs->rbx = BT_USER_STUB_LINEAR + 4096;
+	put_code("\x8a\x03\xf4", 3); /* MOV AL, [RBX]; HLT */
+	f.runner.regs->rbx = linear;
 	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
-	ck_assert_uint_eq(address, BT_USER_STUB_LINEAR + 4096);
+	return address != linear;
+}
+
+static void renew_runner(void)
+{
+	bt_runner_end(&f.runner);
+	f.runner = (struct bt_runner){ 0 };
+	ck_assert_int_eq(bt_runner_begin(&f.runner, &f.engine), 0);
+}
+
+/* User code jumps to each byte of the stub, with the registers that a list would have, all but the key, and a list of its
+ * own: no system call is executed, and it is known that it was there. */
+START_TEST(test_stub_is_dead_for_the_guest)
+{
+	static const uint64_t keys[] = { 0, 1ull << 32, ~0ull << 32 };
+	const uint64_t stub = BT_USER_STUB_LINEAR + 256, area = BT_USER_STUB_LINEAR + 4096;
+	enum bt_runner_stop why;
+	uint64_t address;
+
+	for (uint32_t at = 0; at < bt_user_stub_bytes; at++) {
+		struct user_regs_struct *regs = f.runner.regs;
+
+		put_code("\xff\xe5\xf4", 3); /* JMP RBP; HLT */
+		ck_assert_int_eq(go(&address), BT_RUNNER_FAULT); /* mapped by now, and the list is done */
+		*regs = (struct user_regs_struct){
+			.rip = CODE, .cs = 0x33, .ss = 0x2b, .eflags = 0x202, .rbp = stub + at, .rsp = area,
+			.rbx = area + offsetof(struct bt_user_area, call), .r12 = keys[_i],
+			.rax = SYS_mmap, .rdi = STOLEN, .rsi = CODE_BYTES, .rdx = PROT_READ,
+			.r10 = MAP_SHARED | MAP_FIXED, .r8 = 1 | keys[_i],
+		};
+		put_stolen_list(keys[_i]);
+		why = go(&address);
+		ck_assert_msg(why == BT_RUNNER_STRAY || why == BT_RUNNER_FAULT || why == BT_RUNNER_TRAP ||
+			      why == BT_RUNNER_SYSCALL, "%u: %d", at, why);
+		ck_assert(is_alive());
+		ck_assert_msg(!is_mapped(STOLEN), "%u", at);
+		if (why == BT_RUNNER_STRAY)
+			renew_runner();
+	}
+}
+END_TEST
+
+/* With the key it would be: the test above can fail. */
+START_TEST(test_key_opens)
+{
+	uint64_t address;
+
+	put_code("\xff\xe5\xf4", 3);
+	(void)go(&address);
+	f.runner.regs->rip = CODE;
+	f.runner.regs->rbp = BT_USER_STUB_LINEAR + 256 + bt_user_stub_list_at;
+	f.runner.regs->rsp = BT_USER_STUB_LINEAR + 4096;
+	f.runner.regs->rbx = f.runner.regs->rsp + offsetof(struct bt_user_area, call);
+	f.runner.regs->r12 = f.runner.key;
+	put_stolen_list(0);
+	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
+	ck_assert(is_mapped(STOLEN));
+}
+END_TEST
+
+/* What user code finds in the page that it shares with us: neither lists nor the key. */
+START_TEST(test_list_is_wiped)
+{
+	struct bt_user_area *area = f.runner.area;
+	uint64_t address;
+
+	put_code("\xf4", 1);
+	for (unsigned i = 0; i < 50; i++)
+		ck_assert(bt_runner_call(&f.runner, &(struct bt_user_call){ SYS_munmap, { STOLEN, CODE_BYTES } }));
+	f.runner.regs->r12 = 12;
+	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
+	for (unsigned i = 0; i < 51; i++)
+		for (size_t b = 0; b < sizeof(area->call[0]); b++)
+			ck_assert_msg(((uint8_t *)&area->call[i])[b] == 0, "call %u", i);
+	ck_assert_ptr_null(memmem(area, sizeof(*area), (uint8_t *)&f.runner.key + 4, 4));
+	bt_runner_wipe(&f.runner);
+	for (size_t b = 0; b < sizeof(*area); b++)
+		ck_assert_uint_eq(((uint8_t *)area)[b], 0);
 }
 END_TEST
 
@@ -217,6 +298,94 @@ START_TEST(test_request_ends_a_loop)
 }
 END_TEST
 
+/* Requests that come at any moment of a list: it is done, no request is lost, and registers are those that were
+ * given, or those behind an INC or more. */
+START_TEST(test_request_while_mapping)
+{
+	const struct user_regs_struct given = {
+		.rip = CODE, .cs = 0x33, .ss = 0x2b, .eflags = 0x202 | 0x8d5, .rax = 1, .rbx = 2, .rcx = 3,
+		.rdx = 4, .rsi = 5, .rdi = 6, .rbp = 7, .rsp = 8, .r8 = 9, .r9 = 10, .r10 = 11, .r11 = 12,
+		.r12 = 13, .r13 = 14, .r14 = 15, .r15 = 0,
+	};
+	struct user_regs_struct *regs = f.runner.regs, now;
+	unsigned early = 0;
+	pthread_t thread;
+	uint64_t address;
+
+	for (int i = 0; i < 400; i++) {
+		put_code("\x4d\x8d\x7f\x01\xeb\xfa", 6); /* LEA R15, [R15 + 1]; JMP back */
+		for (int n = 0; n < i; n++)
+			ck_assert(bt_runner_call(&f.runner, &(struct bt_user_call){
+				SYS_munmap, { STOLEN, CODE_BYTES } }));
+		*regs = given;
+		atomic_store(&f.vcpu->request, 0);
+		ck_assert_int_eq(pthread_create(&thread, NULL, interrupt, f.vcpu), 0);
+		ck_assert_int_eq(go(&address), BT_RUNNER_REQUEST);
+		pthread_join(thread, NULL);
+		now = *regs;
+		ck_assert(now.rip == CODE || now.rip == CODE + 4);
+		early += now.r15 == 0;
+		now.rip = given.rip;
+		now.r15 = given.r15;
+		now.eflags &= ~0x10000ull; /* RF, as interrupts leave it */
+		now.orig_rax = given.orig_rax;
+		for (size_t w = 0; w < sizeof(now) / 8; w++)
+			ck_assert_msg(((uint64_t *)&now)[w] == ((const uint64_t *)&given)[w],
+				      "word %zu: %lx, not %lx", w, ((uint64_t *)&now)[w],
+				      ((const uint64_t *)&given)[w]);
+		ck_assert_uint_eq(f.runner.calls, 0);
+	}
+	printf("%u of 400 requests came before user code did anything\n", early);
+}
+END_TEST
+
+/* Whatever the stub uses is as it was given when user code begins. */
+START_TEST(test_registers_behind_a_list)
+{
+	struct user_regs_struct *regs = f.runner.regs, given;
+	uint64_t *word = (uint64_t *)&given, address;
+
+	put_code("\x0f\x0b", 2); /* UD2 */
+	memset(&given, 0, sizeof(given));
+	for (size_t i = 0; i < 15; i++) /* R15 to RDI */
+		word[i] = 0x1234567800000000ull * (i + 1) + i;
+	given.rsp = 0xdeadbeef12345678ull;
+	given.rip = CODE;
+	given.cs = 0x33;
+	given.ss = 0x2b;
+	given.eflags = 0x202 | 0xcd5; /* DF, too */
+	given.fs_base = 0x123456789000;
+	given.gs_base = 0x567812340000;
+	*regs = given;
+	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
+	regs->orig_rax = given.orig_rax;
+	regs->eflags &= ~0x10000ull; /* RF */
+	ck_assert_mem_eq(regs, &given, sizeof(given));
+	/* A place where IRETQ does not go: the fault is user code's own. */
+	put_code("\x0f\x0b", 2);
+	given.rip = 0x8000000000000000ull;
+	*regs = given;
+	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
+	ck_assert_uint_eq(address, BT_USER_NOWHERE);
+	regs->orig_rax = given.orig_rax;
+	ck_assert_mem_eq(regs, &given, sizeof(given));
+}
+END_TEST
+
+/* The host refuses: nothing of user code was executed. */
+START_TEST(test_list_that_fails)
+{
+	uint64_t address;
+
+	put_code("\x0f\x0b", 2);
+	ck_assert(bt_runner_call(&f.runner, &(struct bt_user_call){ SYS_munmap, { 1, CODE_BYTES } }));
+	f.runner.regs->r12 = 12;
+	ck_assert_int_eq(go(&address), BT_RUNNER_FULL);
+	ck_assert_uint_eq(f.runner.regs->rip, CODE);
+	ck_assert_uint_eq(f.runner.regs->r12, 12);
+}
+END_TEST
+
 static void *murder(void *arg)
 {
 	struct bt_vcpu *vcpu = arg;
@@ -275,7 +444,7 @@ static int begin_where_forbidden(void)
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
 	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0)
 		return 1;
-	if (bt_runner_begin(&runner, &f.engine) >= 0 || runner.pid || runner.call)
+	if (bt_runner_begin(&runner, &f.engine) >= 0 || runner.pid || runner.area)
 		return 2;
 	return waitpid(-1, NULL, __WALL | WNOHANG) == -1 ? 0 : 3;
 }
@@ -376,11 +545,16 @@ int main(void)
 	tcase_add_checked_fixture(stops, set_up, tear_down);
 	tcase_set_timeout(stops, 60);
 	tcase_add_loop_test(stops, test_system_calls_are_not_executed, 0, ARRAY_SIZE(calls));
-	tcase_add_test(stops, test_stub_is_dead_for_the_guest);
+	tcase_add_loop_test(stops, test_stub_is_dead_for_the_guest, 0, 3);
+	tcase_add_test(stops, test_key_opens);
+	tcase_add_test(stops, test_list_is_wiped);
 	tcase_add_test(stops, test_nothing_else_is_mapped);
 	tcase_add_test(stops, test_faults);
 	tcase_add_test(stops, test_watched_instruction_is_not_executed);
 	tcase_add_test(stops, test_request_ends_a_loop);
+	tcase_add_test(stops, test_request_while_mapping);
+	tcase_add_test(stops, test_registers_behind_a_list);
+	tcase_add_test(stops, test_list_that_fails);
 	tcase_add_test(stops, test_killed_runner_is_noticed);
 	tcase_add_test(stops, test_vectors_in_and_out);
 	tcase_add_test(stops, test_host_that_forbids_it);
