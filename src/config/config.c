@@ -158,8 +158,9 @@ static bool validate_disks(const struct vm_config *c, GError **err)
 	for (unsigned i = 0; i < c->disk_count; i++) {
 		const struct vm_disk *d = &c->disks[i];
 
-		if (d->format && strcmp(d->format, "raw"))
-			return config_fail(err, "--disk %s: unknown format '%s', known is: raw",
+		if (d->format && strcmp(d->format, "raw") && strcmp(d->format, "qcow2"))
+			return config_fail(err,
+					   "--disk %s: unknown format '%s', known are: raw, qcow2",
 					   d->path, d->format);
 		for (unsigned j = 0; j < i; j++)
 			if (!strcmp(d->path, c->disks[j].path) &&

@@ -3,27 +3,34 @@
 #include "disk/disk.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "disk/disk_int.h"
+#include "disk/qcow2_int.h"
+
+static bool is_known(const char *format)
+{
+	return !strcmp(format, "raw") || !strcmp(format, "qcow2");
+}
 
 /* What to take the file as. False: neither told nor found to be a format that we have. */
 static bool choose_format(struct disk *file, const char *told, const char **ret_format,
 			  GError **err)
 {
 	uint8_t head[DISK_PROBE_BYTES];
-	const char *found;
 	int r;
 
-	if (told && strcmp(told, "raw") == 0) {
-		*ret_format = told;
+	*ret_format = told;
+	if (told && is_known(told))
 		return true;
-	}
 	if (told) {
 		g_set_error(err, BASE_ERROR, ENOTSUP,
-			    "disk '%s': format '%s' is not supported; only raw is supported",
-			    file->path, told);
+			    "disk '%s': format '%s' is not supported; raw and qcow2 are", file->path,
+			    told);
 		return false;
 	}
 	r = disk_read_wait(file, head, sizeof(head), 0);
@@ -32,31 +39,144 @@ static bool choose_format(struct disk *file, const char *told, const char **ret_
 			    g_strerror(-r));
 		return false;
 	}
-	found = disk_probe(head, sizeof(head));
-	if (found) {
-		g_set_error(err, BASE_ERROR, ENOTSUP,
-			    "disk '%s': is a %s image; only raw is supported (format=raw takes it "
-			    "as it is)",
-			    file->path, found);
-		return false;
+	*ret_format = disk_probe(head, sizeof(head));
+	if (!*ret_format) {
+		*ret_format = "raw";
+		return true;
 	}
-	*ret_format = "raw";
-	return true;
+	if (is_known(*ret_format)) {
+		log_info("disk '%s': taken for a %s image by its content", file->path, *ret_format);
+		return true;
+	}
+	g_set_error(err, BASE_ERROR, ENOTSUP,
+		    "disk '%s': is a %s image; raw and qcow2 are supported (format=raw takes it "
+		    "as it is)",
+		    file->path, *ret_format);
+	return false;
+}
+
+static struct disk *open_format(struct disk *file, const struct disk_options *o, struct loop *loop,
+				const struct disk_chain *chain, GError **err)
+{
+	const char *format;
+
+	if (!choose_format(file, o->format, &format, err)) {
+		disk_close(file);
+		return NULL;
+	}
+	if (!strcmp(format, "qcow2"))
+		return qcow2_open_take(file, o, loop, chain, err);
+	return disk_raw_open_take(file, o->format == NULL, err);
 }
 
 struct disk *disk_open_options(const char *path, const struct disk_options *o, struct loop *loop,
 			       GError **err)
 {
 	struct disk *file = disk_file_open(path, o, loop, err);
-	const char *format;
+	g_autofree char *real = file ? realpath(path, NULL) : NULL;
+	g_autofree char *home = real ? g_path_get_dirname(real) : NULL;
+	struct disk_chain chain = { .home = home };
+	struct stat st;
 
 	if (!file)
 		return NULL;
-	if (!choose_format(file, o->format, &format, err)) {
-		disk_close(file);
-		return NULL;
+	if (stat(path, &st) == 0) {
+		chain.device = st.st_dev;
+		chain.inode = st.st_ino;
 	}
-	return disk_raw_open_take(file, o->format == NULL, err);
+	return open_format(file, o, loop, &chain, err);
+}
+
+static bool is_inside(const char *path, const char *folder)
+{
+	size_t n = strlen(folder);
+
+	while (n > 0 && folder[n - 1] == '/')
+		n--;
+	return strncmp(path, folder, n) == 0 && path[n] == '/';
+}
+
+static bool is_allowed(const char *real, const struct disk_options *o, const struct disk_chain *chain)
+{
+	if (chain->home && is_inside(real, chain->home))
+		return true;
+	for (const char *const *folder = o->allow; folder && *folder; folder++) {
+		g_autofree char *allowed = realpath(*folder, NULL);
+
+		if (allowed && is_inside(real, allowed))
+			return true;
+	}
+	return false;
+}
+
+/* "nbd://...", "json:...": what QEMU takes for something else than a file. */
+static bool is_protocol(const char *name)
+{
+	size_t n = strcspn(name, ":/");
+
+	return name[n] == ':';
+}
+
+struct named {
+	const char *image, *name, *what;
+};
+
+static bool name_fail(GError **err, int error, const struct named *n, const char *why)
+{
+	g_set_error(err, BASE_ERROR, error, "disk '%s': its %s '%s' %s", n->image, n->what, n->name,
+		    why);
+	return false;
+}
+
+/* Where the name leads, if it may lead there. */
+static bool find_named(const struct named *n, const struct disk_options *o,
+		       const struct disk_chain *chain, struct disk_chain *ret_link, char **ret_path,
+		       GError **err)
+{
+	g_autofree char *folder = g_path_get_dirname(n->image);
+	g_autofree char *path = g_path_is_absolute(n->name) ? g_strdup(n->name) :
+							      g_build_filename(folder, n->name, NULL);
+	g_autofree char *real = NULL;
+	struct stat st;
+
+	if (is_protocol(n->name))
+		return name_fail(err, ENOTSUP, n, "is no file, which is not supported");
+	real = realpath(path, NULL);
+	if (!real || stat(real, &st) < 0)
+		return name_fail(err, errno, n,
+				 errno == ENOENT ? "does not exist" : "cannot be reached");
+	if (!is_allowed(real, o, chain))
+		return name_fail(err, EACCES, n,
+				 "lies outside of the image's folder; name its folder to allow it");
+	if (chain->depth >= DISK_MAX_CHAIN)
+		return name_fail(err, ELOOP, n, "is one too many in a chain");
+	for (const struct disk_chain *c = chain; c; c = c->above)
+		if (c->device == st.st_dev && c->inode == st.st_ino)
+			return name_fail(err, ELOOP, n, "leads back to itself");
+	*ret_link = (struct disk_chain){ .above = chain, .depth = chain->depth + 1,
+					 .device = st.st_dev, .inode = st.st_ino,
+					 .home = chain->home };
+	*ret_path = g_steal_pointer(&real);
+	return true;
+}
+
+struct disk *disk_open_named(const char *image, const char *name, const char *what,
+			     const char *format, const struct disk_options *o, struct loop *loop,
+			     const struct disk_chain *chain, GError **err)
+{
+	const struct named n = { image, name, what };
+	struct disk_options options = *o;
+	g_autofree char *path = NULL;
+	struct disk_chain link;
+	struct disk *file;
+
+	if (!find_named(&n, o, chain, &link, &path, err))
+		return NULL;
+	file = disk_file_open(path, o, loop, err);
+	if (!file || (format && !strcmp(format, "file")))
+		return file;
+	options.format = format;
+	return open_format(file, &options, loop, &link, err);
 }
 
 struct disk *disk_open(const char *path, const char *format, bool readonly, struct loop *loop,
@@ -107,10 +227,11 @@ void disk_submit(struct disk *disk, struct disk_req *req)
 	req->progress = 0;
 	req->result = 0;
 	req->by_hand = false;
-	if (r < 0)
+	if (r < 0) {
 		req->done(req, r);
-	else
-		disk->ops->submit(disk, req);
+		return;
+	}
+	disk->ops->submit(disk, req);
 }
 
 void disk_kick(struct disk *disk)

@@ -67,6 +67,7 @@ struct disk_map {
 struct disk_req {
 	enum disk_op op;
 	bool unmap;
+	bool compress; /* a write of a whole cluster: packed, where the format can and it gains */
 	uint64_t offset;    /* bytes */
 	uint64_t len;	    /* bytes; for reads and writes the sum of the iovec */
 	struct iovec *iov;  /* may be changed by the disk on the way */
@@ -109,11 +110,16 @@ enum disk_runner {
 };
 
 struct disk_options {
-	/* "raw", or NULL to look at the content: another format's mark makes it that format's
-	 * image. Where nothing is found it is raw, and a guest that tries to write such a mark
-	 * gets an error, because the next look would believe it. */
+	/* "raw" or "qcow2"; NULL to look at the content: another format's mark makes it that
+	 * format's image. Where nothing is found it is raw, and a guest that tries to write such
+	 * a mark gets an error, because the next look would believe it. */
 	const char *format;
 	bool readonly;
+	/* Folders that backing and data files may lie in, beside that of the image, at whatever
+	 * depth. NULL-terminated; NULL: none. */
+	const char *const *allow;
+	bool no_backing; /* what is not in the image reads as zeros: to look at one layer */
+	bool repair;	 /* opened to be repaired: as it is, however broken */
 	bool unlocked; /* only to look, at an image that may be in use */
 	enum disk_runner runner; /* how a file's requests run */
 };

@@ -18,9 +18,29 @@ struct disk_image {
 	const void *zeros; /* DISK_ZEROS_BYTES of them, mapped, costing no memory */
 };
 
+/* The images above one that is being opened, the user's own last. */
+struct disk_chain {
+	const struct disk_chain *above;
+	unsigned depth;
+	uint64_t device, inode;
+	const char *home; /* the folder of the user's own, without symbolic links; NULL: none */
+};
+
+#define DISK_MAX_CHAIN 200u
+
+/* ---- disk.c ---- */
+/* An image that another one names: beside it, unless the name says otherwise, and where the user
+ * allows it. @format: NULL: not told; "file": nothing but the file. Caller closes. */
+struct disk *disk_open_named(const char *image, const char *name, const char *what,
+			     const char *format, const struct disk_options *o, struct loop *loop,
+			     const struct disk_chain *chain, GError **err);
+
 /* ---- file.c ---- */
 struct disk *disk_file_open(const char *path, const struct disk_options *options,
 			    struct loop *loop, GError **err);
+
+/* Room for these bytes, as fallocate(2) gives it. @disk: a file node. */
+int disk_file_allocate(struct disk *disk, uint64_t offset, uint64_t len);
 
 /* ---- raw.c: takes over @file, also when it fails. @guard: the format was found by content, so
  * the guest must not be able to change what the next look finds. */

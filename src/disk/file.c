@@ -152,3 +152,10 @@ void disk_image_fini(struct disk_image *image)
 		munmap((void *)image->zeros, DISK_ZEROS_BYTES);
 	g_free(image->disk.path);
 }
+
+int disk_file_allocate(struct disk *disk, uint64_t offset, uint64_t len)
+{
+	struct disk_image *image = (struct disk_image *)disk;
+
+	return fallocate(image->fd, 0, (off_t)offset, (off_t)len) == 0 ? 0 : -errno;
+}

@@ -323,8 +323,8 @@ START_TEST(knows_other_formats_by_their_marks)
 	static const struct {
 		unsigned off;
 		const char *bytes, *name;
-	} marks[] = { { 0, "QFI\xfb", "is a qcow2 image; only raw is supported" },
-		      { 0, "KDMV", "VMDK" },
+	} marks[] = { { 0, "QFI\xfb", "qcow version" },
+		      { 0, "KDMV", "is a VMDK image; raw and qcow2 are supported" },
 		      { 64, "\x7f\x10\xda\xbe", "VDI" },
 		      { 0, "vhdxfile", "VHDX" } };
 	uint8_t model[4096];
@@ -342,7 +342,8 @@ START_TEST(knows_other_formats_by_their_marks)
 		ck_assert_ptr_nonnull(disk);
 		disk_close(disk);
 	}
-	expect_refusal("qcow2", false, "only raw is supported");
+	expect_refusal("qcow2", false, "is not a qcow2 image");
+	expect_refusal("vmdk", false, "is not supported; raw and qcow2 are");
 }
 END_TEST
 
@@ -368,7 +369,7 @@ START_TEST(guest_cannot_make_an_image_look_like_another_format)
 	buf[0] = 'Q';
 	ck_assert_int_eq(run(disk, DISK_WRITE, 0, 512, buf, 1, false), 0);
 	disk_close(disk);
-	expect_refusal(NULL, false, "qcow2");
+	expect_refusal(NULL, false, "qcow version");
 }
 END_TEST
 

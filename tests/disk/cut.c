@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * cut.c - power cuts: whatever subset of the unflushed writes reached the disk, a qcow2 image opens,
+ * has no errors (clusters may be lost, and repair finds them), and what was flushed is there.
+ *
+ * Usage: cut [--seconds N] [--seed S]
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/loop.h"
+#include "disk/qcow2_int.h"
+#include "memdisk.h"
+
+#define BYTES	 (512u << 10)
+#define SECTORS	 (BYTES / 512)
+#define ROOM	 (8u << 20)
+#define REQUESTS 60u
+#define CUTS	 40u
+#define AT_ONCE	 4u
+
+struct flushed {
+	unsigned changes;  /* how many there were when it had completed */
+	unsigned requests; /* submitted before it */
+	uint8_t *model;
+};
+
+struct did {
+	unsigned changes; /* before it was submitted */
+	uint64_t sector, count;
+};
+
+struct story {
+	struct memdisk *start, *file;
+	struct disk *disk;
+	uint8_t model[BYTES];
+	struct flushed flushes[REQUESTS + 1];
+	unsigned flush_count;
+	struct did did[REQUESTS * AT_ONCE];
+	unsigned did_count;
+	uint64_t seed;
+	struct loop *loop;
+};
+
+static void die(const struct story *s, const char *what, unsigned cut)
+{
+	fprintf(stderr, "cut %u: %s; repeat with --seed %llu\n", cut, what, (unsigned long long)s->seed);
+	exit(1);
+}
+
+static struct disk *open_take(struct story *s, struct memdisk *file, bool repair, GError **err)
+{
+	const struct disk_options o = { .repair = repair };
+	const struct disk_chain chain = { 0 };
+
+	return qcow2_open_take(&file->disk, &o, s->loop, &chain, err);
+}
+
+static void request_done(struct disk_req *req, int result)
+{
+	if (result < 0)
+		abort();
+	g_free(req->iov ? req->iov->iov_base : NULL);
+	g_free(req->iov);
+	g_free(req);
+}
+
+static void submit(struct story *s, uint64_t *seed, uint64_t from, uint64_t room)
+{
+	struct disk_req *req = g_new0(struct disk_req, 1);
+	uint64_t count = 1 + memdisk_random(seed, MIN(room, 100));
+	uint64_t sector = from + memdisk_random(seed, room - count + 1), kind = memdisk_random(seed, 8);
+
+	req->offset = sector * 512;
+	req->len = count * 512;
+	req->done = request_done;
+	req->unmap = kind & 1;
+	req->op = kind < 5 ? DISK_WRITE : kind < 7 ? DISK_WRITE_ZEROES : DISK_DISCARD;
+	if (req->op == DISK_WRITE) {
+		req->iov = g_new(struct iovec, 1);
+		*req->iov = (struct iovec){ g_malloc(req->len), req->len };
+		req->iov_count = 1;
+		memset(req->iov->iov_base, (int)memdisk_random(seed, 255) + 1, req->len);
+		memcpy(s->model + req->offset, req->iov->iov_base, req->len);
+	} else {
+		/* Discarded sectors are known again only once they are written. */
+		memset(s->model + req->offset, 0, req->len);
+	}
+	s->did[s->did_count++] = (struct did){ s->file->changes->len, sector, count };
+	if (req->op == DISK_DISCARD)
+		s->did[s->did_count - 1].changes = 0;
+	disk_submit(s->disk, req);
+}
+
+static void note_flush(struct story *s)
+{
+	unsigned requests = s->did_count;
+
+	if (disk_flush_wait(s->disk) < 0)
+		die(s, "flush fails", 0);
+	s->flushes[s->flush_count++] = (struct flushed){ s->file->changes->len, requests,
+							 g_memdup2(s->model, BYTES) };
+}
+
+static void create(struct story *s, uint64_t *seed)
+{
+	struct qcow2_create o = { .size_bytes = BYTES, .version = 2 + !!memdisk_random(seed, 3),
+				  .cluster_bytes = 512ull << memdisk_random(seed, 8),
+				  .refcount_bits = 16 };
+
+	if (o.version == 3) {
+		o.refcount_bits = 1u << memdisk_random(seed, 7);
+		o.lazy_refcounts = memdisk_random(seed, 4) == 0;
+		o.extended_l2 = o.cluster_bytes >= 16384 && memdisk_random(seed, 2);
+	}
+	s->start = memdisk_new(ROOM, s->seed);
+	if (!qcow2_create(&s->start->disk, &o, NULL))
+		die(s, "cannot be created", 0);
+	s->file = memdisk_new(ROOM, s->seed);
+	memcpy(s->file->bytes, s->start->bytes, ROOM);
+	s->file->disk.size_bytes = s->start->disk.size_bytes;
+	s->file->note = true;
+	s->disk = open_take(s, s->file, false, NULL);
+	if (!s->disk)
+		die(s, "does not open", 0);
+}
+
+static void write_story(struct story *s, uint64_t *seed)
+{
+	note_flush(s);
+	for (unsigned i = 0; i < REQUESTS - 1; i++) {
+		unsigned n = 1 + (unsigned)memdisk_random(seed, AT_ONCE);
+
+		for (unsigned k = 0; k < n; k++)
+			submit(s, seed, k * (SECTORS / n), SECTORS / n);
+		disk_drain(s->disk);
+		if (memdisk_random(seed, 3) == 0)
+			note_flush(s);
+	}
+}
+
+/* Sectors that nobody has touched since the last flush are as they were then. */
+static void check_content(struct story *s, struct disk *disk, unsigned cut)
+{
+	const struct flushed *last = NULL;
+	uint8_t *now = g_malloc(BYTES);
+	bool touched[SECTORS] = { 0 };
+
+	for (unsigned i = 0; i < s->flush_count; i++)
+		if (s->flushes[i].changes <= cut)
+			last = &s->flushes[i];
+	if (disk_read_wait(disk, now, BYTES, 0) < 0)
+		die(s, "cannot be read", cut);
+	for (unsigned i = 0; i < s->did_count; i++) {
+		bool discard = s->did[i].changes == 0 && i > 0;
+
+		/* Discards: as the model has it only where they were done in whole clusters. */
+		if (last && i < last->requests && !discard)
+			for (uint64_t k = 0; k < s->did[i].count; k++)
+				touched[s->did[i].sector + k] = false;
+		else
+			for (uint64_t k = 0; k < s->did[i].count; k++)
+				touched[s->did[i].sector + k] = true;
+	}
+	for (unsigned i = 0; last && i < SECTORS; i++)
+		if (!touched[i] && memcmp(now + i * 512, last->model + i * 512, 512))
+			die(s, "flushed data is lost", cut);
+	g_free(now);
+}
+
+static void tell_line(void *arg, const char *line)
+{
+	fprintf(stderr, "  %s\n", line);
+	(void)arg;
+}
+
+static void cut_at(struct story *s, unsigned cut, uint64_t seed)
+{
+	struct memdisk *file = memdisk_cut(s->file, s->start, cut, seed);
+	g_autoptr(GError) err = NULL;
+	struct disk *disk = open_take(s, file, false, &err);
+	struct qcow2_check found;
+
+	if (!disk)
+		die(s, err->message, cut);
+	check_content(s, disk, cut);
+	if (qcow2_check(disk, false, NULL, NULL, &found) < 0 || found.errors)
+		{ qcow2_check(disk, false, tell_line, NULL, &found); die(s, "has errors", cut); }
+	if (qcow2_check(disk, true, NULL, NULL, &found) < 0 ||
+	    ((found.errors || found.leaks) && !found.repaired))
+		die(s, "is not repaired", cut);
+	check_content(s, disk, cut);
+	disk_close(disk);
+}
+
+static unsigned tell(struct loop *loop, uint64_t first_seed)
+{
+	struct story *s = g_new0(struct story, 1);
+	uint64_t seed = first_seed;
+
+	s->seed = first_seed;
+	s->loop = loop;
+	create(s, &seed);
+	write_story(s, &seed);
+	for (unsigned i = 0; i < CUTS; i++)
+		cut_at(s, (unsigned)memdisk_random(&seed, s->file->changes->len + 1), seed);
+	disk_close(s->disk);
+	disk_close(&s->start->disk);
+	for (unsigned i = 0; i < s->flush_count; i++)
+		g_free(s->flushes[i].model);
+	g_free(s);
+	return CUTS;
+}
+
+int main(int argc, char **argv)
+{
+	struct loop *loop = loop_new();
+	uint64_t seed = (uint64_t)time(NULL) << 20;
+	int seconds = 20;
+	unsigned count = 0;
+	time_t end;
+
+	for (int i = 1; i + 1 < argc; i += 2) {
+		if (!strcmp(argv[i], "--seconds"))
+			seconds = atoi(argv[i + 1]);
+		else
+			seed = strtoull(argv[i + 1], NULL, 0), seconds = 0;
+	}
+	end = time(NULL) + seconds;
+	do {
+		count += tell(loop, seed++);
+	} while (time(NULL) < end);
+	printf("%u passed, 0 failed, 0 skipped\n", count);
+	loop_free(loop);
+	return 0;
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+/* memdisk.c - a file node in memory: hostile images, and power cuts. */
+#include "memdisk.h"
+
+#include <errno.h>
+#include <string.h>
+
+uint64_t memdisk_random(uint64_t *seed, uint64_t below)
+{
+	uint64_t z = *seed += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return (z ^ z >> 31) % below;
+}
+
+static void change(struct memdisk *m, bool flush, uint64_t offset, uint64_t len, bool zeros)
+{
+	struct memdisk_change c = { flush, offset, len, NULL };
+
+	if (!m->note)
+		return;
+	if (len && !zeros)
+		c.bytes = g_memdup2(m->bytes + offset, len);
+	g_array_append_val(m->changes, c);
+}
+
+static int move(struct memdisk *m, struct disk_req *req)
+{
+	uint64_t at = req->offset;
+
+	if (req->op == DISK_WRITE && (at > m->room_bytes || req->len > m->room_bytes - at))
+		return -ENOSPC;
+	for (unsigned i = 0; i < req->iov_count; i++) {
+		uint8_t *p = req->iov[i].iov_base;
+		size_t n = req->iov[i].iov_len;
+		size_t inside = at < m->room_bytes ? MIN(n, m->room_bytes - at) : 0;
+
+		if (req->op == DISK_WRITE) {
+			memcpy(m->bytes + at, p, n);
+		} else {
+			memcpy(p, m->bytes + (inside ? at : 0), inside);
+			memset(p + inside, 0, n - inside);
+		}
+		at += n;
+	}
+	if (req->op == DISK_WRITE)
+		m->disk.size_bytes = MAX(m->disk.size_bytes, at);
+	if (req->op == DISK_WRITE)
+		change(m, false, req->offset, req->len, false);
+	return 0;
+}
+
+static int perform(struct memdisk *m, struct disk_req *req)
+{
+	switch (req->op) {
+	case DISK_READ:
+	case DISK_WRITE:
+		return move(m, req);
+	case DISK_FLUSH:
+		change(m, true, 0, 0, false);
+		return 0;
+	case DISK_DISCARD:
+	case DISK_WRITE_ZEROES:
+		if (req->offset > m->room_bytes || req->len > m->room_bytes - req->offset)
+			return -ENOSPC;
+		memset(m->bytes + req->offset, 0, req->len);
+		change(m, false, req->offset, req->len, true);
+		return 0;
+	case DISK_RESIZE:
+		m->disk.size_bytes = req->offset;
+		return 0;
+	case DISK_MAP:
+		req->map = (struct disk_map){ .state = DISK_DATA, .len = req->len,
+					      .host_offset = req->offset };
+		return 0;
+	}
+	return -EOPNOTSUPP;
+}
+
+static void mem_submit(struct disk *disk, struct disk_req *req)
+{
+	struct memdisk *m = (struct memdisk *)disk;
+
+	req->next = m->queue;
+	m->queue = req;
+}
+
+static void mem_drain(struct disk *disk)
+{
+	struct memdisk *m = (struct memdisk *)disk;
+
+	while (m->queue) {
+		struct disk_req **p = &m->queue, *req;
+
+		while ((*p)->next && memdisk_random(&m->seed, 2))
+			p = &(*p)->next;
+		req = *p;
+		*p = req->next;
+		req->next = NULL;
+		req->done(req, perform(m, req));
+	}
+}
+
+static void mem_close(struct disk *disk)
+{
+	struct memdisk *m = (struct memdisk *)disk;
+
+	for (guint i = 0; i < m->changes->len; i++)
+		g_free(g_array_index(m->changes, struct memdisk_change, i).bytes);
+	g_array_unref(m->changes);
+	g_free(m->bytes);
+	g_free(m->disk.path);
+	g_free(m);
+}
+
+static const struct disk_ops mem_ops = {
+	.submit = mem_submit,
+	.drain = mem_drain,
+	.close = mem_close,
+};
+
+struct memdisk *memdisk_new(uint64_t room_bytes, uint64_t seed)
+{
+	struct memdisk *m = g_new0(struct memdisk, 1);
+
+	m->disk = (struct disk){ .ops = &mem_ops, .format = "file", .path = g_strdup("memory"),
+				 .block_bytes = 512, .can_discard = true, .growable = true };
+	m->room_bytes = room_bytes;
+	m->bytes = g_malloc0(room_bytes);
+	m->seed = seed;
+	m->changes = g_array_new(FALSE, FALSE, sizeof(struct memdisk_change));
+	return m;
+}
+
+static void apply(struct memdisk *m, const struct memdisk_change *c, uint64_t from, uint64_t len)
+{
+	if (c->bytes)
+		memcpy(m->bytes + c->offset + from, c->bytes + from, len);
+	else
+		memset(m->bytes + c->offset + from, 0, len);
+	m->disk.size_bytes = MAX(m->disk.size_bytes, c->offset + from + len);
+}
+
+struct memdisk *memdisk_cut(const struct memdisk *from, const struct memdisk *start, unsigned count,
+			    uint64_t seed)
+{
+	struct memdisk *m = memdisk_new(from->room_bytes, seed);
+	unsigned flushed = 0, mode;
+
+	memcpy(m->bytes, start->bytes, start->room_bytes);
+	m->disk.size_bytes = start->disk.size_bytes;
+	for (unsigned i = 0; i < count; i++)
+		if (g_array_index(from->changes, struct memdisk_change, i).flush)
+			flushed = i;
+	/* All, none, whole requests, or sectors by chance. */
+	mode = (unsigned)memdisk_random(&m->seed, 4);
+	for (unsigned i = 0; i < count; i++) {
+		const struct memdisk_change *c = &g_array_index(from->changes, struct memdisk_change, i);
+
+		if (i < flushed || mode == 0) {
+			apply(m, c, 0, c->len);
+			continue;
+		}
+		if (mode == 2 && memdisk_random(&m->seed, 2))
+			apply(m, c, 0, c->len);
+		for (uint64_t at = 0; mode == 3 && at < c->len;) {
+			/* A disk writes sectors, whatever the request's start. */
+			uint64_t n = MIN(c->len - at, 512 - (c->offset + at) % 512);
+
+			if (memdisk_random(&m->seed, 2))
+				apply(m, c, at, n);
+			at += n;
+		}
+	}
+	return m;
+}

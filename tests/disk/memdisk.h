@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * memdisk.h - a file node in memory: hostile images, and power cuts.
+ *
+ * Requests wait until the disk is drained and then run in an order of the seed's. What changes the
+ * file is noted; memdisk_cut() is what a power cut in the middle would leave.
+ */
+#pragma once
+
+#include "disk/disk_int.h"
+
+struct memdisk_change {
+	bool flush;
+	uint64_t offset, len;
+	uint8_t *bytes; /* NULL: zeros */
+};
+
+struct memdisk {
+	struct disk disk;
+	uint8_t *bytes;	 /* room_bytes */
+	uint64_t room_bytes;
+	uint64_t seed;
+	bool note; /* changes */
+	GArray *changes; /* struct memdisk_change */
+	struct disk_req *queue;
+};
+
+/* Closed as a disk. Writes behind @room_bytes fail with -ENOSPC, reads there give zeros. */
+struct memdisk *memdisk_new(uint64_t room_bytes, uint64_t seed);
+/* The file after the first @count changes: those up to the last flush, and of the others as many
+ * sectors as chance has it. Closed as a disk. */
+struct memdisk *memdisk_cut(const struct memdisk *from, const struct memdisk *start, unsigned count,
+			    uint64_t seed);
+uint64_t memdisk_random(uint64_t *seed, uint64_t below);

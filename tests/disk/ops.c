@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * ops.c - random requests on an image, several at a time, against a model in memory.
+ *
+ * Usage: ops create IMAGE SIZE [KEY=VALUE]...   version cluster refcount zstd lazy extended backing
+ *                                               format data prealloc
+ *        ops run IMAGE MODEL SEED COUNT [FLAG]...  MODEL: a raw file, the content before and after;
+ *                                               pool: by threads; compress; kill: end without closing
+ *        ops check|repair IMAGE
+ *        ops snapshot create|apply|delete IMAGE NAME
+ *        ops resize IMAGE SIZE
+ *        ops compare IMAGE RAW
+ * Exit status 0: all agreed.
+ */
+#include <fcntl.h>
+#include <glib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/loop.h"
+#include "disk/disk_int.h"
+#include "disk/qcow2.h"
+
+#define AT_ONCE 8u
+
+struct one {
+	struct disk_req req;
+	struct iovec iov[5];
+	uint8_t *buf;
+	int result;
+};
+
+static struct loop *loop;
+static uint64_t state;
+
+static uint64_t rnd(uint64_t below)
+{
+	uint64_t z = state += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return (z ^ z >> 31) % below;
+}
+
+static void die(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+static void die(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	exit(1);
+}
+
+static struct disk *open_image(const char *path, bool readonly, bool repair, bool pool)
+{
+	const struct disk_options o = { .format = "qcow2", .readonly = readonly, .repair = repair,
+					.runner = pool ? DISK_RUNNER_POOL : DISK_RUNNER_ANY };
+	g_autoptr(GError) err = NULL;
+	struct disk *disk = disk_open_options(path, &o, loop, &err);
+
+	if (!disk)
+		die("%s", err->message);
+	return disk;
+}
+
+static void done(struct disk_req *req, int result)
+{
+	((struct one *)req)->result = result;
+}
+
+static void make(struct one *o, uint64_t from, uint64_t room, const uint8_t *model, bool compress)
+{
+	uint64_t sectors = room / 512, len, at, split = 0;
+	unsigned n = 1 + (unsigned)rnd(4), kind = (unsigned)rnd(16);
+
+	len = 512 * (1 + (rnd(3) ? rnd(MIN(sectors, 40)) : rnd(sectors)));
+	at = from + 512 * rnd(sectors - len / 512 + 1);
+	if (compress) {
+		at = align_up(from, 65536);
+		len = MIN(65536, room);
+		kind = rnd(2) ? 0 : 15;
+		if (at + len > from + room || len < 65536)
+			kind = 15;
+		at = MIN(at, from + room - len);
+	}
+	o->req = (struct disk_req){ .offset = at, .len = len, .iov = o->iov, .iov_count = n,
+				    .done = done, .unmap = rnd(2), .compress = compress };
+	o->buf = g_malloc(len);
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t part = i + 1 == n ? len - split : rnd(len - split) & ~31ull;
+
+		o->iov[i] = (struct iovec){ o->buf + split, part };
+		split += part;
+	}
+	o->req.op = kind < 7 ? DISK_WRITE : kind < 9 ? DISK_WRITE_ZEROES : kind < 11 ? DISK_DISCARD : DISK_READ;
+	if (kind < 7) {
+		uint8_t fill = (uint8_t)rnd(256);
+
+		memset(o->buf, fill, len);
+		for (uint64_t i = 0; i < len; i += 512)
+			memcpy(o->buf + i, &state, sizeof(state));
+	}
+	(void)model;
+}
+
+static void settle(struct disk *disk, struct one *o, uint8_t *model)
+{
+	uint8_t *m = model + o->req.offset;
+	uint64_t len = o->req.len;
+
+	if (o->result < 0)
+		die("op %d at %#llx+%#llx: %s", o->req.op, (unsigned long long)o->req.offset,
+		    (unsigned long long)len, strerror(-o->result));
+	if (o->req.op == DISK_WRITE)
+		memcpy(m, o->buf, len);
+	else if (o->req.op == DISK_WRITE_ZEROES)
+		memset(m, 0, len);
+	else if (o->req.op == DISK_READ && memcmp(m, o->buf, len))
+		die("read at %#llx+%#llx differs", (unsigned long long)o->req.offset,
+		    (unsigned long long)len);
+	else if (o->req.op == DISK_DISCARD) {
+		/* Each sector is what it was, or zeros. */
+		static const uint8_t zeros[512];
+
+		if (disk_read_wait(disk, o->buf, len, o->req.offset) < 0)
+			die("read after discard fails");
+		for (uint64_t i = 0; i < len; i += 512)
+			if (memcmp(o->buf + i, m + i, 512) && memcmp(o->buf + i, zeros, 512))
+				die("discard made something up");
+		memcpy(m, o->buf, len);
+	}
+	g_free(o->buf);
+}
+
+static void run(struct disk *disk, uint8_t *model, unsigned count, bool compress)
+{
+	struct one batch[AT_ONCE];
+
+	while (count > 0) {
+		unsigned n = 1 + (unsigned)rnd(AT_ONCE);
+		uint64_t part = align_down(disk->size_bytes / n, 512);
+
+		for (unsigned i = 0; i < n; i++) {
+			make(&batch[i], i * part, part, model, compress);
+			disk_submit(disk, &batch[i].req);
+		}
+		disk_kick(disk);
+		disk_drain(disk);
+		for (unsigned i = 0; i < n; i++)
+			settle(disk, &batch[i], model);
+		if (rnd(6) == 0 && disk_flush_wait(disk) < 0)
+			die("flush fails");
+		count -= MIN(count, n);
+	}
+}
+
+static void compare(struct disk *disk, const uint8_t *model)
+{
+	uint8_t *buf = g_malloc(1 << 20);
+
+	for (uint64_t at = 0; at < disk->size_bytes; at += 1 << 20) {
+		uint64_t n = MIN(1u << 20, disk->size_bytes - at);
+
+		if (disk_read_wait(disk, buf, n, at) < 0)
+			die("reading %#llx fails", (unsigned long long)at);
+		if (memcmp(buf, model + at, n))
+			die("content differs within %#llx+%#llx", (unsigned long long)at, (unsigned long long)n);
+	}
+	g_free(buf);
+}
+
+static uint8_t *load(const char *path, uint64_t size)
+{
+	g_autofree char *bytes = NULL;
+	uint8_t *model = g_malloc0(size);
+	gsize len;
+
+	if (!g_file_get_contents(path, &bytes, &len, NULL) || len != size)
+		die("%s: is not a model of %llu bytes", path, (unsigned long long)size);
+	memcpy(model, bytes, size);
+	return model;
+}
+
+static int do_run(int argc, char **argv)
+{
+	bool pool = false, compress = false, kill = false;
+	struct disk *disk;
+	uint8_t *model;
+
+	for (int i = 4; i < argc; i++) {
+		pool |= !strcmp(argv[i], "pool");
+		compress |= !strcmp(argv[i], "compress");
+		kill |= !strcmp(argv[i], "kill");
+	}
+	state = strtoull(argv[2], NULL, 0);
+	disk = open_image(argv[0], false, false, pool);
+	model = load(argv[1], disk->size_bytes);
+	compare(disk, model);
+	run(disk, model, (unsigned)atoi(argv[3]), compress);
+	compare(disk, model);
+	if (!g_file_set_contents(argv[1], (char *)model, (gssize)disk->size_bytes, NULL))
+		die("%s: cannot be written", argv[1]);
+	if (kill) {
+		if (disk_flush_wait(disk) < 0)
+			die("flush fails");
+		_exit(0);
+	}
+	disk_close(disk);
+	g_free(model);
+	return 0;
+}
+
+static void set_key(struct qcow2_create *o, const char *key, const char *v)
+{
+	unsigned long long n = strtoull(v, NULL, 0);
+
+	if (!strcmp(key, "version"))
+		o->version = (unsigned)n;
+	else if (!strcmp(key, "cluster"))
+		o->cluster_bytes = n;
+	else if (!strcmp(key, "refcount"))
+		o->refcount_bits = (unsigned)n;
+	else if (!strcmp(key, "zstd"))
+		o->zstd = n;
+	else if (!strcmp(key, "lazy"))
+		o->lazy_refcounts = n;
+	else if (!strcmp(key, "extended"))
+		o->extended_l2 = n;
+	else if (!strcmp(key, "backing"))
+		o->backing = v;
+	else if (!strcmp(key, "format"))
+		o->backing_format = v;
+	else if (!strcmp(key, "data"))
+		o->data_file = v;
+	else if (!strcmp(key, "prealloc"))
+		o->prealloc = (enum disk_prealloc)n;
+	else
+		die("unknown key %s", key);
+}
+
+static int do_create(int argc, char **argv)
+{
+	struct qcow2_create o = { .size_bytes = strtoull(argv[1], NULL, 0), .version = 3,
+				  .cluster_bytes = 65536, .refcount_bits = 16 };
+	const struct disk_options options = { 0 };
+	g_autoptr(GError) err = NULL;
+	struct disk *file;
+
+	for (int i = 2; i < argc; i++) {
+		char *eq = strchr(argv[i], '=');
+
+		*eq = 0;
+		set_key(&o, argv[i], eq + 1);
+	}
+	close(open(argv[0], O_WRONLY | O_CREAT | O_TRUNC, 0600));
+	file = disk_file_open(argv[0], &options, loop, &err);
+	if (!file || !qcow2_create(file, &o, &err))
+		die("%s", err->message);
+	disk_close(file);
+	if (o.prealloc) {
+		struct disk *disk = open_image(argv[0], false, false, false);
+
+		if (qcow2_preallocate(disk, o.prealloc) < 0)
+			die("cannot preallocate");
+		disk_close(disk);
+	}
+	return 0;
+}
+
+static void tell(void *arg, const char *line)
+{
+	fprintf(stderr, "  %s\n", line);
+	(void)arg;
+}
+
+static int do_check(const char *path, bool repair)
+{
+	struct disk *disk = open_image(path, !repair, repair, false);
+	struct qcow2_check found;
+	int r = qcow2_check(disk, repair, tell, NULL, &found);
+
+	disk_close(disk);
+	if (r < 0)
+		die("check: %s", strerror(-r));
+	if (repair && (found.errors || found.leaks) && !found.repaired)
+		die("not repaired");
+	return repair ? 0 : found.errors ? 2 : found.leaks ? 3 : 0;
+}
+
+static int do_snapshot(const char *what, const char *path, const char *name)
+{
+	struct disk *disk = open_image(path, false, false, false);
+	int r = !strcmp(what, "create") ? qcow2_snapshot_create(disk, name, 1000000000, 5) :
+		!strcmp(what, "apply")	? qcow2_snapshot_apply(disk, name) :
+					  qcow2_snapshot_delete(disk, name);
+
+	disk_close(disk);
+	if (r < 0)
+		die("snapshot: %s", strerror(-r));
+	return 0;
+}
+
+static int do_resize(const char *path, const char *size)
+{
+	struct disk *disk = open_image(path, false, false, false);
+	struct disk_req req = { .op = DISK_RESIZE, .offset = strtoull(size, NULL, 0) };
+	int r = disk_run(disk, &req);
+
+	disk_close(disk);
+	if (r < 0)
+		die("resize: %s", strerror(-r));
+	return 0;
+}
+
+static int do_compare(const char *path, const char *raw)
+{
+	struct disk *disk = open_image(path, true, false, false);
+	uint8_t *model = load(raw, disk->size_bytes);
+
+	compare(disk, model);
+	disk_close(disk);
+	g_free(model);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	int status = 2;
+
+	loop = loop_new();
+	if (argc > 5 && !strcmp(argv[1], "run"))
+		status = do_run(argc - 2, argv + 2);
+	else if (argc > 3 && !strcmp(argv[1], "create"))
+		status = do_create(argc - 2, argv + 2);
+	else if (argc == 3)
+		status = do_check(argv[2], !strcmp(argv[1], "repair"));
+	else if (argc == 5 && !strcmp(argv[1], "snapshot"))
+		status = do_snapshot(argv[2], argv[3], argv[4]);
+	else if (argc == 4 && !strcmp(argv[1], "resize"))
+		status = do_resize(argv[2], argv[3]);
+	else if (argc == 4 && !strcmp(argv[1], "compare"))
+		status = do_compare(argv[2], argv[3]);
+	loop_free(loop);
+	return status;
+}

@@ -1,0 +1,228 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""peers.py - images made by us and changed by QEMU's tools, and the other way round.
+
+usage: peers.py OPS [--sequences N] [--seconds S] [--seed S] [--keep]
+
+A sequence makes an image by one side with features picked at random, lets both sides write to it in
+turn (ours several requests at a time), takes, applies and deletes snapshots, resizes, and after each
+step asks both sides whether the image is sound and holds what the model holds. Closing line:
+"P passed, F failed, S skipped".
+"""
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+SECTOR = 512
+
+
+class Failure(Exception):
+    pass
+
+
+def run(*command, ok=(0,)):
+    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          timeout=120, check=False)
+    if done.returncode not in ok:
+        raise Failure(f"{' '.join(map(str, command))}: status {done.returncode}: "
+                      f"{done.stdout.decode(errors='replace')[-600:]}")
+    return done
+
+
+class Sequence:
+    def __init__(self, ops, folder, seed):
+        self.ops, self.seed = ops, seed
+        self.rng = random.Random(seed)
+        self.image, self.model = os.path.join(folder, "image"), os.path.join(folder, "model")
+        self.folder = folder
+        self.features = self.pick()
+        self.snapshots = {}
+
+    def pick(self):
+        r = self.rng
+        f = {"version": r.choice([2, 3, 3, 3]), "cluster": 1 << r.randint(9, 21), "refcount": 16,
+             "zstd": 0, "lazy": 0, "extended": 0, "backing": None, "data": None, "prealloc": 0}
+        f["size"] = SECTOR * r.randint(1, 8 * (1 << 20) // SECTOR)
+        if f["cluster"] == 512:
+            f["size"] //= 4
+            f["size"] -= f["size"] % SECTOR
+            f["size"] = max(f["size"], SECTOR)
+        if f["version"] == 3:
+            f["refcount"] = 1 << r.randint(0, 6)
+            f["zstd"], f["lazy"] = r.randint(0, 1), r.choice([0, 0, 1])
+            f["extended"] = int(f["cluster"] >= 16384 and r.random() < 0.4)
+            if r.random() < 0.12:
+                f["data"] = "data"
+        if not f["data"] and r.random() < 0.4:
+            f["backing"] = r.choice(["raw", "qcow2", "short"])
+        elif r.random() < 0.2:
+            f["prealloc"] = r.randint(1, 3)
+        return f
+
+    def make_backing(self):
+        kind, size = self.features["backing"], self.features["size"]
+        if kind == "short":
+            size = max(SECTOR, size // 2 - size // 2 % SECTOR)
+        base = os.path.join(self.folder, "base")
+        content = self.rng.randbytes(size)
+        with open(base + ".raw", "wb") as f:
+            f.write(content)
+        if kind == "qcow2":
+            run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-c", base + ".raw", base)
+            os.unlink(base + ".raw")
+        else:
+            os.rename(base + ".raw", base)
+        return content + bytes(self.features["size"] - size)
+
+    def create(self):
+        f = self.features
+        content = self.make_backing() if f["backing"] else bytes(f["size"])
+        form = "qcow2" if f["backing"] == "qcow2" else "raw"
+        if f["data"]:
+            open(os.path.join(self.folder, "data"), "wb").close()
+        if self.rng.random() < 0.5:
+            keys = [f"{k}={f[k]}" for k in ("version", "cluster", "refcount", "zstd", "lazy", "extended",
+                                           "prealloc")]
+            # QEMU takes a relative name as relative to where it was started.
+            keys += [f"data={self.folder}/data"] if f["data"] else []
+            keys += ["backing=base", "format=" + form] if f["backing"] else []
+            run(self.ops, "create", self.image, f["size"], *keys)
+        else:
+            options = f"cluster_size={f['cluster']},compat={'1.1' if f['version'] == 3 else '0.10'}"
+            options += ",preallocation=" + ["off", "metadata", "falloc", "full"][f["prealloc"]]
+            if f["version"] == 3:
+                options += f",refcount_bits={f['refcount']},lazy_refcounts={'on' if f['lazy'] else 'off'}"
+                options += f",compression_type={'zstd' if f['zstd'] else 'zlib'}"
+                options += f",extended_l2={'on' if f['extended'] else 'off'}"
+            if f["data"]:
+                options += f",data_file={self.folder}/data"
+            command = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", options]
+            command += ["-b", "base", "-F", form] if f["backing"] else []
+            run(*command, self.image, f["size"])
+        with open(self.model, "wb") as out:
+            out.write(content)
+
+    def ours(self):
+        flags = [x for x in ("pool", "compress", "kill") if self.rng.random() < 0.25]
+        if self.features["data"] and "compress" in flags:
+            flags.remove("compress")
+        # Tiny clusters take a table's update each: fewer requests in the same time.
+        count = 40 if self.features["cluster"] >= 4096 else 15
+        run(self.ops, "run", self.image, self.model, self.rng.getrandbits(60), count, *flags)
+
+    def theirs(self):
+        size = os.path.getsize(self.model)
+        commands = []
+        with open(self.model, "r+b") as model:
+            for _ in range(self.rng.randint(1, 8)):
+                sectors = size // SECTOR
+                length = SECTOR * self.rng.randint(1, min(sectors, 300))
+                at = SECTOR * self.rng.randint(0, (size - length) // SECTOR)
+                kind, byte = self.rng.choice(["write", "write", "zero", "zeru"]), self.rng.randint(1, 255)
+                model.seek(at)
+                if kind == "write":
+                    commands.append(f"write -q -P {byte} {at} {length}")
+                    model.write(bytes([byte]) * length)
+                else:
+                    commands.append(f"write -q -z {'-u ' if kind == 'zeru' else ''}{at} {length}")
+                    model.write(bytes(length))
+        run("qemu-io", "-f", "qcow2", *[x for c in commands for x in ("-c", c)], self.image)
+
+    def snapshot(self):
+        if self.features["data"] or self.features["refcount"] < 4:
+            return
+        us = self.rng.random() < 0.6
+        kind = self.rng.choice(["create", "create", "apply", "delete"])
+        if kind != "create" and not self.snapshots:
+            kind = "create"
+        if kind == "create" and len(self.snapshots) >= 3:
+            kind = "delete"
+        name = f"s{self.rng.getrandbits(30)}" if kind == "create" else self.rng.choice(list(self.snapshots))
+        if us:
+            run(self.ops, "snapshot", kind, self.image, name)
+        else:
+            run("qemu-img", "snapshot", {"create": "-c", "apply": "-a", "delete": "-d"}[kind], name, self.image)
+        if kind == "create":
+            self.snapshots[name] = shutil.copy(self.model, f"{self.model}.{name}")
+        elif kind == "apply":
+            shutil.copy(self.snapshots[name], self.model)
+        else:
+            del self.snapshots[name]
+
+    def resize(self):
+        if self.snapshots or self.features["prealloc"]:
+            return
+        size = SECTOR * self.rng.randint(1, 8 * (1 << 20) // SECTOR)
+        if self.rng.random() < 0.5:
+            run(self.ops, "resize", self.image, size)
+        else:
+            run("qemu-img", "resize", "-q", "--shrink", "-f", "qcow2", self.image, size)
+        os.truncate(self.model, size)
+
+    def verify(self, leaks):
+        # A process that ended without closing leaves leaks; a dirty image is repaired when opened.
+        lazy = self.features["lazy"]
+        if leaks and lazy:
+            run("qemu-img", "check", "-q", "-f", "qcow2", "-r", "all", self.image, ok=(0, 2, 3))
+        theirs = run("qemu-img", "check", "-f", "qcow2", self.image, ok=(0, 3) if leaks else (0,))
+        ours = run(self.ops, "check", self.image, ok=(0, 3) if leaks else (0,))
+        if theirs.returncode != ours.returncode:
+            raise Failure(f"check: theirs {theirs.returncode}, ours {ours.returncode}: {theirs.stdout[-300:]}")
+        run("qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", self.image, self.model)
+        run(self.ops, "compare", self.image, self.model)
+        if theirs.returncode == 3:
+            run(self.ops, "repair", self.image)
+            run("qemu-img", "check", "-q", "-f", "qcow2", self.image)
+
+    def go(self):
+        self.create()
+        self.verify(True)
+        for _ in range(self.rng.randint(2, 4)):
+            step = self.rng.choice([self.ours, self.ours, self.ours, self.theirs, self.snapshot, self.resize])
+            self.last = step.__name__
+            step()
+            self.verify(step == self.ours)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("ops")
+    parser.add_argument("--sequences", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
+    parser.add_argument("--seconds", type=int, default=3600, help="begin none after so long")
+    parser.add_argument("--keep", action="store_true")
+    args = parser.parse_args()
+    if not shutil.which("qemu-img") or not shutil.which("qemu-io"):
+        print("SKIP: qemu-img is not installed (qemu-utils)\n0 passed, 0 failed, 1 skipped")
+        return 77
+    passed = failed = 0
+    end = time.monotonic() + args.seconds
+    for seed in range(args.seed, args.seed + args.sequences):
+        if time.monotonic() > end:
+            break
+        # What is tested is the order of writes, not the disk below: memory is faster.
+        folder = tempfile.mkdtemp(prefix="sika-peers-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+        sequence = Sequence(os.path.abspath(args.ops), folder, seed)
+        try:
+            sequence.go()
+            passed += 1
+        except (Failure, subprocess.TimeoutExpired) as error:
+            failed += 1
+            print(f"seed {seed}: after {getattr(sequence, 'last', 'create')}: {sequence.features}\n  {error}",
+                  flush=True)
+        if not args.keep:
+            shutil.rmtree(folder)
+        elif failed:
+            print(folder)
+            break
+    print(f"{passed} passed, {failed} failed, 0 skipped")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * qcow2.c - fuzz target: a qcow2 image with bytes of the fuzzer's choice in its header and tables.
+ *
+ * Whatever they are: no crash, no hang, nothing outside of the file; a refusal is one sentence.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "../disk/memdisk.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "disk/qcow2_int.h"
+#include "input.h"
+
+#define ROOM	     (1u << 20)
+#define MAX_REQUESTS 24u
+#define MAX_IO	     (64u << 10)
+
+static uint8_t data[MAX_IO];
+
+static void image_make(struct memdisk *m, struct input *in)
+{
+	uint8_t kind = input_byte(in), more = input_byte(in);
+	struct qcow2_create o = { .version = kind & 1 ? 3 : 2, .cluster_bytes = 512ull << (kind >> 1) % 7,
+				  .refcount_bits = 16, .size_bytes = 512ull * (1 + input_take(in, 2)) };
+
+	if (o.version == 3) {
+		o.refcount_bits = 1u << (kind >> 4) % 7;
+		o.lazy_refcounts = more & 1;
+		o.zstd = more & 2;
+		o.extended_l2 = (more & 4) && o.cluster_bytes >= 16384;
+	}
+	if (more & 8) /* nothing but the fuzzer's bytes */
+		return;
+	(void)qcow2_create(&m->disk, &o, NULL);
+}
+
+/* Where tables lie, more often than elsewhere. */
+static void image_spoil(struct memdisk *m, struct input *in)
+{
+	unsigned count = input_byte(in) % 32;
+
+	while (count-- && !input_is_empty(in)) {
+		uint8_t kind = input_byte(in);
+		uint64_t at = input_take(in, kind & 1 ? 1 : kind & 2 ? 3 : 2), v;
+		unsigned n = 1u << (kind >> 2 & 3);
+
+		if (!(kind & 1))
+			at &= ~7ull;
+		v = input_take(in, n);
+		if (kind & 0x80) /* a cluster near the start, with flags */
+			v = (v & 0xff) << 9 | (v & 0xc000) << 48 | (v >> 8 & 1);
+		if (at + 8 > m->room_bytes)
+			continue;
+		if (n == 8)
+			store_be64(m->bytes + at, v);
+		else
+			memcpy(m->bytes + at, &v, n);
+		m->disk.size_bytes = MAX(m->disk.size_bytes, at + 8);
+	}
+}
+
+static void request(struct disk *disk, struct input *in)
+{
+	uint8_t kind = input_byte(in);
+	struct iovec iov = { data, 0 };
+	struct disk_req req = { .iov = &iov, .iov_count = 1, .unmap = kind & 0x80 };
+
+	req.op = (enum disk_op)(kind % 7);
+	req.compress = kind & 0x40;
+	req.offset = 512 * (kind & 8 ? input_take(in, 6) : input_take(in, 2));
+	req.len = 512 * (1 + input_take(in, 1) % (MAX_IO / 512));
+	if (req.op == DISK_RESIZE)
+		req.offset %= 64u << 20;
+	else if (disk->size_bytes)
+		req.offset %= disk->size_bytes;
+	req.offset &= ~511ull;
+	req.len = MIN(req.len, disk->size_bytes - MIN(req.offset, disk->size_bytes));
+	iov.iov_len = req.len;
+	(void)disk_run(disk, &req);
+}
+
+static void use(struct disk *disk, struct input *in)
+{
+	unsigned count = input_byte(in) % MAX_REQUESTS;
+	uint8_t what = input_byte(in);
+	struct qcow2_check found;
+
+	while (count--)
+		request(disk, in);
+	if (what & 1)
+		(void)qcow2_check(disk, what & 2, NULL, NULL, &found);
+	if ((what & 4) && !disk->readonly)
+		(void)qcow2_snapshot_create(disk, "a", 0, 0);
+	if ((what & 8) && !disk->readonly)
+		(void)qcow2_snapshot_apply(disk, "1");
+	if ((what & 16) && !disk->readonly)
+		(void)qcow2_snapshot_delete(disk, "1");
+	if (what & 32)
+		request(disk, in);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
+{
+	struct input in = { bytes, size };
+	const struct disk_chain chain = { 0 };
+	struct memdisk *m = memdisk_new(ROOM, size);
+	uint8_t how = input_byte(&in);
+	struct disk_options o = { .repair = how & 1, .no_backing = how & 2 };
+	struct loop *loop = loop_new();
+	g_autoptr(GError) err = NULL;
+	struct disk *disk;
+
+	log_set_level(LOG_LEVEL_ERROR);
+	m->disk.readonly = false;
+	image_make(m, &in);
+	image_spoil(m, &in);
+	m->disk.readonly = how & 4;
+	disk = qcow2_open_take(&m->disk, &o, loop, &chain, &err);
+	if (disk)
+		use(disk, &in);
+	else if (!err || strlen(err->message) < 8)
+		abort();
+	disk_close(disk);
+	loop_free(loop);
+	return 0;
+}
