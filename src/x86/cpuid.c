@@ -43,7 +43,6 @@ enum { EAX, EBX, ECX, EDX };
  * VPOPCNTDQ, and GFNI, VAES, VPCLMULQDQ; in EAX of subleaf 1 BF16. */
 #define F7_EBX_RUN (BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31))
 #define F7_ECX_RUN (BIT(1) | BIT(6) | BIT(8) | BIT(9) | BIT(10) | BIT(11) | BIT(12) | BIT(14))
-#define F7_ECX_AVX (BIT(8) | BIT(9) | BIT(10)) /* the latter three: not of AVX-512 alone */
 #define F7_1_EAX_RUN BIT(5)
 /* Intel's speculation controls: IBRS and IBPB, STIBP, ARCH_CAPABILITIES, SSBD. */
 #define F7_EDX_INTEL (BIT(26) | BIT(27) | BIT(29) | BIT(31))
@@ -168,9 +167,6 @@ void x86_cpuid_model_add_host(struct x86_cpuid_model *model)
 	model->word[X86_CPUID_7_EBX] |= host[X86_CPUID_7_EBX] & F7_EBX_RUN;
 	model->word[X86_CPUID_7_ECX] |= host[X86_CPUID_7_ECX] & F7_ECX_RUN;
 	model->word[X86_CPUID_7_1_EAX] |= host[X86_CPUID_7_1_EAX] & F7_1_EAX_RUN;
-	model->asked[X86_CPUID_7_EBX] = F7_EBX_RUN;
-	model->asked[X86_CPUID_7_ECX] = F7_ECX_RUN & ~F7_ECX_AVX;
-	model->asked[X86_CPUID_7_1_EAX] = F7_1_EAX_RUN;
 	model->xcr0 |= 0xe0;
 }
 

@@ -243,8 +243,6 @@ bool x86_cpuid_model_make(struct x86_cpuid_model *ret, const struct x86_cpuid_mo
 	} else {
 		memcpy(base, max->word, sizeof(base));
 	}
-	for (unsigned i = 0; i < X86_CPUID_WORDS && spec->base < BASE_LEVELS; i++)
-		base[i] &= ~max->asked[i];
 	for (unsigned i = 0; i < X86_CPUID_WORDS; i++) {
 		uint32_t want = (base[i] & ~spec->drop[i]) | spec->add[i];
 

@@ -51,7 +51,6 @@ struct x86_cpuid_model {
 	bool neutral;	    /* a level, not a processor: no feature leaves but the words below */
 	uint32_t signature; /* family, model, stepping: EAX of leaf 1 */
 	uint32_t word[X86_CPUID_WORDS];
-	uint32_t asked[X86_CPUID_WORDS]; /* of word: shown only where a level has it, or by name */
 	uint64_t xcr0; /* what the guest may enable */
 	uint32_t brand[12]; /* EAX, EBX, ECX, EDX of 8000_0002 to 8000_0004 */
 };
@@ -99,7 +98,7 @@ bool x86_cpuid_model_make(struct x86_cpuid_model *ret, const struct x86_cpuid_mo
 void x86_cpuid_model_max(struct x86_cpuid_model *ret);
 
 /* Add what a holder with struct x86_cpu_ops.host_insn can show besides: AVX-512, and GFNI, VAES and VPCLMULQDQ
- * with it. Nothing where the host has no AVX-512, which is only shown when asked for. */
+ * with it. Nothing where the host has no AVX-512. */
 void x86_cpuid_model_add_host(struct x86_cpuid_model *model);
 
 /* The feature words of the host's own CPUID, XCR0 regarded. */

@@ -61,8 +61,10 @@ def brand(found):
     return b"".join(struct.pack("<4I", *found[0x80000002 + i, 0]) for i in range(3)).rstrip(b"\0")
 
 
-def check_model(engine, model):
+def check_model(engine, model, flags):
     has, lacks = CASES[model]
+    if (engine, model) == ("bt", "max") and "avx512f" in flags:
+        has = has + [b for b in AVX512 if b != (7, 1, 28)]  # that one is not with every F
     found = leaves(engine, model)
     for leaf, reg, bit in has + lacks:
         assert (found[leaf, 0][reg] >> bit & 1) == ((leaf, reg, bit) in has), (hex(leaf), reg, bit)
@@ -118,7 +120,7 @@ def main():
         found = {}
         for engine, o in offer.items():
             found[engine] = attempt(f"{model} under {engine}", available(o, model),
-                                    lambda e=engine: check_model(e, model))
+                                    lambda e=engine, f=o.get("flags", []): check_model(e, model, f))
         if model.startswith("x86-64") and all(found.values()):
             attempt(f"{model} alike", None, lambda f=found: same_words(*f.values()))
     print("{passed} passed, {failed} failed, {skipped} skipped".format(**results))
