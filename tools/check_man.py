@@ -11,7 +11,10 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PAGES = {"sika-run.1": ["run"], "sika-image.1": ["image"], "sika-engines.1": ["engines"],
+PAGES = {"sika-run.1": ["run"],
+         "sika-image.1": ["image", "image create", "image info", "image check",
+         "image convert", "image resize", "image snapshot", "image rebase", "image commit", "image map",
+         "image compare", "image measure", "image build"], "sika-engines.1": ["engines"],
          "sika-bt-stats.1": ["bt-stats"]}
 OPTION = re.compile(r"^ +(--[a-z-]+)", re.M)
 # .It Fl -kernel Ar FILE: a dash of the option is the macro's.
@@ -49,17 +52,18 @@ def check_completions(everything):
 def main():
     passed = failed = 0
     everything = set()
-    for page, verb in PAGES.items():
-        text = subprocess.run([sys.argv[1], *verb, "--help"], check=True, capture_output=True,
-                              text=True).stdout
-        lines = text.splitlines()
+    for page, verbs in PAGES.items():
+        texts = [subprocess.run([sys.argv[1], *verb.split(), "--help"], check=True, capture_output=True,
+                                text=True).stdout for verb in verbs]
+        text = "\n".join(texts)
         offered = set(OPTION.findall(text))
         explained = {"--" + o for o in IN_MANUAL.findall(read("man", page))} - {"--help"}
         wrong = [f"{page}: {o} is not explained" for o in sorted(offered - explained)]
         wrong += [f"{page}: {o} does not exist" for o in sorted(explained - offered)]
         everything |= offered
-        if len(lines) > 24 or max(map(len, lines)) > 80:
-            wrong.append(f"{page}: --help does not fit a screen of 80 by 24")
+        for lines in (t.splitlines() for t in texts):
+            if len(lines) > 24 or max(map(len, lines)) > 80:
+                wrong.append(f"{page}: --help does not fit a screen of 80 by 24: {lines[0]}")
         print("\n".join(wrong) if wrong else f"{page}: {len(offered)} options")
         passed, failed = passed + (not wrong), failed + bool(wrong)
     wrong = check_completions(everything)

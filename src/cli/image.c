@@ -1,132 +1,98 @@
 // SPDX-License-Identifier: Apache-2.0
-/* image.c - `sika image`: the options of `build debian`. */
+/* image.c - `sika image`: the table of what can be done with disk images. */
+#include "cli/image.h"
+
 #include <stdio.h>
 #include <string.h>
 
-#include "base/units.h"
-#include "cli/cli.h"
+#include "base/loop.h"
 
-#define MIN_SIZE (GIB / 2)
-#define MAX_SIZE (16ull << 40) /* ext4 with 4 KiB blocks */
+static const struct image_verb_entry {
+	const char *name, *arguments, *sentence;
+	enum image_verb which;
+	int min_files, max_files;
+	int (*fn)(struct image_args *a);
+} verbs[] = {
+	{ "create", "FILE [SIZE]", "Make an empty disk, or one on top of another.", IMAGE_CREATE, 1, 2,
+	  image_create_main },
+	{ "info", "FILE", "Show what an image is.", IMAGE_INFO, 1, 1, image_info_main },
+	{ "check", "FILE", "Look for damage and for lost room.", IMAGE_CHECK, 1, 1,
+	  image_check_main },
+	{ "convert", "FROM TO", "Copy a disk into another format.", IMAGE_CONVERT, 2, 2,
+	  image_convert_main },
+	{ "resize", "FILE [+|-]SIZE", "Change the size of a disk.", IMAGE_RESIZE, 2, 2,
+	  image_resize_main },
+	{ "snapshot", "list|create|apply|delete FILE [NAME]", "Keep states of a disk inside of it.",
+	  IMAGE_SNAPSHOT, 2, 3, image_snapshot_main },
+	{ "rebase", "FILE", "Put an image on top of another one.", IMAGE_REBASE, 1, 1,
+	  image_rebase_main },
+	{ "commit", "FILE", "Write what an image holds into the one below.", IMAGE_COMMIT, 1, 1,
+	  image_commit_main },
+	{ "map", "FILE", "Show where the bytes of a disk lie.", IMAGE_MAP, 1, 1, image_map_main },
+	{ "compare", "FILE FILE", "Tell whether two disks hold the same.", IMAGE_COMPARE, 2, 2,
+	  image_compare_main },
+	{ "measure", "FILE", "Tell how large an image of a disk will be.", IMAGE_MEASURE, 1, 1,
+	  image_measure_main },
+};
 
 static int help(void)
 {
-	puts("Usage: sika image build debian [OPTION]... OUT\n"
-	     "Build a disk image with a Debian system, for sika run. Mounts nothing and needs\n"
-	     "no root. Writes OUT, and beside it OUT.vmlinuz and OUT.initrd to boot it with.\n\n"
-	     "  --suite NAME          release of Debian (default bookworm)\n"
-	     "  --size SIZE           of the disk, sparse (default 4G)\n"
-	     "  --ssh-key FILE        public key that may log in as root by ssh\n"
-	     "  --include PKG,...     more packages\n\n"
-	     "Log in on the console as root, password sika; ssh takes keys only.\n"
+	puts("Usage: sika image VERB [OPTION]... FILE...\n"
+	     "Make, look at, check, convert and change disk images, raw or qcow2.\n");
+	for (size_t i = 0; i < G_N_ELEMENTS(verbs); i++)
+		printf("  %-10s %s\n", verbs[i].name, verbs[i].sentence);
+	puts("  build      Make a disk with a Debian system, for sika run.\n\n"
+	     "Options of a verb: sika image VERB --help\n"
 	     "Exit status: 0 done, 1 failure, 2 usage. Manual: man sika-image");
 	return 0;
 }
 
-#define complain(...) cli_complain(CLI_USAGE, "image build", __VA_ARGS__)
-
-/* Both become words of a shell script's command line and parts of an URL. */
-static gboolean is_name(const char *text, const char *more)
+static int help_verb(const struct image_verb_entry *v)
 {
-	if (!g_ascii_isalnum(*text))
-		return FALSE;
-	for (const char *p = text; *p; p++)
-		if (!g_ascii_islower(*p) && !g_ascii_isdigit(*p) && !strchr(more, *p))
-			return FALSE;
-	return TRUE;
-}
-
-static int set_option(struct image_options *o, const char *name, const char *value)
-{
-	g_autoptr(GError) err = NULL;
-
-	if (!strcmp(name, "suite")) {
-		if (!is_name(value, "-"))
-			return complain("--suite: '%s' is not the name of a release", value);
-		g_free(o->suite);
-		o->suite = g_strdup(value);
-	} else if (!strcmp(name, "size")) {
-		if (!size_parse(value, 1, &o->size_bytes, &err))
-			return complain("--size: %s", err->message);
-		if (o->size_bytes < MIN_SIZE || o->size_bytes > MAX_SIZE)
-			return complain("--size: '%s' is not between 512M and 16T", value);
-		o->size_bytes &= ~(4 * KIB - 1);
-	} else if (!strcmp(name, "ssh-key")) {
-		g_free(o->ssh_key);
-		o->ssh_key = g_strdup(value);
-	} else if (!strcmp(name, "include")) {
-		if (!is_name(value, "+.-,"))
-			return complain("--include: '%s' is not a list of packages", value);
-		g_free(o->include);
-		o->include = g_strdup(value);
-	} else {
-		return complain("unknown option '--%s'; see 'sika image --help'", name);
-	}
+	printf("Usage: sika image %s [OPTION]... %s\n%s\n\n", v->name, v->arguments, v->sentence);
+	image_print_options(v->which);
+	puts("\nExit status: 0 done, 1 failure, 2 usage. Manual: man sika-image");
 	return 0;
 }
 
-static int parse_one(struct image_options *o, int argc, char **argv, int *i)
+static int run(const struct image_verb_entry *v, int argc, char **argv)
 {
-	const char *arg = argv[*i], *eq = strchr(arg, '='), *value;
-	g_autofree char *name = NULL;
+	g_autofree char *name = g_strconcat("image ", v->name, NULL);
+	struct image_args a = { .verb = name, .which = v->which };
+	int status = image_parse(&a, argc, argv);
 
-	if (arg[0] != '-') {
-		if (o->out)
-			return complain("'%s' is one file too many", arg);
-		o->out = g_strdup(arg);
-		return 0;
-	}
-	if (strncmp(arg, "--", 2))
-		return complain("unknown option '%s'; see 'sika image --help'", arg);
-	name = eq ? g_strndup(arg + 2, (gsize)(eq - arg) - 2) : g_strdup(arg + 2);
-	value = eq ? eq + 1 : *i + 1 < argc ? argv[++*i] : "";
-	if (!*value)
-		return complain("option '%s' needs a value; see 'sika image --help'", arg);
-	return set_option(o, name, value);
-}
-
-/* A private key in an image would be a leak, so look what it is. */
-static int check_ssh_key(const char *path)
-{
-	g_autofree char *text = NULL;
-	g_autoptr(GError) err = NULL;
-
-	if (!g_file_get_contents(path, &text, NULL, &err))
-		return complain("--ssh-key: %s", err->message);
-	if (!g_str_has_prefix(text, "ssh-") && !g_str_has_prefix(text, "ecdsa-") &&
-	    !g_str_has_prefix(text, "sk-"))
-		return complain(
-			"--ssh-key: '%s' is not a public key; its name usually ends in .pub", path);
-	return 0;
-}
-
-static int build(int argc, char **argv)
-{
-	struct image_options o = { .suite = g_strdup("bookworm"), .size_bytes = 4 * GIB };
-	int status = 0;
-
-	for (int i = 0; i < argc && !status; i++)
-		status = parse_one(&o, argc, argv, &i);
-	if (!status && !o.out)
-		status = complain("the name of the image is missing; see 'sika image --help'");
-	if (!status && o.ssh_key)
-		status = check_ssh_key(o.ssh_key);
-	if (!status)
-		status = image_build(&o);
-	g_free(o.suite);
-	g_free(o.ssh_key);
-	g_free(o.include);
-	g_free(o.out);
+	if (!status && (a.file_count < v->min_files || a.file_count > v->max_files))
+		status = cli_complain(CLI_USAGE, name, "what it takes is: %s; see 'sika image --help'",
+				      v->arguments);
+	if (status)
+		return status;
+	a.loop = loop_new();
+	if (!a.loop)
+		return cli_complain(CLI_FAILURE, name, "the host gives no descriptor for a loop");
+	status = v->fn(&a);
+	loop_free(a.loop);
 	return status;
+}
+
+static bool wants_help(int argc, char **argv)
+{
+	for (int i = 0; i < argc; i++)
+		if (cli_wants_help(argv[i]))
+			return true;
+	return false;
 }
 
 int cli_image(int argc, char **argv)
 {
-	for (int i = 0; i < argc; i++)
-		if (cli_wants_help(argv[i]))
-			return help();
-	if (argc < 2 || strcmp(argv[0], "build") || strcmp(argv[1], "debian"))
-		return cli_complain(CLI_USAGE, "image",
-				    "what to do is 'build debian'; see 'sika image --help'");
-	return build(argc - 2, argv + 2);
+	bool asked = wants_help(argc, argv);
+
+	if (argc > 0 && !strcmp(argv[0], "build"))
+		return asked ? image_build_help() : image_build_main(argc - 1, argv + 1);
+	for (size_t i = 0; argc > 0 && i < G_N_ELEMENTS(verbs); i++)
+		if (!strcmp(argv[0], verbs[i].name))
+			return asked ? help_verb(&verbs[i]) : run(&verbs[i], argc - 1, argv + 1);
+	if (asked)
+		return help();
+	return cli_complain(CLI_USAGE, "image",
+			    "what to do is missing or unknown; see 'sika image --help'");
 }

@@ -12,7 +12,7 @@ static const struct verb {
 	const char *sentence;
 } verbs[] = {
 	{ "run", cli_run, "Run a virtual machine in the foreground." },
-	{ "image", cli_image, "Build a disk image with Debian in it." },
+	{ "image", cli_image, "Make, look at, check, convert and change disk images." },
 	{ "bt-stats", cli_bt_stats, "Show where a machine of engine bt spends its time." },
 	{ "engines", cli_engines, "Show what can run virtual CPUs on this host, and why not." },
 };

@@ -31,6 +31,8 @@ struct qcow2_create {
 
 /* @file: an empty file that may be written. An error is one sentence. */
 bool qcow2_create(struct disk *file, const struct qcow2_create *o, GError **err);
+bool qcow2_create_file(const char *path, const struct qcow2_create *o, struct loop *loop,
+		       GError **err);
 /* Give all clusters their place. */
 int qcow2_preallocate(struct disk *disk, enum disk_prealloc how);
 /* The bytes of a file that holds @data_bytes of data in whole clusters. */

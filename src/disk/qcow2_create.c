@@ -135,6 +135,17 @@ bool qcow2_create(struct disk *file, const struct qcow2_create *o, GError **err)
 	return r == 0;
 }
 
+bool qcow2_create_file(const char *path, const struct qcow2_create *o, struct loop *loop,
+		       GError **err)
+{
+	const struct disk_options options = { 0 };
+	struct disk *file = disk_file_open(path, &options, loop, err);
+	bool made = file && qcow2_create(file, o, err);
+
+	disk_close(file);
+	return made;
+}
+
 /* s->meta is nobody's: this runs alone. */
 static int preallocate_run(struct qcow2 *s, uint64_t offset, uint64_t *ret_end, uint64_t *ret_done)
 {

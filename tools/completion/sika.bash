@@ -31,11 +31,17 @@ _sika() {
 				;;
 			image)
 				if ((COMP_CWORD == 2)); then
-					words="build"
-				elif ((COMP_CWORD == 3)); then
+					words="create info check convert resize snapshot rebase commit map compare measure build"
+				elif ((COMP_CWORD == 3)) && [[ ${COMP_WORDS[2]} == build ]]; then
 					words="debian"
-				else
+				elif ((COMP_CWORD == 3)) && [[ ${COMP_WORDS[2]} == snapshot ]]; then
+					words="list create apply delete"
+				elif [[ ${COMP_WORDS[2]} == build ]]; then
 					words="--suite --size --ssh-key --include --help"
+					[[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); }
+				else
+					words="--format --to --backing --backing-format --cluster-size --refcount-bits --compat --compression --compress --lazy-refcounts
+						--subclusters --data-file --data-file-raw --preallocate --allow --force --json --repair --shrink --unsafe --help"
 					[[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); }
 				fi
 				;;

@@ -36,7 +36,7 @@ _sika() {
 	local context state line
 	verbs=(
 		'run:run a virtual machine in the foreground'
-		'image:build a disk image with Debian in it'
+		'image:make, check, convert and change disk images'
 		'bt-stats:show where a machine of engine bt spends its time'
 		'engines:show what can run virtual CPUs on this host'
 		'help:show the verbs, or the options of one'
@@ -49,7 +49,27 @@ _sika() {
 		case $words[1] in
 		run) _sika_run ;;
 		image)
-			_arguments '1:what:(build)' '2:system:(debian)' '3:image:_files' \
+			_arguments '1:what:(create info check convert resize snapshot rebase commit map compare measure build)' '*:image:_files' \
+				'--format=[raw or qcow2]:value:(raw qcow2)' \
+				'--to=[format to write]:value:(raw qcow2)' \
+				'--backing=[the image below]:value:_files' \
+				'--backing-format=[of the image below]:value:(raw qcow2)' \
+				'--cluster-size=[512 to 2M]:value:(4K 64K 2M)' \
+				'--refcount-bits=[1 to 64]:value:' \
+				'--compat=[version 2 or 3]:value:' \
+				'--compression=[zlib or zstd]:value:(zlib zstd)' \
+				'--compress[all clusters]' \
+				'--lazy-refcounts[reference counts at the end]' \
+				'--subclusters[extended L2 entries]' \
+				'--data-file=[data in a file of its own]:value:_files' \
+				'--data-file-raw[as a raw image]' \
+				'--preallocate=[off, metadata, falloc, full]:value:(off metadata falloc full)' \
+				'*--allow=[may hold images below]:value:_files -/' \
+				'--force[replace a file]' \
+				'--json[for programs]' \
+				'--repair[set right what is wrong]' \
+				'--shrink[may lose the end]' \
+				'--unsafe[only write the name]' \
 				'--suite=[release of Debian]:name:(bookworm trixie sid)' \
 				'--size=[of the disk]:size:(2G 4G 8G 16G)' \
 				'--ssh-key=[public key that may log in]:key:_files' \

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+/* image.h - what the verbs of `sika image` share: options, opening, output that appears when it is
+ * whole. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "cli/cli.h"
+#include "disk/qcow2.h"
+
+struct loop;
+
+enum image_verb {
+	IMAGE_CREATE = 1 << 0,
+	IMAGE_INFO = 1 << 1,
+	IMAGE_CHECK = 1 << 2,
+	IMAGE_CONVERT = 1 << 3,
+	IMAGE_RESIZE = 1 << 4,
+	IMAGE_SNAPSHOT = 1 << 5,
+	IMAGE_REBASE = 1 << 6,
+	IMAGE_COMMIT = 1 << 7,
+	IMAGE_MAP = 1 << 8,
+	IMAGE_COMPARE = 1 << 9,
+	IMAGE_MEASURE = 1 << 10,
+};
+
+#define IMAGE_MAX_FILES 3
+#define IMAGE_MAX_ALLOW 16
+
+/* Strings are the command line's. */
+struct image_args {
+	const char *verb; /* "image create" */
+	enum image_verb which;
+	const char *files[IMAGE_MAX_FILES];
+	int file_count;
+	const char *format, *to, *backing, *backing_format, *cluster_size, *refcount_bits, *compat;
+	const char *compression, *data_file, *preallocate;
+	const char *allow[IMAGE_MAX_ALLOW + 1];
+	int allow_count;
+	bool compress, lazy, extended, data_file_raw, force, json, repair, shrink, unsafe;
+	struct loop *loop;
+};
+
+/* ---- image_args.c ---- */
+/* Status 0, or what to exit with. */
+int image_parse(struct image_args *a, int argc, char **argv);
+/* For help. */
+void image_print_options(enum image_verb which);
+/* The options of an image that is to be made. */
+int image_create_options(const struct image_args *a, struct qcow2_create *ret);
+
+struct image_open {
+	bool write, no_backing, unlocked, repair;
+	const char *format; /* NULL: by content */
+};
+
+/* Opened and named with its folder; NULL: it was complained about. */
+struct disk *image_open(const struct image_args *a, const char *path, struct image_open how);
+
+/* A file that gets its name when it is whole. */
+struct image_output {
+	const char *path;
+	char *temporary;
+	bool force;
+};
+
+int image_output_begin(struct image_output *o, const struct image_args *a, const char *path);
+/* @status: how it went; on failure nothing is left. Returns the status. */
+int image_output_end(struct image_output *o, const struct image_args *a, int status);
+
+/* A bar on a terminal, until @done is @total. */
+void image_progress(const char *what, uint64_t done, uint64_t total);
+/* SIGINT or SIGTERM has come. */
+bool image_interrupted(void);
+/* "sika VERB: PATH: WHAT: reason" */
+int image_fail(const struct image_args *a, const char *path, const char *what, int r);
+
+/* ---- image_make.c, image_info.c, image_copy.c, image_options.c: the exit status ---- */
+int image_create_main(struct image_args *a);
+int image_resize_main(struct image_args *a);
+int image_measure_main(struct image_args *a);
+int image_snapshot_main(struct image_args *a);
+int image_info_main(struct image_args *a);
+int image_check_main(struct image_args *a);
+int image_map_main(struct image_args *a);
+int image_convert_main(struct image_args *a);
+int image_compare_main(struct image_args *a);
+int image_commit_main(struct image_args *a);
+int image_rebase_main(struct image_args *a);
+int image_build_main(int argc, char **argv);
+int image_build_help(void);
+
+/* Make an image of @size_bytes in an empty file. */
+int image_make(const struct image_args *a, const char *path, const struct qcow2_create *o, bool raw);

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+/* image_args.c - options of `sika image`, opening images, and output that appears when it is whole. */
+#include "cli/image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/units.h"
+
+#define MAKES (IMAGE_CREATE | IMAGE_CONVERT | IMAGE_MEASURE)
+
+static const struct option {
+	const char *name, *value, *help;
+	unsigned verbs;
+	size_t at; /* in struct image_args: a string, or a flag */
+} options[] = {
+#define TEXT(n, v, h, verbs, field) { n, v, h, verbs, offsetof(struct image_args, field) }
+#define FLAG(n, h, verbs, field)    { n, NULL, h, verbs, offsetof(struct image_args, field) }
+	TEXT("format", "F", "raw or qcow2; of what is read (default: by content)", ~0u, format),
+	TEXT("to", "F", "to raw or qcow2 (default qcow2)",
+	     IMAGE_CONVERT | IMAGE_MEASURE, to),
+	TEXT("backing", "FILE", "the image below; with rebase 'none' is possible",
+	     IMAGE_CREATE | IMAGE_REBASE, backing),
+	TEXT("backing-format", "F", "of the image below (default: by content)",
+	     IMAGE_CREATE | IMAGE_REBASE, backing_format),
+	TEXT("cluster-size", "SIZE", "512 to 2M (default 64K)", MAKES, cluster_size),
+	TEXT("refcount-bits", "N", "1 to 64 (default 16)", MAKES, refcount_bits),
+	TEXT("compat", "N", "version 2 or 3 of qcow2 (default 3)", MAKES, compat),
+	TEXT("compression", "KIND", "zlib or zstd (default zlib)", MAKES, compression),
+	FLAG("compress", "compress all clusters", IMAGE_CONVERT, compress),
+	FLAG("lazy-refcounts", "reference counts reach the file at the end", MAKES, lazy),
+	FLAG("subclusters", "32 to a cluster: extended L2 entries", MAKES, extended),
+	TEXT("data-file", "FILE", "keep the data in a file of its own", IMAGE_CREATE,
+	     data_file),
+	FLAG("data-file-raw", "keep it there as a raw image", IMAGE_CREATE, data_file_raw),
+	TEXT("preallocate", "HOW", "off, metadata, falloc or full", IMAGE_CREATE,
+	     preallocate),
+	TEXT("allow", "FOLDER", "may hold images below; again for more", ~0u, allow),
+	FLAG("force", "replace a file", IMAGE_CREATE | IMAGE_CONVERT, force),
+	FLAG("json", "print JSON, for programs",
+	     IMAGE_INFO | IMAGE_CHECK | IMAGE_MAP | IMAGE_MEASURE | IMAGE_SNAPSHOT, json),
+	FLAG("repair", "set right what is wrong", IMAGE_CHECK, repair),
+	FLAG("shrink", "the end of the disk may be lost", IMAGE_RESIZE, shrink),
+	FLAG("unsafe", "only write the name, whatever changes", IMAGE_REBASE, unsafe),
+#undef TEXT
+#undef FLAG
+};
+
+void image_print_options(enum image_verb which)
+{
+	for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {
+		g_autofree char *left = g_strdup_printf("--%s %s", options[i].name,
+							options[i].value ? options[i].value : "");
+
+		if (options[i].verbs & which)
+			printf("  %-22s%s\n", left, options[i].help);
+	}
+}
+
+static const struct option *option_find(const char *name, size_t len, enum image_verb which)
+{
+	for (size_t i = 0; i < G_N_ELEMENTS(options); i++)
+		if (strlen(options[i].name) == len && !strncmp(name, options[i].name, len) &&
+		    (options[i].verbs & which))
+			return &options[i];
+	return NULL;
+}
+
+static int set_option(struct image_args *a, const struct option *o, const char *value)
+{
+	char *field = (char *)a + o->at;
+
+	if (!o->value)
+		*(bool *)(void *)field = true;
+	else if (strcmp(o->name, "allow"))
+		*(const char **)(void *)field = value;
+	else if (a->allow_count == IMAGE_MAX_ALLOW)
+		return cli_complain(CLI_USAGE, a->verb, "--allow: more than %d folders", IMAGE_MAX_ALLOW);
+	else
+		a->allow[a->allow_count++] = value;
+	return 0;
+}
+
+static int parse_one(struct image_args *a, int argc, char **argv, int *i)
+{
+	const char *arg = argv[*i], *eq = strchr(arg, '='), *value = NULL;
+	const struct option *o;
+
+	/* "-1G" is a size. */
+	if (arg[0] != '-' || g_ascii_isdigit(arg[1])) {
+		if (a->file_count == IMAGE_MAX_FILES)
+			return cli_complain(CLI_USAGE, a->verb, "'%s' is one file too many", arg);
+		a->files[a->file_count++] = arg;
+		return 0;
+	}
+	o = !strncmp(arg, "--", 2) ? option_find(arg + 2, strcspn(arg + 2, "="), a->which) : NULL;
+	if (!o)
+		return cli_complain(CLI_USAGE, a->verb, "unknown option '%s'; see 'sika image --help'",
+				    arg);
+	if (o->value)
+		value = eq ? eq + 1 : *i + 1 < argc ? argv[++*i] : "";
+	if (o->value ? !*value : eq != NULL)
+		return cli_complain(CLI_USAGE, a->verb, "option '%s' %s a value; see 'sika image --help'",
+				    arg, o->value ? "needs" : "takes no");
+	return set_option(a, o, value);
+}
+
+static int check_word(const struct image_args *a, const char *name, const char *value,
+		      const char *const *words)
+{
+	if (!value || g_strv_contains(words, value))
+		return 0;
+	return cli_complain(CLI_USAGE, a->verb, "--%s: '%s' is not known; see 'sika image --help'", name,
+			    value);
+}
+
+int image_parse(struct image_args *a, int argc, char **argv)
+{
+	static const char *const formats[] = { "raw", "qcow2", NULL };
+	static const char *const kinds[] = { "zlib", "zstd", NULL };
+	static const char *const hows[] = { "off", "metadata", "falloc", "full", NULL };
+	int status = 0;
+
+	for (int i = 0; i < argc && !status; i++)
+		status = parse_one(a, argc, argv, &i);
+	status = status ? status : check_word(a, "format", a->format, formats);
+	status = status ? status : check_word(a, "to", a->to, formats);
+	status = status ? status : check_word(a, "backing-format", a->backing_format, formats);
+	status = status ? status : check_word(a, "compression", a->compression, kinds);
+	return status ? status : check_word(a, "preallocate", a->preallocate, hows);
+}
+
+int image_create_options(const struct image_args *a, struct qcow2_create *ret)
+{
+	const char *how = a->preallocate ? a->preallocate : "off";
+	g_autoptr(GError) err = NULL;
+
+	*ret = (struct qcow2_create){
+		.version = a->compat ? (unsigned)g_ascii_strtoull(a->compat, NULL, 10) : 3,
+		.cluster_bytes = 64 * KIB,
+		.refcount_bits = a->refcount_bits ?
+					 (unsigned)g_ascii_strtoull(a->refcount_bits, NULL, 10) :
+					 16,
+		.zstd = a->compression && !strcmp(a->compression, "zstd"),
+		.lazy_refcounts = a->lazy,
+		.extended_l2 = a->extended,
+		.data_file = a->data_file,
+		.data_file_raw = a->data_file_raw,
+		.prealloc = !strcmp(how, "metadata") ? DISK_PREALLOC_METADATA :
+			    !strcmp(how, "falloc")   ? DISK_PREALLOC_FALLOC :
+			    !strcmp(how, "full")     ? DISK_PREALLOC_FULL :
+						       DISK_PREALLOC_OFF,
+	};
+	if (a->cluster_size && !size_parse(a->cluster_size, 1, &ret->cluster_bytes, &err))
+		return cli_complain(CLI_USAGE, a->verb, "--cluster-size: %s", err->message);
+	return 0;
+}
+
+struct disk *image_open(const struct image_args *a, const char *path, struct image_open how)
+{
+	const struct disk_options o = { .format = how.format, .readonly = !how.write,
+					.unlocked = how.unlocked, .repair = how.repair,
+					.no_backing = how.no_backing, .allow = a->allow };
+	g_autoptr(GError) err = NULL;
+	struct disk *disk = disk_open_options(path, &o, a->loop, &err);
+
+	if (!disk)
+		cli_complain(CLI_FAILURE, a->verb, "%s", err->message);
+	return disk;
+}
+
+int image_fail(const struct image_args *a, const char *path, const char *what, int r)
+{
+	return cli_complain(CLI_FAILURE, a->verb, "'%s' %s: %s", path, what, g_strerror(-r));
+}
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int sig)
+{
+	interrupted = sig;
+}
+
+bool image_interrupted(void)
+{
+	return interrupted;
+}
+
+int image_output_begin(struct image_output *o, const struct image_args *a, const char *path)
+{
+	g_autofree char *folder = g_path_get_dirname(path), *base = g_path_get_basename(path);
+	const struct sigaction action = { .sa_handler = on_signal };
+	auto_fd int fd = -1;
+
+	*o = (struct image_output){ .path = path, .force = a->force };
+	if (!a->force && g_file_test(path, G_FILE_TEST_EXISTS))
+		return cli_complain(CLI_FAILURE, a->verb, "'%s' exists already; --force replaces it",
+				    path);
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	o->temporary = g_strdup_printf("%s/.%s.sika-XXXXXX", folder, base);
+	fd = g_mkstemp_full(o->temporary, O_RDWR | O_CLOEXEC, 0644);
+	if (fd >= 0)
+		return 0;
+	g_clear_pointer(&o->temporary, g_free);
+	return image_fail(a, path, "cannot be created", -errno);
+}
+
+static int sync_path(const char *path, int flags)
+{
+	auto_fd int fd = open(path, flags | O_CLOEXEC);
+
+	return fd >= 0 && fsync(fd) == 0 ? 0 : -errno;
+}
+
+int image_output_end(struct image_output *o, const struct image_args *a, int status)
+{
+	g_autofree char *folder = g_path_get_dirname(o->path);
+	int r = 0;
+
+	if (!status && interrupted)
+		status = cli_complain(CLI_FAILURE, a->verb, "interrupted, '%s' was not made", o->path);
+	if (!status) {
+		r = sync_path(o->temporary, O_RDONLY);
+		if (r == 0 && (o->force ? rename(o->temporary, o->path) :
+					  renameat2(AT_FDCWD, o->temporary, AT_FDCWD, o->path,
+						    RENAME_NOREPLACE)) < 0)
+			r = -errno;
+		if (r < 0)
+			status = image_fail(a, o->path, "cannot be created", r);
+		else
+			(void)sync_path(folder, O_RDONLY | O_DIRECTORY); /* the name; best effort */
+	}
+	if (status && o->temporary)
+		g_unlink(o->temporary);
+	g_clear_pointer(&o->temporary, g_free);
+	return status;
+}
+
+void image_progress(const char *what, uint64_t done, uint64_t total)
+{
+	enum { WIDTH = 40 };
+	static const char marks[] = "########################################";
+	unsigned percent = total ? (unsigned)((double)done * 100 / (double)total) : 100;
+	int n = (int)(percent * WIDTH / 100);
+
+	if (!isatty(STDERR_FILENO))
+		return;
+	if (done >= total)
+		fputs("\r\033[K", stderr);
+	else
+		fprintf(stderr, "\r[%-*.*s] %3u%% %s\033[K", WIDTH, n, marks, percent, what);
+	fflush(stderr);
+}

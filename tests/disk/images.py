@@ -1,0 +1,226 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""images.py - `sika image` as a user has it, its results judged by qemu-img.
+
+usage: images.py SIKA
+
+Closing line: "P passed, F failed, S skipped".
+"""
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+SIKA = os.path.abspath(sys.argv[1])
+MIB = 1 << 20
+
+
+def run(*command, status=0):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def image(*arguments, status=0):
+    return run(SIKA, "image", *arguments, status=status)
+
+
+def refused(*arguments, words=()):
+    """One sentence, on one line, that says what the user gave."""
+    done = subprocess.run([SIKA, "image", *map(str, arguments)], capture_output=True, text=True, timeout=60,
+                          check=False)
+    assert done.returncode in (1, 2), f"{arguments}: {done.returncode} {done.stdout}"
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and all(w in lines[0] for w in words), f"{arguments}: {done.stderr}"
+
+
+def same(a, b):
+    run("qemu-img", "compare", "-q", a, b)
+    image("compare", a, b)
+
+
+def sparse_disk(path):
+    """Data, holes, and zeros that are written out."""
+    rng = random.Random(5)
+    with open(path, "wb") as f:
+        f.truncate(24 * MIB + 1536)
+        for _ in range(30):
+            f.seek(512 * rng.randrange(24 * 2048))
+            f.write(rng.choice([rng.randbytes(70000), bytes(70000), b"abc" * 40000]))
+        f.truncate(24 * MIB + 1536)
+
+
+def converts():
+    sparse_disk("raw")
+    for n, options in enumerate([(), ("--compress",), ("--compress", "--compression", "zstd"),
+                                 ("--cluster-size", "512"), ("--cluster-size=2M", "--subclusters"),
+                                 ("--compat", "2", "--compress", "--cluster-size", "4K"),
+                                 ("--refcount-bits", "1", "--lazy-refcounts"), ("--refcount-bits=64",)]):
+        image("convert", *options, "raw", f"q{n}")
+        run("qemu-img", "check", "-q", f"q{n}")
+        image("check", f"q{n}")
+        same("raw", f"q{n}")
+        image("convert", "--to", "raw", f"q{n}", f"r{n}")
+        run("cmp", "raw", f"r{n}")
+        assert os.stat(f"r{n}").st_blocks * 512 < 20 * MIB, "zeros were written"
+    for options in (["-c"], ["-c", "-o", "compression_type=zstd"], ["-o", "cluster_size=2M,extended_l2=on"]):
+        run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", *options, "raw", "theirs")
+        image("convert", "--to", "raw", "--force", "theirs", "back")
+        run("cmp", "raw", "back")
+
+
+def creates():
+    for options in ([], ["--compat", "2"], ["--cluster-size", "512"], ["--subclusters", "--cluster-size=128K"],
+                    ["--preallocate", "metadata"], ["--preallocate=falloc"], ["--preallocate=full"],
+                    ["--refcount-bits", "1"], ["--data-file", "data"],
+                    ["--data-file", "data", "--data-file-raw"]):
+        image("create", *options, "new", "7M")
+        run("qemu-img", "check", "-q", "new")
+        info = json.loads(run("qemu-img", "info", "--output=json", "new"))
+        assert info["virtual-size"] == 7 * MIB and info["format"] == "qcow2"
+        assert json.loads(image("info", "--json", "new"))["size_bytes"] == 7 * MIB
+        os.unlink("new")
+        if os.path.exists("data"):
+            os.unlink("data")
+    image("create", "--format", "raw", "plain", "3M")
+    assert os.path.getsize("plain") == 3 * MIB
+
+
+def chains():
+    sparse_disk("base")
+    image("create", "--backing", "base", "--backing-format", "raw", "top")
+    run("qemu-io", "-c", "write -q -P 7 1M 300k", "-c", "write -q -z 3M 1M", "top")
+    shutil.copy("base", "want")
+    run("qemu-io", "-f", "raw", "-c", "write -q -P 7 1M 300k", "-c", "write -q -z 3M 1M", "want")
+    same("top", "want")
+    states = {(e["state"], e["depth"]) for e in json.loads(image("map", "--json", "top"))}
+    assert ("data", 0) in states and ("data", 1) in states, states
+    image("convert", "--format", "raw", "base", "other")
+    run("qemu-io", "-c", "write -q -P 9 9M 64k", "other")
+    image("rebase", "--backing", "other", "top")
+    same("top", "want")
+    image("rebase", "--backing", "none", "top")
+    run("qemu-img", "check", "-q", "top")
+    same("top", "want")
+    image("create", "--backing", "other", "layer")
+    run("qemu-io", "-c", "write -q -P 8 5M 1M", "layer")
+    image("convert", "--to", "raw", "layer", "layer.raw")
+    image("commit", "layer")
+    same("other", "layer.raw")
+    run("qemu-img", "check", "-q", "other")
+
+
+def snapshots():
+    sparse_disk("raw")
+    image("convert", "raw", "q")
+    image("snapshot", "create", "q", "first")
+    run("qemu-io", "-c", "write -q -P 3 0 2M", "q")
+    assert [s["name"] for s in json.loads(image("snapshot", "list", "--json", "q"))] == ["first"]
+    assert "first" in run("qemu-img", "snapshot", "-l", "q")
+    image("snapshot", "apply", "q", "first")
+    same("raw", "q")
+    run("qemu-img", "check", "-q", "q")
+    image("snapshot", "delete", "q", "first")
+    run("qemu-img", "check", "-q", "q")
+    refused("snapshot", "apply", "q", "nothing", words=["nothing"])
+
+
+def resizes():
+    sparse_disk("raw")
+    image("convert", "raw", "q")
+    for size in ("+40M", "3M", "100G"):
+        image("resize", "--shrink", "q", size)
+        run("qemu-img", "resize", "-q", "--shrink", "-f", "raw", "raw", size)
+        run("qemu-img", "check", "-q", "q")
+        same("raw", "q")
+    refused("resize", "q", "1M", words=["--shrink"])
+
+
+def repairs():
+    sparse_disk("raw")
+    image("convert", "raw", "q")
+    with open("q", "r+b") as f:  # the first block of counts: all is free
+        f.seek(2 * 65536)
+        f.write(bytes(64))
+    image("check", "q", status=1)
+    image("check", "--repair", "q")
+    run("qemu-img", "check", "-q", "q")
+    same("raw", "q")
+
+
+def measures():
+    sparse_disk("raw")
+    for options, theirs in (([], ""), (["--cluster-size", "512"], "cluster_size=512"),
+                            (["--subclusters"], "extended_l2=on")):
+        ours = json.loads(image("measure", "--json", *options, "raw"))
+        image("convert", "--force", *options, "raw", "q")
+        assert os.path.getsize("q") <= ours["required"], (ours, os.path.getsize("q"))
+        command = ["qemu-img", "measure", "--output=json", "-f", "raw", "-O", "qcow2"]
+        peer = json.loads(run(*command, *(["-o", theirs] if theirs else []), "raw"))
+        assert abs(ours["fully_allocated"] - peer["fully-allocated"]) <= 2 * MIB // 8, (ours, peer)
+
+
+def mistakes():
+    sparse_disk("raw")
+    image("convert", "raw", "q")
+    os.mkdir("folder")
+    refused("info", "nowhere", words=["nowhere"])
+    refused("create", "q", "1G", words=["q", "exists"])
+    refused("create", "x", "--cluster-size", "3000", "1G", words=["power of two"])
+    refused("create", "x", "--backing", "nowhere", words=["nowhere"])
+    refused("convert", "raw", "folder/none/x", words=["folder/none/x"])
+    refused("convert", "raw", "x", "--what", words=["--what"])
+    refused("check", "raw", words=["raw"])
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", "loop", "-F", "qcow2", "pool", "1M")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", "pool", "-F", "qcow2", "loop", "1M")
+    refused("compare", "loop", "raw", words=["loop"])
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", "/etc/passwd", "-F", "raw", "thief", "1M")
+    refused("convert", "thief", "x", words=["/etc/passwd", "outside"])
+    refused("commit", "thief", words=["/etc/passwd", "outside"])
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=s",
+        "--object", "secret,id=s,data=x", "locked", "1M")
+    refused("convert", "locked", "x", words=["encrypted"])
+    run("qemu-img", "bitmap", "--add", "q", "b")
+    refused("resize", "q", "+1M", words=["bitmaps"])
+    assert not [n for n in os.listdir(".") if n == "x" or ".sika-" in n], os.listdir(".")
+
+
+def nothing_half_made():
+    with open("big", "wb") as f:
+        for _ in range(64):
+            f.write(os.urandom(MIB))
+    child = subprocess.Popen([SIKA, "image", "convert", "--compress", "big", "x"], stderr=subprocess.DEVNULL)
+    time.sleep(0.3)
+    child.send_signal(signal.SIGTERM)
+    status = child.wait(timeout=60)
+    names = os.listdir(".")
+    assert status and "x" not in names and not [n for n in names if ".sika-" in n], (status, names)
+
+
+def main():
+    if not shutil.which("qemu-img"):
+        print("SKIP: qemu-img is not installed (qemu-utils)\n0 passed, 0 failed, 1 skipped")
+        return 77
+    passed = failed = 0
+    for case in (converts, creates, chains, snapshots, resizes, repairs, measures, mistakes, nothing_half_made):
+        folder = tempfile.mkdtemp(prefix="sika-images-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+        os.chdir(folder)
+        try:
+            case()
+            passed += 1
+        except (AssertionError, subprocess.TimeoutExpired, OSError, ValueError) as error:
+            failed += 1
+            print(f"{case.__name__}: {error}", flush=True)
+        os.chdir("/")
+        shutil.rmtree(folder)
+    print(f"{passed} passed, {failed} failed, 0 skipped")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
