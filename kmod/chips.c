@@ -28,6 +28,7 @@ static bool send_msi(struct vm *vm, u32 address, u32 data)
 	struct apic_msg msg = {
 		.dest = dest == 0xff ? APIC_BROADCAST : dest,
 		.logical = address & 4,
+		.level = data >> 15 & 1,
 		.mode = data >> 8 & 7,
 		.vector = data,
 	};
@@ -83,14 +84,16 @@ static int compare(const void *a, const void *b)
 	return x->gsi < y->gsi ? -1 : x->gsi > y->gsi;
 }
 
-static bool is_valid(const struct kvm_irq_routing_entry *e)
+static bool is_valid(const struct vm *vm, const struct kvm_irq_routing_entry *e)
 {
 	if (e->gsi >= GSI_MAX || e->flags)
 		return false;
 	switch (e->type) {
 	case KVM_IRQ_ROUTING_MSI:
-		return !(e->u.msi.address_hi & 0xff); /* as without KVM_CAP_X2APIC_API */
+		return true; /* the high half means something with KVM_CAP_X2APIC_API only */
 	case KVM_IRQ_ROUTING_IRQCHIP:
+		if (vm->chips->split)
+			return false;
 		if (e->u.irqchip.irqchip == KVM_IRQCHIP_IOAPIC)
 			return e->u.irqchip.pin < KVM_IOAPIC_NUM_PINS;
 		return e->u.irqchip.irqchip <= KVM_IRQCHIP_PIC_SLAVE && e->u.irqchip.pin < 8;
@@ -137,7 +140,7 @@ static long set_routes(struct vm *vm, const struct kvm_irq_routing __user *arg)
 		return -EFAULT;
 	}
 	for (u32 i = 0; i < head.nr; i++) {
-		if (is_valid(&routes->entry[i]))
+		if (is_valid(vm, &routes->entry[i]))
 			continue;
 		kvfree(routes);
 		return -EINVAL;
@@ -175,9 +178,12 @@ static struct irq_routes *default_routes(void)
 
 static long irqchip_io(struct vm *vm, struct kvm_irqchip __user *arg, bool set)
 {
-	struct kvm_irqchip *chip = memdup_user(arg, sizeof(*chip));
+	struct kvm_irqchip *chip;
 	long r = 0;
 
+	if (vm->chips->split)
+		return -ENXIO;
+	chip = memdup_user(arg, sizeof(*chip));
 	if (IS_ERR(chip))
 		return PTR_ERR(chip);
 	if (chip->chip_id > KVM_IRQCHIP_IOAPIC)
@@ -212,7 +218,7 @@ static long signal_msi(struct vm *vm, const void __user *arg)
 
 	if (copy_from_user(&msi, arg, sizeof(msi)))
 		return -EFAULT;
-	if (msi.flags || msi.address_hi & 0xff)
+	if (msi.flags)
 		return -EINVAL;
 	return send_msi(vm, msi.address_lo, msi.data);
 }
@@ -220,7 +226,7 @@ static long signal_msi(struct vm *vm, const void __user *arg)
 long chips_ioctl(struct vm *vm, unsigned int number, void __user *arg)
 {
 	if (!smp_load_acquire(&vm->chips))
-		return number == KVM_IRQFD ? -EINVAL : -ENXIO;
+		return number == KVM_IRQFD ? -EINVAL : number == KVM_CREATE_PIT2 ? -ENOENT : -ENXIO;
 	switch (number) {
 	case KVM_IRQ_LINE:
 		return irq_line(vm, arg);
@@ -234,6 +240,11 @@ long chips_ioctl(struct vm *vm, unsigned int number, void __user *arg)
 		return signal_msi(vm, arg);
 	case KVM_IRQFD:
 		return irqfd_set(vm, arg);
+	case KVM_CREATE_PIT2:
+		return vm->chips->split ? -ENOENT : pit_create(vm, arg);
+	case KVM_GET_PIT2:
+	case KVM_SET_PIT2:
+		return pit_state(vm, arg, number == KVM_SET_PIT2);
 	default:
 		return -ENOTTY;
 	}
@@ -241,7 +252,7 @@ long chips_ioctl(struct vm *vm, unsigned int number, void __user *arg)
 
 /* ---- life ---- */
 
-int chips_create(struct vm *vm)
+int chips_create(struct vm *vm, bool split)
 {
 	struct chips *chips;
 	int r = -EEXIST;
@@ -257,9 +268,10 @@ int chips_create(struct vm *vm)
 	if (!chips)
 		goto out;
 	INIT_LIST_HEAD(&chips->irqfds);
+	chips->split = split;
 	pic_init(&chips->pic, vm);
 	ioapic_init(&chips->ioapic, vm);
-	publish(vm, chips, default_routes());
+	publish(vm, chips, split ? routes_new(0) : default_routes());
 	if (!rcu_access_pointer(chips->routes)) {
 		kfree(chips);
 		goto out;
@@ -269,6 +281,14 @@ int chips_create(struct vm *vm)
 out:
 	mutex_unlock(&vm->lock);
 	return r;
+}
+
+void chips_stop(struct vm *vm)
+{
+	if (!vm->chips)
+		return;
+	irqfds_free(vm);
+	pit_free(vm->chips->pit);
 }
 
 void chips_free(struct vm *vm)

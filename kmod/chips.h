@@ -7,6 +7,9 @@
  * (vcpu_request()). The vCPU clears that request, then looks at IRR. So one of the two sees the other. Everything
  * else of a local APIC is written by who holds the vCPU's lock, and only looked at by senders.
  *
+ * Split chips: what the 8259 pair in user space has to deliver comes by KVM_INTERRUPT (vcpu->extint), what the
+ * I/O APIC there sends are routes to messages, and an EOI that it waits for is an exit (vcpu->eoi_vector).
+ *
  * The locks of pic and ioapic are inner to all others of the driver, taken with interrupts off, and
  * not held both: lines are set by timers and by eventfds.
  */
@@ -75,6 +78,18 @@ u32 ioapic_read(struct ioapic *ioapic, u32 offset);
 void ioapic_write(struct ioapic *ioapic, u32 offset, u32 value);
 void ioapic_get(struct ioapic *ioapic, struct kvm_ioapic_state *ret);
 void ioapic_set(struct ioapic *ioapic, const struct kvm_ioapic_state *state);
+
+/* ---- pit.c: the 8254 ---- */
+
+struct pit;
+
+/* vm->chips are there. */
+long pit_create(struct vm *vm, const void __user *arg);
+long pit_state(struct vm *vm, void __user *arg, bool write);
+void pit_free(struct pit *pit);
+/* False: no port of it. */
+bool pit_read(struct pit *pit, u16 port, u8 *ret);
+bool pit_write(struct pit *pit, u16 port, u8 value);
 
 /* ---- a local APIC ---- */
 
@@ -201,14 +216,18 @@ void lapic_timer_set_deadline(struct lapic *lapic, u64 deadline);
 struct irq_routes;
 
 struct chips {
+	bool split; /* KVM_CAP_SPLIT_IRQCHIP: the 8259 pair and the I/O APIC are in user space */
 	struct pic pic;
 	struct ioapic ioapic;
+	struct pit *pit; /* NULL: in user space. Set once, with release */
 	struct irq_routes __rcu *routes; /* vm->srcu */
 	struct list_head irqfds;	 /* vm->lock */
 	u32 turn;			 /* of lowest-priority delivery */
 };
 
 /* chips.c */
-int chips_create(struct vm *vm);
+int chips_create(struct vm *vm, bool split);
+/* Nothing sets a line any more: before vCPUs go. Sleeps. */
+void chips_stop(struct vm *vm);
 void chips_free(struct vm *vm);
 long chips_ioctl(struct vm *vm, unsigned int number, void __user *arg);

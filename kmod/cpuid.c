@@ -3,6 +3,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
+#include <uapi/asm/kvm_para.h>
 
 #include "vm.h"
 
@@ -67,6 +68,23 @@ static void list_leaf(struct list *list, struct x86_cpu *cpu, u32 leaf)
 	}
 }
 
+/* What a hypervisor says of itself: Documentation/virt/kvm/x86/cpuid.rst. */
+static void list_own(struct list *list)
+{
+	static const struct kvm_cpuid_entry2 own[] = {
+		{ .function = KVM_CPUID_SIGNATURE, .eax = KVM_CPUID_FEATURES,
+		  .ebx = 0x4b4d564b, .ecx = 0x564b4d56, .edx = 0x4d }, /* KVMKVMKVM */
+		{ .function = KVM_CPUID_FEATURES,
+		  .eax = BIT(KVM_FEATURE_CLOCKSOURCE) | BIT(KVM_FEATURE_NOP_IO_DELAY) |
+			 BIT(KVM_FEATURE_CLOCKSOURCE2) | BIT(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT) },
+	};
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(own); i++) {
+		if (list->count++ < list->room)
+			list->entry[list->count - 1] = own[i];
+	}
+}
+
 static const struct x86_cpu_ops no_ops;
 
 /* Fill the list, as far as there is room; count tells how much is wanted. */
@@ -89,6 +107,7 @@ static int list_all(struct list *list)
 		for (u32 leaf = ranges[i]; leaf <= r[0]; leaf++)
 			list_leaf(list, cpu, leaf);
 	}
+	list_own(list);
 	kvfree(cpu);
 	return 0;
 }

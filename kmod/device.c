@@ -166,6 +166,22 @@ static s64 lapic_offset(const struct vcpu *vcpu, const struct device_access *a)
 	return offset < PAGE_SIZE ? offset : -1;
 }
 
+static bool port_write(struct chips *chips, u16 port, u8 value)
+{
+	struct pit *pit = smp_load_acquire(&chips->pit);
+
+	return (!chips->split && pic_write(&chips->pic, port, value)) ||
+	       (pit && pit_write(pit, port, value));
+}
+
+static bool port_read(struct chips *chips, u16 port, u8 *ret)
+{
+	struct pit *pit = smp_load_acquire(&chips->pit);
+
+	return (!chips->split && pic_read(&chips->pic, port, ret)) ||
+	       (pit && pit_read(pit, port, ret));
+}
+
 bool device_write_here(struct vcpu *vcpu, const struct device_access *a)
 {
 	struct chips *chips = vcpu->vm->chips;
@@ -176,8 +192,8 @@ bool device_write_here(struct vcpu *vcpu, const struct device_access *a)
 	if (!chips)
 		return false;
 	if (a->port)
-		return a->size == 1 && pic_write(&chips->pic, a->addr, a->value);
-	if (a->addr - IOAPIC_BASE < IOAPIC_SIZE) {
+		return a->size == 1 && port_write(chips, a->addr, a->value);
+	if (!chips->split && a->addr - IOAPIC_BASE < IOAPIC_SIZE) {
 		if (a->size >= 4)
 			ioapic_write(&chips->ioapic, a->addr - IOAPIC_BASE, a->value);
 		return true;
@@ -197,12 +213,12 @@ bool device_read_here(struct vcpu *vcpu, const struct device_access *a, u64 *ret
 	if (!chips)
 		return false;
 	if (a->port) {
-		if (a->size != 1 || !pic_read(&chips->pic, a->addr, &byte))
+		if (a->size != 1 || !port_read(chips, a->addr, &byte))
 			return false;
 		*ret = byte;
 		return true;
 	}
-	if (a->addr - IOAPIC_BASE < IOAPIC_SIZE) {
+	if (!chips->split && a->addr - IOAPIC_BASE < IOAPIC_SIZE) {
 		*ret = ioapic_read(&chips->ioapic, a->addr - IOAPIC_BASE);
 		return true;
 	}

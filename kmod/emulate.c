@@ -123,10 +123,7 @@ static u64 op_rdtsc(struct x86_cpu *cpu)
 
 static void op_set_tsc(struct x86_cpu *cpu, u64 value)
 {
-	struct vcpu *vcpu = vcpu_of(cpu);
-
-	vcpu->tsc_offset = value - rdtsc();
-	hw->set_tsc_offset(vcpu);
+	tsc_set_offset(vcpu_of(cpu), value - rdtsc());
 }
 
 static u8 op_get_cr8(struct x86_cpu *cpu)

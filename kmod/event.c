@@ -167,5 +167,5 @@ void event_inject(struct vcpu *vcpu)
 	/* A masked NMI waits for the IRET, which exits. */
 	hw->interrupt_window(vcpu, s->interrupt_pending || (s->nmi_pending && !s->nmi_masked) ||
 				   chips_wait(vcpu) ||
-				   READ_ONCE(vcpu->run->request_interrupt_window));
+				   vcpu_user_waits(vcpu));
 }

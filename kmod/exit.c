@@ -12,9 +12,22 @@ static u8 *port_data(struct vcpu *vcpu)
 	return vcpu->run_data;
 }
 
+static u64 linear_rip(struct vcpu *vcpu)
+{
+	const struct x86_state *s = vcpu_peek(vcpu);
+
+	return s->seg[X86_CS].base + s->rip;
+}
+
+/* User space may have put the vCPU elsewhere: a reset, by the very port. Then there is nothing to finish. */
+static bool is_elsewhere(struct vcpu *vcpu)
+{
+	return linear_rip(vcpu) != vcpu->port_rip;
+}
+
 static int finish_out(struct vcpu *vcpu)
 {
-	return vcpu_skip(vcpu);
+	return is_elsewhere(vcpu) ? 1 : vcpu_skip(vcpu);
 }
 
 /* AL, AX or EAX. */
@@ -38,6 +51,8 @@ static int finish_in(struct vcpu *vcpu)
 {
 	u32 value = 0;
 
+	if (is_elsewhere(vcpu))
+		return 1;
 	/* Not the size in the shared page, which user space may have changed. */
 	memcpy(&value, vcpu->run_data, vcpu->emu.want.size);
 	set_al(vcpu, value, vcpu->emu.want.size);
@@ -60,6 +75,7 @@ int exit_port(struct vcpu *vcpu, u16 port, unsigned int size, bool in)
 		return vcpu_skip(vcpu);
 	}
 	vcpu->emu.want.size = size;
+	vcpu->port_rip = linear_rip(vcpu);
 	run->exit_reason = KVM_EXIT_IO;
 	run->io.direction = in ? KVM_EXIT_IO_IN : KVM_EXIT_IO_OUT;
 	run->io.size = size;

@@ -86,7 +86,8 @@ static int highest_deliverable(const struct lapic *lapic)
 
 int lapic_pending(struct vcpu *vcpu)
 {
-	int out = READ_ONCE(vcpu->vm->chips->pic.out);
+	const struct chips *chips = vcpu->vm->chips;
+	int out = chips->split ? vcpu->extint : READ_ONCE(chips->pic.out);
 
 	/* An external interrupt has no priority class: it passes the APIC by. */
 	if (out >= 0 && lapic_takes_extint(vcpu->lapic))
@@ -96,12 +97,16 @@ int lapic_pending(struct vcpu *vcpu)
 
 int lapic_ack(struct vcpu *vcpu)
 {
-	struct pic *pic = &vcpu->vm->chips->pic;
+	struct chips *chips = vcpu->vm->chips;
 	struct lapic *lapic = vcpu->lapic;
 	int vector = -1;
 
-	if (READ_ONCE(pic->out) >= 0 && lapic_takes_extint(lapic))
-		vector = pic_ack(pic);
+	if (lapic_takes_extint(lapic) && chips->split) {
+		vector = vcpu->extint;
+		vcpu->extint = -1;
+	} else if (lapic_takes_extint(lapic) && READ_ONCE(chips->pic.out) >= 0) {
+		vector = pic_ack(&chips->pic);
+	}
 	if (vector >= 0)
 		return vector;
 	vector = highest_deliverable(lapic);
@@ -122,7 +127,11 @@ void lapic_eoi(struct lapic *lapic)
 		return;
 	clear_bit(vector & 31, word_of(lapic, LAPIC_ISR, vector));
 	lapic_update_ppr(lapic);
-	if (test_bit(vector & 31, word_of(lapic, LAPIC_TMR, vector)))
+	if (!test_bit(vector & 31, word_of(lapic, LAPIC_TMR, vector)))
+		return;
+	if (lapic->vcpu->vm->chips->split)
+		lapic->vcpu->eoi_vector = vector;
+	else
 		ioapic_eoi(&lapic->vcpu->vm->chips->ioapic, vector);
 }
 

@@ -8,6 +8,8 @@
 #include <linux/fs.h>
 #include <linux/reboot.h>
 #include <linux/syscore_ops.h>
+#include <linux/uaccess.h>
+#include <asm/tsc.h>
 
 #include "irq.h"
 
@@ -84,7 +86,6 @@ long system_check_extension(unsigned long cap)
 	case KVM_CAP_NOP_IO_DELAY:
 	case KVM_CAP_SYNC_MMU:
 	case KVM_CAP_USER_NMI:
-	case KVM_CAP_ADJUST_CLOCK:
 	case KVM_CAP_VCPU_EVENTS:
 	case KVM_CAP_XCRS:
 	case KVM_CAP_DEBUGREGS:
@@ -102,8 +103,15 @@ long system_check_extension(unsigned long cap)
 	case KVM_CAP_IRQCHIP:
 	case KVM_CAP_IRQFD:
 	case KVM_CAP_SIGNAL_MSI:
+	case KVM_CAP_SPLIT_IRQCHIP:
+	case KVM_CAP_PIT2:
+	case KVM_CAP_PIT_STATE2:
 	case KVM_CAP_TSC_DEADLINE_TIMER:
 		return 1;
+	case KVM_CAP_ADJUST_CLOCK:
+		return KVM_CLOCK_TSC_STABLE;
+	case KVM_CAP_MCE:
+		return MCE_BANKS;
 	case KVM_CAP_IRQ_ROUTING:
 		return GSI_MAX;
 	case KVM_CAP_X86_USER_SPACE_MSR:
@@ -141,6 +149,8 @@ static long system_ioctl(struct file *file, unsigned int number, unsigned long a
 		return msr_list((void __user *)arg, true);
 	case KVM_GET_MSRS:
 		return msr_feature_io((void __user *)arg);
+	case KVM_X86_GET_MCE_CAP_SUPPORTED:
+		return put_user(mce_supported(), (u64 __user *)arg);
 	default:
 		return -ENOTTY;
 	}
@@ -165,6 +175,11 @@ static int __init sika_init(void)
 {
 	int r;
 
+	/* Guests are told time by it. */
+	if (!tsc_khz) {
+		pr_err("the frequency of the time stamp counter is not known\n");
+		return -EOPNOTSUPP;
+	}
 	hw = &hw_svm;
 	r = hw->probe();
 	if (r)

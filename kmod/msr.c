@@ -13,6 +13,7 @@
 #define MSR_APIC_BASE 0x1bu
 #define TSC	  0x10u
 #define EFER	  0xc0000080u
+#define TSC_DEADLINE  0x6e0u
 
 /* What a saved machine has to carry. */
 static const u32 saved[] = {
@@ -20,6 +21,7 @@ static const u32 saved[] = {
 	0x200, 0x201, 0x202, 0x203, 0x204, 0x205, 0x206, 0x207,
 	0x208, 0x209, 0x20a, 0x20b, 0x20c, 0x20d, 0x20e, 0x20f,
 	0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f,
+	0x11, 0x12, 0x4b564d00, 0x4b564d01,
 	0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103,
 };
 
@@ -35,25 +37,18 @@ bool msr_read(struct vcpu *vcpu, u32 msr, u64 *ret, bool host)
 		*ret = vcpu->apic_base;
 		return true;
 	}
+	if (msr == TSC_DEADLINE && !vcpu->lapic) { /* its timer is in user space: as the stock driver */
+		*ret = 0;
+		return true;
+	}
 	r = vcpu->lapic ? lapic_read_msr(vcpu->lapic, msr, ret) : -ENOENT;
+	if (r == -ENOENT)
+		r = mce_read_msr(vcpu, msr, ret);
 	if (r != -ENOENT)
 		return r == 0;
+	if (clock_read_msr(vcpu, msr, ret))
+		return true;
 	return x86_rdmsr(&vcpu->cpu, msr, ret);
-}
-
-/* User space sets one vCPU's counter behind the other's: what is meant within a second of another one to be the
- * same is made so (as the stock driver, arch/x86/kvm/x86.c, does). */
-static void set_tsc(struct vcpu *vcpu, u64 value)
-{
-	struct vm *vm = vcpu->vm;
-	s64 offset = value - rdtsc();
-
-	spin_lock(&vm->tsc_lock);
-	if (abs(offset - vm->tsc_offset) > tsc_khz * 1000ll)
-		vm->tsc_offset = offset;
-	vcpu->tsc_offset = vm->tsc_offset;
-	spin_unlock(&vm->tsc_lock);
-	hw->set_tsc_offset(vcpu);
 }
 
 bool msr_write(struct vcpu *vcpu, u32 msr, u64 value, bool host)
@@ -65,16 +60,23 @@ bool msr_write(struct vcpu *vcpu, u32 msr, u64 value, bool host)
 		vcpu->apic_base = value;
 		return true;
 	}
+	if (msr == TSC_DEADLINE && !vcpu->lapic)
+		return true;
 	if (vcpu->lapic) {
 		r = msr == MSR_APIC_BASE ? lapic_set_base(vcpu->lapic, value, host) :
 					   lapic_write_msr(vcpu->lapic, msr, value);
 		if (r != -ENOENT)
 			return r == 0;
 	}
+	r = mce_write_msr(vcpu, msr, value, host);
+	if (r != -ENOENT)
+		return r == 0;
 	if (msr == TSC && host) {
-		set_tsc(vcpu, value);
+		tsc_set_by_host(vcpu, value);
 		return true;
 	}
+	if (clock_write_msr(vcpu, msr, value))
+		return true;
 	if (msr == EFER && host) { /* whatever the paging mode: user space sets it before or after */
 		s->efer = value;
 		x86_update_mode(&vcpu->cpu);
@@ -85,9 +87,19 @@ bool msr_write(struct vcpu *vcpu, u32 msr, u64 value, bool host)
 
 /* ---- lists ---- */
 
+/* What a guest may be told of the processor by MSRs: the revision of the microcode that means nothing, and
+ * that LFENCE waits for what is before it (APM vol. 3, LFENCE). */
+static const struct {
+	u32 msr;
+	u64 value;
+} feature[] = {
+	{ MSR_IA32_UCODE_REV, 0x01000065 },
+	{ MSR_AMD64_DE_CFG, 1 << 1 },
+};
+
 int msr_list(struct kvm_msr_list __user *arg, bool features)
 {
-	u32 count = features ? 0 : ARRAY_SIZE(saved), room;
+	u32 count = features ? ARRAY_SIZE(feature) : ARRAY_SIZE(saved), room;
 
 	if (get_user(room, &arg->nmsrs))
 		return -EFAULT;
@@ -95,15 +107,42 @@ int msr_list(struct kvm_msr_list __user *arg, bool features)
 		return -EFAULT;
 	if (room < count)
 		return -E2BIG;
-	return copy_to_user(arg->indices, saved, count * sizeof(saved[0])) ? -EFAULT : 0;
+	for (u32 i = 0; i < count; i++) {
+		if (put_user(features ? feature[i].msr : saved[i], &arg->indices[i]))
+			return -EFAULT;
+	}
+	return 0;
 }
 
-/* None: msr_list() says so. */
+static bool feature_read(u32 msr, u64 *ret)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(feature); i++) {
+		if (feature[i].msr != msr)
+			continue;
+		*ret = feature[i].value;
+		return true;
+	}
+	return false;
+}
+
 int msr_feature_io(struct kvm_msrs __user *arg)
 {
-	u32 count;
+	struct kvm_msr_entry e;
+	u32 count, i;
 
-	return get_user(count, &arg->nmsrs) ? -EFAULT : 0;
+	if (get_user(count, &arg->nmsrs))
+		return -EFAULT;
+	if (count > 256)
+		return -E2BIG;
+	for (i = 0; i < count; i++) {
+		if (copy_from_user(&e, &arg->entries[i], sizeof(e)))
+			return -EFAULT;
+		if (!feature_read(e.index, &e.data))
+			break;
+		if (copy_to_user(&arg->entries[i], &e, sizeof(e)))
+			return -EFAULT;
+	}
+	return i;
 }
 
 /* Returns how many were done. */

@@ -64,6 +64,8 @@ static void on_sched_in(struct preempt_notifier *notifier, int cpu)
 {
 	struct vcpu *vcpu = container_of(notifier, struct vcpu, preempt);
 
+	if (vcpu->last_cpu != cpu && !clock_is_stable())
+		set_bit(REQ_CLOCK, &vcpu->requests);
 	hw->load(vcpu, vcpu->last_cpu != cpu);
 	vcpu->last_cpu = cpu;
 }
@@ -212,11 +214,24 @@ static int interrupted(struct vcpu *vcpu)
 	return -EINTR;
 }
 
-/* User space asked to hear when it may inject. */
+/* User space has the 8259 pair, and would be heard. */
+static bool user_can_inject(struct vcpu *vcpu)
+{
+	if (vcpu->lapic && (!vcpu->vm->chips->split || vcpu->extint >= 0 ||
+			    !lapic_takes_extint(vcpu->lapic)))
+		return false;
+	return event_can_interrupt(vcpu);
+}
+
+bool vcpu_user_waits(struct vcpu *vcpu)
+{
+	return READ_ONCE(vcpu->run->request_interrupt_window) &&
+	       (!vcpu->lapic || vcpu->vm->chips->split);
+}
+
 static bool window_is_open(struct vcpu *vcpu)
 {
-	return !vcpu->lapic && READ_ONCE(vcpu->run->request_interrupt_window) &&
-	       event_can_interrupt(vcpu);
+	return vcpu_user_waits(vcpu) && user_can_inject(vcpu);
 }
 
 /* Halted, or waiting to be started, with its local APIC in here. As handle_exit(). */
@@ -229,7 +244,7 @@ static int sleep(struct vcpu *vcpu)
 		vcpu_state(vcpu)->activity = X86_RUNNING;
 		return 1;
 	}
-	r = wait_event_interruptible(vcpu->wait, READ_ONCE(vcpu->requests) & REQ_BEFORE_ENTRY ||
+	r = wait_event_interruptible(vcpu->wait, READ_ONCE(vcpu->requests) & REQ_WAKES ||
 						 READ_ONCE(vcpu->run->immediate_exit));
 	return r ? interrupted(vcpu) : 1;
 }
@@ -239,6 +254,12 @@ static int loop(struct vcpu *vcpu)
 	int r = 1;
 
 	while (r > 0) {
+		if (vcpu->eoi_vector >= 0) {
+			vcpu->run->exit_reason = KVM_EXIT_IOAPIC_EOI;
+			vcpu->run->eoi.vector = vcpu->eoi_vector;
+			vcpu->eoi_vector = -1;
+			return 0;
+		}
 		if (window_is_open(vcpu)) {
 			vcpu->run->exit_reason = KVM_EXIT_IRQ_WINDOW_OPEN;
 			return 0;
@@ -252,6 +273,8 @@ static int loop(struct vcpu *vcpu)
 		 * it from here, xfer_to_guest_mode_handle_work(), is for vCPUs of the stock driver. */
 		if (READ_ONCE(vcpu->run->immediate_exit) || must_leave())
 			return interrupted(vcpu);
+		if (vcpu_take_request(vcpu, REQ_CLOCK))
+			clock_update(vcpu);
 		if (vcpu->lapic)
 			lapic_take_requests(vcpu);
 		if (vcpu->cpu.s.activity == X86_RUNNING)
@@ -268,7 +291,8 @@ static void tell(struct vcpu *vcpu)
 	struct kvm_run *run = vcpu->run;
 
 	run->if_flag = !!(hw->rflags(vcpu) & X86_FL_IF);
-	run->ready_for_interrupt_injection = vcpu->lapic || event_can_interrupt(vcpu);
+	run->ready_for_interrupt_injection = (vcpu->lapic && !vcpu->vm->chips->split) ||
+					     user_can_inject(vcpu);
 	run->apic_base = vcpu->apic_base;
 	if (vcpu->lapic)
 		run->cr8 = lapic_get(vcpu->lapic, LAPIC_TPR) >> 4;
@@ -295,6 +319,42 @@ static long run(struct vcpu *vcpu)
 
 /* ---- system calls ---- */
 
+/* KVM_SET_SIGNAL_MASK: what is blocked while KVM_RUN lasts. Documentation/virt/kvm/api.rst, 4.21. */
+static long set_signals(struct vcpu *vcpu, const void __user *arg)
+{
+	const struct kvm_signal_mask __user *mask = arg;
+	sigset_t signals;
+	u32 len;
+
+	if (!mask) {
+		vcpu->has_signals = false;
+		return 0;
+	}
+	if (get_user(len, &mask->len))
+		return -EFAULT;
+	if (len != sizeof(signals))
+		return -EINVAL;
+	if (copy_from_user(&signals, mask->sigset, sizeof(signals)))
+		return -EFAULT;
+	sigdelsetmask(&signals, sigmask(SIGKILL) | sigmask(SIGSTOP));
+	vcpu->signals = signals;
+	vcpu->has_signals = true;
+	return 0;
+}
+
+static long run_with_signals(struct vcpu *vcpu)
+{
+	sigset_t before;
+	long r;
+
+	if (!vcpu->has_signals)
+		return run(vcpu);
+	sigprocmask(SIG_SETMASK, &vcpu->signals, &before);
+	r = run(vcpu);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return r;
+}
+
 static long inject_interrupt(struct vcpu *vcpu, const void __user *arg)
 {
 	struct kvm_interrupt irq;
@@ -303,8 +363,14 @@ static long inject_interrupt(struct vcpu *vcpu, const void __user *arg)
 		return -EFAULT;
 	if (irq.irq > 255)
 		return -EINVAL;
-	if (vcpu->lapic)
-		return -ENXIO;
+	if (vcpu->lapic) {
+		if (!vcpu->vm->chips->split)
+			return -ENXIO;
+		if (vcpu->extint >= 0)
+			return -EEXIST;
+		vcpu->extint = irq.irq;
+		return 0;
+	}
 	if (vcpu_peek(vcpu)->interrupt_pending)
 		return -EEXIST;
 	vcpu_state(vcpu)->interrupt_pending = true;
@@ -344,7 +410,7 @@ static long vcpu_ioctl(struct file *file, unsigned int number, unsigned long arg
 		return -EINTR;
 	switch (number) {
 	case KVM_RUN:
-		r = arg ? -EINVAL : run(vcpu);
+		r = arg ? -EINVAL : run_with_signals(vcpu);
 		break;
 	case KVM_INTERRUPT:
 		r = inject_interrupt(vcpu, user);
@@ -364,6 +430,15 @@ static long vcpu_ioctl(struct file *file, unsigned int number, unsigned long arg
 		break;
 	case KVM_SET_MSRS:
 		r = msr_io(vcpu, user, true);
+		break;
+	case KVM_SET_SIGNAL_MASK:
+		r = set_signals(vcpu, user);
+		break;
+	case KVM_X86_SETUP_MCE:
+		r = mce_enable(vcpu, user);
+		break;
+	case KVM_X86_SET_MCE:
+		r = mce_inject(vcpu, user);
 		break;
 	case KVM_GET_TSC_KHZ:
 		r = tsc_khz;
@@ -425,7 +500,7 @@ static int vcpu_init(struct vcpu *vcpu)
 	mutex_init(&vcpu->lock);
 	init_waitqueue_head(&vcpu->wait);
 	preempt_notifier_init(&vcpu->preempt, &preempt_ops);
-	vcpu->last_cpu = -1;
+	vcpu->last_cpu = vcpu->extint = vcpu->eoi_vector = -1;
 	x86_state_reset(&vcpu->cpu.s);
 	vcpu->apic_base = 0xfee00000 | (vcpu->id == 0 ? APIC_BASE_BSP : 0);
 	if (vcpu->vm->chips) {

@@ -6,7 +6,6 @@
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
-#include <linux/timekeeping.h>
 #include <linux/uaccess.h>
 
 #include "chips.h"
@@ -150,27 +149,6 @@ void vm_flush_tlbs(struct vm *vm)
 
 /* ---- system calls ---- */
 
-static long set_clock(struct vm *vm, const void __user *arg)
-{
-	struct kvm_clock_data data;
-
-	if (copy_from_user(&data, arg, sizeof(data)))
-		return -EFAULT;
-	if (data.flags & ~KVM_CLOCK_TSC_STABLE)
-		return -EINVAL;
-	WRITE_ONCE(vm->clock_offset, data.clock - ktime_get_boottime_ns());
-	return 0;
-}
-
-static long get_clock(struct vm *vm, void __user *arg)
-{
-	struct kvm_clock_data data = {
-		.clock = ktime_get_boottime_ns() + READ_ONCE(vm->clock_offset),
-	};
-
-	return copy_to_user(arg, &data, sizeof(data)) ? -EFAULT : 0;
-}
-
 static long enable_cap(struct vm *vm, const void __user *arg)
 {
 	struct kvm_enable_cap cap;
@@ -188,6 +166,8 @@ static long enable_cap(struct vm *vm, const void __user *arg)
 		vm->msr_exits_unknown = cap.args[0] & KVM_MSR_EXIT_REASON_UNKNOWN;
 		vm->msr_exits_filter = cap.args[0] & KVM_MSR_EXIT_REASON_FILTER;
 		return 0;
+	case KVM_CAP_SPLIT_IRQCHIP: /* its argument, the number of pins, says nothing that routes do not */
+		return cap.args[0] > GSI_MAX ? -EINVAL : chips_create(vm, true);
 	case KVM_CAP_EXIT_ON_EMULATION_FAILURE:
 		vm->exit_on_failure = cap.args[0];
 		return 0;
@@ -236,9 +216,9 @@ static long vm_ioctl(struct file *file, unsigned int number, unsigned long arg)
 	case KVM_X86_SET_MSR_FILTER:
 		return msr_filter_set(vm, user);
 	case KVM_SET_CLOCK:
-		return set_clock(vm, user);
+		return clock_set(vm, user);
 	case KVM_GET_CLOCK:
-		return get_clock(vm, user);
+		return clock_get(vm, user);
 	case KVM_SET_TSS_ADDR: /* for processors that cannot run real mode: not these */
 		vm->tss_addr = arg;
 		return 0;
@@ -249,13 +229,16 @@ static long vm_ioctl(struct file *file, unsigned int number, unsigned long arg)
 	case KVM_IOEVENTFD:
 		return ioevent_set(vm, user);
 	case KVM_CREATE_IRQCHIP:
-		return chips_create(vm);
+		return chips_create(vm, false);
 	case KVM_IRQ_LINE:
 	case KVM_GET_IRQCHIP:
 	case KVM_SET_IRQCHIP:
 	case KVM_SET_GSI_ROUTING:
 	case KVM_SIGNAL_MSI:
 	case KVM_IRQFD:
+	case KVM_CREATE_PIT2:
+	case KVM_GET_PIT2:
+	case KVM_SET_PIT2:
 		return chips_ioctl(vm, number, user);
 	default:
 		return -ENOTTY;
@@ -285,6 +268,7 @@ static int vm_init(struct vm *vm)
 	refcount_set(&vm->users, 1);
 	mutex_init(&vm->lock);
 	INIT_LIST_HEAD(&vm->ioevents);
+	clock_init(vm);
 	vm->mm = current->mm;
 	mmgrab(vm->mm);
 	r = init_srcu_struct(&vm->srcu);
@@ -303,9 +287,6 @@ static int vm_init(struct vm *vm)
 	if (r)
 		goto slots;
 	preempt_notifier_inc();
-	vm->clock_offset = -ktime_get_boottime_ns();
-	spin_lock_init(&vm->tsc_lock);
-	vm->tsc_offset = -rdtsc();
 	return 0;
 slots:
 	slots_free(vm);
@@ -347,8 +328,7 @@ void vm_put(struct vm *vm)
 	if (!refcount_dec_and_test(&vm->users))
 		return;
 	mmu_notifier_unregister(&vm->notifier, vm->mm);
-	if (vm->chips)
-		irqfds_free(vm);
+	chips_stop(vm);
 	for (unsigned int i = 0; i < vm->vcpu_count; i++)
 		vcpu_destroy(vm->vcpu[i]);
 	chips_free(vm);

@@ -20,7 +20,7 @@
  *	vm->lock	slots and the list of vCPUs, for writers; who reads slots holds vm->srcu
  *	vm->page_lock	the nested page table, and what MMU notifiers count
  *	pic, ioapic	chips.h
- *	vm->tsc_lock
+ *	vm->clock_lock
  */
 #pragma once
 
@@ -29,6 +29,7 @@
 #include <linux/mutex.h>
 #include <linux/preempt.h>
 #include <linux/refcount.h>
+#include <linux/signal_types.h>
 #include <linux/srcu.h>
 #include <linux/wait.h>
 #include <asm/fpu/api.h>
@@ -36,6 +37,7 @@
 #include "core.h"
 
 #define VM_VCPUS 64u
+#define MCE_BANKS 32u
 #define VM_SLOTS 509u /* their numbers are below it */
 
 struct vm;
@@ -122,9 +124,10 @@ struct vm {
 	bool exit_on_failure;
 	bool msrs_closed; /* the filter denies one that the guest would else reach without an exit */
 	struct msr_filter __rcu *filter; /* NULL: nothing is denied */
-	s64 clock_offset; /* of the paravirtual clock, ns */
-	spinlock_t tsc_lock;
-	s64 tsc_offset; /* of vCPUs, as user space last set it; tsc_lock */
+	spinlock_t clock_lock; /* the next four */
+	s64 clock_offset;	  /* of the paravirtual clock, to the host's, ns */
+	u64 clock_tsc, clock_ns;  /* a moment: the host's counter, and the clock */
+	s64 tsc_offset;		  /* of vCPUs as user space last set it */
 	struct chips *chips; /* NULL: user space has them. Set once, before there are vCPUs */
 	struct list_head ioevents; /* lock; who reads holds srcu */
 	u64 tss_addr, identity_addr;
@@ -140,6 +143,7 @@ void vm_flush_tlbs(struct vm *vm);
 
 enum vcpu_request {
 	REQ_FLUSH, /* the TLB */
+	REQ_CLOCK, /* the page of the paravirtual clock is to be written */
 	REQ_EVENT, /* interrupts may wait */
 	REQ_NMI,
 	REQ_INIT,
@@ -147,7 +151,8 @@ enum vcpu_request {
 };
 
 /* What has to be seen to before the guest is entered. */
-#define REQ_BEFORE_ENTRY (BIT(REQ_EVENT) | BIT(REQ_NMI) | BIT(REQ_INIT) | BIT(REQ_SIPI))
+#define REQ_WAKES	 (BIT(REQ_EVENT) | BIT(REQ_NMI) | BIT(REQ_INIT) | BIT(REQ_SIPI))
+#define REQ_BEFORE_ENTRY (REQ_WAKES | BIT(REQ_CLOCK))
 
 enum vcpu_mode {
 	VCPU_OUTSIDE,
@@ -187,6 +192,12 @@ struct emulation {
 	unsigned int pages;
 };
 
+/* What the guest reads of machine checks: mce.c. */
+struct mce_state {
+	u64 cap, ctl;
+	u64 bank[MCE_BANKS * 4]; /* control, status, address, miscellaneous */
+};
+
 struct vcpu {
 	struct vm *vm;
 	unsigned int id;
@@ -209,18 +220,27 @@ struct vcpu {
 	int last_cpu;
 
 	s64 tsc_offset;
+	u64 wall_clock, system_time; /* MSRs of the paravirtual clock */
+	u32 clock_version; /* even; as the page has it */
 	struct kvm_cpuid_entry2 *cpuid;
 	unsigned int cpuid_count;
+
+	struct mce_state mce;
+	bool has_signals;
+	sigset_t signals; /* blocked in KVM_RUN: where has_signals */
 
 	struct x86_cpuid_model *model; /* its vendor counts; the rest is as cpuid_set() had it */
 	u64 apic_base;
 	struct lapic *lapic; /* where vm->chips */
+	int extint;	/* of split chips: a vector from the 8259 pair in user space, or -1 */
+	int eoi_vector; /* of split chips: user space is to hear of its end; or -1 */
 	bool cr8_changed; /* by the guest, of which user space is to hear */
 	bool msr_was_write; /* of the access that user space was asked about */
 
 	struct emulation emu;
 	/* How the exit to user space is finished when it comes back: 1 go on, 0 out again, -errno. */
 	int (*finish)(struct vcpu *vcpu);
+	u64 port_rip; /* linear, of the port instruction that user space was asked about */
 	u64 exits; /* statistics */
 
 	bool debug_open;    /* the debug registers are the guest's until the next exit */
@@ -242,6 +262,8 @@ struct x86_state *vcpu_state(struct vcpu *vcpu);
 const struct x86_state *vcpu_peek(struct vcpu *vcpu);
 /* RIP goes behind the instruction that exited. 1, or what emulation says. */
 int vcpu_skip(struct vcpu *vcpu);
+/* User space, which has the 8259 pair, asked to hear when it may inject. */
+bool vcpu_user_waits(struct vcpu *vcpu);
 /* Make it look at its requests soon. Any context. */
 void vcpu_request(struct vcpu *vcpu, enum vcpu_request request);
 
@@ -278,6 +300,7 @@ void cpuid_query(struct vcpu *vcpu, u32 leaf, u32 subleaf, u32 ret[4]);
 /* ---- msr.c ---- */
 struct msr_filter;
 int msr_list(struct kvm_msr_list __user *arg, bool features);
+/* Returns how many were read. */
 int msr_feature_io(struct kvm_msrs __user *arg);
 int msr_io(struct vcpu *vcpu, struct kvm_msrs __user *arg, bool write);
 int msr_filter_set(struct vm *vm, struct kvm_msr_filter __user *arg);
@@ -289,6 +312,15 @@ bool msr_read(struct vcpu *vcpu, u32 msr, u64 *ret, bool host);
 bool msr_write(struct vcpu *vcpu, u32 msr, u64 value, bool host);
 /* The guest's RDMSR, WRMSR, which exited. As handle_exit(). */
 int msr_exit(struct vcpu *vcpu, bool write);
+
+/* ---- mce.c: machine checks of the guest ---- */
+/* What of MCG_CAP there can be, beside the number of banks. */
+u64 mce_supported(void);
+long mce_enable(struct vcpu *vcpu, const void __user *arg);
+long mce_inject(struct vcpu *vcpu, const void __user *arg);
+/* -ENOENT: none of its MSRs; -EINVAL: #GP. */
+int mce_read_msr(struct vcpu *vcpu, u32 msr, u64 *ret);
+int mce_write_msr(struct vcpu *vcpu, u32 msr, u64 value, bool host);
 
 /* ---- emulate.c: instructions that the x86 core finishes ---- */
 int emulate_init(struct vcpu *vcpu);
@@ -304,6 +336,20 @@ void ioevents_free(struct vm *vm);
 /* True: done. */
 bool device_write_here(struct vcpu *vcpu, const struct device_access *a);
 bool device_read_here(struct vcpu *vcpu, const struct device_access *a, u64 *ret);
+
+/* ---- clock.c: the paravirtual clock; time stamp counters ---- */
+void clock_init(struct vm *vm);
+long clock_set(struct vm *vm, const void __user *arg);
+long clock_get(struct vm *vm, void __user *arg);
+/* The host's time stamp counters agree. */
+bool clock_is_stable(void);
+/* REQ_CLOCK. */
+void clock_update(struct vcpu *vcpu);
+/* False: none of its MSRs. */
+bool clock_read_msr(struct vcpu *vcpu, u32 msr, u64 *ret);
+bool clock_write_msr(struct vcpu *vcpu, u32 msr, u64 value);
+void tsc_set_offset(struct vcpu *vcpu, s64 offset);
+void tsc_set_by_host(struct vcpu *vcpu, u64 value);
 
 /* ---- exit.c: what goes to user space ---- */
 int exit_port(struct vcpu *vcpu, u16 port, unsigned int size, bool in);

@@ -13,6 +13,7 @@ mkdir -p /dev/shm && mount -t tmpfs tmpfs /dev/shm
 echo 1 >/proc/sys/kernel/printk
 while :; do
 	cat /proc/uptime
+	tail -qn 2 /tmp/console /tmp/firmware 2>/dev/null
 	sleep 2
 done >/dev/ttyS1 &
 
@@ -54,8 +55,8 @@ beyond_ram() { # pid: KiB of it that are resident and not the guest's RAM
 
 # Up to user space, as many CPUs as asked for, and at most 20 MiB of the host's memory beyond the guest's.
 boots() { # cpus memory engine
-	sika run --engine "$3" --kernel /vmlinuz --initrd /inner.gz \
-		--append "console=ttyS0 quiet panic=-1" --memory "$2" --cpus "$1" \
+	sika run --engine "$3" --kernel /vmlinuz --initrd /inner.cpio \
+		--append "console=ttyS0 $(word lab_words | tr , " ") panic=-1" --memory "$2" --cpus "$1" \
 		--net user --serial stdio --no-reboot >/tmp/console 2>&1 &
 	machine=$! kib=
 	while kill -0 $machine 2>/dev/null; do
@@ -72,6 +73,29 @@ boots() { # cpus memory engine
 	[ $status = 0 ] && grep -q "^SIKA-GUEST-ALIVE cpus=$1 " /tmp/console || return 1
 	[ "${kib:-0}" -gt 0 ] && [ "$kib" -le 20480 ] || return 1
 	echo "INFO $kib KiB beyond the guest's RAM" >/dev/console
+}
+
+# The same through firmware, by QEMU.
+qemu_boots() { # cpus irqchip
+	qemu-system-x86_64 -accel "kvm,kernel-irqchip=$2" -cpu host -smp "$1" -m 256M -nodefaults -display none \
+		-L /usr/share/seabios -L /usr/share/qemu -no-reboot -serial stdio \
+		-kernel /vmlinuz -initrd /inner.cpio -append "console=ttyS0 $(word lab_words | tr , " ") panic=-1" >/tmp/console 2>&1
+	status=$?
+	cat /tmp/console
+	echo "status $status"
+	[ $status = 0 ] && grep -q "^SIKA-GUEST-ALIVE cpus=$1 " /tmp/console
+}
+
+# A tiny guest by QEMU: 0 on the debug exit port is status 1.
+qemu_guest() { # name cpus irqchip
+	timeout 60 qemu-system-x86_64 -accel "kvm,kernel-irqchip=$3" -cpu host -smp "$2" -m 64M -nodefaults \
+		-display none -L /usr/share/seabios -L /usr/share/qemu -no-reboot -serial stdio \
+		-debugcon file:/tmp/firmware -global isa-debugcon.iobase=0x402 \
+		-device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "/build/tests/guest/$1.elf" -append "cpus=$2 hw=1"
+	status=$?
+	echo "status $status, firmware's last words:"
+	tail -n 5 /tmp/firmware
+	[ $status = 1 ]
 }
 
 # A guest that fails is judged by known.list: failed checks, and no others, at the lines named there.
@@ -159,6 +183,7 @@ fi
 case $work in
 engine)
 	check "engine against kvm-amd, npt=$(word lab_npt)" test_kvm_engine
+	check "what other monitors ask for, npt=$(word lab_npt)" test_kvm_abi
 	check "state of both engines, npt=$(word lab_npt)" test_engine_state
 	;;
 boot:*)
@@ -167,6 +192,20 @@ boot:*)
 	END
 	check "kernel to user space, $cpus vCPU, --engine $engine, npt=$(word lab_npt)" \
 		boots "$cpus" "$memory" "$engine"
+	;;
+qemu:*)
+	IFS=: read -r _ cpus irqchip <<-END
+		$work
+	END
+	check "kernel to user space, $cpus vCPU, QEMU with kernel-irqchip=$irqchip, npt=$(word lab_npt)" \
+		qemu_boots "$cpus" "$irqchip"
+	;;
+qemu-guests:*)
+	irqchip=${work#*:}
+	for guest in modes:1 ticks:1 smp:2; do
+		check "guest ${guest%:*}, QEMU with kernel-irqchip=$irqchip" \
+			qemu_guest "${guest%:*}" "${guest#*:}" "$irqchip"
+	done
 	;;
 models) check "a processor's level under both engines" models ;;
 guests:*) guests "${work#guests:}" ;;

@@ -8,8 +8,12 @@
 #
 # usage: tests/kvm/run.sh [BUILD_DIR]     (default: build)
 # environment: KVM_LAB_TIMEOUT seconds after which no further piece is begun that may be left out (200),
-# KVM_LAB_ONLY="PIECE..." (names at the end), KVM_LAB_THREADS=single|multi, KVM_LAB_CPU, KVM_LAB_KEEP=1,
-# KVM_LAB_DRIVER=FILE.ko (another driver instead of the stock one)
+# KVM_LAB_ONLY="PIECE..." (names at the end), KVM_LAB_THREADS=single|multi, KVM_LAB_CPU,
+# KVM_LAB_DRIVER=FILE.ko (another driver instead of the stock one),
+# KVM_LAB_KEEP=1 (leaves what was made, and what the second serial port said: the uptime, the last of a console),
+# KVM_LAB_WORDS=WORD,... (of the innermost kernel's command line, instead of quiet),
+# KVM_LAB_ICOUNT=1 (the emulated machine's time is what it has executed: for a host so busy that a kernel would
+# miss its timers), KVM_LAB_PATIENCE=N (limits times N)
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,7 +21,8 @@ build=$(cd "${1:-$here/../../build}" && pwd) || exit 1
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/sika/kvm-lab
 budget=${KVM_LAB_TIMEOUT:-200}
 threads=${KVM_LAB_THREADS:-single}
-silence=40
+patience=${KVM_LAB_PATIENCE:-1}
+silence=$((40 * patience))
 cpu=${KVM_LAB_CPU:-EPYC,+svm,+npt}
 started=$(date +%s)
 
@@ -64,8 +69,11 @@ modules=$(echo "$kernel_dir"/lib/modules/*/kernel)
 work=$(mktemp -d "${TMPDIR:-/tmp}/sika-kvm-lab-XXXXXX") || exit 1
 trap '[ -n "${KVM_LAB_KEEP:-}" ] || rm -rf "$work"' EXIT
 
+# Not compressed, since it is the emulated CPU that would have to unpack it; whole blocks, so that what
+# follows begins where the kernel looks for it.
 pack() { # directory archive
-	(cd "$1" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$2"
+	(cd "$1" && find . | busybox cpio -o -H newc 2>/dev/null) >"$2"
+	truncate -s %512 "$2"
 }
 
 # The innermost guest: says that it lives, and powers off.
@@ -81,7 +89,7 @@ echo "SIKA-GUEST-ALIVE cpus=$(/bin/busybox grep -c ^processor /proc/cpuinfo) ker
 /bin/busybox poweroff -f
 INIT
 chmod +x "$inner/init"
-pack "$inner" "$work/inner.gz"
+pack "$inner" "$work/inner.cpio"
 
 # The machine in the middle, with our programs and their libraries.
 outer=$work/outer
@@ -91,19 +99,20 @@ for applet in $(busybox --list); do # Debian's cannot --install itself
 	[ "$applet" = busybox ] || ln -s busybox "$outer/bin/$applet"
 done
 for m in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-amd; do
+	[ -z "${KVM_LAB_DRIVER:-}" ] || break
 	cp "$modules/$m.ko" "$outer/modules/" || fail "the kernel's package has no $m.ko"
 done
 [ -z "${KVM_LAB_DRIVER:-}" ] || cp "$KVM_LAB_DRIVER" "$outer/modules/driver.ko" || fail "no $KVM_LAB_DRIVER"
 cp "$vmlinuz" "$outer/vmlinuz"
-cp "$work/inner.gz" "$outer/inner.gz"
+cp "$work/inner.cpio" "$outer/inner.cpio"
 cp "$here/inside.sh" "$outer/init"
 chmod +x "$outer/init"
 programs=("$build/src/cli/sika" "$build/src/vmm/sika-vmm")
-for p in test_kvm_engine test_engine_state; do
+for p in test_kvm_engine test_engine_state test_kvm_abi; do
 	[ -x "$build/tests/kvm/$p" ] && programs+=("$build/tests/kvm/$p")
 done
 for p in "${programs[@]}"; do
-	cp "$p" "$outer/sika/"
+	strip -o "$outer/sika/${p##*/}" "$p"
 	ldd "$p" | awk '/=> \// { print $3 } /^[ \t]*\// { print $1 }'
 done | sort -u | while read -r lib; do
 	mkdir -p "$outer/$(dirname "$lib")"
@@ -113,7 +122,26 @@ done
 ln -s /sika "$outer/build/src/cli"
 cp "$here/../guest/run.sh" "$here/../guest/guests.list" "$here/known.list" "$outer/guests/"
 cp "$build"/tests/guest/*.elf "$outer/build/tests/guest/" || fail "no tiny guests in $build"
-pack "$outer" "$work/outer.gz"
+pack "$outer" "$work/outer.cpio"
+
+# Debian's QEMU as the monitor, for the pieces that want it: a second archive.
+pack_qemu() {
+	local at=$work/qemu p
+	[ ! -e "$work/with-qemu" ] || return 0
+	mkdir -p "$at"/{bin,usr/share/qemu,usr/share/seabios}
+	cp "$(command -v qemu-system-x86_64)" "$at/bin/"
+	ldd "$at/bin/qemu-system-x86_64" | awk '/=> \// { print $3 } /^[ \t]*\// { print $1 }' |
+		while read -r p; do
+			mkdir -p "$at/$(dirname "$p")"
+			cp -L "$p" "$at/$p"
+		done
+	cp -L /usr/share/qemu/{linuxboot,linuxboot_dma,multiboot,multiboot_dma,kvmvapic}.bin "$at/usr/share/qemu/" &&
+		cp -L /usr/share/seabios/{bios-256k,vgabios-stdvga}.bin "$at/usr/share/seabios/" ||
+		fail "QEMU's firmware is missing"
+	pack "$at" "$work/qemu.cpio"
+	cat "$work/qemu.cpio" "$work/outer.cpio" >"$work/with-qemu"
+	rm "$work/qemu.cpio"
+}
 
 # One emulated machine for each piece of work, in turn. All its CPUs are in one thread: with one each, two that
 # wait for one another by PAUSE burn the host's time slices against each other, since QEMU's PAUSE gives way
@@ -136,13 +164,20 @@ left() { echo $((started + budget - $(date +%s))); }
 # One try: 0 it came to its end, 1 its time is over, 2 the emulated machine is dead.
 emulate() { # name CPUs limit words-for-the-kernel
 	local begun beat size=0 new
+	local initrd=$work/outer.cpio
 	log=$logs/$1.log
+	case $1 in qemu-*)
+		pack_qemu
+		initrd=$work/with-qemu
+		;;
+	esac
 	: >"$work/beat"
 	begun=$(date +%s) beat=$begun
-	qemu-system-x86_64 -accel "tcg,thread=$threads" -cpu "$cpu" -smp "$2" -m 2048 \
+	# shellcheck disable=SC2086
+	qemu-system-x86_64 -accel "tcg,thread=$threads" ${KVM_LAB_ICOUNT:+-icount shift=3,sleep=off} -cpu "$cpu" -smp "$2" -m 2048 \
 		-display none -no-reboot -nodefaults -serial "file:$log" -serial "file:$work/beat" \
-		-kernel "$vmlinuz" -initrd "$work/outer.gz" \
-		-append "console=ttyS0 panic=-1 quiet $4" </dev/null 2>"$work/qemu.log" &
+		-kernel "$vmlinuz" -initrd "$initrd" \
+		-append "console=ttyS0 panic=-1 quiet no_timer_check lab_words=${KVM_LAB_WORDS:-quiet} $4" </dev/null 2>"$work/qemu.log" &
 	qemu=$!
 	while kill -0 "$qemu" 2>/dev/null; do
 		sleep 0.5
@@ -155,7 +190,7 @@ emulate() { # name CPUs limit words-for-the-kernel
 			kill_qemu
 			return 2
 		fi
-		if [ $(($(date +%s) - begun)) -gt "$3" ]; then
+		if [ $(($(date +%s) - begun)) -gt $(($3 * patience)) ]; then
 			kill_qemu
 			return 1
 		fi
@@ -227,6 +262,16 @@ want models && piece may models 1 60 "lab_npt=1 lab_work=models"
 want guests-smp && piece may guests-smp 1 60 "lab_npt=1 lab_work=guests:smp"
 want shadow-engine && piece may shadow-engine 1 60 "lab_npt=0 lab_work=engine"
 want shadow-boot && piece may shadow-boot 1 100 "lab_npt=0 lab_work=boot:1:256M:kvm"
+
+# QEMU as the monitor: what our own driver is asked for by others. Not where nothing is named.
+for irqchip in off split on; do
+	name=qemu-guests-$irqchip
+	[ -n "$only" ] && want $name && piece must $name 1 120 "lab_npt=1 lab_work=qemu-guests:$irqchip"
+	for cpus in 1 2; do
+		name=qemu-$irqchip-$cpus
+		[ -n "$only" ] && want $name && piece must $name 1 120 "lab_npt=1 lab_work=qemu:$cpus:$irqchip"
+	done
+done
 
 if [ -z "$only" ]; then
 	echo "skip guest many: 64 vCPUs take minutes on one emulated CPU"

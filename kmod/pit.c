@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * pit.c - the 8254 in the kernel (KVM_CREATE_PIT2): ports, a high-resolution timer for channel 0, and the ABI's
+ * gets and sets (Documentation/virt/kvm/api.rst, 4.71 to 4.73). The channels are src/chip/i8254.c.
+ *
+ * Only channel 0 has a timer, for the rising edges of its output; in the periodic modes the controllers are
+ * shown one pulse a period. A pulse that comes before the guest took the last one is lost
+ * (KVM_REINJECT_CONTROL, which would count them, is not there).
+ */
+#include <linux/math64.h>
+#include <linux/slab.h>
+#include <linux/timekeeping.h>
+#include <linux/uaccess.h>
+
+#include "chips.h"
+#include "irq.h"
+
+#include "chip/i8254.h"
+
+#define PORT_CHANNEL 0x40u
+#define PORT_CONTROL 0x43u
+#define PORT_SPEAKER 0x61u
+
+/* Faster edges than this are merged: a guest may not keep the host's CPU from other work. */
+#define SHORTEST_PERIOD_NS 20000u
+
+#define SPEAKER_GATE	0x01
+#define SPEAKER_DATA	0x02
+#define SPEAKER_REFRESH 0x10
+#define SPEAKER_OUT	0x20
+/* The refresh request toggles every 15 microseconds; old software measures time with it. */
+#define REFRESH_NS 15085u
+
+/* Which byte of a word is next, in the ABI: struct kvm_pit_channel_state, read_state, write_state. */
+enum { STATE_LOW = 1, STATE_HIGH, STATE_WORD_LOW, STATE_WORD_HIGH };
+
+struct pit {
+	spinlock_t lock; /* outer to those of the controllers; interrupts off */
+	struct i8254_channel channel[I8254_CHANNELS];
+	bool has_speaker, speaker_data;
+	bool hpet; /* the line is the HPET's, in user space */
+	bool line; /* channel 0's output as last shown */
+	struct hrtimer timer;
+	struct vm *vm;
+};
+
+static u64 ns_to_ticks(u64 ns)
+{
+	return mul_u64_u64_div_u64(ns, I8254_HZ, NSEC_PER_SEC);
+}
+
+/* Rounded up, so that the tick has come when the timer fires. */
+static u64 ticks_to_ns(u64 ticks)
+{
+	return mul_u64_u64_div_u64(ticks, NSEC_PER_SEC, I8254_HZ) + 1;
+}
+
+static u64 ticks_now(void)
+{
+	return ns_to_ticks(ktime_get_ns());
+}
+
+/* ---- channel 0: pit->lock held ---- */
+
+static void line_set(struct pit *pit, bool level)
+{
+	pit->line = level;
+	if (!pit->hpet)
+		irq_set(pit->vm, 0, level);
+}
+
+static void timer_update(struct pit *pit, u64 now)
+{
+	u64 rise = i8254_next_rise(&pit->channel[0], now), ns;
+
+	if (rise == I8254_NEVER) {
+		/* Where it is under way just now it finds nothing to do. */
+		hrtimer_try_to_cancel(&pit->timer);
+		return;
+	}
+	ns = ticks_to_ns(rise);
+	if (i8254_is_periodic(&pit->channel[0]))
+		ns = max(ns, ktime_get_ns() + SHORTEST_PERIOD_NS);
+	hrtimer_start(&pit->timer, ns_to_ktime(ns), HRTIMER_MODE_ABS);
+}
+
+static void channel0_changed(struct pit *pit, bool out, u64 now)
+{
+	if (pit->line != out)
+		line_set(pit, out);
+	timer_update(pit, now);
+}
+
+/* It is started anew from here, and never restarted by its return: a write to the port may have done so. */
+static enum hrtimer_restart on_timer(struct hrtimer *timer)
+{
+	struct pit *pit = container_of(timer, struct pit, timer);
+	struct i8254_channel *ch = &pit->channel[0];
+	unsigned long flags;
+	u64 now;
+
+	spin_lock_irqsave(&pit->lock, flags);
+	now = ticks_now();
+	/* A mode change may have overtaken the timer. */
+	if (ch->loaded && !ch->halted && i8254_elapsed(ch, now) >= ch->count) {
+		i8254_sync(ch, now);
+		if (pit->line)
+			line_set(pit, false);
+		line_set(pit, true);
+		timer_update(pit, now);
+	}
+	spin_unlock_irqrestore(&pit->lock, flags);
+	return HRTIMER_NORESTART;
+}
+
+/* ---- ports ---- */
+
+static bool is_port(const struct pit *pit, u16 port)
+{
+	return (port & ~3u) == PORT_CHANNEL || (port == PORT_SPEAKER && pit->has_speaker);
+}
+
+bool pit_write(struct pit *pit, u16 port, u8 value)
+{
+	struct i8254_channel *ch = pit->channel;
+	unsigned long flags;
+	u64 now;
+
+	if (!is_port(pit, port))
+		return false;
+	spin_lock_irqsave(&pit->lock, flags);
+	now = ticks_now();
+	for (unsigned int i = 0; i < I8254_CHANNELS; i++)
+		i8254_sync(&ch[i], now);
+	if (port == PORT_SPEAKER) {
+		pit->speaker_data = value & SPEAKER_DATA;
+		i8254_set_gate(&ch[2], value & SPEAKER_GATE, now);
+	} else if (port == PORT_CONTROL) {
+		if (i8254_command(ch, value, now) & 1)
+			channel0_changed(pit, i8254_out(&ch[0], now), now);
+	} else if (i8254_write(&ch[port & 3], value, now) && port == PORT_CHANNEL) {
+		channel0_changed(pit, pit->line && ch[0].mode != 0, now);
+	}
+	spin_unlock_irqrestore(&pit->lock, flags);
+	return true;
+}
+
+static u8 speaker_read(const struct pit *pit, u64 now)
+{
+	const struct i8254_channel *ch = &pit->channel[2];
+
+	return (ch->gate ? SPEAKER_GATE : 0) | (pit->speaker_data ? SPEAKER_DATA : 0) |
+	       (i8254_out(ch, now) ? SPEAKER_OUT : 0) |
+	       (ktime_get_ns() / REFRESH_NS & 1 ? SPEAKER_REFRESH : 0);
+}
+
+bool pit_read(struct pit *pit, u16 port, u8 *ret)
+{
+	unsigned long flags;
+	u64 now;
+
+	if (!is_port(pit, port))
+		return false;
+	*ret = 0xff; /* the control register is write-only */
+	spin_lock_irqsave(&pit->lock, flags);
+	now = ticks_now();
+	for (unsigned int i = 0; i < I8254_CHANNELS; i++)
+		i8254_sync(&pit->channel[i], now);
+	if (port == PORT_SPEAKER)
+		*ret = speaker_read(pit, now);
+	else if (port != PORT_CONTROL)
+		*ret = i8254_read(&pit->channel[port & 3], now);
+	spin_unlock_irqrestore(&pit->lock, flags);
+	return true;
+}
+
+/* ---- gets and sets ---- */
+
+static u8 next_byte(const struct i8254_channel *ch, bool high)
+{
+	if (ch->access != I8254_WORD)
+		return ch->access;
+	return high ? STATE_WORD_HIGH : STATE_WORD_LOW;
+}
+
+/* What is to come of a latched count: low, high, or both. */
+static u8 latched_bytes(const struct i8254_channel *ch)
+{
+	if (!ch->count_latched)
+		return 0;
+	return ch->access != I8254_WORD ? ch->access : ch->high_next_read ? STATE_HIGH : STATE_WORD_LOW;
+}
+
+static void channel_out(const struct i8254_channel *ch, u64 now, struct kvm_pit_channel_state *to)
+{
+	*to = (struct kvm_pit_channel_state){
+		.count = ch->written ? ch->written : 0x10000,
+		.latched_count = ch->latched_count, .count_latched = latched_bytes(ch),
+		.status_latched = ch->status_latched, .status = ch->latched_status,
+		.read_state = next_byte(ch, ch->high_next_read),
+		.write_state = next_byte(ch, ch->high_next_write), .write_latch = ch->low_written,
+		.rw_mode = ch->access, .mode = ch->mode, .bcd = ch->bcd, .gate = ch->gate,
+		.count_load_time = ticks_to_ns(now - i8254_elapsed(ch, now)),
+	};
+}
+
+static u32 from_bcd(u32 v)
+{
+	return (v & 0xf) + (v >> 4 & 0xf) * 10 + (v >> 8 & 0xf) * 100 + (v >> 12 & 0xf) * 1000;
+}
+
+static void channel_in(const struct kvm_pit_channel_state *from, u64 now, struct i8254_channel *to)
+{
+	u64 then = from->count_load_time > 0 ? ns_to_ticks(from->count_load_time) : now;
+	bool word = (from->rw_mode & 3) == I8254_WORD;
+
+	*to = (struct i8254_channel){
+		.mode = from->mode > 5 ? 0 : from->mode, .access = from->rw_mode & 3,
+		.bcd = from->bcd, .gate = from->gate,
+		.high_next_read = word && (from->read_state == STATE_WORD_HIGH ||
+					   from->count_latched == STATE_HIGH),
+		.high_next_write = word && from->write_state == STATE_WORD_HIGH,
+		.low_written = from->write_latch, .written = from->count,
+		.count_latched = from->count_latched, .latched_count = from->latched_count,
+		.status_latched = from->status_latched, .latched_status = from->status,
+		/* A channel that was never given a count counts the largest one in this ABI. */
+		.loaded = true,
+	};
+	to->count = to->bcd ? from_bcd(to->written) : to->written;
+	if (!to->count)
+		to->count = to->bcd ? 10000 : 0x10000;
+	to->halted = !to->gate && to->mode != 1 && to->mode != 5;
+	to->start = then <= now ? then : now;
+	if (to->halted)
+		to->start = now - to->start;
+}
+
+static void get(struct pit *pit, struct kvm_pit_state2 *ret)
+{
+	unsigned long flags;
+	u64 now;
+
+	memset(ret, 0, sizeof(*ret));
+	spin_lock_irqsave(&pit->lock, flags);
+	now = ticks_now();
+	for (unsigned int i = 0; i < I8254_CHANNELS; i++) {
+		i8254_sync(&pit->channel[i], now);
+		channel_out(&pit->channel[i], now, &ret->channels[i]);
+	}
+	ret->flags = (pit->hpet ? KVM_PIT_FLAGS_HPET_LEGACY : 0) |
+		     (pit->speaker_data ? KVM_PIT_FLAGS_SPEAKER_DATA_ON : 0);
+	spin_unlock_irqrestore(&pit->lock, flags);
+}
+
+static void set(struct pit *pit, const struct kvm_pit_state2 *state)
+{
+	unsigned long flags;
+	u64 now;
+
+	spin_lock_irqsave(&pit->lock, flags);
+	now = ticks_now();
+	for (unsigned int i = 0; i < I8254_CHANNELS; i++)
+		channel_in(&state->channels[i], now, &pit->channel[i]);
+	if (pit->line)
+		line_set(pit, false);
+	pit->hpet = state->flags & KVM_PIT_FLAGS_HPET_LEGACY;
+	pit->speaker_data = state->flags & KVM_PIT_FLAGS_SPEAKER_DATA_ON;
+	timer_update(pit, now);
+	spin_unlock_irqrestore(&pit->lock, flags);
+}
+
+long pit_state(struct vm *vm, void __user *arg, bool write)
+{
+	struct pit *pit = smp_load_acquire(&vm->chips->pit);
+	struct kvm_pit_state2 state;
+
+	if (!pit)
+		return -ENXIO;
+	if (write) {
+		if (copy_from_user(&state, arg, sizeof(state)))
+			return -EFAULT;
+		if (state.flags & ~(KVM_PIT_FLAGS_HPET_LEGACY | KVM_PIT_FLAGS_SPEAKER_DATA_ON))
+			return -EINVAL;
+		set(pit, &state);
+		return 0;
+	}
+	get(pit, &state);
+	return copy_to_user(arg, &state, sizeof(state)) ? -EFAULT : 0;
+}
+
+/* ---- life ---- */
+
+long pit_create(struct vm *vm, const void __user *arg)
+{
+	struct kvm_pit_config config;
+	struct pit *pit;
+	long r = -EEXIST;
+
+	if (copy_from_user(&config, arg, sizeof(config)))
+		return -EFAULT;
+	if (config.flags & ~KVM_PIT_SPEAKER_DUMMY)
+		return -EINVAL;
+	pit = kzalloc(sizeof(*pit), GFP_KERNEL_ACCOUNT);
+	if (!pit)
+		return -ENOMEM;
+	spin_lock_init(&pit->lock);
+	pit->vm = vm;
+	pit->has_speaker = config.flags & KVM_PIT_SPEAKER_DUMMY;
+	hrtimer_init(&pit->timer, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
+	pit->timer.function = on_timer;
+	for (unsigned int i = 0; i < I8254_CHANNELS; i++)
+		i8254_reset(&pit->channel[i], i != 2);
+	mutex_lock(&vm->lock);
+	if (!vm->chips->pit) {
+		smp_store_release(&vm->chips->pit, pit);
+		pit = NULL;
+		r = 0;
+	}
+	mutex_unlock(&vm->lock);
+	kfree(pit);
+	return r;
+}
+
+void pit_free(struct pit *pit)
+{
+	if (pit)
+		hrtimer_cancel(&pit->timer);
+	kfree(pit);
+}
