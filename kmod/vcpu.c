@@ -398,6 +398,16 @@ static long lapic_state(struct vcpu *vcpu, void __user *arg, bool set)
 	return r;
 }
 
+/* Without KVM_CAP_VAPIC there is nothing to set; QEMU says so, and does not go on when that is refused. */
+static long set_vapic(struct vcpu *vcpu, const void __user *arg)
+{
+	struct kvm_vapic_addr vapic;
+
+	if (copy_from_user(&vapic, arg, sizeof(vapic)))
+		return -EFAULT;
+	return !vcpu->lapic || vapic.vapic_addr ? -EINVAL : 0;
+}
+
 static long vcpu_ioctl(struct file *file, unsigned int number, unsigned long arg)
 {
 	struct vcpu *vcpu = file->private_data;
@@ -433,6 +443,9 @@ static long vcpu_ioctl(struct file *file, unsigned int number, unsigned long arg
 		break;
 	case KVM_SET_SIGNAL_MASK:
 		r = set_signals(vcpu, user);
+		break;
+	case KVM_SET_VAPIC_ADDR:
+		r = set_vapic(vcpu, user);
 		break;
 	case KVM_X86_SETUP_MCE:
 		r = mce_enable(vcpu, user);
