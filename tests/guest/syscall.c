@@ -312,6 +312,59 @@ static void compat(void)
 	check_equal(compat_frame.sp, (word)stack + sizeof(stack));
 }
 
+/* ---- a program's own descriptors ---- */
+
+/* Back to privilege 3, where IOPL is 0 as under most kernels. */
+extern char plain_entry[];
+asm(".globl plain_entry\n"
+    "plain_entry:\n"
+    "	and $~0x3000, %r11\n"
+    "	sysretq\n");
+
+/* What LAR says, which does not fault, of @selector; ~0: not the same each time. In a page of its own, so that
+ * nothing else there keeps it from being executed as it is. Bits 19:16 are undefined: SDM vol. 2, LAR. */
+word lar_often(word selector);
+asm(".balign 4096\n"
+    "lar_often:\n"
+    "	mov $200, %r8d\n"
+    "1:	syscall\n"
+    "	xor %edx, %edx\n"
+    "	lar %edi, %edx\n"
+    "	and $0xf0ff00, %edx\n"
+    "	cmp $200, %r8d\n"
+    "	je 2f\n"
+    "	cmp %edx, %esi\n"
+    "	jne 3f\n"
+    "2:	mov %edx, %esi\n"
+    "	dec %r8d\n"
+    "	jnz 1b\n"
+    "	mov %rsi, %rax\n"
+    "	ret\n"
+    "3:	mov $-1, %rax\n"
+    "	ret\n"
+    ".balign 4096\n");
+
+static void descriptors(void)
+{
+	static uint64_t ldt[2] = { 0, 0x00cff3000000ffff };
+	word at = (word)ldt;
+
+	wrmsr(STAR, 0x18ull << 32 | 0x23ull << 48);
+	wrmsr(LSTAR, (word)plain_entry);
+	wrmsr(SFMASK, 0);
+	write_cr0((read_cr0() & ~(word)(CR0_EM | CR0_TS)) | CR0_MP);
+	write_cr4(read_cr4() | CR4_OSFXSR | CR4_OSXMMEXCPT);
+	gdt[SEL_FREE / 8] = (sizeof(ldt) - 1) | (at & 0xffffff) << 16 | 0x82ull << 40 |
+			    (at >> 24 & 0xff) << 56;
+	gdt[SEL_FREE / 8 + 1] = at >> 32;
+	check_equal(user_call(lar_often, 0xf), 0);
+	asm volatile("lldt %w0" : : "r"(SEL_FREE) : "memory");
+	check_equal(user_call(lar_often, 0xf), 0xc0f300);
+	check_equal(user_call(lar_often, 7), 0);
+	asm volatile("lldt %w0" : : "r"(0) : "memory");
+	check_equal(user_call(lar_often, 0xf), 0);
+}
+
 int main(void)
 {
 	user_open();
@@ -320,5 +373,6 @@ int main(void)
 	sysenter();
 	bases();
 	compat();
+	descriptors();
 	return 0;
 }

@@ -293,6 +293,8 @@ static bool is_plain(const struct bt_vcpu *vcpu)
 	       s->efer & X86_EFER_SCE && s->seg[X86_CS].selector == BT_USER_CS &&
 	       s->seg[X86_SS].selector == BT_USER_SS && is_usual(&s->seg[X86_DS]) &&
 	       is_usual(&s->seg[X86_ES]) && is_usual(&s->seg[X86_FS]) && is_usual(&s->seg[X86_GS]) &&
+	       /* LAR, LSL, VERR and VERW would not fault, and tell of the host's, which is empty. */
+	       (s->ldtr.selector & ~3u) == 0 &&
 	       !atomic_load_explicit(&bt_engine_of(vcpu)->dirty_on, memory_order_relaxed);
 }
 

@@ -22,7 +22,7 @@
  *	C7 mem/4	XSAVEC
  * SGDT, SIDT, SLDT, STR and SMSW fault where the host has UMIP, as Linux has it on. LAR, VERR and VERW tell of the
  * host's descriptors, which are those of any 64-bit Linux, and each other LSL is let through likewise: their bytes
- * are in one page of thirty.
+ * are in one page of thirty. A program with an LDT does not run as it is (is_plain() in user.c).
  */
 static bool is_telling(const uint8_t *p, uint8_t opcode, uint8_t modrm, const uint8_t *page, bool xsave)
 {
