@@ -243,4 +243,5 @@ unsigned bt_user_scan(const uint8_t *page, bool xsave, unsigned max, uint16_t re
 
 /* user_stub.S */
 extern const uint8_t bt_user_stub[];
-extern const uint32_t bt_user_stub_list_at, bt_user_stub_called_at, bt_user_stub_iret_at, bt_user_stub_bytes;
+extern const uint32_t bt_user_stub_list_at, bt_user_stub_called_at, bt_user_stub_asked_at, bt_user_stub_iret_at,
+	bt_user_stub_bytes;

@@ -397,7 +397,8 @@ void bt_user_drop(struct bt_runner *r)
 
 	bt_runner_wipe(r);
 	r->calls = 0; /* what was to be changed goes, too */
-	if (r->pid && r->count) {
+	/* Whatever is known to be mapped: what is to go may still have been on the list. */
+	if (r->pid) {
 		(void)unmap(r, 0, BT_USER_STUB_LINEAR);
 		(void)unmap(r, behind, BT_USER_END - behind);
 	}

@@ -515,6 +515,12 @@ static bool is_fault(int sig)
 	return sig == SIGSEGV || sig == SIGBUS;
 }
 
+/* The list is done, and it has seen that nobody wants it to stop: who wants it now is not to be forgotten. */
+static bool is_asked(const struct user_regs_struct *now)
+{
+	return now->rip >= STUB(bt_user_stub_asked_at) && now->rip <= STUB(bt_user_stub_iret_at);
+}
+
 /* All registers of user code are there, but for what IRETQ takes. */
 static bool is_about_to_return(const struct bt_runner *r, const struct user_regs_struct *now)
 {
@@ -531,6 +537,8 @@ static bool is_about_to_return(const struct bt_runner *r, const struct user_regs
  * went there. */
 static enum bt_runner_stop why_at_stub(struct bt_runner *r, int sig, struct user_regs_struct *now)
 {
+	if (now->r12 == r->key && is_asked(now))
+		return BT_RUNNER_REQUEST;
 	if (now->r12 == r->key)
 		return sig == SIGTRAP && now->rax == 0 ? BT_RUNNER_REQUEST : BT_RUNNER_FULL;
 	if (is_about_to_return(r, now))
@@ -556,7 +564,7 @@ static enum bt_runner_stop wait_why(struct bt_runner *r, uint64_t *ret_address)
 			*r->regs = now;
 			return why(r, sig, ret_address);
 		}
-		if (now.r12 != r->key || sig == SIGTRAP || is_fault(sig))
+		if (now.r12 != r->key || sig == SIGTRAP || is_fault(sig) || is_asked(&now))
 			return why_at_stub(r, sig, &now);
 		r->area->stop = 1;
 		if (ptrace(PTRACE_CONT, r->pid, NULL, NULL) < 0)

@@ -8,14 +8,14 @@
  * R12 is the key with which the host lets them pass. Then what was done is wiped, and it goes on with the
  * registers of the frame; or stops, where @stop is set, with RAX 0. Where one failed it stops with RAX from -4095 to -1,
  * and RBX at it. R12 is the key until the very last instruction, which is at bt_user_stub_iret_at. At
- * bt_user_stub_called_at is what follows the one system call of lists.
+ * bt_user_stub_called_at is what follows the one system call of lists; from bt_user_stub_asked_at on @stop comes too late.
  */
 #define AREA_STOP 128
 #define AREA_CALL 256
 #define CALL_BYTES 56
 
 	.section .rodata
-	.globl	bt_user_stub, bt_user_stub_list_at, bt_user_stub_called_at, bt_user_stub_iret_at, bt_user_stub_bytes
+	.globl	bt_user_stub, bt_user_stub_list_at, bt_user_stub_called_at, bt_user_stub_asked_at, bt_user_stub_iret_at, bt_user_stub_bytes
 bt_user_stub:
 	syscall
 	int3
@@ -44,6 +44,7 @@ wipe:
 	xorl	%eax, %eax
 	rep stosq
 	cmpl	$0, AREA_STOP(%rsp)
+asked:
 	jne	stop
 	popq	%rax
 	popq	%rbx
@@ -66,6 +67,8 @@ bt_user_stub_list_at:
 	.long	list - bt_user_stub
 bt_user_stub_called_at:
 	.long	called - bt_user_stub
+bt_user_stub_asked_at:
+	.long	asked - bt_user_stub
 bt_user_stub_iret_at:
 	.long	iret - bt_user_stub
 bt_user_stub_bytes:

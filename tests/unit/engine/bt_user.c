@@ -300,6 +300,26 @@ END_TEST
 
 /* Requests that come at any moment of a list: it is done, no request is lost, and registers are those that were
  * given, or those behind an INC or more. */
+/* A busy host lets the guest go to several address spaces between two runs. */
+START_TEST(test_dropped_twice_is_dropped)
+{
+	struct bt_user_region *region[] = { calloc(1, 1) };
+	uint64_t address;
+
+	put_code("\xf4", 1);
+	f.runner.region = region;
+	f.runner.count = 1;
+	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
+	ck_assert_uint_eq(address, BT_USER_NOWHERE);
+	bt_user_drop(&f.runner);
+	bt_user_drop(&f.runner);
+	f.runner.regs->rip = CODE;
+	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
+	ck_assert_uint_eq(address, CODE);
+	f.runner.region = NULL;
+}
+END_TEST
+
 START_TEST(test_request_while_mapping)
 {
 	const struct user_regs_struct given = {
@@ -552,6 +572,7 @@ int main(void)
 	tcase_add_test(stops, test_faults);
 	tcase_add_test(stops, test_watched_instruction_is_not_executed);
 	tcase_add_test(stops, test_request_ends_a_loop);
+	tcase_add_test(stops, test_dropped_twice_is_dropped);
 	tcase_add_test(stops, test_request_while_mapping);
 	tcase_add_test(stops, test_registers_behind_a_list);
 	tcase_add_test(stops, test_list_that_fails);
