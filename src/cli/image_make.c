@@ -203,12 +203,12 @@ static int change_snapshot(const struct image_args *a, struct disk *disk)
 
 int image_snapshot_main(struct image_args *a)
 {
-	static const char *const whats[] = { "create", "apply", "delete", NULL };
+	static const char *const verbs[] = { "create", "apply", "delete", NULL };
 	bool list = !strcmp(a->files[0], "list");
 	struct disk *disk;
 	int status;
 
-	if (!list && !g_strv_contains(whats, a->files[0]))
+	if (!list && !g_strv_contains(verbs, a->files[0]))
 		return cli_complain(CLI_USAGE, a->verb,
 				    "'%s' is none of list, create, apply, delete", a->files[0]);
 	if (list != (a->file_count == 2))

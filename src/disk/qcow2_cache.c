@@ -127,13 +127,13 @@ static int make_room(struct qcow2 *s, struct qcow2_cache *c, struct qcow2_table 
 	if (!t) {
 		/* Refcounts may be written in any order, L2 tables in one. */
 		t = c->oldest;
-		r = c == &s->refs ? write_table(s, c, t) : qcow2_commit(s);
+		r = !t ? -EIO : c == &s->refs ? write_table(s, c, t) : qcow2_commit(s);
 		t = c->oldest;
-		if (r == 0 && t->dirty)
+		if (r == 0 && (!t || t->dirty))
 			r = -EIO;
 	}
-	if (r < 0)
-		return r;
+	if (r < 0 || !t)
+		return r < 0 ? r : -EIO;
 	take_out(c, t);
 	*ret = t;
 	return 0;

@@ -448,7 +448,7 @@ int qcow2_check(struct disk *disk, bool fix, void (*tell)(void *arg, const char 
 {
 	struct qcow2 *s = (struct qcow2 *)disk;
 	bool flagged = s->h.incompatible & (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT);
-	struct qcow2_check after;
+	struct qcow2_check after = { 0 };
 	int r = look(s, tell, arg, ret);
 
 	if (r < 0 || !fix || (ret->errors == 0 && ret->leaks == 0 && !flagged))

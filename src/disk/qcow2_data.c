@@ -26,7 +26,7 @@ static unsigned iov_take(const struct qcow2 *s, struct qcow2_iov *v, uint64_t le
 	uint64_t bytes = 0;
 	unsigned n = 0;
 
-	while (bytes < len && n < max) {
+	while (bytes < len && n < max && (!v->iov || v->count)) {
 		uint64_t part;
 
 		if (!v->iov) {
@@ -60,6 +60,8 @@ static int child_io(struct qcow2 *s, struct disk *disk, enum disk_op op, uint64_
 		int r;
 
 		req.iov_count = iov_take(s, v, len, iov, VECTOR, &req.len);
+		if (req.len == 0)
+			return -EINVAL; /* segments that do not make up the length */
 		offset += req.len;
 		len -= req.len;
 		r = qcow2_io(s, disk, &req);
@@ -75,8 +77,9 @@ static void fill(const struct qcow2 *s, struct qcow2_iov *to, const uint8_t *fro
 		struct iovec part;
 		uint64_t n;
 
+		/* No segments are left only by a mistake of ours. */
 		if (iov_take(s, to, len, &part, 1, &n) == 0)
-			continue;
+			return;
 		if (from)
 			memcpy(part.iov_base, from, n);
 		else
@@ -175,7 +178,7 @@ static uint64_t cluster_start(const struct qcow2 *s, uint64_t offset)
 static int place(struct qcow2 *s, struct placing *p)
 {
 	uint64_t start = cluster_start(s, p->offset), sub = 1ull << s->sub_bits, n = 1;
-	struct qcow2_entry e;
+	struct qcow2_entry e = { 0 };
 	int r = qcow2_prepare(s, p->offset);
 
 	if (r == 0)

@@ -97,8 +97,8 @@ static int ref_set(struct qcow2 *s, uint64_t cluster, uint64_t value)
 	uint64_t index;
 	int r = unit_get(s, cluster, &t, &index);
 
-	if (r < 0)
-		return r;
+	if (r < 0 || !t)
+		return r < 0 ? r : -EIO;
 	qcow2_ref_store(t->bytes, index, s->h.refcount_order, value);
 	qcow2_cache_dirty(&s->refs, t);
 	return 0;

@@ -158,7 +158,7 @@ static int ref_entry(struct qcow2 *s, uint64_t entry, int delta)
 static int ref_tree(struct qcow2 *s, const uint64_t *l1, uint32_t count, int delta)
 {
 	g_autofree uint8_t *table = g_try_malloc(s->cluster_bytes);
-	int r = table ? 0 : -ENOMEM;
+	int r = table && l1 ? 0 : -ENOMEM;
 
 	for (uint32_t i = 0; i < count && r == 0; i++) {
 		uint64_t at = l1[i] & QCOW2_OFFSET;
