@@ -12,7 +12,7 @@ test="$test clang-tidy cppcheck codespell iproute2"
 
 # What software.py compares the guest's programs with, and how it reaches the guest.
 software="openssh-client make openssl sqlite3 perl xz-utils gzip bzip2 zstd nodejs luajit gcc-multilib"
-software="$software openjdk-17-jdk-headless"
+software="$software openjdk-17-jdk-headless tcl8.6-dev"
 
 want=
 for set in "${@:-build}"; do

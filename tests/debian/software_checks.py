@@ -2,13 +2,14 @@
 """software_checks.py - the table of software.py: what is run in the guest, and what must come of it."""
 import io
 import os
-import subprocess
 import tarfile
 
 from scratch import ROOT
 from software_check import Check
 from software_jit import jit
 from software_kernel import selftests
+from software_sources import source_files
+from software_suites import suites
 
 # ---- stress-ng ----
 
@@ -322,17 +323,6 @@ def x86_sources():
 
 # ---- a source package of Debian, built and tested in the guest ----
 
-SOURCES = r"""
-d=$(mktemp -d)
-trap 'rm -rf "$d"' EXIT
-mkdir -p "$d/lists/partial" "$d/cache/archives/partial"
-echo 'deb-src http://deb.debian.org/debian bookworm main' >"$d/sources.list"
-o="-q -o Dir::Etc::SourceList=$d/sources.list -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists=$d/lists"
-o="$o -o Dir::Cache=$d/cache -o APT::Sandbox::User=root -o Acquire::Retries=2"
-mkdir -p '%s' && cd '%s'
-apt-get $o update >/dev/null && apt-get $o source --download-only zlib bzip2 lua5.4 >/dev/null
-"""
-
 PACKAGE = r"""
 set -e
 [ -n "$(ls /tmp/files/%(name)s_*.orig.tar.* 2>/dev/null)" ] || { echo 'no source'; exit 77; }
@@ -349,29 +339,10 @@ SOURCE_PACKAGES = (
     ("zlib", "./configure --static >/dev/null && make -s -j2 >&2 && make -s test >&2"),
     ("bzip2", "make -s -j2 >&2 && make -s check >&2"),
     ("lua5.4", "make -s -C src -j2 posix >&2 && "
-               "src/lua -e 'local t={} for i=1,2e5 do t[i]=(i*7919)%%100003+0.5 end table.sort(t) "
-               "print(t[1],t[77777],#t, string.format(\"%%.17g\", math.sin(t[5])^0.3)) "
-               "print(#string.rep(\"ab\",1e5):gsub(\"(a)(b)\",\"%%2%%1\"))'"),
+               "src/lua -e 'local t={} for i=1,2e5 do t[i]=(i*7919)%100003+0.5 end table.sort(t) "
+               "print(t[1],t[77777],#t, string.format(\"%.17g\", math.sin(t[5])^0.3)) "
+               "print(#string.rep(\"ab\",1e5):gsub(\"(a)(b)\",\"%2%1\"))'"),
 )
-
-
-def download_sources():
-    """Into out/sources; nothing where there is no network, which the checks then say."""
-    directory = os.path.join(ROOT, "out", "sources")
-    if not os.path.isdir(directory) or len(os.listdir(directory)) < 6:
-        subprocess.run(["bash", "-c", SOURCES % (directory, directory)], check=False,
-                       stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
-    return directory
-
-
-def source_files(name):
-    directory = download_sources()
-    if not os.path.isdir(directory):
-        return
-    for file in sorted(os.listdir(directory)):
-        if file.startswith(name + "_") and ".orig.tar" in file and not file.endswith(".asc"):
-            with open(os.path.join(directory, file), "rb") as f:
-                yield file, f.read()
 
 
 def here_and_there():
@@ -393,4 +364,4 @@ def here_and_there():
 
 
 def checks(seconds):
-    return [*here_and_there(), *selftests(), *jit(), *stress(seconds), *python()]
+    return [*here_and_there(), *selftests(), *jit(), *stress(seconds), *python(), *suites()]

@@ -46,7 +46,7 @@ MORE = {"sysret_ss_attrs_64": ["thunks.S"], "ptrace_syscall_32": ["raw_syscall_h
 
 # Some print without end where they fail.
 RUN = """
-cp /tmp/files/%(name)s t && chmod 755 t && timeout 60 ./t 2>&1 | { head -c 20000; cat >/dev/null; } >out
+cp /tmp/files/%(name)s t && chmod 755 t && timeout 240 ./t 2>&1 | { head -c 20000; cat >/dev/null; } >out
 status=${PIPESTATUS[0]}
 cat out
 [ $status != 4 ] || exit 77
@@ -85,4 +85,4 @@ def selftests():
             if test in BOTH or (test in ONLY_32) == (bits == "32"):
                 name = f"{test}_{bits}"
                 yield Check(f"linux selftest {name}", RUN % {"name": name}, host_excuses=True,
-                            bad=r"(?m)^\[FAIL\]", seconds=120, files=lambda name=name: build(name))
+                            bad=r"(?m)^\[FAIL\]", seconds=360, files=lambda name=name: build(name))
