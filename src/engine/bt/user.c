@@ -34,6 +34,10 @@
 #define HIDDEN_STEPS 200u
 /* And so many such stops between two timer interrupts. */
 #define HIDDEN_STOPS 32u
+/* What a timer interrupt counts for that finds the translator at work for a runner, one that does not being -1; and when
+ * it is enough: where it is more than a third of them, within some 16. */
+#define PAUSED	   2u
+#define PAUSED_MAX 32u
 
 /* What user code sets and sees. With one of FLAGS_NONE it does not begin: a runner cannot be given them, or is told
  * otherwise. It may come back with one of FLAGS_SET. */
@@ -241,7 +245,7 @@ static void begin(struct bt_vcpu *vcpu, uint64_t cr3)
 	r->stale = false;
 	r->used = __rdtsc();
 	r->ran_before = bt_runner_ran(r);
-	r->stops = r->bad = 0;
+	r->stops = r->bad = r->paused = 0;
 	bt_ways_close(vcpu);
 	bt_count(&vcpu->stats.user_begun);
 }
@@ -330,6 +334,16 @@ void bt_user_interrupt(struct bt_user *u)
 		bt_runner_interrupt(pid);
 }
 
+/* Most of it is done by the translator, which were better off with all of it. */
+static bool is_paused_often(const struct bt_user *u, struct bt_runner *r)
+{
+	if (u->paused)
+		r->paused += PAUSED;
+	else if (r->paused)
+		r->paused--;
+	return r->paused >= PAUSED_MAX && !u->force;
+}
+
 bool bt_user_sample(struct bt_vcpu *vcpu)
 {
 	struct bt_user *u = &vcpu->user;
@@ -354,6 +368,10 @@ bool bt_user_sample(struct bt_vcpu *vcpu)
 	r = runner_of(u, cr3);
 	if (r)
 		r->hidden = 0;
+	if (r && is_paused_often(u, r)) {
+		give_up(vcpu, r);
+		return false;
+	}
 	if (!r && u->seen >= u->hold && is_plain(vcpu))
 		begin(vcpu, cr3);
 	return runner_of(u, cr3) != NULL;
