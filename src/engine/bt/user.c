@@ -18,13 +18,6 @@
 /* Timer interrupts in a row that find one address space computing. */
 #define HOLD	 3u
 #define HOLD_MAX 4096u
-/* How much a runner has computed is looked at once in so many stops. A stop takes some 6 us of the runner's own time,
- * and twice as much in all; translated code takes at least twice as long as what computes here. So stretches that
- * are not longer than this on average, so often in a row, gain nothing. */
-#define JUDGE_STOPS 128u
-#define STOP_RAN_NS 6000u
-#define WORTH_NS    8000u
-#define BAD_TIMES   3u
 #define PERIOD_TICKS (1ull << 30) /* of the TSC, some 3 GHz */
 /* A runner that another address space used this long ago may be taken from it. */
 #define IDLE_TICKS (1ull << 30)
@@ -244,8 +237,8 @@ static void begin(struct bt_vcpu *vcpu, uint64_t cr3)
 	r->ready = true;
 	r->stale = false;
 	r->used = __rdtsc();
-	r->ran_before = bt_runner_ran(r);
-	r->stops = r->bad = r->paused = 0;
+	r->paused = 0;
+	bt_worth_begin(r);
 	bt_ways_close(vcpu);
 	bt_count(&vcpu->stats.user_begun);
 }
@@ -258,23 +251,6 @@ static void give_up(struct bt_vcpu *vcpu, struct bt_runner *r)
 	hold_longer(&vcpu->user);
 	bt_ways_close(vcpu);
 	bt_count(&vcpu->stats.user_given_up);
-}
-
-static bool is_too_dear(const struct bt_user *u, struct bt_runner *r)
-{
-	uint64_t total, ran;
-
-	if (r->stops < JUDGE_STOPS || u->force)
-		return false;
-	total = bt_runner_ran(r);
-	ran = total - r->ran_before;
-	r->ran_before = total;
-	r->stops = 0;
-	if (ran > JUDGE_STOPS * (STOP_RAN_NS + WORTH_NS))
-		r->bad = 0;
-	else
-		r->bad++;
-	return r->bad == BAD_TIMES || r->count == BT_USER_REGIONS;
 }
 
 /* Flat data, or a null selector with any base. */
@@ -302,6 +278,18 @@ static bool is_plain(const struct bt_vcpu *vcpu)
 	       !atomic_load_explicit(&bt_engine_of(vcpu)->dirty_on, memory_order_relaxed);
 }
 
+/* Whether the runner does. */
+static bool who_goes_on(struct bt_vcpu *vcpu, struct bt_runner *r)
+{
+	enum bt_worth_who who = vcpu->user.force ? BT_WORTH_RUNNER : bt_worth_entered(r);
+
+	if (who == BT_WORTH_TRANSLATOR) {
+		give_up(vcpu, r);
+		vcpu->user.now = NULL;
+	}
+	return who == BT_WORTH_RUNNER;
+}
+
 void bt_user_resume(struct bt_vcpu *vcpu)
 {
 	struct bt_user *u = &vcpu->user;
@@ -313,6 +301,8 @@ void bt_user_resume(struct bt_vcpu *vcpu)
 		return;
 	}
 	u->now = runner_of(u, cr3);
+	if (u->now && !who_goes_on(vcpu, u->now))
+		return;
 	if (u->paused || !is_plain(vcpu))
 		return;
 	if (!u->now && u->force) {
@@ -366,11 +356,13 @@ bool bt_user_sample(struct bt_vcpu *vcpu)
 	}
 	u->seen++;
 	r = runner_of(u, cr3);
-	if (r)
+	if (r) {
 		r->hidden = 0;
-	if (r && is_paused_often(u, r)) {
-		give_up(vcpu, r);
-		return false;
+		if (is_paused_often(u, r)) {
+			give_up(vcpu, r);
+			return false;
+		}
+		bt_worth_tick(r);
 	}
 	if (!r && u->seen >= u->hold && is_plain(vcpu))
 		begin(vcpu, cr3);
@@ -544,7 +536,6 @@ static void stopped(struct bt_vcpu *vcpu, struct bt_runner *r, enum bt_runner_st
 {
 	struct x86_cpu *cpu = &vcpu->cpu;
 
-	r->stops++; /* those that ended with a mapping are for later */
 	if (!unload_runner(vcpu, r)) {
 		lose(vcpu, r);
 		return;
@@ -633,7 +624,7 @@ bool bt_user_run(struct bt_vcpu *vcpu)
 	    u->thread != (pid_t)syscall(SYS_gettid))
 		return false;
 	freshen(vcpu, r);
-	if (!r->ready || is_too_dear(u, r)) {
+	if (!r->ready || r->count == BT_USER_REGIONS || (!u->force && !bt_worth_stopped(r))) {
 		give_up(vcpu, r);
 		bt_context_update(vcpu);
 		return false;

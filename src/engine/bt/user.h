@@ -48,10 +48,12 @@
  *
  * When it pays. A stop costs some 10 us, a list of mappings as much, a process of the guest some
  * milliseconds until its pages are there; a system call in translated code costs 10 ns. So only an address
- * space that timer interrupts found computing several times in a row gets a runner, its stops are counted, and
- * where they take a large share of the time it is left to the translator, each time for longer. So is one whose pages with
- * too many places to stop at are executed all the time (the dynamic linker's, where each access to a thread's variable calls
- * what lies beside a dozen CPUIDs): both by turns took three times as long as the translator alone.
+ * space that timer interrupts found computing several times in a row gets a runner. Where it stops often the
+ * translator is given a trial now and then, and the faster of the two goes on (user_worth.c): code that is a small loop
+ * is as fast there, and system calls are not stops; code that is large is many times slower. A program whose pages with
+ * too many places to stop at are executed all the time loses its runner, too (the dynamic linker's, where each access
+ * to a thread's variable calls what lies beside a dozen CPUIDs): both by turns took three times as long as the translator
+ * alone. Who has lost it gets none for some time, each time for longer.
  */
 #pragma once
 
@@ -109,6 +111,17 @@ struct bt_user_area {
 	struct bt_user_call call[BT_USER_CALLS + 1];
 };
 
+/* Whether a runner pays; user_worth.c. Times are of processors, in nanoseconds. */
+struct bt_worth {
+	uint64_t ran;	     /* the runner's when that was looked at */
+	uint32_t stops, bad; /* since, and how often in a row it was little */
+	uint64_t since;	     /* time of both when the window began */
+	uint32_t entries;    /* of user code since */
+	bool trial;	     /* the translator does it in this window */
+	uint32_t left, pause; /* windows until the next trial; and between the next two */
+	uint64_t each;	     /* time from one entry to the next in the last window that was not a trial */
+};
+
 struct bt_runner {
 	pid_t pid; /* 0: none */
 	int cpu;   /* of the host, to which it is bound; -1: to none */
@@ -118,8 +131,9 @@ struct bt_runner {
 	uint64_t watch[BT_USER_WATCHES]; /* linear addresses at which it stops; 0: none */
 	unsigned next_watch;		 /* to be used again */
 	struct user_regs_struct *regs; /* while it is stopped; ptrace(2) */
-	uint8_t *xstate, *xstate_set; /* XSAVE areas: working space, and what it has been given */
+	uint8_t *xstate; /* XSAVE area: as it was read */
 	size_t xstate_bytes;
+	struct x86_fpu *fpu; /* what it has */
 
 	/* The address space. */
 	uint64_t cr3;
@@ -129,10 +143,7 @@ struct bt_runner {
 	struct bt_user_region **region; /* ascending */
 	unsigned count;
 	uint64_t used; /* TSC when it was */
-	/* When it pays: processor time that it had had when that was looked at, stops since, and how often in a row it
-	 * was little. */
-	uint64_t ran_before;
-	uint32_t stops, bad;
+	struct bt_worth worth;
 	uint64_t id; /* X86_FL_ID, as user code has left it */
 	uint32_t hidden; /* stops in hidden pages, since the last timer interrupt or so */
 	uint32_t paused; /* how often the translator was found at work instead, of late: user.c */
@@ -196,6 +207,16 @@ void bt_user_flush_page(struct bt_vcpu *vcpu, uint64_t linear);
 void bt_user_protect(struct bt_vcpu *vcpu, uint64_t gpa);
 /* An interrupt is about to be delivered. True: this is an address space with a runner. */
 bool bt_user_sample(struct bt_vcpu *vcpu);
+
+/* ---- user_worth.c: whether it pays ---- */
+void bt_worth_begin(struct bt_runner *r);
+enum bt_worth_who { BT_WORTH_RUNNER, BT_WORTH_TRIAL, BT_WORTH_TRANSLATOR };
+/* User code is entered: by whom it is to be executed; TRANSLATOR: for good. */
+enum bt_worth_who bt_worth_entered(struct bt_runner *r);
+/* A timer interrupt finds it computing. */
+void bt_worth_tick(struct bt_runner *r);
+/* It has stopped. False: it does so far too often. */
+bool bt_worth_stopped(struct bt_runner *r);
 
 /* ---- user_runner.c: the process; all in the thread that began it ---- */
 int bt_runner_begin(struct bt_runner *r, const struct bt_engine *engine);

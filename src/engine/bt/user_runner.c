@@ -376,9 +376,10 @@ int bt_runner_begin(struct bt_runner *r, const struct bt_engine *engine)
 	r->cpu = -1;
 	r->key = new_key();
 	r->regs = calloc(1, sizeof(*r->regs));
-	r->xstate = calloc(2, XSTATE_MAX);
+	r->xstate = calloc(1, XSTATE_MAX);
+	r->fpu = aligned_alloc(_Alignof(struct x86_fpu), sizeof(*r->fpu));
 	if (err == 0 &&
-	    (!r->regs || !r->xstate || !r->key ||
+	    (!r->regs || !r->xstate || !r->fpu || !r->key ||
 	     ptrace(PTRACE_SETOPTIONS, r->pid, NULL, PTRACE_O_EXITKILL | PTRACE_O_TRACESECCOMP) < 0 ||
 	     !strip(r) || !confine(r) || !get_xstate(r)))
 		err = -EPERM;
@@ -386,8 +387,7 @@ int bt_runner_begin(struct bt_runner *r, const struct bt_engine *engine)
 		bt_runner_end(r);
 		return err;
 	}
-	r->xstate_set = r->xstate + XSTATE_MAX;
-	memcpy(r->xstate_set, r->xstate, r->xstate_bytes);
+	memset(r->fpu, 0xff, sizeof(*r->fpu)); /* none that it can have */
 	return 0;
 }
 
@@ -400,11 +400,13 @@ void bt_runner_end(struct bt_runner *r)
 	}
 	if (r->area)
 		munmap(r->area, BT_USER_AREA_BYTES);
+	free(r->fpu);
 	free(r->xstate);
 	free(r->regs);
 	r->area = NULL;
 	r->regs = NULL;
-	r->xstate = r->xstate_set = NULL;
+	r->xstate = NULL;
+	r->fpu = NULL;
 	r->calls = 0;
 }
 
@@ -414,23 +416,23 @@ bool bt_runner_get_fpu(struct bt_runner *r, const struct xsave_layout *layout, s
 {
 	if (!get_xstate(r))
 		return false;
-	memcpy(r->xstate_set, r->xstate, r->xstate_bytes);
 	xsave_load(layout, r->xstate, ret);
+	*r->fpu = *ret;
 	return true;
 }
 
+/* Most often nothing changed since it was read: the guest's kernel does not use these. */
 bool bt_runner_set_fpu(struct bt_runner *r, const struct xsave_layout *layout,
 		       const struct x86_fpu *fpu)
 {
 	struct iovec io = { r->xstate, r->xstate_bytes };
 
-	memcpy(r->xstate, r->xstate_set, r->xstate_bytes);
-	xsave_store(layout, r->xstate, 0xe7, fpu); /* all that is known, but PKRU */
-	if (memcmp(r->xstate, r->xstate_set, r->xstate_bytes) == 0)
+	if (memcmp(fpu, r->fpu, sizeof(*fpu)) == 0)
 		return true;
+	xsave_store(layout, r->xstate, 0xe7, fpu); /* all that is known, but PKRU */
 	if (ptrace(PTRACE_SETREGSET, r->pid, NT_X86_XSTATE, &io) < 0)
 		return false;
-	memcpy(r->xstate_set, r->xstate, r->xstate_bytes);
+	*r->fpu = *fpu;
 	return true;
 }
 
