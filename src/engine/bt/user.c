@@ -281,7 +281,12 @@ static bool is_plain(const struct bt_vcpu *vcpu)
 /* Whether the runner does. */
 static bool who_goes_on(struct bt_vcpu *vcpu, struct bt_runner *r)
 {
-	enum bt_worth_who who = vcpu->user.force ? BT_WORTH_RUNNER : bt_worth_entered(r);
+	/* The fetch context is still the one before: only what comes from the kernel counts. */
+	const bool from_kernel = !(vcpu->epoch & 1);
+	enum bt_worth_who who = bt_worth_entered(r, from_kernel);
+
+	if (vcpu->user.force)
+		return true;
 
 	if (who == BT_WORTH_TRANSLATOR) {
 		give_up(vcpu, r);

@@ -211,8 +211,8 @@ bool bt_user_sample(struct bt_vcpu *vcpu);
 /* ---- user_worth.c: whether it pays ---- */
 void bt_worth_begin(struct bt_runner *r);
 enum bt_worth_who { BT_WORTH_RUNNER, BT_WORTH_TRIAL, BT_WORTH_TRANSLATOR };
-/* User code is entered: by whom it is to be executed; TRANSLATOR: for good. */
-enum bt_worth_who bt_worth_entered(struct bt_runner *r);
+/* By whom user code is to be executed, which is entered; TRANSLATOR: for good. */
+enum bt_worth_who bt_worth_entered(struct bt_runner *r, bool from_kernel);
 /* A timer interrupt finds it computing. */
 void bt_worth_tick(struct bt_runner *r);
 /* It has stopped. False: it does so far too often. */
@@ -235,7 +235,7 @@ bool bt_runner_set_fpu(struct bt_runner *r, const struct xsave_layout *layout,
 /* Stop at r->watch from now on. */
 bool bt_runner_watch(struct bt_runner *r);
 void bt_runner_interrupt(pid_t pid); /* any thread */
-/* Another address space is to find nothing of the last one's. */
+/* Another address space is to find nothing of the last one's in the page that is shared; the list goes, too. */
 void bt_runner_wipe(struct bt_runner *r);
 /* Linux' selectors of 64-bit users, which user code sees in a runner, and of 32-bit code; where its addresses end with
  * four levels (arch/x86/include/asm/segment.h, page_64_types.h). */

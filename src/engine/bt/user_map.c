@@ -395,9 +395,8 @@ void bt_user_drop(struct bt_runner *r)
 	/* Behind the region of the stub and the list. */
 	const uint64_t behind = BT_USER_STUB_LINEAR + BT_USER_REGION;
 
+	/* What was to be changed goes, too. That may have been the same as what follows: so it follows always. */
 	bt_runner_wipe(r);
-	r->calls = 0; /* what was to be changed goes, too */
-	/* Whatever is known to be mapped: what is to go may still have been on the list. */
 	if (r->pid) {
 		(void)unmap(r, 0, BT_USER_STUB_LINEAR);
 		(void)unmap(r, behind, BT_USER_END - behind);

@@ -239,6 +239,7 @@ bool bt_runner_call(struct bt_runner *r, const struct bt_user_call *call)
 
 void bt_runner_wipe(struct bt_runner *r)
 {
+	r->calls = 0;
 	if (r->area)
 		memset(r->area, 0, sizeof(*r->area));
 }

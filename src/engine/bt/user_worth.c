@@ -56,12 +56,13 @@ static void end_trial(struct bt_worth *w)
 	w->pause = MIN(w->pause * 2, PAUSE_MAX);
 }
 
-enum bt_worth_who bt_worth_entered(struct bt_runner *r)
+enum bt_worth_who bt_worth_entered(struct bt_runner *r, bool from_kernel)
 {
 	struct bt_worth *w = &r->worth;
 	uint64_t now, each;
 
-	if (++w->entries < WINDOW)
+	w->entries += from_kernel;
+	if (w->entries < WINDOW)
 		return w->trial ? BT_WORTH_TRIAL : BT_WORTH_RUNNER;
 	now = spent(r);
 	each = (now - w->since) / WINDOW;

@@ -298,8 +298,6 @@ START_TEST(test_request_ends_a_loop)
 }
 END_TEST
 
-/* Requests that come at any moment of a list: it is done, no request is lost, and registers are those that were
- * given, or those behind an INC or more. */
 /* A busy host lets the guest go to several address spaces between two runs. */
 START_TEST(test_dropped_twice_is_dropped)
 {
@@ -320,6 +318,8 @@ START_TEST(test_dropped_twice_is_dropped)
 }
 END_TEST
 
+/* Requests that come at any moment of a list: it is done, no request is lost, and registers are those that were
+ * given, or those behind an INC or more. */
 START_TEST(test_request_while_mapping)
 {
 	const struct user_regs_struct given = {
