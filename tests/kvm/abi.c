@@ -106,15 +106,19 @@ static void run_to_port(uint8_t value)
 	ck_assert_uint_eq(((uint8_t *)run)[run->io.data_offset], value);
 }
 
+union one_msr {
+	struct kvm_msrs head;
+	uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+};
+
 static int msr(unsigned long request, uint32_t index, uint64_t *value)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} m = { .head.nmsrs = 1, .entry = { .index = index, .data = *value } };
-	int r = ioctl(vcpu, request, &m);
+	union one_msr m = { .head.nmsrs = 1 };
+	int r;
 
-	*value = m.entry.data;
+	m.head.entries[0] = (struct kvm_msr_entry){ .index = index, .data = *value };
+	r = ioctl(vcpu, request, &m);
+	*value = m.head.entries[0].data;
 	return r;
 }
 
@@ -171,19 +175,19 @@ START_TEST(split_chips_tell_the_end_of_a_level)
 		0x66, 0xc7, 0x06, 0xb0, 0x00, 0x00, 0x00, 0x00, 0x00, /* mov dword [0xb0], 0 */
 		0xb0, 0x02, 0xe6, PORT, 0xcf,
 	};
-	struct {
+	union {
 		struct kvm_irq_routing head;
-		struct kvm_irq_routing_entry entry[2];
+		uint8_t room[sizeof(struct kvm_irq_routing) + 2 * sizeof(struct kvm_irq_routing_entry)];
 	} routes = { .head.nr = 2 };
 	unsigned told, out;
 
 	if (!split())
 		return;
 	for (unsigned i = 0; i < 2; i++) {
-		routes.entry[i].gsi = 5 + i;
-		routes.entry[i].type = KVM_IRQ_ROUTING_MSI;
-		routes.entry[i].u.msi.address_lo = APIC;
-		routes.entry[i].u.msi.data = (0x41 + i) | (i ? 0 : 0xc000); /* level, asserted */
+		routes.head.entries[i].gsi = 5 + i;
+		routes.head.entries[i].type = KVM_IRQ_ROUTING_MSI;
+		routes.head.entries[i].u.msi.address_lo = APIC;
+		routes.head.entries[i].u.msi.data = (0x41 + i) | (i ? 0 : 0xc000); /* level, asserted */
 	}
 	start(code, sizeof(code), APIC);
 	/* The stock driver looks at the routes for vCPUs that there are. */
@@ -370,14 +374,11 @@ END_TEST
 
 START_TEST(features_by_msr)
 {
-	struct {
+	union {
 		struct kvm_msr_list head;
-		uint32_t index[64];
+		uint8_t room[sizeof(struct kvm_msr_list) + 64 * sizeof(uint32_t)];
 	} list = { 0 };
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} value = { .head.nmsrs = 1 };
+	union one_msr value = { .head.nmsrs = 1 };
 
 	machine();
 	/* QEMU asks so for the number, and does not go on when there are none. */
@@ -387,10 +388,10 @@ START_TEST(features_by_msr)
 	ck_assert_uint_le(list.head.nmsrs, 64);
 	ck_assert_int_eq(ioctl(dev, KVM_GET_MSR_FEATURE_INDEX_LIST, &list), 0);
 	for (unsigned i = 0; i < list.head.nmsrs; i++) {
-		value.entry.index = list.head.indices[i];
+		value.head.entries[0].index = list.head.indices[i];
 		ck_assert_int_eq(ioctl(dev, KVM_GET_MSRS, &value), 1);
 	}
-	value.entry.index = 0x12345;
+	value.head.entries[0].index = 0x12345;
 	ck_assert_int_eq(ioctl(dev, KVM_GET_MSRS, &value), 0);
 }
 END_TEST
