@@ -292,8 +292,13 @@ static struct bt_direct_extent *extent_at(const struct bt_direct *d, uint64_t li
 	return i < d->count && d->extent[i].linear <= linear ? &d->extent[i] : NULL;
 }
 
+/* Pages for which there is no more room in the table are unmapped: the guest decides how often extents are split. */
 static void extent_insert_at(struct bt_direct *d, unsigned i, struct bt_direct_extent e)
 {
+	if (d->count == d->room) {
+		make_inaccessible(d, host_of_linear(d, e.linear), e.pages * PAGE);
+		return;
+	}
 	memmove(&d->extent[i + 1], &d->extent[i], (d->count - i) * sizeof(e));
 	d->extent[i] = e;
 	d->count++;
