@@ -144,7 +144,8 @@ static void run(struct disk *disk, uint8_t *model, unsigned count, bool compress
 	struct one batch[AT_ONCE];
 
 	while (count > 0) {
-		unsigned n = 1 + (unsigned)rnd(AT_ONCE);
+		/* A sector each at least. */
+		unsigned n = 1 + (unsigned)rnd(MIN(AT_ONCE, disk->size_bytes / 512));
 		uint64_t part = align_down(disk->size_bytes / n, 512);
 
 		for (unsigned i = 0; i < n; i++) {
