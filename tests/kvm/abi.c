@@ -233,8 +233,11 @@ START_TEST(pit_ticks)
 	machine();
 	if (has(KVM_CAP_PIT2) <= 0)
 		return;
-	ck_assert_int_eq(ioctl(vm, KVM_CREATE_PIT2, &config), -1);
-	ck_assert_int_eq(errno, ENOENT);
+	/* Without interrupt controllers there is none; Linux 6.1 made one all the same. */
+	if (ioctl(vm, KVM_CREATE_PIT2, &config) == 0)
+		machine();
+	else
+		ck_assert_int_eq(errno, ENOENT);
 	ck_assert_int_eq(ioctl(vm, KVM_CREATE_IRQCHIP, 0), 0);
 	ck_assert_int_eq(ioctl(vm, KVM_CREATE_PIT2, &config), 0);
 	ck_assert_int_eq(ioctl(vm, KVM_CREATE_PIT2, &config), -1);
