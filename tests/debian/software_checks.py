@@ -122,7 +122,7 @@ def stress(seconds):
 # ---- Python's own tests ----
 
 PYTHON = """
-long float math cmath decimal fractions complex int struct array bytes unicode str format random
+long float math cmath decimal fractions complex int struct array bytes unicode format random
 statistics hash hashlib hmac zlib gzip bz2 lzma binascii crypt re json pickle marshal sort heapq bisect
 itertools collections dict set list tuple deque generators coroutines exceptions compile ast eintr gc
 threading thread queue signal faulthandler mmap subprocess os posix fork1 wait3 wait4 select
