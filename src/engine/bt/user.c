@@ -27,10 +27,6 @@
 #define HIDDEN_STEPS 200u
 /* And so many such stops between two timer interrupts. */
 #define HIDDEN_STOPS 32u
-/* What a timer interrupt counts for that finds the translator at work for a runner, one that does not being -1; and when
- * it is enough: where it is more than a third of them, within some 16. */
-#define PAUSED	   2u
-#define PAUSED_MAX 32u
 
 /* What user code sets and sees. With one of FLAGS_NONE it does not begin: a runner cannot be given them, or is told
  * otherwise. It may come back with one of FLAGS_SET. */
@@ -237,7 +233,6 @@ static void begin(struct bt_vcpu *vcpu, uint64_t cr3)
 	r->ready = true;
 	r->stale = false;
 	r->used = __rdtsc();
-	r->paused = 0;
 	bt_worth_begin(r);
 	bt_ways_close(vcpu);
 	bt_count(&vcpu->stats.user_begun);
@@ -283,11 +278,11 @@ static bool who_goes_on(struct bt_vcpu *vcpu, struct bt_runner *r)
 {
 	/* The fetch context is still the one before: only what comes from the kernel counts. */
 	const bool from_kernel = !(vcpu->epoch & 1);
-	enum bt_worth_who who = bt_worth_entered(r, from_kernel);
+	enum bt_worth_who who;
 
 	if (vcpu->user.force)
 		return true;
-
+	who = bt_worth_entered(r, from_kernel);
 	if (who == BT_WORTH_TRANSLATOR) {
 		give_up(vcpu, r);
 		vcpu->user.now = NULL;
@@ -329,16 +324,6 @@ void bt_user_interrupt(struct bt_user *u)
 		bt_runner_interrupt(pid);
 }
 
-/* Most of it is done by the translator, which were better off with all of it. */
-static bool is_paused_often(const struct bt_user *u, struct bt_runner *r)
-{
-	if (u->paused)
-		r->paused += PAUSED;
-	else if (r->paused)
-		r->paused--;
-	return r->paused >= PAUSED_MAX && !u->force;
-}
-
 bool bt_user_sample(struct bt_vcpu *vcpu)
 {
 	struct bt_user *u = &vcpu->user;
@@ -363,11 +348,10 @@ bool bt_user_sample(struct bt_vcpu *vcpu)
 	r = runner_of(u, cr3);
 	if (r) {
 		r->hidden = 0;
-		if (is_paused_often(u, r)) {
+		if (!bt_worth_tick(r, u->paused) && !u->force) {
 			give_up(vcpu, r);
 			return false;
 		}
-		bt_worth_tick(r);
 	}
 	if (!r && u->seen >= u->hold && is_plain(vcpu))
 		begin(vcpu, cr3);

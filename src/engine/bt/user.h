@@ -120,6 +120,7 @@ struct bt_worth {
 	bool trial;	     /* the translator does it in this window */
 	uint32_t left, pause; /* windows until the next trial; and between the next two */
 	uint64_t each;	     /* time from one entry to the next in the last window that was not a trial */
+	uint32_t paused;     /* how often the translator was found at work instead, of late */
 };
 
 struct bt_runner {
@@ -146,7 +147,6 @@ struct bt_runner {
 	struct bt_worth worth;
 	uint64_t id; /* X86_FL_ID, as user code has left it */
 	uint32_t hidden; /* stops in hidden pages, since the last timer interrupt or so */
-	uint32_t paused; /* how often the translator was found at work instead, of late: user.c */
 };
 
 enum bt_runner_stop {
@@ -213,8 +213,8 @@ void bt_worth_begin(struct bt_runner *r);
 enum bt_worth_who { BT_WORTH_RUNNER, BT_WORTH_TRIAL, BT_WORTH_TRANSLATOR };
 /* By whom user code is to be executed, which is entered; TRANSLATOR: for good. */
 enum bt_worth_who bt_worth_entered(struct bt_runner *r, bool from_kernel);
-/* A timer interrupt finds it computing. */
-void bt_worth_tick(struct bt_runner *r);
+/* A timer interrupt finds it computing; @paused: by the translator. False: that does so nearly always. */
+bool bt_worth_tick(struct bt_runner *r, bool paused);
 /* It has stopped. False: it does so far too often. */
 bool bt_worth_stopped(struct bt_runner *r);
 

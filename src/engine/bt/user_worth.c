@@ -28,6 +28,11 @@
 #define WORTH_NS    8000u
 #define BAD_TIMES   3u
 
+/* What a timer interrupt counts for that finds the translator at work for a runner, one that does not being -1; and when
+ * it is enough: where it is more than a third of them, within some 16. */
+#define PAUSED	   2u
+#define PAUSED_MAX 32u
+
 static uint64_t spent(const struct bt_runner *r)
 {
 	struct timespec ts = { 0 };
@@ -75,25 +80,29 @@ enum bt_worth_who bt_worth_entered(struct bt_runner *r, bool from_kernel)
 		return BT_WORTH_RUNNER;
 	}
 	w->each = each;
-	if (each < ASK_NS && --w->left == 0)
-		w->trial = true;
-	else
-		w->left = MAX(w->left, 1u);
+	w->trial = each < ASK_NS && --w->left == 0;
 	return w->trial ? BT_WORTH_TRIAL : BT_WORTH_RUNNER;
 }
 
-void bt_worth_tick(struct bt_runner *r)
+bool bt_worth_tick(struct bt_runner *r, bool paused)
 {
 	struct bt_worth *w = &r->worth;
 	uint64_t now;
 
+	if (paused)
+		w->paused += PAUSED;
+	else if (w->paused)
+		w->paused--;
+	if (w->paused >= PAUSED_MAX)
+		return false;
 	if (!w->trial)
-		return;
+		return true;
 	now = spent(r);
 	if (now - w->since > LONGER * WINDOW * w->each) {
 		end_trial(w);
 		begin_window(w, now);
 	}
+	return true;
 }
 
 bool bt_worth_stopped(struct bt_runner *r)
