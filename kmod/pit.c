@@ -60,6 +60,16 @@ static u64 ticks_now(void)
 	return ns_to_ticks(ktime_get_ns());
 }
 
+/* pit->lock held. Returns the time. */
+static u64 sync_all(struct pit *pit)
+{
+	u64 now = ticks_now();
+
+	for (unsigned int i = 0; i < I8254_CHANNELS; i++)
+		i8254_sync(&pit->channel[i], now);
+	return now;
+}
+
 /* ---- channel 0: pit->lock held ---- */
 
 static void line_set(struct pit *pit, bool level)
@@ -102,7 +112,7 @@ static enum hrtimer_restart on_timer(struct hrtimer *timer)
 	spin_lock_irqsave(&pit->lock, flags);
 	now = ticks_now();
 	/* A mode change may have overtaken the timer. */
-	if (ch->loaded && !ch->halted && i8254_elapsed(ch, now) >= ch->count) {
+	if (i8254_is_out(ch, now)) {
 		i8254_sync(ch, now);
 		if (pit->line)
 			line_set(pit, false);
@@ -129,9 +139,7 @@ bool pit_write(struct pit *pit, u16 port, u8 value)
 	if (!is_port(pit, port))
 		return false;
 	spin_lock_irqsave(&pit->lock, flags);
-	now = ticks_now();
-	for (unsigned int i = 0; i < I8254_CHANNELS; i++)
-		i8254_sync(&ch[i], now);
+	now = sync_all(pit);
 	if (port == PORT_SPEAKER) {
 		pit->speaker_data = value & SPEAKER_DATA;
 		i8254_set_gate(&ch[2], value & SPEAKER_GATE, now);
@@ -163,9 +171,7 @@ bool pit_read(struct pit *pit, u16 port, u8 *ret)
 		return false;
 	*ret = 0xff; /* the control register is write-only */
 	spin_lock_irqsave(&pit->lock, flags);
-	now = ticks_now();
-	for (unsigned int i = 0; i < I8254_CHANNELS; i++)
-		i8254_sync(&pit->channel[i], now);
+	now = sync_all(pit);
 	if (port == PORT_SPEAKER)
 		*ret = speaker_read(pit, now);
 	else if (port != PORT_CONTROL)
@@ -204,11 +210,6 @@ static void channel_out(const struct i8254_channel *ch, u64 now, struct kvm_pit_
 	};
 }
 
-static u32 from_bcd(u32 v)
-{
-	return (v & 0xf) + (v >> 4 & 0xf) * 10 + (v >> 8 & 0xf) * 100 + (v >> 12 & 0xf) * 1000;
-}
-
 static void channel_in(const struct kvm_pit_channel_state *from, u64 now, struct i8254_channel *to)
 {
 	u64 then = from->count_load_time > 0 ? ns_to_ticks(from->count_load_time) : now;
@@ -226,10 +227,8 @@ static void channel_in(const struct kvm_pit_channel_state *from, u64 now, struct
 		/* A channel that was never given a count counts the largest one in this ABI. */
 		.loaded = true,
 	};
-	to->count = to->bcd ? from_bcd(to->written) : to->written;
-	if (!to->count)
-		to->count = to->bcd ? 10000 : 0x10000;
-	to->halted = !to->gate && to->mode != 1 && to->mode != 5;
+	to->count = i8254_count(to);
+	to->halted = !to->gate && !i8254_is_triggered(to);
 	to->start = then <= now ? then : now;
 	if (to->halted)
 		to->start = now - to->start;
@@ -242,11 +241,9 @@ static void get(struct pit *pit, struct kvm_pit_state2 *ret)
 
 	memset(ret, 0, sizeof(*ret));
 	spin_lock_irqsave(&pit->lock, flags);
-	now = ticks_now();
-	for (unsigned int i = 0; i < I8254_CHANNELS; i++) {
-		i8254_sync(&pit->channel[i], now);
+	now = sync_all(pit);
+	for (unsigned int i = 0; i < I8254_CHANNELS; i++)
 		channel_out(&pit->channel[i], now, &ret->channels[i]);
-	}
 	ret->flags = (pit->hpet ? KVM_PIT_FLAGS_HPET_LEGACY : 0) |
 		     (pit->speaker_data ? KVM_PIT_FLAGS_SPEAKER_DATA_ON : 0);
 	spin_unlock_irqrestore(&pit->lock, flags);

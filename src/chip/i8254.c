@@ -12,15 +12,14 @@ bool i8254_is_periodic(const struct i8254_channel *ch)
 	return ch->mode == 2 || ch->mode == 3;
 }
 
-static bool mode_is_triggered(const struct i8254_channel *ch)
+bool i8254_is_triggered(const struct i8254_channel *ch)
 {
 	return ch->mode == 1 || ch->mode == 5;
 }
 
 /* ---- counts ---- */
 
-/* The written count as a number: zero is the largest. */
-static uint32_t count_decode(const struct i8254_channel *ch)
+uint32_t i8254_count(const struct i8254_channel *ch)
 {
 	uint32_t v = ch->written;
 
@@ -40,7 +39,7 @@ static uint16_t count_encode(const struct i8254_channel *ch, uint32_t v)
 
 static void load(struct i8254_channel *ch, uint64_t now)
 {
-	ch->count = count_decode(ch);
+	ch->count = i8254_count(ch);
 	ch->is_null = false;
 	ch->loaded = true;
 	ch->start = ch->halted ? 0 : now;
@@ -49,6 +48,11 @@ static void load(struct i8254_channel *ch, uint64_t now)
 uint64_t i8254_elapsed(const struct i8254_channel *ch, uint64_t now)
 {
 	return ch->halted ? ch->start : now - ch->start;
+}
+
+bool i8254_is_out(const struct i8254_channel *ch, uint64_t now)
+{
+	return ch->loaded && !ch->halted && i8254_elapsed(ch, now) >= ch->count;
 }
 
 void i8254_sync(struct i8254_channel *ch, uint64_t now)
@@ -131,7 +135,7 @@ static void set_mode(struct i8254_channel *ch, uint8_t value)
 		.gate = ch->gate,
 		.is_null = true,
 	};
-	ch->halted = !ch->gate && !mode_is_triggered(ch);
+	ch->halted = !ch->gate && !i8254_is_triggered(ch);
 }
 
 static void latch_status(struct i8254_channel *ch, uint64_t now)
@@ -183,7 +187,7 @@ unsigned i8254_command(struct i8254_channel ch[I8254_CHANNELS], uint8_t value, u
 static bool count_written(struct i8254_channel *ch, uint64_t now)
 {
 	ch->is_null = true;
-	if (mode_is_triggered(ch))
+	if (i8254_is_triggered(ch))
 		return false;
 	if (i8254_is_periodic(ch) && ch->loaded && !ch->halted) {
 		/* i8254_sync() looks for the end of the period in which this happened. */
@@ -252,7 +256,7 @@ void i8254_set_gate(struct i8254_channel *ch, bool gate, uint64_t now)
 	if (gate == ch->gate)
 		return;
 	ch->gate = gate;
-	if (mode_is_triggered(ch)) {
+	if (i8254_is_triggered(ch)) {
 		if (gate)
 			load(ch, now);
 	} else if (!gate) {

@@ -50,7 +50,13 @@ uint8_t i8254_read(struct i8254_channel *ch, uint64_t now);
 void i8254_set_gate(struct i8254_channel *ch, bool gate, uint64_t now);
 bool i8254_out(const struct i8254_channel *ch, uint64_t now);
 bool i8254_is_periodic(const struct i8254_channel *ch);
+/* Counts from an edge of its gate on. */
+bool i8254_is_triggered(const struct i8254_channel *ch);
+/* The written count as a number: zero is the largest. */
+uint32_t i8254_count(const struct i8254_channel *ch);
 /* Ticks since the load. */
 uint64_t i8254_elapsed(const struct i8254_channel *ch, uint64_t now);
+/* It counts, and its count has run out since the load. */
+bool i8254_is_out(const struct i8254_channel *ch, uint64_t now);
 /* The first tick after @now at which the output rises, or I8254_NEVER. */
 uint64_t i8254_next_rise(const struct i8254_channel *ch, uint64_t now);

@@ -98,7 +98,7 @@ static void timer_fired(void *arg)
 	pthread_mutex_lock(&pit->lock);
 	now = ticks_now(pit);
 	/* A mode change may have overtaken the timer. */
-	if (ch->loaded && !ch->halted && i8254_elapsed(ch, now) >= ch->count) {
+	if (i8254_is_out(ch, now)) {
 		i8254_sync(ch, now);
 		if (pit->line)
 			line_set(pit, false);
