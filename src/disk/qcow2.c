@@ -91,15 +91,20 @@ int qcow2_file_flush(struct qcow2 *s)
 	return r;
 }
 
+int qcow2_file_write_flush(struct qcow2 *s, const void *buf, uint64_t len, uint64_t offset)
+{
+	int r = qcow2_file_write(s, buf, len, offset);
+
+	return r == 0 ? qcow2_file_flush(s) : r;
+}
+
 int qcow2_set_incompatible(struct qcow2 *s, uint64_t features)
 {
 	uint8_t field[8];
 	int r;
 
 	store_be64(field, features);
-	r = qcow2_file_write(s, field, sizeof(field), QCOW2_AT_INCOMPAT);
-	if (r == 0)
-		r = qcow2_file_flush(s);
+	r = qcow2_file_write_flush(s, field, sizeof(field), QCOW2_AT_INCOMPAT);
 	if (r == 0)
 		s->h.incompatible = features;
 	return r;

@@ -351,14 +351,8 @@ static int write_counts(struct count *c, uint64_t first, uint64_t blocks, uint64
 
 static int switch_counts(struct qcow2 *s, uint64_t offset, uint64_t clusters)
 {
-	uint8_t field[12];
-	int r;
+	int r = qcow2_reftable_name(s, offset, clusters);
 
-	store_be64(field, offset);
-	store_be32(field + 8, (uint32_t)clusters);
-	r = qcow2_file_write(s, field, sizeof(field), QCOW2_AT_REFTABLE);
-	if (r == 0)
-		r = qcow2_file_flush(s);
 	s->h.reftable_offset = offset;
 	s->h.reftable_clusters = (uint32_t)clusters;
 	s->free_hint = 0;
@@ -396,7 +390,7 @@ static int write_whole_l1(struct qcow2 *s)
 	return s->h.l1_entries ? qcow2_commit(s) : 0;
 }
 
-static int repair(struct qcow2 *s)
+int qcow2_rebuild(struct qcow2 *s)
 {
 	struct qcow2_check found = { 0 };
 	struct count c = { .s = s, .repair = true, .out = &found };
@@ -415,11 +409,6 @@ static int repair(struct qcow2 *s)
 								    QCOW2_INCOMPAT_CORRUPT));
 	count_fini(&c);
 	return r;
-}
-
-int qcow2_rebuild(struct qcow2 *s)
-{
-	return repair(s);
 }
 
 static int look(struct qcow2 *s, void (*tell)(void *arg, const char *line), void *arg,
@@ -454,7 +443,7 @@ int qcow2_check(struct disk *disk, bool fix, void (*tell)(void *arg, const char 
 	if (r < 0 || !fix || (ret->errors == 0 && ret->leaks == 0 && !flagged))
 		return r;
 	s->broken = false;
-	r = repair(s);
+	r = qcow2_rebuild(s);
 	if (r == 0)
 		r = look(s, NULL, NULL, &after);
 	ret->repaired = r == 0 && after.errors == 0 && after.leaks == 0;

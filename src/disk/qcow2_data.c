@@ -14,11 +14,6 @@
 
 #define VECTOR 128u
 
-static uint64_t min64(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
-
 /* Move up to @len bytes of @v, at most @max segments, into @out. */
 static unsigned iov_take(const struct qcow2 *s, struct qcow2_iov *v, uint64_t len,
 			 struct iovec *out, unsigned max, uint64_t *ret_bytes)
@@ -30,12 +25,12 @@ static unsigned iov_take(const struct qcow2 *s, struct qcow2_iov *v, uint64_t le
 		uint64_t part;
 
 		if (!v->iov) {
-			part = min64(len - bytes, s->cluster_bytes);
+			part = MIN(len - bytes, s->cluster_bytes);
 			out[n++] = (struct iovec){ (void *)s->zeros, part };
 			bytes += part;
 			continue;
 		}
-		part = min64(len - bytes, v->iov->iov_len - v->skip);
+		part = MIN(len - bytes, v->iov->iov_len - v->skip);
 		if (part)
 			out[n++] = (struct iovec){ (char *)v->iov->iov_base + v->skip, part };
 		bytes += part;
@@ -96,7 +91,7 @@ static int read_absent(struct qcow2 *s, uint64_t offset, uint64_t len, struct qc
 	int r = 0;
 
 	if (s->backing && offset < s->backing->size_bytes)
-		below = min64(len, s->backing->size_bytes - offset);
+		below = MIN(len, s->backing->size_bytes - offset);
 	if (below)
 		r = child_io(s, s->backing, DISK_READ, offset, below, to);
 	if (r == 0)
@@ -130,7 +125,7 @@ int qcow2_read(struct qcow2 *s, uint64_t offset, uint64_t len, struct qcow2_iov 
 			r = child_io(s, s->data, DISK_READ, e.host, e.len, to);
 			break;
 		case QCOW2_K_COMPRESSED:
-			e.len = min64(e.len, s->cluster_bytes - (offset & (s->cluster_bytes - 1)));
+			e.len = MIN(e.len, s->cluster_bytes - (offset & (s->cluster_bytes - 1)));
 			r = read_compressed(s, e.host, offset, e.len, to);
 			break;
 		case QCOW2_K_ABSENT:
@@ -153,7 +148,7 @@ static int read_buffer(struct qcow2 *s, uint64_t offset, uint64_t len, uint8_t *
 	struct iovec iov = { to, len };
 	struct qcow2_iov v = { &iov, 1, 0 };
 	/* The last cluster may reach behind the end of the disk. */
-	uint64_t inside = offset < s->disk.size_bytes ? min64(len, s->disk.size_bytes - offset) : 0;
+	uint64_t inside = offset < s->disk.size_bytes ? MIN(len, s->disk.size_bytes - offset) : 0;
 
 	memset(to + inside, 0, len - inside);
 	return inside ? qcow2_read(s, offset, inside, &v) : 0;
@@ -192,7 +187,7 @@ static int place(struct qcow2 *s, struct placing *p)
 
 		p->fresh = !(has && (e.entry & QCOW2_COPIED));
 		p->whole = (has && p->fresh) || (e.entry & QCOW2_COMPRESSED);
-		p->len = min64(p->len, start + s->cluster_bytes - p->offset);
+		p->len = MIN(p->len, start + s->cluster_bytes - p->offset);
 	} else {
 		n = (p->offset + p->len - start + s->cluster_bytes - 1) >> s->h.cluster_bits;
 	}
@@ -203,7 +198,7 @@ static int place(struct qcow2 *s, struct placing *p)
 	if (r < 0)
 		return r;
 	p->clusters = n;
-	p->len = min64(p->len, start + n * s->cluster_bytes - p->offset);
+	p->len = MIN(p->len, start + n * s->cluster_bytes - p->offset);
 	if (p->whole)
 		sub = s->cluster_bytes;
 	p->from = align_down(p->offset, sub);
@@ -289,7 +284,7 @@ static int name_clusters(struct qcow2 *s, const struct placing *p)
 /* @from is written as far as it fits: *len comes back smaller. The range is the caller's alone. */
 static int write_elsewhere(struct qcow2 *s, uint64_t offset, uint64_t *len, struct qcow2_iov *from)
 {
-	struct placing p = { .offset = offset, .len = min64(*len, qcow2_slice_left(s, offset)) };
+	struct placing p = { .offset = offset, .len = MIN(*len, qcow2_slice_left(s, offset)) };
 	int r;
 
 	fiber_lock(&s->fibers, &s->meta);
@@ -472,7 +467,7 @@ static int write_zeros_as_data(struct qcow2 *s, uint64_t offset, uint64_t len)
 
 		if (r < 0)
 			return r;
-		n = min64(e.len, s->cluster_bytes);
+		n = MIN(e.len, s->cluster_bytes);
 		/* What reads as zeros already stays as it is. */
 		if (e.kind != QCOW2_K_ZERO && (e.kind != QCOW2_K_ABSENT || s->backing))
 			r = qcow2_write(s, offset, n, &zeros);
@@ -499,7 +494,7 @@ int qcow2_write_zeroes(struct qcow2 *s, uint64_t offset, uint64_t len, bool unma
 	if (r == 0 && end > to)
 		r = write_zeros_as_data(s, to, end - to);
 	if (r == 0)
-		r = empty_data_file(s, DISK_WRITE_ZEROES, from, min64(to, end) - from, unmap);
+		r = empty_data_file(s, DISK_WRITE_ZEROES, from, MIN(to, end) - from, unmap);
 	return r < 0 ? r : empty_clusters(s, from, to - from, can_zero, unmap || !can_zero);
 }
 
@@ -513,6 +508,6 @@ int qcow2_discard(struct qcow2 *s, uint64_t offset, uint64_t len)
 	/* Without zero clusters what is discarded would show the backing image's old data. */
 	if (from == to || (s->backing && !can_zero))
 		return 0;
-	r = empty_data_file(s, DISK_DISCARD, from, min64(to, offset + len) - from, true);
+	r = empty_data_file(s, DISK_DISCARD, from, MIN(to, offset + len) - from, true);
 	return r < 0 ? r : empty_clusters(s, from, to - from, can_zero && s->backing, true);
 }

@@ -234,6 +234,8 @@ int qcow2_io(struct qcow2 *s, struct disk *disk, struct disk_req *req);
 int qcow2_file_read(struct qcow2 *s, void *buf, uint64_t len, uint64_t offset);
 int qcow2_file_write(struct qcow2 *s, const void *buf, uint64_t len, uint64_t offset);
 int qcow2_file_flush(struct qcow2 *s);
+/* Durable on return: fields of the header. */
+int qcow2_file_write_flush(struct qcow2 *s, const void *buf, uint64_t len, uint64_t offset);
 /* @what is wrong in the image: logs it once, marks it corrupt; returns -EIO. */
 int qcow2_corrupt(struct qcow2 *s, const char *what, uint64_t offset);
 /* Numbers, @count of them; caller frees. */
@@ -265,6 +267,8 @@ uint64_t qcow2_ref_max(const struct qcow2 *s);
 uint64_t qcow2_ref_load(const void *block, uint64_t index, unsigned order);
 void qcow2_ref_store(void *block, uint64_t index, unsigned order, uint64_t value);
 int qcow2_ref_get(struct qcow2 *s, uint64_t cluster, uint64_t *ret);
+/* Make the header name the table at @offset, durably; s->h stays as it is. */
+int qcow2_reftable_name(struct qcow2 *s, uint64_t offset, uint64_t clusters);
 int qcow2_ref_add(struct qcow2 *s, uint64_t cluster, int delta);
 /* 1..@count clusters in a row; with @whole all of them. They count one. */
 int qcow2_alloc(struct qcow2 *s, uint64_t count, bool whole, uint64_t *ret_offset,

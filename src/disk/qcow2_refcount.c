@@ -115,18 +115,21 @@ static int write_entries(struct qcow2 *s, uint64_t offset, const uint64_t *entri
 	return qcow2_file_write(s, bytes, count * 8, offset);
 }
 
+int qcow2_reftable_name(struct qcow2 *s, uint64_t offset, uint64_t clusters)
+{
+	uint8_t field[12];
+
+	store_be64(field, offset);
+	store_be32(field + 8, (uint32_t)clusters);
+	return qcow2_file_write_flush(s, field, sizeof(field), QCOW2_AT_REFTABLE);
+}
+
 /* The longer table is complete in the file: make the header name it. */
 static int switch_reftable(struct qcow2 *s, uint64_t offset, uint64_t clusters)
 {
 	uint64_t old_offset = s->h.reftable_offset, old_clusters = s->h.reftable_clusters;
-	uint8_t field[12];
-	int r;
+	int r = qcow2_reftable_name(s, offset, clusters);
 
-	store_be64(field, offset);
-	store_be32(field + 8, (uint32_t)clusters);
-	r = qcow2_file_write(s, field, sizeof(field), QCOW2_AT_REFTABLE);
-	if (r == 0)
-		r = qcow2_file_flush(s);
 	if (r < 0)
 		return r;
 	s->h.reftable_offset = offset;

@@ -27,10 +27,8 @@ int qcow2_l1_switch(struct qcow2 *s, const uint64_t *entries, uint32_t count)
 	if (r == 0) {
 		store_be32(field, count);
 		store_be64(field + 4, at);
-		r = qcow2_file_write(s, field, sizeof(field), QCOW2_AT_L1);
+		r = qcow2_file_write_flush(s, field, sizeof(field), QCOW2_AT_L1);
 	}
-	if (r == 0)
-		r = qcow2_file_flush(s);
 	if (r < 0) {
 		g_free(table);
 		return r;
@@ -72,9 +70,7 @@ static int write_size(struct qcow2 *s, uint64_t bytes)
 	int r;
 
 	store_be64(field, bytes);
-	r = qcow2_file_write(s, field, sizeof(field), QCOW2_AT_SIZE);
-	if (r == 0)
-		r = qcow2_file_flush(s);
+	r = qcow2_file_write_flush(s, field, sizeof(field), QCOW2_AT_SIZE);
 	if (r < 0)
 		return r;
 	s->h.size_bytes = bytes;

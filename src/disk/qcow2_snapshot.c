@@ -239,9 +239,7 @@ static int switch_table(struct qcow2 *s, const GByteArray *blob, uint32_t count,
 	store_be32(field, count);
 	store_be64(field + 4, at);
 	if (r == 0)
-		r = qcow2_file_write(s, field, sizeof(field), QCOW2_AT_SNAPSHOTS);
-	if (r == 0)
-		r = qcow2_file_flush(s);
+		r = qcow2_file_write_flush(s, field, sizeof(field), QCOW2_AT_SNAPSHOTS);
 	if (r < 0)
 		return r;
 	s->h.snapshot_count = count;
