@@ -170,8 +170,11 @@ int qcow2_write_packed(struct qcow2 *s, uint64_t offset, struct qcow2_iov *from,
 		r = -EFBIG;
 	if (r == 0)
 		r = qcow2_file_write(s, packed, n, at);
-	if (r == 0)
+	if (r == 0) {
+		/* It may lie where another one was, and be of the same length: the same entry, other bytes. */
+		s->unpacked_entry = 0;
 		r = name_packed(s, offset, at, n);
+	}
 	fiber_unlock(&s->meta);
 	return r;
 }

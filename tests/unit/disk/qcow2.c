@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+/* qcow2.c - tests of qcow2 images that need a certain course of events. */
+#include <check.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/loop.h"
+#include "disk/disk_int.h"
+#include "disk/qcow2.h"
+
+#define CLUSTER 65536u
+
+static struct loop *loop;
+static char path[64];
+
+static struct disk *open_new(struct qcow2_create o)
+{
+	const struct disk_options raw = { 0 }, options = { .format = "qcow2" };
+	g_autoptr(GError) err = NULL;
+	struct disk *file = disk_file_open(path, &raw, loop, &err), *disk;
+
+	ck_assert_msg(file && qcow2_create(file, &o, &err), "%s", err ? err->message : "");
+	disk_close(file);
+	disk = disk_open_options(path, &options, loop, &err);
+	ck_assert_msg(disk != NULL, "%s", err ? err->message : "");
+	return disk;
+}
+
+static void setup(void)
+{
+	loop = loop_new();
+	strcpy(path, "/tmp/sika-test-qcow2-XXXXXX");
+	close(mkstemp(path));
+}
+
+static void teardown(void)
+{
+	unlink(path);
+	loop_free(loop);
+}
+
+static void write_cluster(struct disk *disk, unsigned number, uint8_t byte, bool compress)
+{
+	static uint8_t bytes[CLUSTER];
+	struct iovec iov = { bytes, CLUSTER };
+	struct disk_req req = { .op = DISK_WRITE, .offset = (uint64_t)number * CLUSTER, .len = CLUSTER,
+				.iov = &iov, .iov_count = 1, .compress = compress };
+
+	memset(bytes, byte, CLUSTER);
+	ck_assert_int_eq(disk_run(disk, &req), 0);
+}
+
+static void expect_cluster(struct disk *disk, unsigned number, uint8_t byte)
+{
+	static uint8_t bytes[CLUSTER], wanted[CLUSTER];
+
+	memset(wanted, byte, CLUSTER);
+	ck_assert_int_eq(disk_read_wait(disk, bytes, CLUSTER, (uint64_t)number * CLUSTER), 0);
+	ck_assert_mem_eq(bytes, wanted, CLUSTER);
+}
+
+/* The compressed cluster that was read last is kept, unpacked. */
+START_TEST(compressed_cluster_takes_the_place_of_another)
+{
+	struct disk *disk = open_new((struct qcow2_create){
+		.size_bytes = 16 * CLUSTER, .version = 3, .cluster_bytes = CLUSTER, .refcount_bits = 16, .zstd = _i });
+
+	write_cluster(disk, 0, 1, true);
+	expect_cluster(disk, 0, 1);
+	for (unsigned i = 1; i < 8; i++) {
+		/* Given up, and free to be used again behind the flush. */
+		write_cluster(disk, i - 1, (uint8_t)(i + 100), false);
+		ck_assert_int_eq(disk_flush_wait(disk), 0);
+		write_cluster(disk, i, (uint8_t)(i + 1), true);
+		expect_cluster(disk, i, (uint8_t)(i + 1));
+		expect_cluster(disk, i - 1, (uint8_t)(i + 100));
+	}
+	disk_close(disk);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("qcow2");
+	TCase *c = tcase_create("qcow2");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_checked_fixture(c, setup, teardown);
+	tcase_add_loop_test(c, compressed_cluster_takes_the_place_of_another, 0, 2);
+	suite_add_tcase(suite, c);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed > 0;
+}
