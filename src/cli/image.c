@@ -33,6 +33,8 @@ static const struct image_verb_entry {
 	  image_compare_main },
 	{ "measure", "FILE", "Tell how large an image of a disk will be.", IMAGE_MEASURE, 1, 1,
 	  image_measure_main },
+	{ "bench", "FILE", "Tell how fast an image is read or written.", IMAGE_BENCH, 1, 1,
+	  image_bench_main },
 };
 
 static int help(void)

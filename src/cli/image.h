@@ -22,6 +22,7 @@ enum image_verb {
 	IMAGE_MAP = 1 << 8,
 	IMAGE_COMPARE = 1 << 9,
 	IMAGE_MEASURE = 1 << 10,
+	IMAGE_BENCH = 1 << 11,
 };
 
 #define IMAGE_MAX_FILES 3
@@ -35,9 +36,11 @@ struct image_args {
 	int file_count;
 	const char *format, *to, *backing, *backing_format, *cluster_size, *refcount_bits, *compat;
 	const char *compression, *data_file, *preallocate;
+	const char *count, *depth, *buffer_size, *step, *offset, *pattern, *flush_interval;
 	const char *allow[IMAGE_MAX_ALLOW + 1];
 	int allow_count;
 	bool compress, lazy, extended, data_file_raw, force, json, repair, shrink, unsafe;
+	bool write, random;
 	struct loop *loop;
 };
 
@@ -75,7 +78,7 @@ bool image_interrupted(void);
 /* "sika VERB: PATH: WHAT: reason" */
 int image_fail(const struct image_args *a, const char *path, const char *what, int r);
 
-/* ---- image_make.c, image_info.c, image_copy.c, image_options.c: the exit status ---- */
+/* ---- image_make.c, image_info.c, image_copy.c, image_bench.c, image_options.c: the exit status ---- */
 int image_create_main(struct image_args *a);
 int image_resize_main(struct image_args *a);
 int image_measure_main(struct image_args *a);
@@ -87,6 +90,7 @@ int image_convert_main(struct image_args *a);
 int image_compare_main(struct image_args *a);
 int image_commit_main(struct image_args *a);
 int image_rebase_main(struct image_args *a);
+int image_bench_main(struct image_args *a);
 int image_build_main(int argc, char **argv);
 int image_build_help(void);
 

@@ -45,12 +45,35 @@ static const struct option {
 	TEXT("allow", "FOLDER", "may hold images below; again for more", ~0u, allow),
 	FLAG("force", "replace a file", IMAGE_CREATE | IMAGE_CONVERT, force),
 	FLAG("json", "print JSON, for programs",
-	     IMAGE_INFO | IMAGE_CHECK | IMAGE_MAP | IMAGE_MEASURE | IMAGE_SNAPSHOT, json),
+	     IMAGE_INFO | IMAGE_CHECK | IMAGE_MAP | IMAGE_MEASURE | IMAGE_SNAPSHOT |
+		     IMAGE_BENCH, json),
 	FLAG("repair", "set right what is wrong", IMAGE_CHECK, repair),
 	FLAG("shrink", "the end of the disk may be lost", IMAGE_RESIZE, shrink),
+	TEXT("count", "N", "requests (default 75000)", IMAGE_BENCH, count),
+	TEXT("depth", "N", "requests at a time (default 64)", IMAGE_BENCH, depth),
+	TEXT("buffer-size", "SIZE", "of a request (default 4K)", IMAGE_BENCH, buffer_size),
+	TEXT("step", "SIZE", "from one to the next (default: the buffer's size)", IMAGE_BENCH, step),
+	TEXT("offset", "SIZE", "of the first one (default 0)", IMAGE_BENCH, offset),
+	FLAG("random", "at random multiples of the step", IMAGE_BENCH, random),
+	FLAG("write", "write instead of reading: what is there is lost", IMAGE_BENCH, write),
+	TEXT("pattern", "N", "the byte to write (default 0)", IMAGE_BENCH, pattern),
+	TEXT("flush-interval", "N", "flush after so many writes (default: never)", IMAGE_BENCH,
+	     flush_interval),
 	FLAG("unsafe", "only write the name, whatever changes", IMAGE_REBASE, unsafe),
 #undef TEXT
 #undef FLAG
+};
+
+/* Letters that those who know qemu-img bench have in their fingers. */
+static const struct letter {
+	char letter;
+	const char *name;
+	unsigned verbs;
+} letters[] = {
+	{ 'c', "count", IMAGE_BENCH },	     { 'd', "depth", IMAGE_BENCH },
+	{ 's', "buffer-size", IMAGE_BENCH }, { 'S', "step", IMAGE_BENCH },
+	{ 'o', "offset", IMAGE_BENCH },	     { 'w', "write", IMAGE_BENCH },
+	{ 'f', "format", IMAGE_BENCH },
 };
 
 void image_print_options(enum image_verb which)
@@ -70,6 +93,16 @@ static const struct option *option_find(const char *name, size_t len, enum image
 		if (strlen(options[i].name) == len && !strncmp(name, options[i].name, len) &&
 		    (options[i].verbs & which))
 			return &options[i];
+	return NULL;
+}
+
+static const struct option *option_of(const struct image_args *a, const char *arg)
+{
+	if (!strncmp(arg, "--", 2))
+		return option_find(arg + 2, strcspn(arg + 2, "="), a->which);
+	for (size_t i = 0; i < G_N_ELEMENTS(letters); i++)
+		if (arg[1] == letters[i].letter && !arg[2] && (letters[i].verbs & a->which))
+			return option_find(letters[i].name, strlen(letters[i].name), a->which);
 	return NULL;
 }
 
@@ -100,7 +133,7 @@ static int parse_one(struct image_args *a, int argc, char **argv, int *i)
 		a->files[a->file_count++] = arg;
 		return 0;
 	}
-	o = !strncmp(arg, "--", 2) ? option_find(arg + 2, strcspn(arg + 2, "="), a->which) : NULL;
+	o = option_of(a, arg);
 	if (!o)
 		return cli_complain(CLI_USAGE, a->verb, "unknown option '%s'; see 'sika image --help'",
 				    arg);

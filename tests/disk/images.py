@@ -192,6 +192,39 @@ def mistakes():
     assert not [n for n in os.listdir(".") if n == "x" or ".sika-" in n], os.listdir(".")
 
 
+def benches():
+    sparse_disk("raw")
+    shutil.copy("raw", "before")
+    image("convert", "raw", "q")
+    for name in ("raw", "q"):
+        assert " 4 KiB" in image("bench", "--count", "5000", name)
+        for options in (["--depth", "1"], ["-d", "3", "-s", "96K", "-S", "1536", "-o", "5M"], ["--random"],
+                        ["--random", "--buffer-size", "1M", "--step", "512"], ["--step", "0"]):
+            found = json.loads(image("bench", "--json", "-c", "300", *options, name))
+            assert found["count"] == 300 and found["operation"] == "read" and found["per_second"] > 0, found
+        same("before", name)
+    # Each piece of 64 KiB is written once, then the first half of them again.
+    for name, form in (("raw", "raw"), ("q", "qcow2")):
+        pieces = (24 * MIB + 1536) // 65536
+        found = json.loads(image("bench", "--json", "--format", form, "--write", "--pattern", "7", "--count", pieces,
+                                 "--buffer-size", "64K", "--flush-interval", "50", name))
+        assert found["flushes"] == pieces // 50, found
+        image("bench", "-f", form, "-w", "--pattern=9", "-c", pieces // 2, "-s", "64K", "-d", "5", name)
+        half = pieces // 2 * 65536
+        run("qemu-io", "-f", form, "-r", "-c", f"read -q -P 9 0 {half}",
+            "-c", f"read -q -P 7 {half} {pieces * 65536 - half}", name)
+    run("qemu-img", "check", "-q", "q")
+    for wrong, words in (((), ["FILE"]), (("nowhere",), ["nowhere"]), (("--count", "0", "raw"), ["--count", "'0'"]),
+                         (("--depth", "x", "raw"), ["--depth", "'x'"]), (("--depth", "-1", "raw"), ["--depth"]),
+                         (("--buffer-size", "1000", "raw"), ["--buffer-size", "512"]),
+                         (("--buffer-size", "0", "raw"), ["--buffer-size"]), (("--step=-5", "raw"), ["--step"]),
+                         (("--random", "--step=0", "raw"), ["--random", "step"]),
+                         (("--offset", "24M", "--buffer-size", "64K", "raw"), ["raw", "ends"]),
+                         (("--pattern", "3", "raw"), ["--write"]), (("--pattern", "256", "-w", "raw"), ["256"]),
+                         (("-x", "raw"), ["-x"]), (("-c",), ["-c"])):
+        refused("bench", *wrong, words=words)
+
+
 def nothing_half_made():
     with open("big", "wb") as f:
         for _ in range(64):
@@ -209,7 +242,8 @@ def main():
         print("SKIP: qemu-img is not installed (qemu-utils)\n0 passed, 0 failed, 1 skipped")
         return 77
     passed = failed = 0
-    for case in (converts, creates, chains, snapshots, resizes, repairs, measures, mistakes, nothing_half_made):
+    for case in (converts, creates, chains, snapshots, resizes, repairs, measures, benches, mistakes,
+                 nothing_half_made):
         folder = tempfile.mkdtemp(prefix="sika-images-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
         os.chdir(folder)
         try:

@@ -31,7 +31,7 @@ _sika() {
 				;;
 			image)
 				if ((COMP_CWORD == 2)); then
-					words="create info check convert resize snapshot rebase commit map compare measure build"
+					words="create info check convert resize snapshot rebase commit map compare measure bench build"
 				elif ((COMP_CWORD == 3)) && [[ ${COMP_WORDS[2]} == build ]]; then
 					words="debian"
 				elif ((COMP_CWORD == 3)) && [[ ${COMP_WORDS[2]} == snapshot ]]; then
@@ -41,7 +41,8 @@ _sika() {
 					[[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); }
 				else
 					words="--format --to --backing --backing-format --cluster-size --refcount-bits --compat --compression --compress --lazy-refcounts
-						--subclusters --data-file --data-file-raw --preallocate --allow --force --json --repair --shrink --unsafe --help"
+						--subclusters --data-file --data-file-raw --preallocate --allow --force --json --repair --shrink --unsafe
+						--count --depth --buffer-size --step --offset --random --write --pattern --flush-interval --help"
 					[[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); }
 				fi
 				;;

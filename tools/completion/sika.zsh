@@ -49,7 +49,7 @@ _sika() {
 		case $words[1] in
 		run) _sika_run ;;
 		image)
-			_arguments '1:what:(create info check convert resize snapshot rebase commit map compare measure build)' '*:image:_files' \
+			_arguments '1:what:(create info check convert resize snapshot rebase commit map compare measure bench build)' '*:image:_files' \
 				'--format=[raw or qcow2]:value:(raw qcow2)' \
 				'--to=[format to write]:value:(raw qcow2)' \
 				'--backing=[the image below]:value:_files' \
@@ -70,6 +70,15 @@ _sika() {
 				'--repair[set right what is wrong]' \
 				'--shrink[may lose the end]' \
 				'--unsafe[only write the name]' \
+				'--count=[requests]:number:' \
+				'--depth=[requests at a time]:number:(1 32 64)' \
+				'--buffer-size=[of a request]:size:(4K 64K 1M)' \
+				'--step=[from one request to the next]:size:' \
+				'--offset=[of the first request]:size:' \
+				'--random[at random multiples of the step]' \
+				'--write[write instead of reading]' \
+				'--pattern=[the byte to write]:number:' \
+				'--flush-interval=[flush after so many writes]:number:' \
 				'--suite=[release of Debian]:name:(bookworm trixie sid)' \
 				'--size=[of the disk]:size:(2G 4G 8G 16G)' \
 				'--ssh-key=[public key that may log in]:key:_files' \
