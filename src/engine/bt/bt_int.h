@@ -281,6 +281,7 @@ struct bt_engine {
 	_Atomic bool dirty_on;
 
 	struct bt_clock clock;
+	_Atomic uint64_t user_cpus[BT_USER_HOST_CPUS / 64]; /* bits: a vCPU is bound there; user_place.c */
 };
 
 static inline struct bt_engine *bt_engine_of(const struct bt_vcpu *vcpu)

@@ -3,7 +3,6 @@
 #include "engine/bt/user.h"
 
 #include <cpuid.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -21,8 +20,6 @@
 #define PERIOD_TICKS (1ull << 30) /* of the TSC, some 3 GHz */
 /* A runner that another address space used this long ago may be taken from it. */
 #define IDLE_TICKS (1ull << 30)
-/* After so long the host may choose another processor for the two. */
-#define BOUND_TICKS (1ull << 28)
 /* Instructions one by one that take about as long as a stop. */
 #define HIDDEN_STEPS 200u
 /* And so many such stops between two timer interrupts. */
@@ -59,9 +56,7 @@ void bt_user_init(struct bt_vcpu *vcpu)
 		return;
 	u->force = engine->off & BT_OFF_USER_WAIT;
 	u->host_xcr0 = host_xcr0();
-	u->mask_bytes = CPU_ALLOC_SIZE(4096);
-	u->mask = calloc(2, u->mask_bytes);
-	u->able = u->mask != NULL && u->host_xcr0;
+	u->able = bt_user_place_init(u) && u->host_xcr0;
 }
 
 static void end_all(struct bt_user *u)
@@ -79,57 +74,7 @@ static void end_all(struct bt_user *u)
 void bt_user_fini(struct bt_vcpu *vcpu)
 {
 	end_all(&vcpu->user);
-	free(vcpu->user.mask);
-}
-
-/* ---- on which processor ---- */
-
-static void bind_thread(pid_t thread, int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	if (cpu < CPU_SETSIZE) {
-		CPU_SET(cpu, &set);
-		(void)sched_setaffinity(thread, sizeof(set), &set);
-	}
-}
-
-void bt_user_unbind(struct bt_vcpu *vcpu)
-{
-	struct bt_user *u = &vcpu->user;
-	cpu_set_t *now;
-
-	if (!u->bound)
-		return;
-	u->bound = false;
-	/* Somebody may have given the thread another place meanwhile: then that holds. */
-	now = (cpu_set_t *)(void *)(u->mask + u->mask_bytes);
-	if (sched_getaffinity(0, u->mask_bytes, now) == 0 && CPU_COUNT_S(u->mask_bytes, now) == 1 &&
-	    CPU_ISSET_S(u->bound_cpu, u->mask_bytes, now))
-		(void)sched_setaffinity(0, u->mask_bytes, (cpu_set_t *)(void *)u->mask);
-}
-
-/* The thread stays where it is, and the runner comes to it. */
-static void bind_here(struct bt_vcpu *vcpu, struct bt_runner *r)
-{
-	struct bt_user *u = &vcpu->user;
-	uint64_t now = __rdtsc();
-
-	if (u->bound && now - u->bound_since > BOUND_TICKS)
-		bt_user_unbind(vcpu);
-	if (!u->bound) {
-		if (sched_getaffinity(0, u->mask_bytes, (cpu_set_t *)(void *)u->mask) < 0)
-			return;
-		u->bound_cpu = sched_getcpu();
-		u->bound_since = now;
-		u->bound = true;
-		bind_thread(0, u->bound_cpu);
-	}
-	if (r->cpu != u->bound_cpu) {
-		r->cpu = u->bound_cpu;
-		bind_thread(r->pid, r->cpu);
-	}
+	bt_user_place_fini(vcpu);
 }
 
 /* ---- when ---- */
@@ -332,8 +277,7 @@ bool bt_user_sample(struct bt_vcpu *vcpu)
 
 	if (!u->able)
 		return false;
-	if (u->bound && __rdtsc() - u->ran_last > BOUND_TICKS)
-		bt_user_unbind(vcpu);
+	bt_user_place_tick(vcpu);
 	if (vcpu->cpu.cpl != 3 || vcpu->cpu.code_bytes != 8)
 		return false;
 	if (u->hold > HOLD && __rdtsc() > u->calm) {
@@ -621,7 +565,7 @@ bool bt_user_run(struct bt_vcpu *vcpu)
 	/* Kernels return from faults with RF, which has no meaning where no breakpoint is set, and ends here. */
 	vcpu->cpu.s.rflags &= ~(uint64_t)X86_FL_RF;
 	r->used = u->ran_last = __rdtsc();
-	bind_here(vcpu, r);
+	bt_user_bind(vcpu, r);
 	if (!load_runner(vcpu, r)) {
 		lose(vcpu, r);
 		return true;

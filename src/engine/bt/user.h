@@ -174,8 +174,8 @@ struct bt_user {
 	uint64_t host_xcr0;
 	uint64_t fault; /* a page that is to be mapped once the guest has it; or BT_USER_NOWHERE */
 
-	/* The thread's own binding, see above. */
-	bool bound;
+	/* Where the thread is; user_place.c. */
+	bool bound, claimed; /* no other vCPU's, @bound_cpu is */
 	int bound_cpu;
 	uint64_t bound_since, ran_last;
 	unsigned char *mask; /* what it was before: a cpu_set_t of mask_bytes */
@@ -198,8 +198,6 @@ void bt_user_resume(struct bt_vcpu *vcpu);
 bool bt_user_run(struct bt_vcpu *vcpu);
 /* Let it come to the end that a request asks for. Any thread, behind the request. */
 void bt_user_interrupt(struct bt_user *user);
-/* The vCPU's thread is about to sleep: it may wake up on any processor. */
-void bt_user_unbind(struct bt_vcpu *vcpu);
 /* Dropped from the TLB: as in direct.h. */
 void bt_user_flush(struct bt_vcpu *vcpu);
 void bt_user_flush_space(struct bt_vcpu *vcpu, unsigned space);
@@ -207,6 +205,18 @@ void bt_user_flush_page(struct bt_vcpu *vcpu, uint64_t linear);
 void bt_user_protect(struct bt_vcpu *vcpu, uint64_t gpa);
 /* An interrupt is about to be delivered. True: this is an address space with a runner. */
 bool bt_user_sample(struct bt_vcpu *vcpu);
+
+/* ---- user_place.c: on which processor of the host; by the vCPU's thread ---- */
+#define BT_USER_HOST_CPUS 1024 /* with a higher number none is bound */
+
+bool bt_user_place_init(struct bt_user *user);
+void bt_user_place_fini(struct bt_vcpu *vcpu); /* any thread */
+/* The runner comes to where the thread is, or is to be. */
+void bt_user_bind(struct bt_vcpu *vcpu, struct bt_runner *r);
+/* The thread is about to sleep: it may wake up on any processor. */
+void bt_user_unbind(struct bt_vcpu *vcpu);
+/* Now and then: unbind a thread that has had no runner for some time. */
+void bt_user_place_tick(struct bt_vcpu *vcpu);
 
 /* ---- user_worth.c: whether it pays ---- */
 void bt_worth_begin(struct bt_runner *r);
