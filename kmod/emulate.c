@@ -11,6 +11,7 @@
 #include <linux/highmem.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 
 #include "chips.h"
@@ -56,6 +57,21 @@ static bool op_ram_written(struct x86_cpu *cpu, u64 gpa, unsigned int len)
 	return false;
 }
 
+/* Of ROM: a page that is not to be written is none of RAM's to an instruction that reads, then writes. */
+static bool rom_read(struct vcpu *vcpu, u64 gpa, unsigned int size, u64 *ret)
+{
+	int lock = srcu_read_lock(&vcpu->vm->srcu);
+	const struct slot *slot = slot_of(vcpu->vm, gpa >> PAGE_SHIFT);
+	bool done = false;
+
+	*ret = 0;
+	if (slot)
+		done = !copy_from_user(ret, (void __user *)(slot_hva(slot, gpa >> PAGE_SHIFT) +
+							    offset_in_page(gpa)), size);
+	srcu_read_unlock(&vcpu->vm->srcu, lock);
+	return done;
+}
+
 static void drop_pages(struct vcpu *vcpu)
 {
 	x86_tlb_flush(&vcpu->cpu);
@@ -96,7 +112,10 @@ static void device_write(struct x86_cpu *cpu, u64 addr, unsigned int size, u64 v
 
 static u64 op_mmio_read(struct x86_cpu *cpu, u64 gpa, unsigned int size)
 {
-	return device_read(cpu, gpa, size, false);
+	u64 value;
+
+	return rom_read(vcpu_of(cpu), gpa, size, &value) ? value :
+							   device_read(cpu, gpa, size, false);
 }
 
 static void op_mmio_write(struct x86_cpu *cpu, u64 gpa, unsigned int size, u64 value)

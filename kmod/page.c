@@ -210,9 +210,20 @@ static unsigned int best_level(struct vm *vm, const struct slot *slot, gpn_t gpn
 	return host_is_large(vm->mm, slot_hva(slot, gpn)) ? 2 : 1;
 }
 
+/* A large page takes the place of a table of small ones, which may have become empty. */
+static void collapse(struct vm *vm, u64 *at, u64 entry)
+{
+	u64 *table = table_of(*at);
+
+	WRITE_ONCE(*at, entry);
+	vm_flush_tlbs(vm); /* a processor may have been walking it */
+	free_page((unsigned long)table);
+	vm->table.tables--;
+}
+
 static void map(struct vm *vm, struct page_cache *cache, gpn_t gpn, unsigned int level, u64 entry)
 {
-	u64 *table = vm->table.root;
+	u64 *table = vm->table.root, *last;
 
 	for (unsigned int at = LEVELS; at > level; at--) {
 		u64 *p = &table[index_at(gpn, at)];
@@ -227,11 +238,11 @@ static void map(struct vm *vm, struct page_cache *cache, gpn_t gpn, unsigned int
 		}
 		table = table_of(*p);
 	}
-	/* A table of small pages stays where it is: its own entries serve as well. */
-	if (level > 1 && table[index_at(gpn, level)] & _PAGE_PRESENT &&
-	    !is_leaf(table[index_at(gpn, level)], level))
-		return;
-	WRITE_ONCE(table[index_at(gpn, level)], entry);
+	last = &table[index_at(gpn, level)];
+	if (*last & _PAGE_PRESENT && !is_leaf(*last, level))
+		collapse(vm, last, entry);
+	else
+		WRITE_ONCE(*last, entry);
 }
 
 static u64 entry_of(u64 pfn, unsigned int level, bool writable)
