@@ -155,13 +155,17 @@ static bool validate_nets(const struct vm_config *c, GError **err)
 
 static bool validate_disks(const struct vm_config *c, GError **err)
 {
+	static const char *const formats[] = { "raw", "qcow2", "vdi", NULL };
+
 	for (unsigned i = 0; i < c->disk_count; i++) {
 		const struct vm_disk *d = &c->disks[i];
 
-		if (d->format && strcmp(d->format, "raw") && strcmp(d->format, "qcow2"))
-			return config_fail(err,
-					   "--disk %s: unknown format '%s', known are: raw, qcow2",
-					   d->path, d->format);
+		if (d->format && !g_strv_contains(formats, d->format)) {
+			g_autofree char *known = g_strjoinv(", ", (char **)formats);
+
+			return config_fail(err, "--disk %s: unknown format '%s', known are: %s",
+					   d->path, d->format, known);
+		}
 		for (unsigned j = 0; j < i; j++)
 			if (!strcmp(d->path, c->disks[j].path) &&
 			    !(d->readonly && c->disks[j].readonly))

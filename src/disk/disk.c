@@ -10,17 +10,28 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "disk/disk_int.h"
+#include "disk/formats.h"
 #include "disk/qcow2_int.h"
 
 static bool is_known(const char *format)
 {
-	return !strcmp(format, "raw") || !strcmp(format, "qcow2");
+	return !strcmp(format, "raw") || !strcmp(format, "qcow2") || disk_form_find(format);
+}
+
+static bool refuse_format(const struct disk *file, const char *what, const char *hint, GError **err)
+{
+	g_autofree char *names = disk_form_names();
+
+	g_set_error(err, BASE_ERROR, ENOTSUP, "disk '%s': %s; supported are %s%s", file->path, what,
+		    names, hint);
+	return false;
 }
 
 /* What to take the file as. False: neither told nor found to be a format that we have. */
 static bool choose_format(struct disk *file, const char *told, const char **ret_format,
 			  GError **err)
 {
+	g_autofree char *what = NULL;
 	uint8_t head[DISK_PROBE_BYTES];
 	int r;
 
@@ -28,10 +39,8 @@ static bool choose_format(struct disk *file, const char *told, const char **ret_
 	if (told && is_known(told))
 		return true;
 	if (told) {
-		g_set_error(err, BASE_ERROR, ENOTSUP,
-			    "disk '%s': format '%s' is not supported; raw and qcow2 are", file->path,
-			    told);
-		return false;
+		what = g_strdup_printf("format '%s' is not supported", told);
+		return refuse_format(file, what, "", err);
 	}
 	r = disk_read_wait(file, head, sizeof(head), 0);
 	if (r < 0) {
@@ -48,22 +57,23 @@ static bool choose_format(struct disk *file, const char *told, const char **ret_
 		log_info("disk '%s': taken for a %s image by its content", file->path, *ret_format);
 		return true;
 	}
-	g_set_error(err, BASE_ERROR, ENOTSUP,
-		    "disk '%s': is a %s image; raw and qcow2 are supported (format=raw takes it "
-		    "as it is)",
-		    file->path, *ret_format);
-	return false;
+	what = g_strdup_printf("is a %s image", *ret_format);
+	return refuse_format(file, what, " (format=raw takes it as it is)", err);
 }
 
 static struct disk *open_format(struct disk *file, const struct disk_options *o, struct loop *loop,
 				const struct disk_chain *chain, GError **err)
 {
+	const struct disk_form *form;
 	const char *format;
 
 	if (!choose_format(file, o->format, &format, err)) {
 		disk_close(file);
 		return NULL;
 	}
+	form = disk_form_find(format);
+	if (form)
+		return form->open_take(file, o, loop, chain, err);
 	if (!strcmp(format, "qcow2"))
 		return qcow2_open_take(file, o, loop, chain, err);
 	return disk_raw_open_take(file, o->format == NULL, err);

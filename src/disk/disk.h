@@ -94,7 +94,7 @@ struct disk_ops {
 /* Embedded first by the implementation; read-only for others. */
 struct disk {
 	const struct disk_ops *ops;
-	const char *format; /* "file", "raw", "qcow2" */
+	const char *format; /* "file", "raw", "qcow2" or one of formats.h */
 	char *path;	    /* owned */
 	uint64_t size_bytes;
 	uint32_t block_bytes; /* preferred for requests: 512 or 4096 */
@@ -110,7 +110,7 @@ enum disk_runner {
 };
 
 struct disk_options {
-	/* "raw" or "qcow2"; NULL to look at the content: another format's mark makes it that
+	/* "raw", "qcow2" or one of formats.h; NULL to look at the content: another format's mark makes it that
 	 * format's image. Where nothing is found it is raw, and a guest that tries to write such
 	 * a mark gets an error, because the next look would believe it. */
 	const char *format;

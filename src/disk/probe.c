@@ -17,7 +17,7 @@ static const struct mark marks[] = {
 	{ "VMDK", 0, 4, "KDMV" },
 	{ "VMDK", 0, 4, "COWD" },
 	{ "VMDK", 0, 21, "# Disk DescriptorFile" },
-	{ "VDI", 0x40, 4, "\x7f\x10\xda\xbe" },
+	{ "vdi", 0x40, 4, "\x7f\x10\xda\xbe" },
 	{ "VHDX", 0, 8, "vhdxfile" },
 	{ "VHD", 0, 8, "conectix" },
 	{ "QED", 0, 4, "QED\0" },

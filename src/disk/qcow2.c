@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "disk/qcow2_int.h"
+#include "disk/wait.h"
 
 #define L2_CACHE_BYTES	(16u << 20)
 #define REF_CACHE_BYTES (4u << 20)
@@ -16,50 +17,10 @@
 
 /* ---- requests below ---- */
 
-struct waiting {
-	struct disk_req req;
-	struct fiber *fiber; /* NULL: it has not left yet */
-	bool over;
-	int result;
-};
-
-static void io_done(struct disk_req *req, int result)
-{
-	struct waiting *w = container_of(req, struct waiting, req);
-
-	w->result = result;
-	w->over = true;
-	if (w->fiber)
-		fiber_wake(w->fiber);
-}
-
-static int io(struct qcow2 *s, struct disk *disk, struct disk_req *req)
-{
-	struct waiting w = { .req = *req };
-
-	if (!s->fibers.current)
-		return disk_run(disk, req);
-	w.req.done = io_done;
-	disk_submit(disk, &w.req);
-	/* Who submits to us kicks, and we hand it on; otherwise nobody would. */
-	if (!w.over && !s->submitting)
-		disk_kick(disk);
-	if (!w.over) {
-		w.fiber = s->fibers.current;
-		fiber_yield(&s->fibers);
-	}
-	req->map = w.req.map;
-	return w.result;
-}
-
 int qcow2_io(struct qcow2 *s, struct disk *disk, struct disk_req *req)
 {
-	uint64_t end = req->op == DISK_WRITE ? req->offset + req->len : 0;
-	int r = io(s, disk, req);
-
-	if (r == 0 && disk->growable && end > disk->size_bytes)
-		disk->size_bytes = end;
-	return r;
+	/* Who submits to us kicks, and we hand it on; otherwise nobody would. */
+	return disk_wait(&s->fibers, s->submitting, disk, req);
 }
 
 static int file_io(struct qcow2 *s, enum disk_op op, void *buf, uint64_t len, uint64_t offset)
