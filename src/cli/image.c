@@ -40,7 +40,7 @@ static const struct image_verb_entry {
 static int help(void)
 {
 	puts("Usage: sika image VERB [OPTION]... FILE...\n"
-	     "Make, look at, check, convert and change disk images, raw or qcow2.\n");
+	     "Make, look at, check, convert and change disk images.\n");
 	for (size_t i = 0; i < G_N_ELEMENTS(verbs); i++)
 		printf("  %-10s %s\n", verbs[i].name, verbs[i].sentence);
 	puts("  build      Make a disk with a Debian system, for sika run.\n\n"

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #include "cli/cli.h"
+#include "disk/formats.h"
 #include "disk/qcow2.h"
 
 struct loop;
@@ -35,7 +36,7 @@ struct image_args {
 	const char *files[IMAGE_MAX_FILES];
 	int file_count;
 	const char *format, *to, *backing, *backing_format, *cluster_size, *refcount_bits, *compat;
-	const char *compression, *data_file, *preallocate;
+	const char *compression, *data_file, *preallocate, *options;
 	const char *count, *depth, *buffer_size, *step, *offset, *pattern, *flush_interval;
 	const char *allow[IMAGE_MAX_ALLOW + 1];
 	int allow_count;
@@ -94,5 +95,14 @@ int image_bench_main(struct image_args *a);
 int image_build_main(int argc, char **argv);
 int image_build_help(void);
 
-/* Make an image of @size_bytes in an empty file. */
-int image_make(const struct image_args *a, const char *path, const struct qcow2_create *o, bool raw);
+/* Make an image of @size_bytes in an empty file; "raw", "qcow2" or one of formats.h. */
+int image_make(const struct image_args *a, const char *path, const struct qcow2_create *o,
+	       const char *format);
+
+/* ---- image_forms.c: formats other than raw and qcow2 ---- */
+/* Complains where options are given that are of no use for that format. */
+int image_form_options(const struct image_args *a, const char *format);
+int image_form_make(const struct image_args *a, const char *path, const struct qcow2_create *o,
+		    const struct disk_form *form);
+int image_form_measure(const struct image_args *a, const struct disk_form *form, uint64_t size,
+		       uint64_t data, uint64_t *ret_bytes);

@@ -23,9 +23,10 @@ static const struct option {
 } options[] = {
 #define TEXT(n, v, h, verbs, field) { n, v, h, verbs, offsetof(struct image_args, field) }
 #define FLAG(n, h, verbs, field)    { n, NULL, h, verbs, offsetof(struct image_args, field) }
-	TEXT("format", "F", "raw or qcow2; of what is read (default: by content)", ~0u, format),
-	TEXT("to", "F", "to raw or qcow2 (default qcow2)",
-	     IMAGE_CONVERT | IMAGE_MEASURE, to),
+	TEXT("format", "F", "raw, qcow2, vdi; of what is read (default: by content)", ~0u, format),
+	TEXT("to", "F", "format to write (default qcow2)", IMAGE_CONVERT | IMAGE_MEASURE, to),
+	TEXT("options", "K=V,...", "of formats other than raw and qcow2, by QEMU's names", MAKES,
+	     options),
 	TEXT("backing", "FILE", "the image below; with rebase 'none' is possible",
 	     IMAGE_CREATE | IMAGE_REBASE, backing),
 	TEXT("backing-format", "F", "of the image below (default: by content)",
@@ -70,6 +71,8 @@ static const struct letter {
 	const char *name;
 	unsigned verbs;
 } letters[] = {
+	{ 'f', "format", ~0u },		     { 'O', "to", IMAGE_CONVERT | IMAGE_MEASURE },
+	{ 'o', "options", MAKES },
 	{ 'c', "count", IMAGE_BENCH },	     { 'd', "depth", IMAGE_BENCH },
 	{ 's', "buffer-size", IMAGE_BENCH }, { 'S', "step", IMAGE_BENCH },
 	{ 'o', "offset", IMAGE_BENCH },	     { 'w', "write", IMAGE_BENCH },
@@ -145,6 +148,18 @@ static int parse_one(struct image_args *a, int argc, char **argv, int *i)
 	return set_option(a, o, value);
 }
 
+static int check_format(const struct image_args *a, const char *name, const char **value)
+{
+	const struct disk_form *form = *value ? disk_form_find(*value) : NULL;
+	g_autofree char *names = disk_form_names();
+
+	if (form)
+		*value = form->name; /* QEMU may call it otherwise */
+	if (!*value || form || !strcmp(*value, "raw") || !strcmp(*value, "qcow2"))
+		return 0;
+	return cli_complain(CLI_USAGE, a->verb, "--%s: '%s' is none of %s", name, *value, names);
+}
+
 static int check_word(const struct image_args *a, const char *name, const char *value,
 		      const char *const *words)
 {
@@ -156,16 +171,15 @@ static int check_word(const struct image_args *a, const char *name, const char *
 
 int image_parse(struct image_args *a, int argc, char **argv)
 {
-	static const char *const formats[] = { "raw", "qcow2", NULL };
 	static const char *const kinds[] = { "zlib", "zstd", NULL };
 	static const char *const hows[] = { "off", "metadata", "falloc", "full", NULL };
 	int status = 0;
 
 	for (int i = 0; i < argc && !status; i++)
 		status = parse_one(a, argc, argv, &i);
-	status = status ? status : check_word(a, "format", a->format, formats);
-	status = status ? status : check_word(a, "to", a->to, formats);
-	status = status ? status : check_word(a, "backing-format", a->backing_format, formats);
+	status = status ? status : check_format(a, "format", &a->format);
+	status = status ? status : check_format(a, "to", &a->to);
+	status = status ? status : check_format(a, "backing-format", &a->backing_format);
 	status = status ? status : check_word(a, "compression", a->compression, kinds);
 	return status ? status : check_word(a, "preallocate", a->preallocate, hows);
 }

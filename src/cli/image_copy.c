@@ -209,18 +209,19 @@ static int copy_run(struct copy *c, const char *what)
 }
 
 static int convert_into(const struct image_args *a, struct disk *from, const char *path,
-			const struct qcow2_create *o, bool raw)
+			const struct qcow2_create *o, const char *format)
 {
-	const struct image_open how = { .write = true, .format = raw ? "raw" : "qcow2" };
+	const struct image_open how = { .write = true, .format = format };
+	const struct disk_form *form = disk_form_find(format);
 	struct copy c = { .a = a, .from = from, .end = from->size_bytes, .compress = a->compress };
-	int status = image_make(a, path, o, raw), r;
+	int status = image_make(a, path, o, format), r;
 
 	if (status)
 		return status;
 	c.to = image_open(a, path, how);
 	if (!c.to)
 		return CLI_FAILURE;
-	c.piece = raw ? 4096 : a->compress ? o->cluster_bytes : MIN(MAX(o->cluster_bytes, 4096), CHUNK);
+	c.piece = form ? form->piece : !strcmp(format, "raw") ? 4096 : a->compress ? o->cluster_bytes : MIN(MAX(o->cluster_bytes, 4096), CHUNK);
 	r = copy_run(&c, "converting");
 	disk_close(c.to);
 	if (r < 0)
@@ -231,13 +232,14 @@ static int convert_into(const struct image_args *a, struct disk *from, const cha
 
 int image_convert_main(struct image_args *a)
 {
-	bool raw = a->to && !strcmp(a->to, "raw");
+	const char *format = a->to ? a->to : "qcow2";
 	struct image_output out;
 	struct qcow2_create o;
 	struct disk *from;
 	int status = image_create_options(a, &o);
 
-	if (!status && raw && a->compress)
+	status = status ? status : image_form_options(a, format);
+	if (!status && !strcmp(format, "raw") && a->compress)
 		status = cli_complain(CLI_USAGE, a->verb, "a raw image cannot be compressed");
 	if (!status && a->compress && (o.cluster_bytes > CHUNK || o.cluster_bytes < 4096))
 		status = cli_complain(CLI_USAGE, a->verb,
@@ -250,7 +252,7 @@ int image_convert_main(struct image_args *a)
 	o.size_bytes = from->size_bytes;
 	status = image_output_begin(&out, a, a->files[1]);
 	if (!status)
-		status = image_output_end(&out, a, convert_into(a, from, out.temporary, &o, raw));
+		status = image_output_end(&out, a, convert_into(a, from, out.temporary, &o, format));
 	disk_close(from);
 	return status;
 }

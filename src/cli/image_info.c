@@ -72,6 +72,7 @@ int image_info_main(struct image_args *a)
 								      .unlocked = true });
 	g_autofree char *size = NULL, *host = NULL, *name = quoted(path);
 	struct qcow2_info info = { 0 };
+	const char *about;
 	bool qcow2;
 
 	if (!disk)
@@ -79,6 +80,7 @@ int image_info_main(struct image_args *a)
 	qcow2 = !strcmp(disk->format, "qcow2");
 	if (qcow2)
 		qcow2_get_info(disk, &info);
+	about = disk_form_about(disk);
 	size = size_format(disk->size_bytes);
 	host = size_format(bytes_on_host(path));
 	if (a->json) {
@@ -87,12 +89,19 @@ int image_info_main(struct image_args *a)
 		       name, disk->format, disk->size_bytes, bytes_on_host(path));
 		if (qcow2)
 			json_qcow2(&info);
+		if (about) {
+			g_autofree char *text = quoted(about);
+
+			printf(", \"about\": %s", text);
+		}
 		puts("}");
 	} else {
 		printf("format:      %s\ndisk:        %s (%" G_GUINT64_FORMAT " bytes)\nhost:        %s\n",
 		       disk->format, size, disk->size_bytes, host);
 		if (qcow2)
 			print_qcow2(&info);
+		if (about)
+			printf("kind:        %s\n", about);
 	}
 	disk_close(disk);
 	return 0;
@@ -120,11 +129,27 @@ static int report_check(const struct image_args *a, const struct qcow2_check *c)
 		       c->errors, c->leaks);
 	else if (!wrong)
 		puts("no errors");
+	else if (a->repair)
+		printf("%" G_GUINT64_FORMAT " errors, %" G_GUINT64_FORMAT
+		       " lost clusters, of which none can be repaired\n",
+		       c->errors, c->leaks);
 	else
 		printf("%" G_GUINT64_FORMAT " errors, %" G_GUINT64_FORMAT
 		       " lost clusters; repair it with: sika image check --repair\n",
 		       c->errors, c->leaks);
 	return wrong && !c->repaired ? CLI_FAILURE : 0;
+}
+
+/* What other formats than qcow2 tell, in its words. */
+static int check_form(const struct image_args *a, struct disk *disk, struct qcow2_check *ret)
+{
+	struct disk_found found = { .tell = a->json ? NULL : tell };
+	int r = disk_form_check(disk, a->repair, &found);
+
+	*ret = (struct qcow2_check){ .errors = found.errors, .leaks = found.leaks,
+				     .clusters_used = found.used, .clusters_total = found.total,
+				     .end_bytes = found.end_bytes, .repaired = found.repaired };
+	return r;
 }
 
 int image_check_main(struct image_args *a)
@@ -137,11 +162,13 @@ int image_check_main(struct image_args *a)
 
 	if (!disk)
 		return CLI_FAILURE;
-	if (strcmp(disk->format, "qcow2")) {
+	if (!strcmp(disk->format, "raw")) {
 		status = cli_complain(CLI_FAILURE, a->verb, "'%s' is %s, in which there is nothing to check",
 				      a->files[0], disk->format);
 	} else {
-		r = qcow2_check(disk, a->repair, a->json ? NULL : tell, NULL, &found);
+		r = strcmp(disk->format, "qcow2") ?
+			    check_form(a, disk, &found) :
+			    qcow2_check(disk, a->repair, a->json ? NULL : tell, NULL, &found);
 		status = r < 0 ? image_fail(a, a->files[0], "cannot be checked", r) :
 				 report_check(a, &found);
 	}

@@ -43,9 +43,14 @@ static int make_raw(const struct image_args *a, const char *path, const struct q
 	return r < 0 ? image_fail(a, path, "cannot be made", r) : 0;
 }
 
-int image_make(const struct image_args *a, const char *path, const struct qcow2_create *o, bool raw)
+int image_make(const struct image_args *a, const char *path, const struct qcow2_create *o,
+	       const char *format)
 {
-	return raw ? make_raw(a, path, o) : make_qcow2(a, path, o);
+	const struct disk_form *form = disk_form_find(format);
+
+	if (form)
+		return image_form_make(a, path, o, form);
+	return !strcmp(format, "raw") ? make_raw(a, path, o) : make_qcow2(a, path, o);
 }
 
 /* The image below: its size is the default, and its format is written down. */
@@ -82,19 +87,21 @@ static int make_data_file(const struct image_args *a, struct qcow2_create *o, ch
 
 int image_create_main(struct image_args *a)
 {
-	bool raw = a->format && !strcmp(a->format, "raw");
+	const char *format = a->format ? a->format : "qcow2";
 	g_autofree char *data_file = NULL;
 	g_autoptr(GError) err = NULL;
 	struct image_output out;
 	struct qcow2_create o;
 	int status = image_create_options(a, &o);
 
+	status = status ? status : image_form_options(a, format);
 	if (!status && a->files[1] && !size_parse(a->files[1], 1, &o.size_bytes, &err))
 		status = cli_complain(CLI_USAGE, a->verb, "%s", err->message);
 	if (!status && !a->files[1] && !a->backing)
 		status = cli_complain(CLI_USAGE, a->verb, "the size is missing, as 10G");
-	if (!status && raw && (a->backing || a->data_file))
-		status = cli_complain(CLI_USAGE, a->verb, "a raw image has no image below it; take qcow2");
+	if (!status && strcmp(format, "qcow2") && (a->backing || a->data_file))
+		status = cli_complain(CLI_USAGE, a->verb, "a %s image has no image below it; take qcow2",
+				      format);
 	if (!status && a->backing)
 		status = look_below(a, &o, &o.backing_format);
 	o.backing = a->backing;
@@ -107,7 +114,7 @@ int image_create_main(struct image_args *a)
 		return status;
 	status = make_data_file(a, &o, &data_file);
 	if (!status)
-		status = image_make(a, out.temporary, &o, raw);
+		status = image_make(a, out.temporary, &o, format);
 	status = image_output_end(&out, a, status);
 	if (status && data_file && o.data_file == data_file)
 		(void)unlink(data_file);
@@ -251,12 +258,15 @@ static int count_data(struct disk *disk, uint64_t cluster, uint64_t *ret)
 
 int image_measure_main(struct image_args *a)
 {
-	bool raw = a->to && !strcmp(a->to, "raw");
+	const char *format = a->to ? a->to : "qcow2";
+	const struct disk_form *form = disk_form_find(format);
+	bool raw = !strcmp(format, "raw");
 	uint64_t data = 0, required, full;
 	struct qcow2_create o;
 	int status = image_create_options(a, &o), r;
 	struct disk *disk;
 
+	status = status ? status : image_form_options(a, format);
 	if (status)
 		return status;
 	if (o.cluster_bytes < 512 || o.cluster_bytes > 2 * MIB ||
@@ -266,12 +276,19 @@ int image_measure_main(struct image_args *a)
 	if (!disk)
 		return CLI_FAILURE;
 	o.size_bytes = disk->size_bytes;
-	r = count_data(disk, o.cluster_bytes, &data);
+	r = count_data(disk, form ? form->piece : o.cluster_bytes, &data);
 	disk_close(disk);
 	if (r < 0)
 		return image_fail(a, a->files[0], "cannot be read", r);
 	required = raw ? o.size_bytes : qcow2_measure(&o, data);
 	full = raw ? o.size_bytes : qcow2_measure(&o, o.size_bytes);
+	if (form) {
+		status = image_form_measure(a, form, o.size_bytes, data, &required);
+		status = status ? status :
+				  image_form_measure(a, form, o.size_bytes, o.size_bytes, &full);
+	}
+	if (status)
+		return status;
 	if (a->json)
 		printf("{\"required\": %" G_GUINT64_FORMAT ", \"fully_allocated\": %" G_GUINT64_FORMAT "}\n",
 		       required, full);

@@ -15,6 +15,7 @@ struct disk_form_create {
 	const char *options; /* "KEY=VALUE,...", as QEMU calls them; NULL: none */
 	const char *name;    /* of the image as it will be called, for formats that write it down */
 	const char *backing; /* as it is to be written; NULL: none */
+	uint64_t block_bytes; /* 0: what others use as well; for tests */
 };
 
 struct disk_found {

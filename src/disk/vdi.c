@@ -268,7 +268,7 @@ struct disk *vdi_open_take(struct disk *file, const struct disk_options *o, stru
 
 /* ---- making one ---- */
 
-static void make_header(uint8_t *h, uint64_t size, uint32_t blocks, bool fixed)
+static void make_header(uint8_t *h, uint64_t size, uint32_t block, uint32_t blocks, bool fixed)
 {
 	static const char text[] = "<<< Sika VDI disk image >>>\n";
 
@@ -282,7 +282,7 @@ static void make_header(uint8_t *h, uint64_t size, uint32_t blocks, bool fixed)
 	store_le32(h + VDI_AT_DATA, (uint32_t)align_up(VDI_HEADER + blocks * 4ull, 512));
 	store_le32(h + VDI_AT_SECTOR, DISK_SECTOR_SIZE);
 	store_le64(h + VDI_AT_SIZE, size);
-	store_le32(h + VDI_AT_BLOCK, VDI_BLOCK);
+	store_le32(h + VDI_AT_BLOCK, block);
 	store_le32(h + VDI_AT_BLOCKS, blocks);
 	store_le32(h + VDI_AT_USED, fixed ? blocks : 0);
 	disk_form_guid(h + VDI_AT_UUID);
@@ -293,7 +293,8 @@ static int write_image(struct disk *file, const uint8_t *header, uint32_t blocks
 {
 	uint64_t bytes = load_le32(header + VDI_AT_DATA);
 	g_autofree uint8_t *front = g_try_malloc0(bytes);
-	struct disk_req grow = { .op = DISK_RESIZE, .offset = bytes + (uint64_t)blocks * VDI_BLOCK };
+	uint64_t block = load_le32(header + VDI_AT_BLOCK);
+	struct disk_req grow = { .op = DISK_RESIZE, .offset = bytes + blocks * block };
 	int r;
 
 	if (!front)
@@ -315,7 +316,8 @@ static bool parse_options(const struct disk_form_create *o, unsigned *ret_fixed,
 
 bool vdi_create(struct disk *file, const struct disk_form_create *o, GError **err)
 {
-	uint64_t blocks = o->size_bytes / VDI_BLOCK + (o->size_bytes % VDI_BLOCK != 0);
+	uint64_t block = o->block_bytes ? o->block_bytes : VDI_BLOCK;
+	uint64_t blocks = o->size_bytes / block + (o->size_bytes % block != 0);
 	uint8_t header[VDI_HEADER];
 	unsigned fixed = 0;
 	int r;
@@ -326,7 +328,7 @@ bool vdi_create(struct disk *file, const struct disk_form_create *o, GError **er
 		g_set_error(err, BASE_ERROR, EINVAL, "a VDI image has at most %u MiB", VDI_MAX_BLOCKS);
 		return false;
 	}
-	make_header(header, o->size_bytes, (uint32_t)blocks, fixed);
+	make_header(header, o->size_bytes, (uint32_t)block, (uint32_t)blocks, fixed);
 	r = write_image(file, header, (uint32_t)blocks, fixed);
 	if (r < 0)
 		g_set_error(err, BASE_ERROR, -r, "the image cannot be written: %s", g_strerror(-r));

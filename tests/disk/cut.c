@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * cut.c - power cuts: whatever subset of the unflushed writes reached the disk, a qcow2 image opens,
- * has no errors (clusters may be lost, and repair finds them), and what was flushed is there.
+ * cut.c - power cuts: whatever subset of the unflushed writes reached the disk, an image opens, has no
+ * errors (clusters may be lost, and repair finds them), and what was flushed is there.
  *
- * Usage: cut [--seconds N] [--seed S]
+ * Usage: cut [--format F] [--seconds N] [--seed S]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "base/loop.h"
+#include "disk/formats.h"
 #include "disk/qcow2_int.h"
 #include "memdisk.h"
 
@@ -42,6 +43,7 @@ struct story {
 	unsigned did_count;
 	uint64_t seed;
 	struct loop *loop;
+	const struct disk_form *form; /* NULL: qcow2 */
 };
 
 static void die(const struct story *s, const char *what, unsigned cut)
@@ -55,6 +57,8 @@ static struct disk *open_take(struct story *s, struct memdisk *file, bool repair
 	const struct disk_options o = { .repair = repair };
 	const struct disk_chain chain = { 0 };
 
+	if (s->form)
+		return s->form->open_take(&file->disk, &o, s->loop, &chain, err);
 	return qcow2_open_take(&file->disk, &o, s->loop, &chain, err);
 }
 
@@ -104,7 +108,7 @@ static void note_flush(struct story *s)
 							 g_memdup2(s->model, BYTES) };
 }
 
-static void create(struct story *s, uint64_t *seed)
+static bool create_qcow2(struct story *s, uint64_t *seed)
 {
 	struct qcow2_create o = { .size_bytes = BYTES, .version = 2 + !!memdisk_random(seed, 3),
 				  .cluster_bytes = 512ull << memdisk_random(seed, 8),
@@ -115,8 +119,21 @@ static void create(struct story *s, uint64_t *seed)
 		o.lazy_refcounts = memdisk_random(seed, 4) == 0;
 		o.extended_l2 = o.cluster_bytes >= 16384 && memdisk_random(seed, 2);
 	}
+	return qcow2_create(&s->start->disk, &o, NULL);
+}
+
+static bool create_form(struct story *s, uint64_t *seed)
+{
+	const struct disk_form_create o = { .size_bytes = BYTES, .name = "cut",
+					    .block_bytes = 4096ull << memdisk_random(seed, 6) };
+
+	return s->form->create(&s->start->disk, &o, NULL);
+}
+
+static void create(struct story *s, uint64_t *seed)
+{
 	s->start = memdisk_new(ROOM, s->seed);
-	if (!qcow2_create(&s->start->disk, &o, NULL))
+	if (!(s->form ? create_form : create_qcow2)(s, seed))
 		die(s, "cannot be created", 0);
 	s->file = memdisk_new(ROOM, s->seed);
 	memcpy(s->file->bytes, s->start->bytes, ROOM);
@@ -176,32 +193,73 @@ static void tell_line(void *arg, const char *line)
 	(void)arg;
 }
 
+static void check_qcow2(struct story *s, struct disk *disk, unsigned cut)
+{
+	struct qcow2_check found;
+
+	if (qcow2_check(disk, false, NULL, NULL, &found) < 0 || found.errors) {
+		(void)qcow2_check(disk, false, tell_line, NULL, &found);
+		die(s, "has errors", cut);
+	}
+	if (qcow2_check(disk, true, NULL, NULL, &found) < 0 ||
+	    ((found.errors || found.leaks) && !found.repaired))
+		die(s, "is not repaired", cut);
+}
+
+static void check_form(struct story *s, struct disk *disk, unsigned cut)
+{
+	struct disk_found found = { .tell = tell_line };
+
+	if (disk_form_check(disk, false, &found) < 0 || found.errors)
+		die(s, "has errors", cut);
+}
+
+/* Goes on after the cut: what is free must be free. */
+static void use_on(struct story *s, struct disk *disk, unsigned cut, uint64_t seed)
+{
+	uint8_t *now = g_malloc(BYTES), *then = g_malloc(BYTES);
+
+	if (disk_read_wait(disk, now, BYTES, 0) < 0)
+		die(s, "cannot be read", cut);
+	for (unsigned i = 0; i < 12; i++) {
+		uint64_t count = 1 + memdisk_random(&seed, 64);
+		uint64_t at = 512 * memdisk_random(&seed, SECTORS - count);
+
+		memset(now + at, (int)memdisk_random(&seed, 256), count * 512);
+		if (disk_write_wait(disk, now + at, count * 512, at) < 0)
+			die(s, "cannot be written", cut);
+	}
+	if (disk_flush_wait(disk) < 0 || disk_read_wait(disk, then, BYTES, 0) < 0 ||
+	    memcmp(now, then, BYTES))
+		die(s, "does not hold what was written behind the cut", cut);
+	g_free(now);
+	g_free(then);
+}
+
 static void cut_at(struct story *s, unsigned cut, uint64_t seed)
 {
 	struct memdisk *file = memdisk_cut(s->file, s->start, cut, seed);
 	g_autoptr(GError) err = NULL;
 	struct disk *disk = open_take(s, file, false, &err);
-	struct qcow2_check found;
 
 	if (!disk)
 		die(s, err->message, cut);
 	check_content(s, disk, cut);
-	if (qcow2_check(disk, false, NULL, NULL, &found) < 0 || found.errors)
-		{ qcow2_check(disk, false, tell_line, NULL, &found); die(s, "has errors", cut); }
-	if (qcow2_check(disk, true, NULL, NULL, &found) < 0 ||
-	    ((found.errors || found.leaks) && !found.repaired))
-		die(s, "is not repaired", cut);
+	(s->form ? check_form : check_qcow2)(s, disk, cut);
 	check_content(s, disk, cut);
+	use_on(s, disk, cut, seed);
+	(s->form ? check_form : check_qcow2)(s, disk, cut);
 	disk_close(disk);
 }
 
-static unsigned tell(struct loop *loop, uint64_t first_seed)
+static unsigned tell(struct loop *loop, const struct disk_form *form, uint64_t first_seed)
 {
 	struct story *s = g_new0(struct story, 1);
 	uint64_t seed = first_seed;
 
 	s->seed = first_seed;
 	s->loop = loop;
+	s->form = form;
 	create(s, &seed);
 	write_story(s, &seed);
 	for (unsigned i = 0; i < CUTS; i++)
@@ -217,6 +275,7 @@ static unsigned tell(struct loop *loop, uint64_t first_seed)
 int main(int argc, char **argv)
 {
 	struct loop *loop = loop_new();
+	const struct disk_form *form = NULL;
 	uint64_t seed = (uint64_t)time(NULL) << 20;
 	int seconds = 20;
 	unsigned count = 0;
@@ -225,12 +284,14 @@ int main(int argc, char **argv)
 	for (int i = 1; i + 1 < argc; i += 2) {
 		if (!strcmp(argv[i], "--seconds"))
 			seconds = atoi(argv[i + 1]);
+		else if (!strcmp(argv[i], "--format"))
+			form = disk_form_find(argv[i + 1]);
 		else
 			seed = strtoull(argv[i + 1], NULL, 0), seconds = 0;
 	}
 	end = time(NULL) + seconds;
 	do {
-		count += tell(loop, seed++);
+		count += tell(loop, form, seed++);
 	} while (time(NULL) < end);
 	printf("%u passed, 0 failed, 0 skipped\n", count);
 	loop_free(loop);

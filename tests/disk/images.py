@@ -225,6 +225,38 @@ def benches():
         refused("bench", *wrong, words=words)
 
 
+# Format, what QEMU calls it, options for it.
+FORMS = [("vdi", "vdi", ""), ("vdi", "vdi", "static=on")]
+
+
+def forms():
+    sparse_disk("raw")
+    for form, theirs, options in FORMS:
+        more = ["-o", options] if options else []
+        image("convert", "-O", form, *more, "raw", "ours")
+        run("qemu-img", "compare", "-q", "-f", theirs, "-F", "raw", "ours", "raw")
+        image("compare", "--format", form, "ours", "raw")
+        image("check", "--format", form, "ours")
+        size = os.path.getsize("ours")
+        measured = json.loads(image("measure", "--json", "--to", form, *more, "raw"))
+        assert size <= measured["required"] <= size + 4 * MIB, (form, options, size, measured)
+        assert os.stat("ours").st_blocks * 512 < 20 * MIB, "zeros were written"
+        info = json.loads(image("info", "--json", "--format", form, "ours"))
+        assert info["format"] == form and info["size_bytes"] == os.path.getsize("raw"), info
+        image("convert", "--format", form, "--to", "raw", "ours", "back")
+        run("cmp", "raw", "back")
+        run("qemu-img", "convert", "-f", "raw", "-O", theirs, *more, "raw", "their")
+        image("convert", "-f", form, "-O", "qcow2", "their", "q")
+        run("qemu-img", "compare", "-q", "-F", "raw", "q", "raw")
+        image("create", "-f", form, *more, "new", "5M")
+        assert json.loads(image("map", "--json", "--format", form, "new"))[-1]["len"] <= 5 * MIB
+        refused("create", "-f", form, "-o", "wrong=1", "x", "5M", words=["wrong"])
+        refused("create", "-f", form, "--cluster-size", "4K", "x", "5M", words=["cluster-size"])
+        refused("resize", "--format", form, "new", "+1M", words=["new"])
+        for name in ("ours", "back", "their", "q", "new"):
+            os.unlink(name)
+
+
 def nothing_half_made():
     with open("big", "wb") as f:
         for _ in range(64):

@@ -2,8 +2,10 @@
 /*
  * ops.c - random requests on an image, several at a time, against a model in memory.
  *
- * Usage: ops create IMAGE SIZE [KEY=VALUE]...   version cluster refcount zstd lazy extended backing
+ * Usage: ops [-f FORMAT] VERB...                 default qcow2
+ *        ops create IMAGE SIZE [KEY=VALUE]...   version cluster refcount zstd lazy extended backing
  *                                               format data prealloc
+ *                                               other formats: QEMU's options, as one word
  *        ops run IMAGE MODEL SEED COUNT [FLAG]...  MODEL: a raw file, the content before and after;
  *                                               pool: by threads; compress; kill: end without closing
  *        ops check|repair IMAGE
@@ -23,6 +25,7 @@
 #include "base/bits.h"
 #include "base/loop.h"
 #include "disk/disk_int.h"
+#include "disk/formats.h"
 #include "disk/qcow2.h"
 
 #define AT_ONCE 8u
@@ -35,6 +38,7 @@ struct one {
 };
 
 static struct loop *loop;
+static const char *format = "qcow2";
 static uint64_t state;
 
 static uint64_t rnd(uint64_t below)
@@ -60,7 +64,7 @@ static void die(const char *fmt, ...)
 
 static struct disk *open_image(const char *path, bool readonly, bool repair, bool pool)
 {
-	const struct disk_options o = { .format = "qcow2", .readonly = readonly, .repair = repair,
+	const struct disk_options o = { .format = format, .readonly = readonly, .repair = repair,
 					.runner = pool ? DISK_RUNNER_POOL : DISK_RUNNER_ANY };
 	g_autoptr(GError) err = NULL;
 	struct disk *disk = disk_open_options(path, &o, loop, &err);
@@ -246,6 +250,22 @@ static void set_key(struct qcow2_create *o, const char *key, const char *v)
 		die("unknown key %s", key);
 }
 
+static int create_form(const struct disk_form *form, int argc, char **argv)
+{
+	const struct disk_form_create o = { .size_bytes = strtoull(argv[1], NULL, 0), .name = argv[0],
+					    .options = argc > 2 ? argv[2] : NULL };
+	const struct disk_options options = { 0 };
+	g_autoptr(GError) err = NULL;
+	struct disk *file;
+
+	close(open(argv[0], O_WRONLY | O_CREAT | O_TRUNC, 0600));
+	file = disk_file_open(argv[0], &options, loop, &err);
+	if (!file || !form->create(file, &o, &err))
+		die("%s", err->message);
+	disk_close(file);
+	return 0;
+}
+
 static int do_create(int argc, char **argv)
 {
 	struct qcow2_create o = { .size_bytes = strtoull(argv[1], NULL, 0), .version = 3,
@@ -254,6 +274,8 @@ static int do_create(int argc, char **argv)
 	g_autoptr(GError) err = NULL;
 	struct disk *file;
 
+	if (disk_form_find(format))
+		return create_form(disk_form_find(format), argc, argv);
 	for (int i = 2; i < argc; i++) {
 		char *eq = strchr(argv[i], '=');
 
@@ -284,9 +306,18 @@ static void tell(void *arg, const char *line)
 static int do_check(const char *path, bool repair)
 {
 	struct disk *disk = open_image(path, !repair, repair, false);
-	struct qcow2_check found;
-	int r = qcow2_check(disk, repair, tell, NULL, &found);
+	struct disk_found form = { .tell = tell };
+	struct qcow2_check found = { 0 };
+	int r;
 
+	if (disk_form_find(format)) {
+		r = disk_form_check(disk, repair, &form);
+		found.errors = form.errors;
+		found.leaks = form.leaks;
+		found.repaired = form.repaired;
+	} else {
+		r = qcow2_check(disk, repair, tell, NULL, &found);
+	}
 	disk_close(disk);
 	if (r < 0)
 		die("check: %s", strerror(-r));
@@ -335,6 +366,11 @@ int main(int argc, char **argv)
 {
 	int status = 2;
 
+	if (argc > 2 && !strcmp(argv[1], "-f")) {
+		format = argv[2];
+		argv += 2;
+		argc -= 2;
+	}
 	loop = loop_new();
 	if (argc > 5 && !strcmp(argv[1], "run"))
 		status = do_run(argc - 2, argv + 2);

@@ -40,7 +40,7 @@ _sika() {
 					words="--suite --size --ssh-key --include --help"
 					[[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); }
 				else
-					words="--format --to --backing --backing-format --cluster-size --refcount-bits --compat --compression --compress --lazy-refcounts
+					words="--format --to --options --backing --backing-format --cluster-size --refcount-bits --compat --compression --compress --lazy-refcounts
 						--subclusters --data-file --data-file-raw --preallocate --allow --force --json --repair --shrink --unsafe
 						--count --depth --buffer-size --step --offset --random --write --pattern --flush-interval --help"
 					[[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); }

@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""forms.py - images of formats other than qcow2, made by us and changed by QEMU's tools, and the other way round.
+
+usage: forms.py OPS FORMAT [--sequences N] [--seconds S] [--seed S] [--keep]
+
+A sequence makes an image by one side with options picked at random, lets both sides write to it in turn (ours
+several requests at a time), and after each step asks both sides whether it is sound, as far as they can tell, and
+whether it holds what the model holds. Closing line: "P passed, F failed, S skipped".
+"""
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+SECTOR = 512
+MIB = 1 << 20
+
+
+class Failure(Exception):
+    pass
+
+
+def run(*command, ok=(0,)):
+    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          timeout=120, check=False)
+    if done.returncode not in ok:
+        raise Failure(f"{' '.join(map(str, command))}: status {done.returncode}: "
+                      f"{done.stdout.decode(errors='replace')[-600:]}")
+    return done
+
+
+def vdi(rng):
+    return rng.choice(["", "", "", "static=on"]), None
+
+
+# What QEMU calls the format; options by chance, for us and for QEMU where it needs others; does it check.
+FORMATS = {
+    "vdi": ("vdi", vdi, True),
+}
+
+
+class Sequence:
+    def __init__(self, ops, form, folder, seed):
+        self.rng = random.Random(seed)
+        self.folder, self.form = folder, form
+        self.theirs_name, pick, self.checks = FORMATS[form]
+        self.ops = (ops, "-f", form)
+        self.image, self.model = os.path.join(folder, "image"), os.path.join(folder, "model")
+        self.options, self.their_options = pick(self.rng)
+        self.size = SECTOR * self.rng.randint(1, self.rng.choice([1, 4, 16]) * MIB // SECTOR)
+        self.last = "create"
+
+    def create(self):
+        self.by_us = self.rng.random() < 0.5
+        if self.by_us:
+            run(*self.ops, "create", self.image, self.size, *([self.options] if self.options else []))
+        else:
+            options = self.options if self.their_options is None else self.their_options
+            run("qemu-img", "create", "-q", "-f", self.theirs_name, *(["-o", options] if options else []),
+                self.image, self.size)
+        with open(self.model, "wb") as f:
+            f.truncate(self.size)
+
+    def ours(self):
+        flags = [x for x in ("pool", "kill") if self.rng.random() < 0.25]
+        run(*self.ops, "run", self.image, self.model, self.rng.getrandbits(60), 40, *flags)
+
+    def theirs(self):
+        commands = []
+        with open(self.model, "r+b") as model:
+            for _ in range(self.rng.randint(1, 8)):
+                sectors = self.size // SECTOR
+                length = SECTOR * self.rng.randint(1, min(sectors, 300))
+                at = SECTOR * self.rng.randint(0, (self.size - length) // SECTOR)
+                kind, byte = self.rng.choice(["write", "write", "zero", "zeru"]), self.rng.randint(1, 255)
+                model.seek(at)
+                if kind == "write":
+                    commands.append(f"write -q -P {byte} {at} {length}")
+                    model.write(bytes([byte]) * length)
+                else:
+                    commands.append(f"write -q -z {'-u ' if kind == 'zeru' else ''}{at} {length}")
+                    model.write(bytes(length))
+        run("qemu-io", "-f", self.theirs_name, *[x for c in commands for x in ("-c", c)], self.image)
+
+    def verify(self):
+        if self.checks:
+            run("qemu-img", "check", "-q", "-f", self.theirs_name, self.image)
+        run(*self.ops, "check", self.image)
+        run("qemu-img", "compare", "-q", "-f", self.theirs_name, "-F", "raw", self.image, self.model)
+        run(*self.ops, "compare", self.image, self.model)
+
+    def go(self):
+        self.create()
+        self.verify()
+        for _ in range(self.rng.randint(2, 4)):
+            step = self.rng.choice([self.ours, self.theirs])
+            self.last = step.__name__
+            step()
+            self.verify()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("ops")
+    parser.add_argument("form", choices=FORMATS)
+    parser.add_argument("--sequences", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
+    parser.add_argument("--seconds", type=int, default=3600, help="begin none after so long")
+    parser.add_argument("--keep", action="store_true")
+    args = parser.parse_args()
+    if not shutil.which("qemu-img") or not shutil.which("qemu-io"):
+        print("SKIP: qemu-img is not installed (qemu-utils)\n0 passed, 0 failed, 1 skipped")
+        return 77
+    passed = failed = 0
+    end = time.monotonic() + args.seconds
+    for seed in range(args.seed, args.seed + args.sequences):
+        if time.monotonic() > end:
+            break
+        folder = tempfile.mkdtemp(prefix="sika-forms-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+        sequence = Sequence(os.path.abspath(args.ops), args.form, folder, seed)
+        try:
+            sequence.go()
+            passed += 1
+        except (Failure, subprocess.TimeoutExpired) as error:
+            failed += 1
+            print(f"seed {seed}: after {sequence.last}: {sequence.size} '{sequence.options}' "
+                  f"{'ours' if sequence.by_us else 'theirs'}\n  {error}", flush=True)
+        if not args.keep or not failed:
+            shutil.rmtree(folder)
+        else:
+            print(folder)
+            break
+    print(f"{passed} passed, {failed} failed, 0 skipped")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * form.c - one input of an image format's fuzz target.
+ *
+ * Whatever the header and the tables hold: no crash, no hang, nothing outside of the file; a refusal
+ * is one sentence.
+ */
+#include "form.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../disk/memdisk.h"
+#include "base/bits.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "disk/formats.h"
+
+#define MAX_REQUESTS 16u
+#define MAX_IO	     (64u << 10)
+
+static uint8_t data[MAX_IO];
+
+/* Where tables lie, more often than elsewhere. */
+static void image_spoil(struct memdisk *m, struct input *in)
+{
+	unsigned count = input_byte(in) % 32;
+
+	while (count-- && !input_is_empty(in)) {
+		uint8_t kind = input_byte(in);
+		uint64_t at = input_take(in, kind & 1 ? 2 : kind & 2 ? 3 : 1), v;
+		unsigned n = 1u << (kind >> 2 & 3);
+
+		/* The end of the file is where some keep their footer. */
+		if (kind & 16)
+			at = m->disk.size_bytes - MIN(at % 512 + 1, m->disk.size_bytes);
+		if (kind & 32)
+			at &= ~3ull;
+		v = input_take(in, n);
+		if (at + 8 > m->room_bytes)
+			continue;
+		memcpy(m->bytes + at, &v, n);
+		m->disk.size_bytes = MAX(m->disk.size_bytes, at + n);
+	}
+	if (count & 1)
+		m->disk.size_bytes = MIN(m->disk.size_bytes, input_take(in, 3));
+}
+
+static void request(struct disk *disk, struct input *in)
+{
+	uint8_t kind = input_byte(in);
+	struct iovec iov = { data, 0 };
+	struct disk_req req = { .iov = &iov, .iov_count = 1, .unmap = kind & 0x80 };
+
+	req.op = (enum disk_op)(kind % 6);
+	req.compress = kind & 0x40;
+	req.offset = 512 * (kind & 8 ? input_take(in, 6) : input_take(in, 2));
+	req.len = 512 * (1 + input_take(in, 1) % (MAX_IO / 512));
+	if (disk->size_bytes)
+		req.offset %= disk->size_bytes;
+	req.offset &= ~511ull;
+	req.len = MIN(req.len, disk->size_bytes - MIN(req.offset, disk->size_bytes));
+	iov.iov_len = req.len;
+	(void)disk_run(disk, &req);
+}
+
+static void use(struct disk *disk, struct input *in)
+{
+	unsigned count = input_byte(in) % MAX_REQUESTS;
+	uint8_t what = input_byte(in);
+	struct disk_found found = { 0 };
+
+	while (count--)
+		request(disk, in);
+	if (what & 1)
+		(void)disk_form_check(disk, (what & 2) && !disk->readonly, &found);
+	if (what & 4)
+		request(disk, in);
+}
+
+int form_fuzz(const char *name, const char *const *options, unsigned option_count, uint64_t room,
+	      const uint8_t *bytes, size_t size)
+{
+	struct input in = { bytes, size };
+	const struct disk_chain chain = { 0 };
+	const struct disk_form *form = disk_form_find(name);
+	struct memdisk *m = memdisk_new(room, size);
+	uint8_t how = input_byte(&in);
+	struct disk_options o = { .repair = how & 1, .no_backing = how & 2 };
+	struct disk_form_create create = { .size_bytes = 512 * (1 + input_take(&in, 2)), .name = "fuzz",
+					   .block_bytes = 4096ull << (how >> 4 & 3),
+					   .options = options[(how >> 6) % option_count] };
+	struct loop *loop = loop_new();
+	g_autoptr(GError) err = NULL;
+	struct disk *disk;
+
+	log_set_level(LOG_LEVEL_ERROR);
+	if (form->create)
+		(void)form->create(&m->disk, &create, NULL);
+	image_spoil(m, &in);
+	m->disk.readonly = how & 4;
+	disk = form->open_take(&m->disk, &o, loop, &chain, &err);
+	if (disk)
+		use(disk, &in);
+	else if (!err || strlen(err->message) < 8)
+		abort();
+	disk_close(disk);
+	loop_free(loop);
+	return 0;
+}
