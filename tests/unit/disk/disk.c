@@ -343,7 +343,7 @@ START_TEST(knows_other_formats_by_their_marks)
 		disk_close(disk);
 	}
 	expect_refusal("qcow2", false, "is not a qcow2 image");
-	expect_refusal("vmdk", false, "is not supported; raw and qcow2 are");
+	expect_refusal("qed", false, "is not supported; supported are raw, qcow2");
 }
 END_TEST
 
