@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* image_forms.c - `sika image` and formats other than raw and qcow2. */
-#include <fcntl.h>
 #include <string.h>
 
 #include "cli/image.h"
-#include "disk/disk_int.h"
 
 int image_form_options(const struct image_args *a, const char *format)
 {
@@ -39,13 +37,11 @@ int image_form_make(const struct image_args *a, const char *path, const struct q
 		    const struct disk_form *form)
 {
 	const struct disk_form_create create = options_of(a, o->size_bytes);
-	const struct disk_options options = { .format = "file" };
 	g_autoptr(GError) err = NULL;
-	struct disk *file = disk_file_open(path, &options, a->loop, &err);
-	bool made = file && form->create(file, &create, &err);
 
-	disk_close(file);
-	return made ? 0 : cli_complain(CLI_FAILURE, a->verb, "%s", err->message);
+	if (disk_form_create_file(form, path, &create, a->loop, &err))
+		return 0;
+	return cli_complain(CLI_FAILURE, a->verb, "%s", err->message);
 }
 
 int image_form_measure(const struct image_args *a, const struct disk_form *form, uint64_t size,

@@ -33,6 +33,17 @@ char *disk_form_names(void)
 	return g_string_free(s, FALSE);
 }
 
+bool disk_form_create_file(const struct disk_form *form, const char *path,
+			   const struct disk_form_create *o, struct loop *loop, GError **err)
+{
+	const struct disk_options options = { 0 };
+	struct disk *file = disk_file_open(path, &options, loop, err);
+	bool made = file && form->create(file, o, err);
+
+	disk_close(file);
+	return made;
+}
+
 /* Formats that are no qcow2 and no raw image are images of blocks. */
 static struct blocks *blocks_of(const struct disk *disk)
 {

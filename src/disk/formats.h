@@ -49,6 +49,9 @@ const struct disk_form *disk_form_find(const char *name);
 extern const struct disk_form disk_forms[];
 /* "raw, qcow2, vdi..."; free it. */
 char *disk_form_names(void);
+/* @path: an empty file. */
+bool disk_form_create_file(const struct disk_form *form, const char *path,
+			   const struct disk_form_create *o, struct loop *loop, GError **err);
 /* What `sika image info` says beside the size, or NULL. */
 const char *disk_form_about(const struct disk *disk);
 /* -EOPNOTSUPP: there is nothing to check. */
