@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* bits.h - little-endian loads and stores, alignment, container_of. Freestanding. */
+/* bits.h - little- and big-endian loads and stores, alignment, container_of. Freestanding. */
 #pragma once
 
 #include <stddef.h>
@@ -48,6 +48,49 @@ static inline void store_le32(void *p, uint32_t v)
 
 static inline void store_le64(void *p, uint64_t v)
 {
+	memcpy(p, &v, sizeof(v));
+}
+
+/* Big-endian: of images and of the network. */
+static inline uint16_t load_be16(const void *p)
+{
+	uint16_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return __builtin_bswap16(v);
+}
+
+static inline uint32_t load_be32(const void *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return __builtin_bswap32(v);
+}
+
+static inline uint64_t load_be64(const void *p)
+{
+	uint64_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return __builtin_bswap64(v);
+}
+
+static inline void store_be16(void *p, uint16_t v)
+{
+	v = __builtin_bswap16(v);
+	memcpy(p, &v, sizeof(v));
+}
+
+static inline void store_be32(void *p, uint32_t v)
+{
+	v = __builtin_bswap32(v);
+	memcpy(p, &v, sizeof(v));
+}
+
+static inline void store_be64(void *p, uint64_t v)
+{
+	v = __builtin_bswap64(v);
 	memcpy(p, &v, sizeof(v));
 }
 

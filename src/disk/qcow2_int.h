@@ -45,6 +45,7 @@
  */
 #pragma once
 
+#include "base/bits.h"
 #include "disk/disk_int.h"
 #include "disk/fiber.h"
 #include "disk/qcow2.h"
@@ -87,48 +88,6 @@
 #define QCOW2_AT_SNAPSHOTS 60u /* count, offset */
 #define QCOW2_AT_INCOMPAT  72u
 #define QCOW2_AT_AUTOCLEAR 88u
-
-static inline uint16_t load_be16(const void *p)
-{
-	uint16_t v;
-
-	__builtin_memcpy(&v, p, sizeof(v));
-	return __builtin_bswap16(v);
-}
-
-static inline uint32_t load_be32(const void *p)
-{
-	uint32_t v;
-
-	__builtin_memcpy(&v, p, sizeof(v));
-	return __builtin_bswap32(v);
-}
-
-static inline uint64_t load_be64(const void *p)
-{
-	uint64_t v;
-
-	__builtin_memcpy(&v, p, sizeof(v));
-	return __builtin_bswap64(v);
-}
-
-static inline void store_be16(void *p, uint16_t v)
-{
-	v = __builtin_bswap16(v);
-	__builtin_memcpy(p, &v, sizeof(v));
-}
-
-static inline void store_be32(void *p, uint32_t v)
-{
-	v = __builtin_bswap32(v);
-	__builtin_memcpy(p, &v, sizeof(v));
-}
-
-static inline void store_be64(void *p, uint64_t v)
-{
-	v = __builtin_bswap64(v);
-	__builtin_memcpy(p, &v, sizeof(v));
-}
 
 /* ---- qcow2_header.c ---- */
 struct qcow2_header {
