@@ -96,6 +96,23 @@ static int clear_growth(struct qcow2 *s, uint64_t from, uint64_t to)
 	return end > from ? qcow2_write_zeroes(s, from, end - from, true) : 0;
 }
 
+/* Not everyone who makes the disk larger again looks whether its last cluster holds something. */
+static int clear_tail(struct qcow2 *s, uint64_t from, uint64_t to)
+{
+	while (from < to) {
+		struct qcow2_iov zeros = { NULL, 0, 0 };
+		struct qcow2_extent e;
+		int r = qcow2_lookup(s, from, to - from, &e);
+
+		if (r == 0 && (e.kind == QCOW2_K_DATA || e.kind == QCOW2_K_COMPRESSED))
+			r = qcow2_write(s, from, e.len, &zeros);
+		if (r < 0)
+			return r;
+		from += e.len;
+	}
+	return 0;
+}
+
 int qcow2_resize(struct qcow2 *s, uint64_t bytes)
 {
 	uint64_t old = s->disk.size_bytes, from;
@@ -118,5 +135,7 @@ int qcow2_resize(struct qcow2 *s, uint64_t bytes)
 	from = align_up(bytes, s->cluster_bytes);
 	if (r == 0 && old > from)
 		r = qcow2_drop(s, from, align_up(old, s->cluster_bytes) - from);
+	if (r == 0)
+		r = clear_tail(s, bytes, MIN(from, old));
 	return r < 0 ? r : resize_data_file(s, bytes);
 }
