@@ -38,6 +38,7 @@ struct image_args {
 	const char *format, *to, *backing, *backing_format, *cluster_size, *refcount_bits, *compat;
 	const char *compression, *data_file, *preallocate, *options;
 	const char *count, *depth, *buffer_size, *step, *offset, *pattern, *flush_interval;
+	const char *cache, *source_cache;
 	const char *allow[IMAGE_MAX_ALLOW + 1];
 	int allow_count;
 	bool compress, lazy, extended, data_file_raw, force, json, repair, shrink, unsafe;
@@ -56,6 +57,7 @@ int image_create_options(const struct image_args *a, struct qcow2_create *ret);
 struct image_open {
 	bool write, no_backing, unlocked, repair;
 	const char *format; /* NULL: by content */
+	const char *cache;  /* NULL: writeback */
 };
 
 /* Opened and named with its folder; NULL: it was complained about. */

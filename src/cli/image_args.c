@@ -60,6 +60,8 @@ static const struct option {
 	TEXT("pattern", "N", "the byte to write (default 0)", IMAGE_BENCH, pattern),
 	TEXT("flush-interval", "N", "flush after so many writes (default: never)", IMAGE_BENCH,
 	     flush_interval),
+	TEXT("cache", "MODE", DISK_CACHE_NAMES, IMAGE_BENCH | IMAGE_CONVERT, cache),
+	TEXT("source-cache", "MODE", "the same for what is read", IMAGE_CONVERT, source_cache),
 	FLAG("unsafe", "only write the name, whatever changes", IMAGE_REBASE, unsafe),
 #undef TEXT
 #undef FLAG
@@ -77,6 +79,8 @@ static const struct letter {
 	{ 's', "buffer-size", IMAGE_BENCH }, { 'S', "step", IMAGE_BENCH },
 	{ 'o', "offset", IMAGE_BENCH },	     { 'w', "write", IMAGE_BENCH },
 	{ 'f', "format", IMAGE_BENCH },
+	{ 't', "cache", IMAGE_BENCH | IMAGE_CONVERT },
+	{ 'T', "source-cache", IMAGE_CONVERT },
 };
 
 void image_print_options(enum image_verb which)
@@ -169,6 +173,15 @@ static int check_word(const struct image_args *a, const char *name, const char *
 			    value);
 }
 
+static int check_cache(const struct image_args *a, const char *name, const char *value)
+{
+	enum disk_cache cache;
+
+	if (!value || disk_cache_parse(value, &cache))
+		return 0;
+	return cli_complain(CLI_USAGE, a->verb, "--%s: '%s' is none of: " DISK_CACHE_NAMES, name, value);
+}
+
 int image_parse(struct image_args *a, int argc, char **argv)
 {
 	static const char *const kinds[] = { "zlib", "zstd", NULL };
@@ -181,7 +194,9 @@ int image_parse(struct image_args *a, int argc, char **argv)
 	status = status ? status : check_format(a, "to", &a->to);
 	status = status ? status : check_format(a, "backing-format", &a->backing_format);
 	status = status ? status : check_word(a, "compression", a->compression, kinds);
-	return status ? status : check_word(a, "preallocate", a->preallocate, hows);
+	status = status ? status : check_word(a, "preallocate", a->preallocate, hows);
+	status = status ? status : check_cache(a, "cache", a->cache);
+	return status ? status : check_cache(a, "source-cache", a->source_cache);
 }
 
 int image_create_options(const struct image_args *a, struct qcow2_create *ret)
@@ -212,12 +227,15 @@ int image_create_options(const struct image_args *a, struct qcow2_create *ret)
 
 struct disk *image_open(const struct image_args *a, const char *path, struct image_open how)
 {
-	const struct disk_options o = { .format = how.format, .readonly = !how.write,
+	struct disk_options o = { .format = how.format, .readonly = !how.write,
 					.unlocked = how.unlocked, .repair = how.repair,
 					.no_backing = how.no_backing, .allow = a->allow };
 	g_autoptr(GError) err = NULL;
-	struct disk *disk = disk_open_options(path, &o, a->loop, &err);
+	struct disk *disk;
 
+	if (how.cache)
+		(void)disk_cache_parse(how.cache, &o.cache);
+	disk = disk_open_options(path, &o, a->loop, &err);
 	if (!disk)
 		cli_complain(CLI_FAILURE, a->verb, "%s", err->message);
 	return disk;
@@ -270,12 +288,13 @@ static int sync_path(const char *path, int flags)
 int image_output_end(struct image_output *o, const struct image_args *a, int status)
 {
 	g_autofree char *folder = g_path_get_dirname(o->path);
+	bool unsafe = a->cache && !strcmp(a->cache, "unsafe");
 	int r = 0;
 
 	if (!status && interrupted)
 		status = cli_complain(CLI_FAILURE, a->verb, "interrupted, '%s' was not made", o->path);
 	if (!status) {
-		r = sync_path(o->temporary, O_RDONLY);
+		r = unsafe ? 0 : sync_path(o->temporary, O_RDONLY);
 		if (r == 0 && (o->force ? rename(o->temporary, o->path) :
 					  renameat2(AT_FDCWD, o->temporary, AT_FDCWD, o->path,
 						    RENAME_NOREPLACE)) < 0)

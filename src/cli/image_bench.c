@@ -266,7 +266,8 @@ static int run(struct bench *b)
 int image_bench_main(struct image_args *a)
 {
 	struct bench b = { .a = a, .count = 75000, .depth = 64, .buffer_bytes = 4096 };
-	const struct image_open how = { .write = a->write, .format = a->format };
+	const struct image_open how = { .write = a->write, .format = a->format,
+				       .cache = a->cache };
 	int status = read_options(a, &b);
 
 	if (!status)

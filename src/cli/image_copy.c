@@ -211,7 +211,9 @@ static int copy_run(struct copy *c, const char *what)
 static int convert_into(const struct image_args *a, struct disk *from, const char *path,
 			const struct qcow2_create *o, const char *format)
 {
-	const struct image_open how = { .write = true, .format = format };
+	/* Nobody sees the file before it is synchronized as a whole: flushes on the way are for nothing. */
+	const struct image_open how = { .write = true, .format = format,
+					.cache = a->cache ? a->cache : "unsafe" };
 	const struct disk_form *form = disk_form_find(format);
 	struct copy c = { .a = a, .from = from, .end = from->size_bytes, .compress = a->compress };
 	int status = image_make(a, path, o, format), r;
@@ -246,7 +248,8 @@ int image_convert_main(struct image_args *a)
 				      "clusters of 4 KiB to 1 MiB can be written compressed");
 	if (status)
 		return status;
-	from = image_open(a, a->files[0], (struct image_open){ .format = a->format });
+	from = image_open(a, a->files[0], (struct image_open){ .format = a->format,
+							       .cache = a->source_cache });
 	if (!from)
 		return CLI_FAILURE;
 	o.size_bytes = from->size_bytes;

@@ -33,6 +33,7 @@ void vm_config_free(struct vm_config *c)
 	for (unsigned i = 0; i < c->disk_count; i++) {
 		g_free(c->disks[i].path);
 		g_free(c->disks[i].format);
+		g_free(c->disks[i].cache);
 	}
 	for (unsigned i = 0; i < c->net_count; i++) {
 		g_free(c->nets[i].tap);
@@ -156,6 +157,8 @@ static bool validate_nets(const struct vm_config *c, GError **err)
 static bool validate_disks(const struct vm_config *c, GError **err)
 {
 	static const char *const formats[] = { "raw", "qcow2", "vdi", NULL };
+	static const char *const caches[] = { "none",	     "writeback", "writethrough",
+					      "directsync", "unsafe",    NULL };
 
 	for (unsigned i = 0; i < c->disk_count; i++) {
 		const struct vm_disk *d = &c->disks[i];
@@ -166,6 +169,11 @@ static bool validate_disks(const struct vm_config *c, GError **err)
 			return config_fail(err, "--disk %s: unknown format '%s', known are: %s",
 					   d->path, d->format, known);
 		}
+		if (d->cache && !g_strv_contains(caches, d->cache))
+			return config_fail(err,
+					   "--disk %s: cache is none, writeback, writethrough, "
+					   "directsync or unsafe, not '%s'",
+					   d->path, d->cache);
 		for (unsigned j = 0; j < i; j++)
 			if (!strcmp(d->path, c->disks[j].path) &&
 			    !(d->readonly && c->disks[j].readonly))

@@ -28,6 +28,7 @@ struct vm_disk {
 	char *path;
 	char *format; /* "raw", or NULL: found by content */
 	bool readonly;
+	char *cache; /* a mode of disk.h by its name, or NULL: writeback */
 };
 
 struct vm_forward {

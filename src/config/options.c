@@ -167,6 +167,8 @@ static bool disk_item(struct vm_disk *disk, const char *item, GError **err)
 
 	if ((v = key_value(item, "format")) && *v) {
 		replace(&disk->format, v);
+	} else if ((v = key_value(item, "cache"))) {
+		replace(&disk->cache, v);
 	} else if ((v = key_value(item, "readonly"))) {
 		if (*v && strcmp(v, "on") && strcmp(v, "off"))
 			return config_fail(err, "--disk %s: readonly is 'on' or 'off', not '%s'",
@@ -174,7 +176,7 @@ static bool disk_item(struct vm_disk *disk, const char *item, GError **err)
 		disk->readonly = strcmp(v, "off") != 0;
 	} else {
 		return config_fail(err,
-				   "--disk %s: unknown '%s', known are: format=F, readonly "
+				   "--disk %s: unknown '%s', known are: format=F, cache=C, readonly "
 				   "(a comma in a file name is written twice)",
 				   disk->path, item);
 	}
@@ -362,7 +364,7 @@ static const struct option options[] = {
 	{ { "kernel", "FILE", "bzImage, or ELF by PVH or multiboot" }, apply_kernel },
 	{ { "initrd", "FILE", "initial RAM disk" }, apply_initrd },
 	{ { "append", "STRING", "kernel command line" }, apply_append },
-	{ { "disk", "FILE[,format=F][,readonly]", "virtio disk, an image or a device; again for more" }, apply_disk },
+	{ { "disk", "FILE[,format=F][,cache=C][,readonly]", "virtio disk, or device; again for more" }, apply_disk },
 	{ { "memory", "SIZE", "RAM, as 512M or 4G (default 1G)" }, apply_memory },
 	{ { "cpu", "MODEL[,+FLAG,-FLAG]", "max, host, x86-64-v2...; help: all" },
 	  config_apply_cpu },

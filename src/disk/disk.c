@@ -79,6 +79,23 @@ static struct disk *open_format(struct disk *file, const struct disk_options *o,
 	return disk_raw_open_take(file, o->format == NULL, err);
 }
 
+bool disk_cache_parse(const char *name, enum disk_cache *ret)
+{
+	static const char *const names[] = {
+		[DISK_CACHE_WRITEBACK] = "writeback",	    [DISK_CACHE_NONE] = "none",
+		[DISK_CACHE_WRITETHROUGH] = "writethrough", [DISK_CACHE_DIRECTSYNC] = "directsync",
+		[DISK_CACHE_UNSAFE] = "unsafe",
+	};
+
+	for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+		if (strcmp(name, names[i]))
+			continue;
+		*ret = (enum disk_cache)i;
+		return true;
+	}
+	return false;
+}
+
 struct disk *disk_open_options(const char *path, const struct disk_options *o, struct loop *loop,
 			       GError **err)
 {
@@ -86,6 +103,7 @@ struct disk *disk_open_options(const char *path, const struct disk_options *o, s
 	g_autofree char *real = file ? realpath(path, NULL) : NULL;
 	g_autofree char *home = real ? g_path_get_dirname(real) : NULL;
 	struct disk_chain chain = { .home = home };
+	struct disk *disk;
 	struct stat st;
 
 	if (!file)
@@ -94,7 +112,11 @@ struct disk *disk_open_options(const char *path, const struct disk_options *o, s
 		chain.device = st.st_dev;
 		chain.inode = st.st_ino;
 	}
-	return open_format(file, o, loop, &chain, err);
+	disk = open_format(file, o, loop, &chain, err);
+	if (disk)
+		disk->writethrough = o->cache == DISK_CACHE_WRITETHROUGH ||
+				     o->cache == DISK_CACHE_DIRECTSYNC;
+	return disk;
 }
 
 static bool is_inside(const char *path, const char *folder)
@@ -230,18 +252,50 @@ static int check(const struct disk *disk, const struct disk_req *req)
 	return 0;
 }
 
+static void start(struct disk *disk, struct disk_req *req)
+{
+	req->progress = 0;
+	req->result = 0;
+	req->by_hand = false;
+	disk->ops->submit(disk, req);
+}
+
+static void through_flushed(struct disk_req *req, int result)
+{
+	req->op = req->through_op;
+	req->done = req->through_done;
+	req->done(req, result);
+}
+
+static void through_changed(struct disk_req *req, int result)
+{
+	struct disk *disk = req->through;
+
+	if (result < 0) {
+		through_flushed(req, result);
+		return;
+	}
+	req->op = DISK_FLUSH;
+	req->done = through_flushed;
+	start(disk, req);
+	disk_kick(disk);
+}
+
 void disk_submit(struct disk *disk, struct disk_req *req)
 {
 	int r = check(disk, req);
 
-	req->progress = 0;
-	req->result = 0;
-	req->by_hand = false;
 	if (r < 0) {
 		req->done(req, r);
 		return;
 	}
-	disk->ops->submit(disk, req);
+	if (disk->writethrough && is_change(req->op)) {
+		req->through = disk;
+		req->through_op = req->op;
+		req->through_done = req->done;
+		req->done = through_changed;
+	}
+	start(disk, req);
 }
 
 void disk_kick(struct disk *disk)

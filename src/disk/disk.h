@@ -81,6 +81,10 @@ struct disk_req {
 	uint64_t progress; /* bytes done */
 	int result;
 	bool by_hand; /* writing zeros as data, for want of a better way */
+	/* Of a disk that flushes behind each change, the flush being this request again: */
+	struct disk *through;
+	void (*through_done)(struct disk_req *req, int result);
+	enum disk_op through_op;
 };
 
 /* What a node does. A request of a kind that it does not know completes with -EOPNOTSUPP. */
@@ -101,6 +105,7 @@ struct disk {
 	bool readonly;
 	bool can_discard;
 	bool growable; /* a file: a write behind its end makes it longer */
+	bool writethrough; /* a change completes when it is durable */
 };
 
 enum disk_runner {
@@ -108,6 +113,20 @@ enum disk_runner {
 	DISK_RUNNER_URING,
 	DISK_RUNNER_POOL,
 };
+
+/* What the host's cache is used for, and what a flush means. */
+enum disk_cache {
+	DISK_CACHE_WRITEBACK,	 /* the cache is used; a flush makes durable what is written */
+	DISK_CACHE_NONE,	 /* past the cache (O_DIRECT); a flush empties the device's own */
+	DISK_CACHE_WRITETHROUGH, /* the cache is used; each change is flushed before it completes */
+	DISK_CACHE_DIRECTSYNC,	 /* past the cache, each change flushed */
+	DISK_CACHE_UNSAFE,	 /* the cache is used; flushes do nothing, a power cut loses all */
+};
+
+#define DISK_CACHE_NAMES "none, writeback, writethrough, directsync, unsafe"
+
+/* False: no mode is called that. */
+bool disk_cache_parse(const char *name, enum disk_cache *ret);
 
 struct disk_options {
 	/* "raw", "qcow2" or one of formats.h; NULL to look at the content: another format's mark makes it that
@@ -122,6 +141,10 @@ struct disk_options {
 	bool repair;	 /* opened to be repaired: as it is, however broken */
 	bool unlocked; /* only to look, at an image that may be in use */
 	enum disk_runner runner; /* how a file's requests run */
+	enum disk_cache cache;
+	/* Past the cache: at least so many bytes to a block, a power of two; 0: what the host needs.
+	 * For tests. */
+	uint32_t direct_block;
 };
 
 /**

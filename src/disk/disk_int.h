@@ -15,6 +15,8 @@ struct disk_image {
 	struct disk disk;
 	struct loop *loop;
 	int fd; /* owned */
+	uint32_t direct; /* opened past the host's cache: what all must be aligned to; 0: not */
+	bool no_flush; /* flushes do nothing */
 	const void *zeros; /* DISK_ZEROS_BYTES of them, mapped, costing no memory */
 };
 
@@ -42,6 +44,14 @@ struct disk *disk_file_open(const char *path, const struct disk_options *options
 /* Room for these bytes, as fallocate(2) gives it. @disk: a file node. */
 int disk_file_allocate(struct disk *disk, uint64_t offset, uint64_t len);
 
+/* ---- direct.c ---- */
+/* Takes over @file, opened with O_DIRECT, when it succeeds. NULL: no memory. */
+struct disk *disk_direct_new(struct disk *file);
+/* The file node itself. @disk: that, or what disk_direct_new() gave. */
+struct disk *disk_direct_below(struct disk *disk);
+/* Its size means something: no write makes it longer than it reaches itself. */
+void disk_direct_keep_end(struct disk *disk);
+
 /* ---- raw.c: takes over @file, also when it fails. @guard: the format was found by content, so
  * the guest must not be able to change what the next look finds. */
 struct disk *disk_raw_open_take(struct disk *file, bool guard, GError **err);
@@ -62,7 +72,8 @@ int disk_lock_holder(int fd);
 const char *disk_probe(const void *head, size_t bytes);
 
 /* ---- request.c ---- */
-/* DISK_MAP and DISK_RESIZE of a file do not wait for anything: true, and the result. */
+/* DISK_MAP and DISK_RESIZE of a file, and flushes that do nothing, do not wait for anything: true,
+ * and the result. */
 bool disk_req_at_once(struct disk_image *image, struct disk_req *req, int *ret_result);
 /* Skip @bytes of the iovec. */
 void disk_req_advance(struct disk_req *req, uint64_t bytes);
@@ -72,6 +83,6 @@ void disk_req_zero_rest(struct disk_req *req);
 int disk_req_fallocate_mode(const struct disk_req *req);
 /* Digest the result (bytes or -errno) of one system call for @req. True: @req is over, with
  * req->result set; false: go on with the rest. */
-bool disk_req_step(struct disk_req *req, int64_t n);
+bool disk_req_step(const struct disk_image *image, struct disk_req *req, int64_t n);
 /* Run the whole request by blocking system calls: 0 or -errno. */
 int disk_req_run(struct disk_image *image, struct disk_req *req);

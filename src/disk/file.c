@@ -31,9 +31,10 @@ static bool fail_errno(GError **err, int error, const char *path, const char *wh
 
 /* O_EXCL on a block device asks the kernel whether the host itself uses it (a mount, RAID...).
  * O_NONBLOCK so that a FIFO does not hang us; it goes once we know that it is none. */
-static int open_image(const char *path, bool readonly, GError **err)
+static int open_image(const char *path, bool readonly, bool direct, GError **err)
 {
-	int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (readonly ? O_RDONLY : O_RDWR);
+	int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (readonly ? O_RDONLY : O_RDWR) |
+		    (direct ? O_DIRECT : 0);
 	struct stat st;
 	auto_fd int fd = -1;
 
@@ -47,6 +48,8 @@ static int open_image(const char *path, bool readonly, GError **err)
 	else if (fd < 0 && (errno == EROFS || errno == EACCES) && !readonly &&
 		 access(path, R_OK) == 0)
 		fail(err, errno, path, "cannot be written (add 'readonly' to use it as it is)");
+	else if (fd < 0 && errno == EINVAL && direct)
+		fail(err, EINVAL, path, "lies where nothing gets past the host's cache (cache=none)");
 	else if (fd < 0)
 		fail_errno(err, errno, path, "cannot open");
 	if (fd < 0)
@@ -118,6 +121,29 @@ static int start_runner(struct disk_image *image, enum disk_runner runner, struc
 	return r;
 }
 
+#define DEFAULT_DIRECT_BLOCK 4096u
+
+/* What offsets, lengths and memory must be aligned to past the cache: one number for all three. */
+static uint32_t direct_block(int fd, uint32_t at_least)
+{
+	uint32_t block = DEFAULT_DIRECT_BLOCK;
+	struct stat st;
+	int sector = 0;
+
+#ifdef STATX_DIOALIGN
+	struct statx x;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &x) == 0 && (x.stx_mask & STATX_DIOALIGN) &&
+	    x.stx_dio_offset_align > 0 && x.stx_dio_mem_align > 0)
+		block = MAX(x.stx_dio_offset_align, x.stx_dio_mem_align);
+	else
+#endif
+	if (fstat(fd, &st) == 0 && S_ISBLK(st.st_mode) && ioctl(fd, BLKSSZGET, &sector) == 0 &&
+	    sector > 0)
+		block = (uint32_t)sector;
+	return MAX(MAX(block, DISK_SECTOR_SIZE), at_least);
+}
+
 struct disk *disk_file_open(const char *path, const struct disk_options *o, struct loop *loop,
 			    GError **err)
 {
@@ -125,12 +151,15 @@ struct disk *disk_file_open(const char *path, const struct disk_options *o, stru
 		.loop = loop,
 		.disk = { .format = "file", .readonly = o->readonly, .can_discard = !o->readonly },
 	};
-	struct disk *disk = NULL;
+	bool past_cache = o->cache == DISK_CACHE_NONE || o->cache == DISK_CACHE_DIRECTSYNC;
+	struct disk *disk = NULL, *direct = NULL;
 	int r;
 
-	image.fd = open_image(path, o->readonly, err);
+	image.no_flush = o->cache == DISK_CACHE_UNSAFE;
+	image.fd = open_image(path, o->readonly, past_cache, err);
 	if (image.fd < 0)
 		return NULL;
+	image.direct = past_cache ? direct_block(image.fd, o->direct_block) : 0;
 	if ((!o->unlocked && !lock_image(image.fd, path, o->readonly, err)) ||
 	    !measure(image.fd, path, &image.disk, err))
 		goto out;
@@ -141,7 +170,14 @@ struct disk *disk_file_open(const char *path, const struct disk_options *o, stru
 out:
 	if (!disk)
 		disk_image_fini(&image);
-	return disk;
+	if (!disk || !image.direct)
+		return disk;
+	direct = disk_direct_new(disk);
+	if (!direct) {
+		fail_errno(err, ENOMEM, path, "cannot start I/O");
+		disk_close(disk);
+	}
+	return direct;
 }
 
 void disk_image_fini(struct disk_image *image)
@@ -155,7 +191,7 @@ void disk_image_fini(struct disk_image *image)
 
 int disk_file_allocate(struct disk *disk, uint64_t offset, uint64_t len)
 {
-	struct disk_image *image = (struct disk_image *)disk;
+	struct disk_image *image = (struct disk_image *)disk_direct_below(disk);
 
 	return fallocate(image->fd, 0, (off_t)offset, (off_t)len) == 0 ? 0 : -errno;
 }

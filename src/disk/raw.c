@@ -148,5 +148,6 @@ struct disk *disk_raw_open_take(struct disk *file, bool guard, GError **err)
 	raw->disk.growable = false;
 	raw->file = file;
 	raw->guard = guard && !file->readonly;
+	disk_direct_keep_end(file);
 	return &raw->disk;
 }

@@ -49,8 +49,11 @@ static bool finish(struct disk_req *req, int result)
 	return true;
 }
 
-static bool step_data(struct disk_req *req, int64_t n)
+static bool step_data(const struct disk_image *image, struct disk_req *req, int64_t n)
 {
+	/* No call goes on in the middle of a block there. */
+	bool cut = image->direct && n % image->direct;
+
 	if (n == 0 && req->op == DISK_READ) {
 		disk_req_zero_rest(req);
 		return finish(req, 0);
@@ -60,8 +63,14 @@ static bool step_data(struct disk_req *req, int64_t n)
 	req->progress += (uint64_t)n;
 	if (req->progress >= req->len)
 		return finish(req, 0);
+	if (cut && req->op != DISK_READ)
+		return finish(req, -ENOSPC);
 	if (!req->by_hand)
 		disk_req_advance(req, (uint64_t)n);
+	if (cut) {
+		disk_req_zero_rest(req);
+		return finish(req, 0);
+	}
 	return false;
 }
 
@@ -71,14 +80,14 @@ static bool is_unsupported(int error)
 	return error == EOPNOTSUPP || error == EINVAL || error == ENOSYS || error == ENODEV;
 }
 
-bool disk_req_step(struct disk_req *req, int64_t n)
+bool disk_req_step(const struct disk_image *image, struct disk_req *req, int64_t n)
 {
 	if (n == -EINTR || n == -EAGAIN)
 		return false;
 	switch (req->op) {
 	case DISK_READ:
 	case DISK_WRITE:
-		return n < 0 ? finish(req, (int)n) : step_data(req, n);
+		return n < 0 ? finish(req, (int)n) : step_data(image, req, n);
 	case DISK_FLUSH:
 		return finish(req, n < 0 ? (int)n : 0);
 	case DISK_DISCARD:
@@ -86,7 +95,7 @@ bool disk_req_step(struct disk_req *req, int64_t n)
 		return finish(req, n < 0 && !is_unsupported((int)-n) ? (int)n : 0);
 	case DISK_WRITE_ZEROES:
 		if (req->by_hand)
-			return n < 0 ? finish(req, (int)n) : step_data(req, n);
+			return n < 0 ? finish(req, (int)n) : step_data(image, req, n);
 		if (n < 0 && is_unsupported((int)-n)) {
 			req->by_hand = true;
 			return false;
@@ -132,7 +141,7 @@ static int64_t call(struct disk_image *image, struct disk_req *req)
 
 int disk_req_run(struct disk_image *image, struct disk_req *req)
 {
-	while (!disk_req_step(req, call(image, req)))
+	while (!disk_req_step(image, req, call(image, req)))
 		;
 	return req->result;
 }
@@ -162,6 +171,10 @@ bool disk_req_at_once(struct disk_image *image, struct disk_req *req, int *ret_r
 
 	if (req->op == DISK_MAP) {
 		*ret_result = map(image, req);
+		return true;
+	}
+	if (req->op == DISK_FLUSH && image->no_flush) {
+		*ret_result = 0;
 		return true;
 	}
 	if (req->op != DISK_RESIZE)

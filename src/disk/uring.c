@@ -131,7 +131,7 @@ static void reap(struct uring *u)
 
 		io_uring_cqe_seen(&u->ring, cqe);
 		u->in_kernel--;
-		if (disk_req_step(req, n))
+		if (disk_req_step(&u->image, req, n))
 			req->done(req, req->result);
 		else
 			put_waiting(u, req);

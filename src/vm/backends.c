@@ -61,8 +61,11 @@ bool backends_open(struct vm *vm, GError **err)
 
 	for (unsigned i = 0; i < c->disk_count; i++) {
 		const struct vm_disk *d = &c->disks[i];
+		struct disk_options o = { .format = d->format, .readonly = d->readonly };
 
-		b->disks[i] = disk_open(d->path, d->format, d->readonly, vm->loop, err);
+		if (d->cache)
+			(void)disk_cache_parse(d->cache, &o.cache); /* the configuration is valid */
+		b->disks[i] = disk_open_options(d->path, &o, vm->loop, err);
 		if (!b->disks[i])
 			return false;
 	}

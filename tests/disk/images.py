@@ -44,6 +44,14 @@ def same(a, b):
     image("compare", a, b)
 
 
+def opens_direct(path):
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_DIRECT))
+        return True
+    except OSError:
+        return False
+
+
 def sparse_disk(path):
     """Data, holes, and zeros that are written out."""
     rng = random.Random(5)
@@ -214,6 +222,18 @@ def benches():
         run("qemu-io", "-f", form, "-r", "-c", f"read -q -P 9 0 {half}",
             "-c", f"read -q -P 7 {half} {pieces * 65536 - half}", name)
     run("qemu-img", "check", "-q", "q")
+    modes = ("writeback", "writethrough", "unsafe") + (("none", "directsync") if opens_direct("raw") else ())
+    for number, mode in enumerate(modes):
+        image("bench", "-f", "qcow2", "--write", f"--pattern={number}", "--cache", mode, "-c", "200", "-s", "1536", "q")
+        run("qemu-io", "-f", "qcow2", "-r", "-c", f"read -q -P {number} 0 300k", "q")
+        image("bench", "--json", "--cache", mode, "--random", "-c", "200", "-s", "5K", "q")
+        image("convert", "--cache", mode, "-T", mode, "--force", "before", "copy")
+        same("before", "copy")
+        image("convert", f"--cache={mode}", "--to", "raw", "--force", "--source-cache", mode, "copy", "copy.raw")
+        run("cmp", "before", "copy.raw")
+    refused("bench", "--cache", "sometimes", "raw", words=["--cache", "sometimes", "writeback"])
+    refused("convert", "-T", "x", "raw", "x", words=["'x'", "none"])
+    refused("info", "--cache", "none", "raw", words=["--cache"])
     for wrong, words in (((), ["FILE"]), (("nowhere",), ["nowhere"]), (("--count", "0", "raw"), ["--count", "'0'"]),
                          (("--depth", "x", "raw"), ["--depth", "'x'"]), (("--depth", "-1", "raw"), ["--depth"]),
                          (("--buffer-size", "1000", "raw"), ["--buffer-size", "512"]),

@@ -7,7 +7,8 @@
  *                                               format data prealloc
  *                                               other formats: QEMU's options, as one word
  *        ops run IMAGE MODEL SEED COUNT [FLAG]...  MODEL: a raw file, the content before and after;
- *                                               pool: by threads; compress; kill: end without closing
+ *                                               pool: by threads; compress; kill: end without closing;
+ *                                               direct: past the host's cache; blocks: of 4 KiB
  *        ops check|repair IMAGE
  *        ops snapshot create|apply|delete IMAGE NAME
  *        ops resize IMAGE SIZE
@@ -62,16 +63,21 @@ static void die(const char *fmt, ...)
 	exit(1);
 }
 
-static struct disk *open_image(const char *path, bool readonly, bool repair, bool pool)
+static struct disk *open_with(const char *path, const struct disk_options *o)
 {
-	const struct disk_options o = { .format = format, .readonly = readonly, .repair = repair,
-					.runner = pool ? DISK_RUNNER_POOL : DISK_RUNNER_ANY };
 	g_autoptr(GError) err = NULL;
-	struct disk *disk = disk_open_options(path, &o, loop, &err);
+	struct disk *disk = disk_open_options(path, o, loop, &err);
 
 	if (!disk)
 		die("%s", err->message);
 	return disk;
+}
+
+static struct disk *open_image(const char *path, bool readonly, bool repair)
+{
+	const struct disk_options o = { .format = format, .readonly = readonly, .repair = repair };
+
+	return open_with(path, &o);
 }
 
 static void done(struct disk_req *req, int result)
@@ -195,17 +201,23 @@ static uint8_t *load(const char *path, uint64_t size)
 
 static int do_run(int argc, char **argv)
 {
-	bool pool = false, compress = false, kill = false;
+	struct disk_options o = { .format = format };
+	bool compress = false, kill = false;
 	struct disk *disk;
 	uint8_t *model;
 
 	for (int i = 4; i < argc; i++) {
-		pool |= !strcmp(argv[i], "pool");
+		if (!strcmp(argv[i], "pool"))
+			o.runner = DISK_RUNNER_POOL;
+		if (!strcmp(argv[i], "direct"))
+			o.cache = DISK_CACHE_NONE;
+		if (!strcmp(argv[i], "blocks"))
+			o.direct_block = 4096;
 		compress |= !strcmp(argv[i], "compress");
 		kill |= !strcmp(argv[i], "kill");
 	}
 	state = strtoull(argv[2], NULL, 0);
-	disk = open_image(argv[0], false, false, pool);
+	disk = open_with(argv[0], &o);
 	model = load(argv[1], disk->size_bytes);
 	compare(disk, model);
 	run(disk, model, (unsigned)atoi(argv[3]), compress);
@@ -288,7 +300,7 @@ static int do_create(int argc, char **argv)
 		die("%s", err->message);
 	disk_close(file);
 	if (o.prealloc) {
-		struct disk *disk = open_image(argv[0], false, false, false);
+		struct disk *disk = open_image(argv[0], false, false);
 
 		if (qcow2_preallocate(disk, o.prealloc) < 0)
 			die("cannot preallocate");
@@ -305,7 +317,7 @@ static void tell(void *arg, const char *line)
 
 static int do_check(const char *path, bool repair)
 {
-	struct disk *disk = open_image(path, !repair, repair, false);
+	struct disk *disk = open_image(path, !repair, repair);
 	struct disk_found form = { .tell = tell };
 	struct qcow2_check found = { 0 };
 	int r;
@@ -328,7 +340,7 @@ static int do_check(const char *path, bool repair)
 
 static int do_snapshot(const char *what, const char *path, const char *name)
 {
-	struct disk *disk = open_image(path, false, false, false);
+	struct disk *disk = open_image(path, false, false);
 	int r = !strcmp(what, "create") ? qcow2_snapshot_create(disk, name, 1000000000, 5) :
 		!strcmp(what, "apply")	? qcow2_snapshot_apply(disk, name) :
 					  qcow2_snapshot_delete(disk, name);
@@ -341,7 +353,7 @@ static int do_snapshot(const char *what, const char *path, const char *name)
 
 static int do_resize(const char *path, const char *size)
 {
-	struct disk *disk = open_image(path, false, false, false);
+	struct disk *disk = open_image(path, false, false);
 	struct disk_req req = { .op = DISK_RESIZE, .offset = strtoull(size, NULL, 0) };
 	int r = disk_run(disk, &req);
 
@@ -353,7 +365,7 @@ static int do_resize(const char *path, const char *size)
 
 static int do_compare(const char *path, const char *raw)
 {
-	struct disk *disk = open_image(path, true, false, false);
+	struct disk *disk = open_image(path, true, false);
 	uint8_t *model = load(raw, disk->size_bytes);
 
 	compare(disk, model);

@@ -35,12 +35,13 @@ def run(*command, ok=(0,)):
 
 
 class Sequence:
-    def __init__(self, ops, folder, seed):
+    def __init__(self, ops, folder, seed, direct):
         self.ops, self.seed = ops, seed
         self.rng = random.Random(seed)
         self.image, self.model = os.path.join(folder, "image"), os.path.join(folder, "model")
         self.folder = folder
         self.features = self.pick()
+        self.direct = direct
         self.snapshots = {}
 
     def pick(self):
@@ -108,7 +109,8 @@ class Sequence:
             out.write(content)
 
     def ours(self):
-        flags = [x for x in ("pool", "compress", "kill") if self.rng.random() < 0.25]
+        flags = [x for x in ("pool", "compress", "kill", "blocks") if self.rng.random() < 0.25]
+        flags += ["direct"] if self.direct else []
         if self.features["data"] and "compress" in flags:
             flags.remove("compress")
         # Tiny clusters take a table's update each: fewer requests in the same time.
@@ -199,6 +201,17 @@ class Sequence:
             self.verify(step == self.ours or self.refused)
 
 
+def opens_direct(folder):
+    path = os.path.join(folder, "try")
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT))
+        return True
+    except OSError:
+        return False
+    finally:
+        os.unlink(path)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("ops")
@@ -215,9 +228,12 @@ def main():
     for seed in range(args.seed, args.seed + args.sequences):
         if time.monotonic() > end:
             break
-        # What is tested is the order of writes, not the disk below: memory is faster.
-        folder = tempfile.mkdtemp(prefix="sika-peers-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
-        sequence = Sequence(os.path.abspath(args.ops), folder, seed)
+        # What is tested is the order of writes, not the disk below: memory is faster. But only a disk is
+        # particular about what lies where in requests past the host's cache.
+        direct = seed % 5 == 0
+        memory = not direct and os.access("/dev/shm", os.W_OK)
+        folder = tempfile.mkdtemp(prefix="sika-peers-", dir="/dev/shm" if memory else None)
+        sequence = Sequence(os.path.abspath(args.ops), folder, seed, direct and opens_direct(folder))
         try:
             sequence.go()
             passed += 1

@@ -17,6 +17,7 @@ _sika() {
 		--mem-backing) words="hugepages prealloc merge lock node=" ;;
 		--net) words="user tap= none" ;;
 		--serial) words="stdio unix: none"; compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")) ;;
+		--cache | --source-cache) words="none writeback writethrough directsync unsafe" ;;
 		--memory) words="256M 512M 1G 2G 4G" ;;
 		--size) words="2G 4G 8G 16G" ;;
 		--suite) words="bookworm trixie sid" ;;
@@ -42,7 +43,7 @@ _sika() {
 				else
 					words="--format --to --options --backing --backing-format --cluster-size --refcount-bits --compat --compression --compress --lazy-refcounts
 						--subclusters --data-file --data-file-raw --preallocate --allow --force --json --repair --shrink --unsafe
-						--count --depth --buffer-size --step --offset --random --write --pattern --flush-interval --help"
+						--count --depth --buffer-size --step --offset --random --write --pattern --flush-interval --cache --source-cache --help"
 					[[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); }
 				fi
 				;;

@@ -79,6 +79,8 @@ _sika() {
 				'--random[at random multiples of the step]' \
 				'--write[write instead of reading]' \
 				'--pattern=[the byte to write]:number:' \
+				'--cache=[how the host caches what is written]:mode:(none writeback writethrough directsync unsafe)' \
+				'--source-cache=[the same for what is read]:mode:(none writeback unsafe)' \
 				'--flush-interval=[flush after so many writes]:number:' \
 				'--suite=[release of Debian]:name:(bookworm trixie sid)' \
 				'--size=[of the disk]:size:(2G 4G 8G 16G)' \

@@ -46,7 +46,7 @@ START_TEST(takes_every_option)
 {
 	char *text = NULL;
 	struct vm_config *c = parse(
-		"--kernel=k --initrd i --append=a=b --disk d,format=raw,readonly --disk=e,,f "
+		"--kernel=k --initrd i --append=a=b --disk d,format=raw,readonly,cache=none --disk=e,,f "
 		"--memory 512M --cpus=2 --pin 0=1,1=0 --mem-backing prealloc,merge,lock,node=1 "
 		"--net "
 		"user,forward=tcp:2222:22,forward=udp:127.0.0.2:53:5353,mac=52:54:00:0a:bC:01 "
@@ -61,6 +61,8 @@ START_TEST(takes_every_option)
 	ck_assert_str_eq(c->disks[0].path, "d");
 	ck_assert_str_eq(c->disks[0].format, "raw");
 	ck_assert(c->disks[0].readonly && !c->disks[1].readonly);
+	ck_assert_str_eq(c->disks[0].cache, "none");
+	ck_assert_ptr_null(c->disks[1].cache);
 	ck_assert_str_eq(c->disks[1].path, "e,f");
 	ck_assert(c->memory == 512 * MIB && c->cpus == 2);
 	ck_assert(c->pins[0] == 1 && c->pins[1] == 0 && c->pins[2] == -1);
@@ -136,6 +138,8 @@ static const struct {
 	{ "--kernel k --disk d,colour=red", "'colour=red'" },
 	{ "--kernel k --disk d,format=", "'format='" },
 	{ "--kernel k --disk d,format=qcow9", "'qcow9'" },
+	{ "--kernel k --disk d,cache=", "''" },
+	{ "--kernel k --disk d,cache=often", "'often'" },
 	{ "--kernel k --disk d,readonly=maybe", "'maybe'" },
 	{ "--kernel k --disk d --disk d", "twice" },
 	{ "--kernel k --net wifi", "'wifi'" },

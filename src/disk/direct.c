@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * direct.c - requests of any place and size on a file that is open past the host's cache.
+ *
+ * O_DIRECT (open(2)) wants offsets, lengths and memory that are multiples of something. What is
+ * aligned goes to the file as it is. Other reads take in whole blocks to memory of ours; other writes
+ * read the blocks that they do not fill, change them and write them back, and meanwhile no other
+ * write may touch those blocks.
+ *
+ * A padded write may make a file longer than was asked, by zeros. Images of a format do not mind; a
+ * raw one would be another disk, so there the last part of a block goes through the cache.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/fd.h"
+#include "disk/disk_int.h"
+#include "disk/wait.h"
+
+#define BOUNCE_BYTES (1u << 20)
+
+/* Blocks that a write is busy with: whole ones are shared, parts of them are the writer's alone. */
+struct range {
+	uint64_t from, to; /* bytes, whole blocks */
+	bool alone;
+	struct range *next;
+	struct fiber_queue waiting;
+};
+
+struct direct {
+	struct disk disk;
+	struct disk *file; /* owned */
+	int fd;		   /* the file's */
+	uint64_t block;	   /* of offsets and lengths; memory is aligned to it as well */
+	bool keep_end;
+	struct fiber_pool fibers;
+	struct range *ranges;
+	unsigned under_way; /* in fibers */
+	bool submitting;
+};
+
+static int io(struct direct *d, const struct disk_req *req)
+{
+	struct disk_req inner = *req;
+
+	return disk_wait(&d->fibers, d->submitting, d->file, &inner);
+}
+
+static int io_bytes(struct direct *d, enum disk_op op, uint8_t *bytes, uint64_t len, uint64_t offset)
+{
+	struct iovec iov = { bytes, len };
+	const struct disk_req req = { .op = op, .offset = offset, .len = len, .iov = &iov,
+				      .iov_count = 1 };
+
+	return io(d, &req);
+}
+
+static bool is_multiple(const struct direct *d, uint64_t n)
+{
+	return (n & (d->block - 1)) == 0;
+}
+
+static bool is_aligned(const struct direct *d, const struct disk_req *req)
+{
+	if (!is_multiple(d, req->offset | req->len))
+		return false;
+	if (req->op != DISK_READ && req->op != DISK_WRITE)
+		return true;
+	for (unsigned i = 0; i < req->iov_count; i++)
+		if (!is_multiple(d, (uintptr_t)req->iov[i].iov_base | req->iov[i].iov_len))
+			return false;
+	return true;
+}
+
+static void enter(struct direct *d, struct range *range)
+{
+	struct range *r = d->ranges;
+
+	while (r) {
+		if (r->from < range->to && range->from < r->to && (r->alone || range->alone)) {
+			fiber_queue_wait(&d->fibers, &r->waiting);
+			r = d->ranges;
+		} else {
+			r = r->next;
+		}
+	}
+	range->next = d->ranges;
+	d->ranges = range;
+}
+
+static void leave(struct direct *d, struct range *range)
+{
+	struct range **p = &d->ranges;
+
+	while (*p != range)
+		p = &(*p)->next;
+	*p = range->next;
+	while (fiber_queue_wake(&range->waiting))
+		;
+}
+
+/* To the next segment that holds anything. */
+static void skip(struct disk_req *req, uint64_t bytes)
+{
+	disk_req_advance(req, bytes);
+	while (req->iov_count > 0 && req->iov->iov_len == 0) {
+		req->iov++;
+		req->iov_count--;
+	}
+}
+
+/* Between the bytes of a request, from its progress on, and @bytes. */
+static void copy(struct disk_req *req, uint8_t *bytes, uint64_t len)
+{
+	while (len > 0 && req->iov_count > 0) {
+		uint64_t n = req->iov->iov_len < len ? req->iov->iov_len : len;
+
+		if (req->op == DISK_READ)
+			memcpy(req->iov->iov_base, bytes, n);
+		else
+			memcpy(bytes, req->iov->iov_base, n);
+		skip(req, n);
+		bytes += n;
+		len -= n;
+	}
+}
+
+/* The blocks of a part that are not written whole. */
+static int read_edges(struct direct *d, uint8_t *bytes, uint64_t from, uint64_t to, uint64_t at,
+		      uint64_t end)
+{
+	uint64_t last = to - d->block;
+	int r = 0;
+
+	if (at > from)
+		r = io_bytes(d, DISK_READ, bytes, d->block, from);
+	if (r == 0 && end < to && (last > from || at == from))
+		r = io_bytes(d, DISK_READ, bytes + (last - from), d->block, last);
+	return r;
+}
+
+/* By blocks, in memory of ours. */
+static int bounce(struct direct *d, struct disk_req *req)
+{
+	uint64_t end = req->offset + req->len, room = align_up(req->len, d->block) + d->block;
+	void *bytes;
+	int r = 0;
+
+	if (room > BOUNCE_BYTES)
+		room = BOUNCE_BYTES;
+	if (posix_memalign(&bytes, d->block, room))
+		return -ENOMEM;
+	for (uint64_t at = req->offset, n; at < end && r == 0; at += n) {
+		uint64_t from = align_down(at, d->block), to = align_up(end, d->block);
+
+		if (to > from + room)
+			to = from + room;
+		n = (end < to ? end : to) - at;
+		if (req->op == DISK_READ) {
+			r = io_bytes(d, DISK_READ, bytes, to - from, from);
+			if (r == 0)
+				copy(req, (uint8_t *)bytes + (at - from), n);
+			continue;
+		}
+		r = read_edges(d, bytes, from, to, at, at + n);
+		if (r < 0)
+			break;
+		if (req->op == DISK_WRITE)
+			copy(req, (uint8_t *)bytes + (at - from), n);
+		else
+			memset((uint8_t *)bytes + (at - from), 0, n);
+		r = io_bytes(d, DISK_WRITE, bytes, to - from, from);
+	}
+	free(bytes);
+	return r;
+}
+
+/* The end of a file that may not get longer. Rare and short, so that waiting here is right. */
+static int write_cached(struct direct *d, struct disk_req *req)
+{
+	char name[32];
+	auto_fd int fd = -1;
+
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", d->fd);
+	fd = open(name, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	for (skip(req, 0); req->iov_count > 0;) {
+		ssize_t n = pwrite(fd, req->iov->iov_base, req->iov->iov_len, (off_t)req->offset);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n == 0)
+			return -ENOSPC;
+		if (n < 0)
+			continue;
+		req->offset += (uint64_t)n;
+		skip(req, (uint64_t)n);
+	}
+	return 0;
+}
+
+static bool reaches_behind_end(const struct direct *d, uint64_t to)
+{
+	struct stat st;
+
+	return d->keep_end && fstat(d->fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	       to > (uint64_t)st.st_size;
+}
+
+static int zero_part(struct direct *d, const struct disk_req *outer, uint64_t from, uint64_t to)
+{
+	struct disk_req req = *outer;
+
+	struct iovec iov;
+	void *zeros;
+	int r;
+
+	req.offset = from;
+	req.len = to - from;
+	if (from >= to)
+		return 0;
+	if (is_multiple(d, from | to))
+		return io(d, &req);
+	if (!reaches_behind_end(d, align_up(to, d->block)))
+		return bounce(d, &req);
+	zeros = calloc(1, req.len);
+	iov = (struct iovec){ zeros, req.len };
+	req.iov = &iov;
+	req.iov_count = 1;
+	r = zeros ? write_cached(d, &req) : -ENOMEM;
+	free(zeros);
+	return r;
+}
+
+static int write_zeroes(struct direct *d, struct disk_req *req)
+{
+	uint64_t end = req->offset + req->len;
+	uint64_t first = align_up(req->offset, d->block), last = align_down(end, d->block);
+	int r;
+
+	if (first >= last)
+		return zero_part(d, req, req->offset, end);
+	r = zero_part(d, req, req->offset, first);
+	if (r == 0)
+		r = zero_part(d, req, first, last);
+	return r < 0 ? r : zero_part(d, req, last, end);
+}
+
+static int serve(struct direct *d, struct disk_req *req, bool aligned)
+{
+	if (req->op == DISK_WRITE_ZEROES)
+		return write_zeroes(d, req);
+	if (aligned || req->op == DISK_DISCARD || req->op == DISK_RESIZE)
+		return io(d, req);
+	if (req->op == DISK_WRITE &&
+	    reaches_behind_end(d, align_up(req->offset + req->len, d->block)))
+		return write_cached(d, req);
+	return bounce(d, req);
+}
+
+struct start {
+	struct direct *d;
+	struct disk_req *req;
+	bool aligned;
+};
+
+static void request_fiber(void *arg)
+{
+	struct start s = *(struct start *)arg; /* the caller's stack, until the first wait */
+	struct direct *d = s.d;
+	struct disk_req inner = *s.req;
+	struct range range = { .from = align_down(inner.offset, d->block),
+			       .to = align_up(inner.offset + inner.len, d->block),
+			       .alone = !s.aligned };
+	int r;
+
+	if (inner.op != DISK_READ)
+		enter(d, &range);
+	r = serve(d, &inner, s.aligned);
+	if (inner.op != DISK_READ)
+		leave(d, &range);
+	if (r == 0 && inner.op == DISK_RESIZE)
+		d->disk.size_bytes = s.req->offset;
+	d->under_way--;
+	s.req->done(s.req, r);
+}
+
+static void direct_submit(struct disk *disk, struct disk_req *req)
+{
+	struct direct *d = (struct direct *)disk;
+	struct start start = { d, req, is_aligned(d, req) };
+	bool before = d->submitting;
+
+	if (req->op == DISK_FLUSH || req->op == DISK_MAP || (req->op == DISK_READ && start.aligned)) {
+		d->file->ops->submit(d->file, req);
+		return;
+	}
+	d->under_way++;
+	d->submitting = true;
+	if (fiber_start(&d->fibers, request_fiber, &start) < 0) {
+		d->under_way--;
+		req->done(req, -ENOMEM);
+	}
+	d->submitting = before;
+}
+
+static void direct_kick(struct disk *disk)
+{
+	disk_kick(((struct direct *)disk)->file);
+}
+
+static void direct_drain(struct disk *disk)
+{
+	struct direct *d = (struct direct *)disk;
+
+	do
+		disk_drain(d->file);
+	while (d->under_way > 0);
+}
+
+static void direct_close(struct disk *disk)
+{
+	struct direct *d = (struct direct *)disk;
+
+	fiber_pool_fini(&d->fibers);
+	disk_close(d->file);
+	g_free(disk->path);
+	free(d);
+}
+
+static const struct disk_ops direct_ops = {
+	.submit = direct_submit,
+	.kick = direct_kick,
+	.drain = direct_drain,
+	.close = direct_close,
+};
+
+struct disk *disk_direct_new(struct disk *file)
+{
+	const struct disk_image *image = (struct disk_image *)file;
+	struct direct *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return NULL;
+	d->disk = *file;
+	d->disk.ops = &direct_ops;
+	d->disk.path = g_strdup(file->path);
+	if (d->disk.block_bytes < image->direct)
+		d->disk.block_bytes = image->direct;
+	d->file = file;
+	d->fd = image->fd;
+	d->block = image->direct;
+	return &d->disk;
+}
+
+struct disk *disk_direct_below(struct disk *disk)
+{
+	return disk->ops == &direct_ops ? ((struct direct *)disk)->file : disk;
+}
+
+void disk_direct_keep_end(struct disk *disk)
+{
+	if (disk->ops == &direct_ops)
+		((struct direct *)disk)->keep_end = true;
+}
