@@ -364,7 +364,7 @@ static const struct option options[] = {
 	{ { "kernel", "FILE", "bzImage, or ELF by PVH or multiboot" }, apply_kernel },
 	{ { "initrd", "FILE", "initial RAM disk" }, apply_initrd },
 	{ { "append", "STRING", "kernel command line" }, apply_append },
-	{ { "disk", "FILE[,format=F][,cache=C][,readonly]", "virtio disk, or device; again for more" }, apply_disk },
+	{ { "disk", "FILE[,format=F][,cache=C][,readonly]", "virtio disk; again for more" }, apply_disk },
 	{ { "memory", "SIZE", "RAM, as 512M or 4G (default 1G)" }, apply_memory },
 	{ { "cpu", "MODEL[,+FLAG,-FLAG]", "max, host, x86-64-v2...; help: all" },
 	  config_apply_cpu },
