@@ -223,7 +223,7 @@ static int convert_into(const struct image_args *a, struct disk *from, const cha
 	c.to = image_open(a, path, how);
 	if (!c.to)
 		return CLI_FAILURE;
-	c.piece = form ? form->piece : !strcmp(format, "raw") ? 4096 : a->compress ? o->cluster_bytes : MIN(MAX(o->cluster_bytes, 4096), CHUNK);
+	c.piece = form ? MIN(form->piece, 64 * KIB) : !strcmp(format, "raw") ? 4096 : a->compress ? o->cluster_bytes : MIN(MAX(o->cluster_bytes, 4096), CHUNK);
 	r = copy_run(&c, "converting");
 	disk_close(c.to);
 	if (r < 0)

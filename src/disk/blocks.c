@@ -339,7 +339,9 @@ static bool open_table(struct blocks *b, GError **err)
 struct disk *blocks_open_take(struct blocks *b, GError **err)
 {
 	b->disk.size_bytes = align_up(b->disk.size_bytes, DISK_SECTOR_SIZE);
-	if (!b->flat && !open_table(b, err))
+	if (b->flat)
+		b->block_bytes = DISK_SECTOR_SIZE; /* all have a place */
+	else if (!open_table(b, err))
 		return blocks_fail_take(b);
 	return &b->disk;
 }

@@ -27,6 +27,20 @@ static bool refuse_format(const struct disk *file, const char *what, const char 
 	return false;
 }
 
+/* Formats with their mark at the end alone are not taken for what they look like: behind a raw disk's
+ * data anything may lie that a guest wrote. */
+static void tell_tail(struct disk *file)
+{
+	uint8_t tail[DISK_PROBE_BYTES];
+
+	if (file->size_bytes > sizeof(tail) &&
+	    disk_read_wait(file, tail, sizeof(tail), file->size_bytes - sizeof(tail)) == 0 &&
+	    !memcmp(tail, "conectix", 8))
+		log_warn("disk '%s': ends like a fixed VHD image, and is taken as raw "
+			 "(format=vhd takes it as that)",
+			 file->path);
+}
+
 /* What to take the file as. False: neither told nor found to be a format that we have. */
 static bool choose_format(struct disk *file, const char *told, const char **ret_format,
 			  GError **err)
@@ -51,6 +65,7 @@ static bool choose_format(struct disk *file, const char *told, const char **ret_
 	*ret_format = disk_probe(head, sizeof(head));
 	if (!*ret_format) {
 		*ret_format = "raw";
+		tell_tail(file);
 		return true;
 	}
 	if (is_known(*ret_format)) {

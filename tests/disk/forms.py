@@ -38,9 +38,15 @@ def vdi(rng):
     return rng.choice(["", "", "", "static=on"]), None
 
 
+def vhd(rng):
+    kind = rng.choice(["subformat=dynamic", "subformat=dynamic", "subformat=fixed"])
+    return kind, kind + ",force_size=on"
+
+
 # What QEMU calls the format; options by chance, for us and for QEMU where it needs others; does it check.
 FORMATS = {
     "vdi": ("vdi", vdi, True),
+    "vhd": ("vpc", vhd, False),
 }
 
 

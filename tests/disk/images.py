@@ -246,7 +246,8 @@ def benches():
 
 
 # Format, what QEMU calls it, options for it.
-FORMS = [("vdi", "vdi", ""), ("vdi", "vdi", "static=on")]
+FORMS = [("vdi", "vdi", ""), ("vdi", "vdi", "static=on"), ("vhd", "vpc", "force_size=on"),
+         ("vhd", "vpc", "subformat=fixed,force_size=on")]
 
 
 def forms():
