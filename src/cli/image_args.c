@@ -23,9 +23,9 @@ static const struct option {
 } options[] = {
 #define TEXT(n, v, h, verbs, field) { n, v, h, verbs, offsetof(struct image_args, field) }
 #define FLAG(n, h, verbs, field)    { n, NULL, h, verbs, offsetof(struct image_args, field) }
-	TEXT("format", "F", "raw, qcow2, vdi, vhd; of what is read (default: by content)", ~0u, format),
+	TEXT("format", "F", "of what is read (default: by its content)", ~0u, format),
 	TEXT("to", "F", "format to write (default qcow2)", IMAGE_CONVERT | IMAGE_MEASURE, to),
-	TEXT("options", "K=V,...", "of formats other than raw and qcow2, by QEMU's names", MAKES,
+	TEXT("options", "K=V,...", "of other formats than qcow2, as of QEMU", MAKES,
 	     options),
 	TEXT("backing", "FILE", "the image below; with rebase 'none' is possible",
 	     IMAGE_CREATE | IMAGE_REBASE, backing),
