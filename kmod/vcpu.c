@@ -214,24 +214,26 @@ static int interrupted(struct vcpu *vcpu)
 	return -EINTR;
 }
 
-/* User space has the 8259 pair, and would be heard. */
-static bool user_can_inject(struct vcpu *vcpu)
+/* User space has the 8259 pair, and it is wired through to this vCPU. */
+static bool user_has_line(const struct vcpu *vcpu)
 {
-	if (vcpu->lapic && (!vcpu->vm->chips->split || vcpu->extint >= 0 ||
-			    !lapic_takes_extint(vcpu->lapic)))
-		return false;
-	return event_can_interrupt(vcpu);
+	return !vcpu->lapic || (vcpu->vm->chips->split && vcpu->extint < 0 &&
+				lapic_takes_extint(vcpu->lapic));
 }
 
 bool vcpu_user_waits(struct vcpu *vcpu)
 {
-	return READ_ONCE(vcpu->run->request_interrupt_window) &&
-	       (!vcpu->lapic || vcpu->vm->chips->split);
+	return READ_ONCE(vcpu->run->request_interrupt_window) && user_has_line(vcpu);
+}
+
+static bool user_can_inject(struct vcpu *vcpu)
+{
+	return user_has_line(vcpu) && event_can_interrupt(vcpu);
 }
 
 static bool window_is_open(struct vcpu *vcpu)
 {
-	return vcpu_user_waits(vcpu) && user_can_inject(vcpu);
+	return vcpu_user_waits(vcpu) && event_can_interrupt(vcpu);
 }
 
 /* Halted, or waiting to be started, with its local APIC in here. As handle_exit(). */

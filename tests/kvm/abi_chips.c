@@ -98,6 +98,29 @@ START_TEST(split_chips_tell_the_end_of_a_level)
 }
 END_TEST
 
+/* The 8259 pair in user space has something that this vCPU does not listen to: it runs on. */
+START_TEST(split_chips_whose_line_is_masked)
+{
+	static const uint8_t code[] = {
+		0x66, 0xc7, 0x06, 0xf0, 0x00, 0xff, 0x01, 0x00, 0x00, /* mov dword [0xf0], 0x1ff */
+		0x66, 0xc7, 0x06, 0x50, 0x03, 0x00, 0x07, 0x01, 0x00, /* mov dword [0x350], 0x10700 */
+		0xfb, 0x90, 0x90, 0xb0, 0x05, 0xe6, PORT,	      /* sti; nop; nop */
+		0x66, 0xc7, 0x06, 0x50, 0x03, 0x00, 0x07, 0x00, 0x00, /* mov dword [0x350], 0x700 */
+		0xeb, 0xfe,
+	};
+
+	if (!split())
+		return;
+	start(code, sizeof(code), APIC);
+	run->request_interrupt_window = 1;
+	run_to_port(5);
+	ck_assert_uint_eq(run->if_flag, 1);
+	ck_assert_uint_eq(run->ready_for_interrupt_injection, 0);
+	run_to(KVM_EXIT_IRQ_WINDOW_OPEN);
+	ck_assert_uint_eq(run->ready_for_interrupt_injection, 1);
+}
+END_TEST
+
 /* ---- the 8254 ---- */
 
 START_TEST(pit_ticks)
@@ -292,6 +315,7 @@ TCase *chips_tests(void)
 
 	tcase_set_timeout(tc, 30);
 	tcase_add_test(tc, split_chips_take_what_the_8259_sends);
+	tcase_add_test(tc, split_chips_whose_line_is_masked);
 	tcase_add_test(tc, split_chips_tell_the_end_of_a_level);
 	tcase_add_test(tc, pit_ticks);
 	tcase_add_test(tc, clock_page_says_what_the_clock_says);
