@@ -269,7 +269,7 @@ for irqchip in off split on; do
 	[ -n "$only" ] && want $name && piece must $name 1 120 "lab_npt=1 lab_work=qemu-guests:$irqchip"
 	for cpus in 1 2; do
 		name=qemu-$irqchip-$cpus
-		[ -n "$only" ] && want $name && piece must $name 1 120 "lab_npt=1 lab_work=qemu:$cpus:$irqchip"
+		[ -n "$only" ] && want $name && piece must $name 1 180 "lab_npt=1 lab_work=qemu:$cpus:$irqchip"
 	done
 done
 
