@@ -224,6 +224,7 @@ static int convert_into(const struct image_args *a, struct disk *from, const cha
 	if (!c.to)
 		return CLI_FAILURE;
 	c.piece = form ? MIN(form->piece, 64 * KIB) : !strcmp(format, "raw") ? 4096 : a->compress ? o->cluster_bytes : MIN(MAX(o->cluster_bytes, 4096), CHUNK);
+	c.compress |= disk_form_packs(c.to);
 	r = copy_run(&c, "converting");
 	disk_close(c.to);
 	if (r < 0)

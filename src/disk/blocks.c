@@ -42,6 +42,12 @@ int blocks_file_flush(struct blocks *b)
 {
 	int r = file_io(b, DISK_FLUSH, NULL, 0, 0);
 
+	for (unsigned i = 0; i < b->part_count && r == 0; i++) {
+		struct disk_req req = { .op = DISK_FLUSH };
+
+		r = blocks_io(b, b->parts[i].disk, &req);
+	}
+
 	/* The kernel tells once that it could not write, and then counts the pages as written. */
 	if (r < 0)
 		b->broken = true;
@@ -121,9 +127,11 @@ static int map(struct blocks *b, struct disk_req *req)
 	if (b->flat) {
 		below.offset = e.place.host;
 		below.len = e.len;
-		r = blocks_io(b, b->file, &below);
-		if (r == 0 && below.map.state == DISK_ZERO)
-			req->map.state = DISK_ZERO;
+		r = blocks_io(b, e.in, &below);
+		if (r == 0 && (below.map.state == DISK_ZERO || b->parts))
+			req->map.state = below.map.state;
+		if (r == 0 && b->parts)
+			req->map.host_offset = below.map.host_offset;
 		if (r == 0)
 			req->map.len = below.map.len;
 		return r;
@@ -223,6 +231,8 @@ static void blocks_kick(struct disk *disk)
 	struct blocks *b = (struct blocks *)disk;
 
 	disk_kick(b->file);
+	for (unsigned i = 0; i < b->part_count; i++)
+		disk_kick(b->parts[i].disk);
 	if (b->parent)
 		disk_kick(b->parent);
 }
@@ -233,6 +243,8 @@ static void blocks_drain(struct disk *disk)
 
 	while (b->under_way > 0) {
 		disk_drain(b->file);
+		for (unsigned i = 0; i < b->part_count; i++)
+			disk_drain(b->parts[i].disk);
 		if (b->parent)
 			disk_drain(b->parent);
 	}
@@ -260,6 +272,9 @@ static void blocks_close(struct disk *disk)
 	blocks_table_fini(b);
 	if (b->ops->fini)
 		b->ops->fini(b);
+	for (unsigned i = 0; i < b->part_count; i++)
+		disk_close(b->parts[i].disk);
+	g_free(b->parts);
 	disk_close(b->parent);
 	disk_close(b->file);
 	g_free(b->unpacked);

@@ -96,6 +96,13 @@ struct blocks_range {
 	struct fiber_queue waiting;
 };
 
+/* A disk of which a part of this one consists. */
+struct blocks_part {
+	struct disk *disk; /* owned */
+	uint64_t start, len; /* of the part */
+	uint64_t at;	     /* in @disk */
+};
+
 /* Embedded first by each format, which fills in what is above the line before it calls
  * blocks_open(). */
 struct blocks {
@@ -107,7 +114,9 @@ struct blocks {
 	uint64_t table_at;
 	unsigned entry_bytes; /* 4 or 8 */
 	unsigned page_entries;
-	bool flat;	    /* no table: the disk lies in one piece from data_at on */
+	bool flat;	    /* no table: the disk lies in one piece from data_at on, or in @parts */
+	struct blocks_part *parts; /* owned; NULL: none. In order, without gaps */
+	unsigned part_count;
 	bool pack_only;	    /* only new, whole blocks are written, packed */
 	uint64_t data_at;   /* no block lies before it */
 	uint64_t place_align; /* of a new block at the end of the file */
@@ -154,6 +163,7 @@ void blocks_table_fini(struct blocks *b);
 struct blocks_extent {
 	struct blocks_place place;
 	uint64_t len; /* bytes alike, in a row in the file as well */
+	struct disk *in; /* the file, or a part */
 };
 /* Without b->meta: takes it where it must. */
 int blocks_lookup(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_extent *ret);

@@ -119,7 +119,7 @@ int blocks_read(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_i
 			return r;
 		switch (e.place.kind) {
 		case BLOCKS_DATA:
-			r = read_data(b, b->file, e.place.host, e.len, to);
+			r = read_data(b, e.in, e.place.host, e.len, to);
 			break;
 		case BLOCKS_PACKED:
 			r = read_packed(b, e.place.host, offset, e.len, to);
@@ -318,7 +318,7 @@ static int write_alone(struct blocks *b, uint64_t offset, uint64_t *len, struct 
 		return r;
 	*len = e.len;
 	if (e.place.kind == BLOCKS_DATA)
-		return child_io(b, b->file, DISK_WRITE, e.place.host, e.len, from);
+		return child_io(b, e.in, DISK_WRITE, e.place.host, e.len, from);
 	if (e.place.kind == BLOCKS_PACKED)
 		return -EOPNOTSUPP; /* such an image is written once */
 	if (b->pack_only)
@@ -338,7 +338,7 @@ int blocks_write(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_
 			return r;
 		n = e.len;
 		if (e.place.kind == BLOCKS_DATA) {
-			r = child_io(b, b->file, DISK_WRITE, e.place.host, n, from);
+			r = child_io(b, e.in, DISK_WRITE, e.place.host, n, from);
 		} else {
 			range.last = (offset + n - 1) / b->block_bytes;
 			range_enter(b, &range);
@@ -386,7 +386,7 @@ int blocks_empty(struct blocks *b, const struct disk_req *req)
 		below.offset = e.place.host;
 		below.len = e.len;
 		if (e.place.kind == BLOCKS_DATA)
-			r = blocks_io(b, b->file, &below);
+			r = blocks_io(b, e.in, &below);
 		else if (e.place.kind == BLOCKS_ABSENT && b->parent && req->op == DISK_WRITE_ZEROES)
 			r = write_zeros_over_parent(b, offset, e.len);
 		else if (e.place.kind == BLOCKS_PACKED)

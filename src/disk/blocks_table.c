@@ -123,7 +123,23 @@ static int scan(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_e
 	if (first.kind == BLOCKS_DATA)
 		ret->place.host += skip;
 	ret->len = MIN(len, n * b->block_bytes - skip);
+	ret->in = b->file;
 	return 0;
+}
+
+static void find_part(const struct blocks *b, uint64_t offset, uint64_t len, struct blocks_extent *ret)
+{
+	unsigned low = 0, high = b->part_count;
+
+	while (high - low > 1) {
+		unsigned middle = (low + high) / 2;
+
+		*(b->parts[middle].start <= offset ? &low : &high) = middle;
+	}
+	ret->place = (struct blocks_place){ BLOCKS_DATA,
+					    b->parts[low].at + (offset - b->parts[low].start) };
+	ret->len = MIN(len, b->parts[low].start + b->parts[low].len - offset);
+	ret->in = b->parts[low].disk;
 }
 
 int blocks_lookup(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_extent *ret)
@@ -132,14 +148,16 @@ int blocks_lookup(struct blocks *b, uint64_t offset, uint64_t len, struct blocks
 	int r;
 
 	if (b->flat) {
-		*ret = (struct blocks_extent){ { BLOCKS_DATA, b->data_at + offset }, len };
+		*ret = (struct blocks_extent){ { BLOCKS_DATA, b->data_at + offset }, len, b->file };
+		if (b->parts)
+			find_part(b, offset, len, ret);
 		return 0;
 	}
 	if (b->pages[page].bytes)
 		return scan(b, offset, len, ret);
 	if (page_at(b, page) == 0) {
 		span = (page + 1) * b->page_entries * b->block_bytes - offset;
-		*ret = (struct blocks_extent){ { BLOCKS_ABSENT, 0 }, MIN(len, span) };
+		*ret = (struct blocks_extent){ { BLOCKS_ABSENT, 0 }, MIN(len, span), b->file };
 		return 0;
 	}
 	fiber_lock(&b->fibers, &b->meta);

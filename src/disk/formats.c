@@ -14,6 +14,7 @@
 const struct disk_form disk_forms[] = {
 	{ "vdi", NULL, "VDI", vdi_open_take, vdi_create, vdi_measure, 1u << 20 },
 	{ "vhd", "vpc", "VHD", vhd_open_take, vhd_create, vhd_measure, 2u << 20 },
+	{ "vmdk", NULL, "VMDK", vmdk_open_take, vmdk_create, vmdk_measure, 64u << 10 },
 	{ NULL, NULL, NULL, NULL, NULL, NULL, 0 },
 };
 
@@ -56,6 +57,13 @@ const char *disk_form_about(const struct disk *disk)
 	const struct blocks *b = blocks_of(disk);
 
 	return b ? b->about : NULL;
+}
+
+bool disk_form_packs(const struct disk *disk)
+{
+	const struct blocks *b = blocks_of(disk);
+
+	return b && b->pack_only;
 }
 
 int disk_form_check(struct disk *disk, bool repair, struct disk_found *ret)

@@ -54,6 +54,8 @@ bool disk_form_create_file(const struct disk_form *form, const char *path,
 			   const struct disk_form_create *o, struct loop *loop, GError **err);
 /* What `sika image info` says beside the size, or NULL. */
 const char *disk_form_about(const struct disk *disk);
+/* Only whole blocks can be written, once and compressed: @piece bytes each. */
+bool disk_form_packs(const struct disk *disk);
 /* -EOPNOTSUPP: there is nothing to check. */
 int disk_form_check(struct disk *disk, bool repair, struct disk_found *ret);
 /* One line about what is wrong, unless there were many. */

@@ -14,9 +14,9 @@ struct mark {
 
 static const struct mark marks[] = {
 	{ "qcow2", 0, 4, "QFI\xfb" },
-	{ "VMDK", 0, 4, "KDMV" },
-	{ "VMDK", 0, 4, "COWD" },
-	{ "VMDK", 0, 21, "# Disk DescriptorFile" },
+	{ "vmdk", 0, 4, "KDMV" },
+	{ "VMDK (COWD)", 0, 4, "COWD" },
+	{ "vmdk", 0, 21, "# Disk DescriptorFile" },
 	{ "vdi", 0x40, 4, "\x7f\x10\xda\xbe" },
 	{ "VHDX", 0, 8, "vhdxfile" },
 	{ "vhd", 0, 8, "conectix" },

@@ -286,6 +286,7 @@ struct disk *vhd_open_take(struct disk *file, const struct disk_options *o, stru
 	(void)o;
 	(void)loop;
 	(void)chain;
+	disk_direct_keep_end(file); /* the footer's place */
 	if (!find_footer(v, err))
 		return blocks_fail_take(b);
 	b->disk.size_bytes = size_of(v->footer);

@@ -122,12 +122,30 @@ static bool create_qcow2(struct story *s, uint64_t *seed)
 	return qcow2_create(&s->start->disk, &o, NULL);
 }
 
+/* As VMware makes them: a table is there when it is needed. */
+static void forget_tables(struct memdisk *m)
+{
+	uint64_t sectors, tables;
+
+	memcpy(&sectors, m->bytes + 12, 8);
+	memcpy(&tables, m->bytes + 20, 8);
+	tables = (sectors + tables * 512 - 1) / (tables * 512);
+	for (unsigned at = 48; at <= 56; at += 8) {
+		memcpy(&sectors, m->bytes + at, 8);
+		memset(m->bytes + sectors * 512, 0, tables * 4);
+	}
+}
+
 static bool create_form(struct story *s, uint64_t *seed)
 {
 	const struct disk_form_create o = { .size_bytes = BYTES, .name = "cut",
 					    .block_bytes = 4096ull << memdisk_random(seed, 6) };
 
-	return s->form->create(&s->start->disk, &o, NULL);
+	if (!s->form->create(&s->start->disk, &o, NULL))
+		return false;
+	if (!strcmp(s->form->name, "vmdk") && memdisk_random(seed, 2))
+		forget_tables(s->start);
+	return true;
 }
 
 static void create(struct story *s, uint64_t *seed)

@@ -43,37 +43,56 @@ def vhd(rng):
     return kind, kind + ",force_size=on"
 
 
+def vmdk(rng):
+    kind = "subformat=" + rng.choice(["monolithicSparse"] * 3 + ["monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat"])
+    return kind + rng.choice(["", "", ",zeroed_grain=on"] if "Sparse" in kind else [""]), None
+
+
 # What QEMU calls the format; options by chance, for us and for QEMU where it needs others; does it check.
 FORMATS = {
     "vdi": ("vdi", vdi, True),
     "vhd": ("vpc", vhd, False),
+    "vmdk": ("vmdk", vmdk, True),
 }
 
 
 class Sequence:
-    def __init__(self, ops, form, folder, seed):
+    def __init__(self, ops, form, folder, seed, direct):
+        self.direct = direct
         self.rng = random.Random(seed)
         self.folder, self.form = folder, form
         self.theirs_name, pick, self.checks = FORMATS[form]
         self.ops = (ops, "-f", form)
-        self.image, self.model = os.path.join(folder, "image"), os.path.join(folder, "model")
+        self.image, self.model = os.path.join(folder, "image.x"), os.path.join(folder, "model")
         self.options, self.their_options = pick(self.rng)
         self.size = SECTOR * self.rng.randint(1, self.rng.choice([1, 4, 16]) * MIB // SECTOR)
         self.last = "create"
 
+    def make_base(self):
+        """What a VMDK image of QEMU's may stand on."""
+        base = os.path.join(self.folder, "base.vmdk")
+        with open(base + ".raw", "wb") as f:
+            f.write(self.rng.randbytes(self.size))
+        run("qemu-img", "convert", "-f", "raw", "-O", "vmdk", base + ".raw", base)
+        os.rename(base + ".raw", self.model)
+        return ["-b", base, "-F", "vmdk"]
+
     def create(self):
-        self.by_us = self.rng.random() < 0.5
+        self.by_us = self.rng.random() < 0.5 and "Extent" not in self.options and "Flat" not in self.options
         if self.by_us:
             run(*self.ops, "create", self.image, self.size, *([self.options] if self.options else []))
         else:
             options = self.options if self.their_options is None else self.their_options
+            based = "monolithicSparse" in self.options and self.rng.random() < 0.5
             run("qemu-img", "create", "-q", "-f", self.theirs_name, *(["-o", options] if options else []),
-                self.image, self.size)
+                *(self.make_base() if based else []), self.image, self.size)
+            if based:
+                return
         with open(self.model, "wb") as f:
             f.truncate(self.size)
 
     def ours(self):
-        flags = [x for x in ("pool", "kill") if self.rng.random() < 0.25]
+        flags = [x for x in ("pool", "kill") if self.rng.random() < 0.25] + ["direct"] * self.direct
         run(*self.ops, "run", self.image, self.model, self.rng.getrandbits(60), 40, *flags)
 
     def theirs(self):
@@ -110,6 +129,17 @@ class Sequence:
             self.verify()
 
 
+def opens_direct(folder):
+    path = os.path.join(folder, "try")
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT))
+        return True
+    except OSError:
+        return False
+    finally:
+        os.unlink(path)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("ops")
@@ -127,8 +157,11 @@ def main():
     for seed in range(args.seed, args.seed + args.sequences):
         if time.monotonic() > end:
             break
-        folder = tempfile.mkdtemp(prefix="sika-forms-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
-        sequence = Sequence(os.path.abspath(args.ops), args.form, folder, seed)
+        # Past the host's cache goes what lies on a disk; the rest is faster in memory.
+        direct = seed % 5 == 0
+        memory = not direct and os.access("/dev/shm", os.W_OK)
+        folder = tempfile.mkdtemp(prefix="sika-forms-", dir="/dev/shm" if memory else None)
+        sequence = Sequence(os.path.abspath(args.ops), args.form, folder, seed, direct and opens_direct(folder))
         try:
             sequence.go()
             passed += 1

@@ -324,7 +324,8 @@ START_TEST(knows_other_formats_by_their_marks)
 		unsigned off;
 		const char *bytes, *name;
 	} marks[] = { { 0, "QFI\xfb", "qcow version" },
-		      { 0, "KDMV", "is a VMDK image; supported are raw, qcow2" },
+		      { 0, "KDMV", "is of VMDK version" },
+		      { 0, "COWD", "is a VMDK (COWD) image; supported are raw, qcow2" },
 		      { 64, "\x7f\x10\xda\xbe", "VDI version" },
 		      { 0, "vhdxfile", "VHDX" } };
 	uint8_t model[4096];
