@@ -74,6 +74,9 @@ int image_output_begin(struct image_output *o, const struct image_args *a, const
 /* @status: how it went; on failure nothing is left. Returns the status. */
 int image_output_end(struct image_output *o, const struct image_args *a, int status);
 
+/* Memory that the kernel copies to and from at its best: large pages where the host gives them, aligned
+ * for requests past the cache. NULL: none. Caller frees with free(). */
+void *image_buffer(size_t bytes);
 /* A bar on a terminal, until @done is @total. */
 void image_progress(const char *what, uint64_t done, uint64_t total);
 /* SIGINT or SIGTERM has come. */

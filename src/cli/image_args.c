@@ -8,7 +8,9 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -239,6 +241,17 @@ struct disk *image_open(const struct image_args *a, const char *path, struct ima
 	if (!disk)
 		cli_complain(CLI_FAILURE, a->verb, "%s", err->message);
 	return disk;
+}
+
+void *image_buffer(size_t bytes)
+{
+	const size_t align = bytes >= 2 * MIB ? 2 * MIB : 4 * KIB;
+	void *p = NULL;
+
+	if (posix_memalign(&p, align, bytes))
+		return NULL;
+	(void)madvise(p, bytes, MADV_HUGEPAGE); /* a hint */
+	return p;
 }
 
 int image_fail(const struct image_args *a, const char *path, const char *what, int r)

@@ -195,11 +195,9 @@ static void done(struct disk_req *req, int result)
 
 static bool make_slots(struct bench *b)
 {
-	void *bytes = NULL;
-
-	if (posix_memalign(&bytes, 4096, b->buffer_bytes * b->depth))
+	b->bytes = image_buffer(b->buffer_bytes * b->depth);
+	if (!b->bytes)
 		return false;
-	b->bytes = bytes;
 	memset(b->bytes, (int)b->pattern, b->buffer_bytes * b->depth);
 	b->slots = g_new0(struct slot, b->depth);
 	for (uint64_t i = 0; i < b->depth; i++) {

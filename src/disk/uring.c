@@ -2,16 +2,16 @@
 /*
  * uring.c - requests through io_uring.
  *
- * Requests are queued by submit() and reach the kernel together at kick(). Completions ring an
- * eventfd in the loop. At most DEPTH requests are with the kernel, so that neither ring overflows;
- * others wait in a list. The ring is touched by the loop's thread only.
+ * Requests are queued by submit() and reach the kernel together at kick(). What the host's cache
+ * holds is read in that very call, and so kick() looks at once what is over; for the rest the loop
+ * watches the ring, which is readable while it holds completions. At most DEPTH requests are with
+ * the kernel, so that neither ring overflows; others wait in a list. The ring is touched by the
+ * loop's thread only.
  */
 #include <errno.h>
 #include <liburing.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "base/bits.h"
 #include "base/loop.h"
@@ -19,14 +19,18 @@
 
 #define DEPTH	 128u
 #define RETRY_NS 1000000u
+/* kick() goes on while more is over, but others of the loop want their turn. */
+#define ROUNDS 16u
+/* To copy so much takes longer than to wake a thread of the kernel's. */
+#define COPY_BYTES (128u << 10)
 
 struct uring {
 	struct disk_image image;
 	struct io_uring ring;
-	int event_fd;
 	struct loop_fd *watch;
 	struct loop_timer *retry; /* armed: the kernel did not take all that is queued */
 	unsigned in_kernel; /* queued or running */
+	bool reaping;	    /* done() is being called: kick() is for afterwards */
 	struct disk_req *wait_head, **wait_tail;
 };
 
@@ -46,6 +50,9 @@ static void queue_call(struct uring *u, struct disk_req *req)
 	switch (req->op) {
 	case DISK_READ:
 		io_uring_prep_readv(sqe, fd, req->iov, req->iov_count, off);
+		/* From the host's cache each call copies in this thread; several do at a time. */
+		if (left >= COPY_BYTES && u->in_kernel > 1 && !u->image.direct)
+			io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
 		break;
 	case DISK_WRITE:
 		io_uring_prep_writev(sqe, fd, req->iov, req->iov_count, off);
@@ -96,20 +103,6 @@ static void uring_submit(struct disk *disk, struct disk_req *req)
  * need be under way whose completion would bring another try. */
 static void enter(struct uring *u)
 {
-	(void)io_uring_submit(&u->ring);
-	if (io_uring_sq_ready(&u->ring))
-		loop_timer_arm(u->retry, loop_now_ns() + RETRY_NS);
-}
-
-static void on_retry(void *arg)
-{
-	enter(arg);
-}
-
-static void uring_kick(struct disk *disk)
-{
-	struct uring *u = (struct uring *)disk;
-
 	while (u->wait_head && u->in_kernel < DEPTH) {
 		struct disk_req *req = u->wait_head;
 
@@ -118,13 +111,19 @@ static void uring_kick(struct disk *disk)
 			u->wait_tail = &u->wait_head;
 		queue_call(u, req);
 	}
-	enter(u);
+	if (!io_uring_sq_ready(&u->ring))
+		return;
+	(void)io_uring_submit(&u->ring);
+	if (io_uring_sq_ready(&u->ring))
+		loop_timer_arm(u->retry, loop_now_ns() + RETRY_NS);
 }
 
 static void reap(struct uring *u)
 {
 	struct io_uring_cqe *cqe;
+	bool before = u->reaping;
 
+	u->reaping = true;
 	while (io_uring_peek_cqe(&u->ring, &cqe) == 0) {
 		struct disk_req *req = io_uring_cqe_get_data(cqe);
 		int n = cqe->res;
@@ -136,26 +135,37 @@ static void reap(struct uring *u)
 		else
 			put_waiting(u, req);
 	}
-	uring_kick(&u->image.disk);
+	u->reaping = before;
+}
+
+static void uring_kick(struct disk *disk)
+{
+	struct uring *u = (struct uring *)disk;
+
+	if (u->reaping)
+		return;
+	enter(u);
+	for (unsigned i = 0; i < ROUNDS && io_uring_cq_ready(&u->ring); i++) {
+		reap(u);
+		enter(u);
+	}
+}
+
+static void on_retry(void *arg)
+{
+	uring_kick(arg);
 }
 
 static void completed(void *arg, uint32_t events)
 {
-	struct uring *u = arg;
-	uint64_t count;
-	/* Only lowers the eventfd. */
-	ssize_t n = read(u->event_fd, &count, sizeof(count));
-
-	(void)n;
-	reap(u);
+	uring_kick(arg);
 }
 
 static void uring_drain(struct disk *disk)
 {
 	struct uring *u = (struct uring *)disk;
 
-	uring_kick(disk);
-	while (u->in_kernel > 0) {
+	for (enter(u); u->in_kernel > 0; enter(u)) {
 		struct io_uring_cqe *cqe;
 		int r = io_uring_submit_and_wait(&u->ring, 1);
 
@@ -173,7 +183,6 @@ static void uring_close(struct disk *disk)
 	loop_timer_free(u->retry);
 	loop_fd_remove(u->watch);
 	io_uring_queue_exit(&u->ring);
-	close(u->event_fd);
 	disk_image_fini(&u->image);
 	free(u);
 }
@@ -196,14 +205,10 @@ int disk_uring_new(const struct disk_image *image, struct disk **ret_disk)
 	r = io_uring_queue_init(DEPTH, &u->ring, 0);
 	if (r < 0)
 		goto err_free;
-	u->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	r = u->event_fd < 0 ? -errno : io_uring_register_eventfd(&u->ring, u->event_fd);
-	if (r < 0)
-		goto err_ring;
 	r = -ENOMEM;
 	u->retry = loop_timer_new(image->loop, on_retry, u);
 	if (u->retry)
-		u->watch = loop_fd_add(image->loop, u->event_fd, EPOLLIN, completed, u);
+		u->watch = loop_fd_add(image->loop, u->ring.ring_fd, EPOLLIN, completed, u);
 	if (!u->watch)
 		goto err_ring;
 	u->image = *image;
@@ -214,8 +219,6 @@ int disk_uring_new(const struct disk_image *image, struct disk **ret_disk)
 err_ring:
 	if (u->retry)
 		loop_timer_free(u->retry);
-	if (u->event_fd >= 0)
-		close(u->event_fd);
 	io_uring_queue_exit(&u->ring);
 err_free:
 	free(u);
