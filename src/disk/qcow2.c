@@ -248,6 +248,8 @@ static void qcow2_drain(struct disk *disk)
 			disk_drain(s->data);
 		if (s->backing)
 			disk_drain(s->backing);
+		if (s->work)
+			work_drain(s->work);
 	}
 }
 
@@ -288,7 +290,7 @@ static void qcow2_close(struct disk *disk)
 	disk_close(s->backing);
 	disk_close(s->file);
 	qcow2_header_fini(&s->h);
-	g_free(s->unpacked);
+	qcow2_compress_fini(s);
 	g_free(s->l1);
 	g_free(s->reftable);
 	g_free(disk->path);
@@ -460,6 +462,7 @@ struct disk *qcow2_open_take(struct disk *file, const struct disk_options *o, st
 	s->disk.growable = false;
 	s->disk.can_discard = !file->readonly;
 	s->file = file;
+	s->loop = loop;
 	if (!load_header(s, err) || !check_writable(s, o->repair, err))
 		goto err;
 	set_geometry(s);

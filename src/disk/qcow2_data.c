@@ -99,17 +99,25 @@ static int read_absent(struct qcow2 *s, uint64_t offset, uint64_t len, struct qc
 	return r;
 }
 
+/* Written anew since it was looked up, where it was packed may hold something else by now. */
+static bool has_moved(struct qcow2 *s, uint64_t offset, uint64_t entry)
+{
+	struct qcow2_extent e;
+
+	return qcow2_lookup(s, offset, 1, &e) == 0 &&
+	       (e.kind != QCOW2_K_COMPRESSED || e.host != entry);
+}
+
 static int read_compressed(struct qcow2 *s, uint64_t entry, uint64_t offset, uint64_t len,
 			   struct qcow2_iov *to)
 {
-	int r;
+	const uint8_t *bytes;
+	int r = qcow2_unpack(s, entry, &bytes);
 
-	fiber_lock(&s->fibers, &s->meta);
-	r = qcow2_unpack(s, entry);
-	if (r == 0)
-		fill(s, to, s->unpacked + (offset & (s->cluster_bytes - 1)), len);
-	fiber_unlock(&s->meta);
-	return r;
+	if (r < 0)
+		return r == -EIO && has_moved(s, offset, entry) ? -EAGAIN : r;
+	fill(s, to, bytes + (offset & (s->cluster_bytes - 1)), len);
+	return 0;
 }
 
 int qcow2_read(struct qcow2 *s, uint64_t offset, uint64_t len, struct qcow2_iov *to)
@@ -127,6 +135,8 @@ int qcow2_read(struct qcow2 *s, uint64_t offset, uint64_t len, struct qcow2_iov 
 		case QCOW2_K_COMPRESSED:
 			e.len = MIN(e.len, s->cluster_bytes - (offset & (s->cluster_bytes - 1)));
 			r = read_compressed(s, e.host, offset, e.len, to);
+			if (r == -EAGAIN)
+				continue;
 			break;
 		case QCOW2_K_ABSENT:
 			r = read_absent(s, offset, e.len, to);

@@ -49,6 +49,7 @@
 #include "disk/disk_int.h"
 #include "disk/fiber.h"
 #include "disk/qcow2.h"
+#include "disk/work.h"
 
 #define QCOW2_MAGIC	       0x514649fbu
 #define QCOW2_MIN_CLUSTER_BITS 9u
@@ -172,6 +173,10 @@ struct qcow2 {
 	const void *zeros;	   /* cluster_bytes of them */
 	uint8_t *unpacked;	   /* the compressed cluster that was read last */
 	uint64_t unpacked_entry;   /* its L2 entry; 0: none */
+	uint64_t packed_count;	   /* clusters packed: an entry may since mean something else */
+	struct loop *loop;
+	struct work_pool *work;	   /* with the first compressed cluster */
+	struct qcow2_packer *packers; /* that nobody uses */
 };
 
 static inline bool qcow2_has_subclusters(const struct qcow2 *s)
@@ -303,7 +308,9 @@ struct qcow2_snapshot_table {
 int qcow2_snapshot_tables(struct qcow2 *s, GArray **ret_list, uint64_t *ret_bytes);
 
 /* ---- qcow2_compress.c ---- */
-/* One cluster, into s->unpacked. */
-int qcow2_unpack(struct qcow2 *s, uint64_t entry);
+/* One compressed cluster: all its bytes, the image's until the next wait. Without s->meta. */
+int qcow2_unpack(struct qcow2 *s, uint64_t entry, const uint8_t **ret_bytes);
+/* What packing keeps. */
+void qcow2_compress_fini(struct qcow2 *s);
 /* One whole cluster. 1: it does not get smaller, write it as it is. */
 int qcow2_write_packed(struct qcow2 *s, uint64_t offset, struct qcow2_iov *from, uint64_t len);
