@@ -84,6 +84,20 @@ bool image_interrupted(void);
 /* "sika VERB: PATH: WHAT: reason" */
 int image_fail(const struct image_args *a, const char *path, const char *what, int r);
 
+/* ---- image_pipe.c ---- */
+struct image_copy {
+	const struct image_args *a;
+	const char *what; /* for the bar */
+	struct disk *from, *to; /* of the latter all is zeros */
+	uint64_t end;	/* bytes to copy */
+	uint64_t piece; /* zeros are looked for in pieces of this size, 4 KiB to 1 MiB */
+	bool compress;
+	const char *write_back; /* path of a file that will be synchronized; NULL: none */
+};
+
+/* 0, or -errno and the path of the disk that it is about, which is that disk's (NULL: of none). */
+int image_copy_run(const struct image_copy *copy, const char **ret_failed);
+
 /* ---- image_make.c, image_info.c, image_copy.c, image_bench.c, image_options.c: the exit status ---- */
 int image_create_main(struct image_args *a);
 int image_resize_main(struct image_args *a);

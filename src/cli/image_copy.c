@@ -1,11 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/*
- * image_copy.c - `sika image` convert, compare, commit and rebase: what moves content.
- *
- * Content is copied in chunks, several at a time: while the chunks of one turn are written those of
- * the next are read. What the source's map calls zeros is not read, and what is zeros is not
- * written, so that a sparse disk costs what it holds.
- */
+/* image_copy.c - `sika image` convert, compare, commit and rebase: what moves content. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,198 +8,11 @@
 #include "cli/image.h"
 
 #define CHUNK	 (1u << 20)
-#define AT_ONCE	 8u
 
-/* Part of the disk on its way. */
-struct chunk {
-	uint64_t offset, len;
-	uint8_t *bytes;
-	struct disk_req read, write[CHUNK / 4096];
-	struct iovec read_iov, write_iov[CHUNK / 4096];
-	int result;
-};
-
-struct copy {
-	const struct image_args *a;
-	struct disk *from, *to;
-	uint64_t end;	/* of the part that both have */
-	uint64_t piece; /* zeros are looked for in pieces of this size */
-	bool compress;
-	struct chunk *chunks; /* two turns of AT_ONCE */
-	const char *failed;   /* path that an error is about */
-};
-
-static void read_done(struct disk_req *req, int result)
+/* Kept in the host's cache, until all is made durable at the end. */
+static bool is_durable(const char *cache)
 {
-	struct chunk *c = (struct chunk *)((char *)req - offsetof(struct chunk, read));
-
-	c->result = result;
-}
-
-static bool is_zero(const uint8_t *p, uint64_t len)
-{
-	return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
-}
-
-/* The next part from *at on that is not zeros by the map; len 0: none. */
-static int next_part(struct copy *c, uint64_t *at, uint64_t *ret_len)
-{
-	*ret_len = 0;
-	while (*at < c->end) {
-		struct disk_req req = { .op = DISK_MAP, .offset = *at, .len = c->end - *at };
-		int r = disk_run(c->from, &req);
-		uint64_t end, limit;
-
-		if (r < 0) {
-			c->failed = c->from->path;
-			return r;
-		}
-		if (req.map.state == DISK_ABSENT || req.map.state == DISK_ZERO) {
-			*at += req.map.len;
-			continue;
-		}
-		/* Whole pieces, so that no cluster is written twice. */
-		end = *at + req.map.len;
-		*at -= *at % c->piece;
-		end += c->piece - 1;
-		end -= end % c->piece;
-		limit = *at + CHUNK - *at % CHUNK;
-		end = MIN(MIN(end, limit), c->end);
-		*ret_len = end - *at;
-		return 0;
-	}
-	return 0;
-}
-
-/* Start to read up to AT_ONCE chunks; how many. */
-static int start_reads(struct copy *c, struct chunk *turn, uint64_t *at, unsigned *ret_count)
-{
-	unsigned n = 0;
-
-	while (n < AT_ONCE) {
-		struct chunk *k = &turn[n];
-		int r = next_part(c, at, &k->len);
-
-		if (r < 0)
-			return r;
-		if (k->len == 0)
-			break;
-		k->offset = *at;
-		*at += k->len;
-		k->read_iov = (struct iovec){ k->bytes, k->len };
-		k->read = (struct disk_req){ .op = DISK_READ, .offset = k->offset, .len = k->len,
-					     .iov = &k->read_iov, .iov_count = 1, .done = read_done };
-		disk_submit(c->from, &k->read);
-		n++;
-	}
-	disk_kick(c->from);
-	*ret_count = n;
-	return 0;
-}
-
-/* A write's result stays in its request: map.len is ours there. */
-static void write_done(struct disk_req *req, int result)
-{
-	req->map.len = (uint64_t)-result;
-}
-
-static unsigned start_writes(struct copy *c, struct chunk *k)
-{
-	unsigned n = 0;
-
-	for (uint64_t at = 0; at < k->len;) {
-		uint64_t len = 0;
-
-		while (at + len < k->len && (!c->compress || len == 0)) {
-			uint64_t piece = MIN(c->piece, k->len - at - len);
-
-			if (is_zero(k->bytes + at + len, piece))
-				break;
-			len += piece;
-		}
-		if (len == 0) {
-			at += c->piece;
-			continue;
-		}
-		k->write_iov[n] = (struct iovec){ k->bytes + at, len };
-		k->write[n] = (struct disk_req){ .op = DISK_WRITE, .offset = k->offset + at, .len = len,
-						 .iov = &k->write_iov[n], .iov_count = 1,
-						 .compress = c->compress, .done = write_done };
-		disk_submit(c->to, &k->write[n++]);
-		at += len;
-	}
-	return n;
-}
-
-static int copy_turn(struct copy *c, struct chunk *turn, unsigned count, unsigned *written)
-{
-	for (unsigned i = 0; i < count; i++) {
-		if (turn[i].result < 0) {
-			c->failed = c->from->path;
-			return turn[i].result;
-		}
-		written[i] = start_writes(c, &turn[i]);
-	}
-	disk_kick(c->to);
-	return 0;
-}
-
-static int settle_turn(struct copy *c, const struct chunk *turn, unsigned count,
-		       const unsigned *written)
-{
-	disk_drain(c->to);
-	for (unsigned i = 0; i < count; i++)
-		for (unsigned k = 0; k < written[i]; k++)
-			if (turn[i].write[k].map.len) {
-				c->failed = c->to->path;
-				return -(int)turn[i].write[k].map.len;
-			}
-	return 0;
-}
-
-/* c->to is zeros. */
-static int copy_all(struct copy *c, const char *what)
-{
-	struct chunk *now = c->chunks, *next = c->chunks + AT_ONCE, *swap;
-	unsigned count = 0, next_count, written[AT_ONCE] = { 0 };
-	uint64_t at = 0;
-	int r = start_reads(c, now, &at, &count);
-
-	disk_drain(c->from);
-	while (r == 0 && count > 0 && !image_interrupted()) {
-		next_count = 0;
-		image_progress(what, at, c->end);
-		r = copy_turn(c, now, count, written);
-		if (r == 0)
-			r = start_reads(c, next, &at, &next_count);
-		disk_drain(c->from);
-		if (r == 0)
-			r = settle_turn(c, now, count, written);
-		else
-			disk_drain(c->to);
-		swap = now;
-		now = next;
-		next = swap;
-		count = next_count;
-	}
-	image_progress(what, c->end, c->end);
-	if (r == 0 && (r = disk_flush_wait(c->to)) < 0)
-		c->failed = c->to->path;
-	return r;
-}
-
-static int copy_run(struct copy *c, const char *what)
-{
-	int r;
-
-	c->chunks = g_new0(struct chunk, 2 * AT_ONCE);
-	for (unsigned i = 0; i < 2 * AT_ONCE; i++)
-		c->chunks[i].bytes = g_malloc(CHUNK);
-	r = copy_all(c, what);
-	for (unsigned i = 0; i < 2 * AT_ONCE; i++)
-		g_free(c->chunks[i].bytes);
-	g_free(c->chunks);
-	return r;
+	return !cache || !strcmp(cache, "writeback");
 }
 
 static int convert_into(const struct image_args *a, struct disk *from, const char *path,
@@ -215,7 +22,9 @@ static int convert_into(const struct image_args *a, struct disk *from, const cha
 	const struct image_open how = { .write = true, .format = format,
 					.cache = a->cache ? a->cache : "unsafe" };
 	const struct disk_form *form = disk_form_find(format);
-	struct copy c = { .a = a, .from = from, .end = from->size_bytes, .compress = a->compress };
+	struct image_copy c = { .a = a, .what = "converting", .from = from, .end = from->size_bytes,
+				.compress = a->compress, .write_back = is_durable(a->cache) ? path : NULL };
+	const char *failed = NULL, *source = from->path;
 	int status = image_make(a, path, o, format), r;
 
 	if (status)
@@ -225,11 +34,11 @@ static int convert_into(const struct image_args *a, struct disk *from, const cha
 		return CLI_FAILURE;
 	c.piece = form ? MIN(form->piece, 64 * KIB) : !strcmp(format, "raw") ? 4096 : a->compress ? o->cluster_bytes : MIN(MAX(o->cluster_bytes, 4096), CHUNK);
 	c.compress |= disk_form_packs(c.to);
-	r = copy_run(&c, "converting");
+	r = image_copy_run(&c, &failed);
 	disk_close(c.to);
 	if (r < 0)
-		return image_fail(a, c.failed == from->path ? from->path : a->files[1],
-				  c.failed == from->path ? "cannot be read" : "cannot be written", r);
+		return image_fail(a, failed == source ? source : a->files[1],
+				  failed == source ? "cannot be read" : "cannot be written", r);
 	return 0;
 }
 

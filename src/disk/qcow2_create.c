@@ -138,7 +138,8 @@ bool qcow2_create(struct disk *file, const struct qcow2_create *o, GError **err)
 bool qcow2_create_file(const char *path, const struct qcow2_create *o, struct loop *loop,
 		       GError **err)
 {
-	const struct disk_options options = { 0 };
+	/* Who makes a file synchronizes it when all is in it. */
+	const struct disk_options options = { .cache = DISK_CACHE_UNSAFE };
 	struct disk *file = disk_file_open(path, &options, loop, err);
 	bool made = file && qcow2_create(file, o, err);
 
