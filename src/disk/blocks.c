@@ -346,7 +346,7 @@ static bool open_table(struct blocks *b, GError **err)
 	if (b->disk.readonly)
 		return true;
 	r = blocks_find_end(b);
-	b->stale_end = b->end;
+	b->stale_end = MAX(b->end, b->file->size_bytes);
 	return r == 0 || blocks_refuse(b, err, "its table of blocks cannot be read: %s",
 				       g_strerror(-r));
 }

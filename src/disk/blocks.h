@@ -21,8 +21,8 @@
  *	4. flush
  *
  * So an entry that has reached the disk names a place whose content has, whatever subset of the
- * later writes is lost. Places that were taken and not named are free again for who opens the image
- * next, because each format finds free places by looking at the table.
+ * later writes is lost. Places that were taken and not named lie behind the last block mostly, and
+ * are free again for who opens the image next; those in the middle are lost (VDI finds them as well).
  *
  * Fibers. As with qcow2 (qcow2_int.h): requests run in fibers, b->meta is held by who changes the
  * table or waits for a page of it. What is in memory may be read without it up to the next wait.
@@ -120,6 +120,7 @@ struct blocks {
 	bool pack_only;	    /* only new, whole blocks are written, packed */
 	uint64_t data_at;   /* no block lies before it */
 	uint64_t place_align; /* of a new block at the end of the file */
+	uint64_t tables_end; /* behind it lie but blocks; 0: not known, new ones come behind the file */
 	char *about;	    /* for `sika image info`; owned */
 	/* ---- */
 	uint64_t block_count, page_count;
@@ -174,7 +175,7 @@ int blocks_table_write(struct blocks *b);
 /* Each block's place, in order; stops at the first result that is not 0. For who is alone. */
 int blocks_each(struct blocks *b, int (*fn)(struct blocks *b, uint64_t block,
 					    struct blocks_place place, void *arg), void *arg);
-/* b->end is behind all blocks and behind the file's end; for who is alone. */
+/* b->end is behind all blocks, and where other things may lie behind the file's end; for who is alone. */
 int blocks_find_end(struct blocks *b);
 
 /* ---- blocks_data.c ---- */

@@ -254,7 +254,7 @@ static int take_end(struct blocks *b, uint64_t block, struct blocks_place place,
 
 int blocks_find_end(struct blocks *b)
 {
-	uint64_t end = MAX(b->file->size_bytes, b->data_at);
+	uint64_t end = b->tables_end ? b->tables_end : MAX(b->file->size_bytes, b->data_at);
 	int r = blocks_each(b, take_end, &end);
 
 	b->end = end;

@@ -15,6 +15,7 @@ const struct disk_form disk_forms[] = {
 	{ "vdi", NULL, "VDI", vdi_open_take, vdi_create, vdi_measure, 1u << 20 },
 	{ "vhd", "vpc", "VHD", vhd_open_take, vhd_create, vhd_measure, 2u << 20 },
 	{ "vmdk", NULL, "VMDK", vmdk_open_take, vmdk_create, vmdk_measure, 64u << 10 },
+	{ "vhdx", NULL, "VHDX", vhdx_open_take, vhdx_create, vhdx_measure, 8u << 20 },
 	{ NULL, NULL, NULL, NULL, NULL, NULL, 0 },
 };
 

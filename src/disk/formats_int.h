@@ -22,3 +22,8 @@ struct disk *vmdk_open_take(struct disk *file, const struct disk_options *o, str
 			    const struct disk_chain *chain, GError **err);
 bool vmdk_create(struct disk *file, const struct disk_form_create *o, GError **err);
 uint64_t vmdk_measure(const struct disk_form_create *o, uint64_t data);
+
+struct disk *vhdx_open_take(struct disk *file, const struct disk_options *o, struct loop *loop,
+			    const struct disk_chain *chain, GError **err);
+bool vhdx_create(struct disk *file, const struct disk_form_create *o, GError **err);
+uint64_t vhdx_measure(const struct disk_form_create *o, uint64_t data);

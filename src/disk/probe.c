@@ -18,7 +18,7 @@ static const struct mark marks[] = {
 	{ "VMDK (COWD)", 0, 4, "COWD" },
 	{ "vmdk", 0, 21, "# Disk DescriptorFile" },
 	{ "vdi", 0x40, 4, "\x7f\x10\xda\xbe" },
-	{ "VHDX", 0, 8, "vhdxfile" },
+	{ "vhdx", 0, 8, "vhdxfile" },
 	{ "vhd", 0, 8, "conectix" },
 	{ "QED", 0, 4, "QED\0" },
 	{ "Parallels", 0, 16, "WithoutFreeSpace" },

@@ -206,10 +206,12 @@ static bool load_directory(struct vmdk *v, uint64_t at, const char *what, uint32
 	for (uint32_t i = 0; i < v->directory_count; i++) {
 		uint64_t table = entries[i] * (uint64_t)DISK_SECTOR_SIZE;
 
+		v->b.tables_end = MAX(v->b.tables_end, table + b->page_entries * 4ull);
 		/* The last table may be cut off behind its last entry. */
 		if (table && (table >= size || table < VMDK_HEADER))
 			return blocks_refuse(b, err, "has a %s with a table at an impossible place", what);
 	}
+	v->b.tables_end = MAX(v->b.tables_end, at + bytes);
 	*ret = g_steal_pointer(&entries);
 	return true;
 }
@@ -242,7 +244,7 @@ static bool load(struct vmdk *v, GError **err)
 {
 	struct blocks *b = &v->b;
 	uint8_t h[VMDK_HEADER];
-	uint64_t sectors;
+	uint64_t sectors, overhead;
 	int r = blocks_file_read(b, h, sizeof(h), 0);
 
 	if (r < 0)
@@ -251,7 +253,9 @@ static bool load(struct vmdk *v, GError **err)
 		return false;
 	sectors = load_le64(h + VMDK_AT_TEXT_SECTORS);
 	v->text_at = sector_at(h, VMDK_AT_TEXT);
-	if (v->text_at && sectors) {
+	if (sectors == 0)
+		v->text_at = 0;
+	if (v->text_at) {
 		if (sectors > VMDK_MAX_DESCRIPTOR / 512 || v->text_at >= b->file->size_bytes)
 			return blocks_refuse(b, err, "has a descriptor at an impossible place");
 		v->text_len = (uint32_t)sectors * DISK_SECTOR_SIZE;
@@ -259,6 +263,10 @@ static bool load(struct vmdk *v, GError **err)
 	v->directory_at = sector_at(h, VMDK_AT_DIRECTORY);
 	if (!load_directory(v, v->directory_at, "directory", &v->directory, err))
 		return false;
+	overhead = sector_at(h, VMDK_AT_OVERHEAD);
+	b->tables_end = MAX(b->tables_end, v->text_at + v->text_len);
+	if (overhead <= b->file->size_bytes)
+		b->tables_end = MAX(b->tables_end, overhead);
 	if (!(v->flags & VMDK_FLAG_COPY) || b->pack_only)
 		return true;
 	v->copy_at = sector_at(h, VMDK_AT_COPY);

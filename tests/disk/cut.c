@@ -15,8 +15,6 @@
 #include "disk/qcow2_int.h"
 #include "memdisk.h"
 
-#define BYTES	 (512u << 10)
-#define SECTORS	 (BYTES / 512)
 #define ROOM	 (8u << 20)
 #define REQUESTS 60u
 #define CUTS	 40u
@@ -36,7 +34,8 @@ struct did {
 struct story {
 	struct memdisk *start, *file;
 	struct disk *disk;
-	uint8_t model[BYTES];
+	uint8_t *model;
+	uint64_t bytes; /* of the disk */
 	struct flushed flushes[REQUESTS + 1];
 	unsigned flush_count;
 	struct did did[REQUESTS * AT_ONCE];
@@ -105,12 +104,12 @@ static void note_flush(struct story *s)
 	if (disk_flush_wait(s->disk) < 0)
 		die(s, "flush fails", 0);
 	s->flushes[s->flush_count++] = (struct flushed){ s->file->changes->len, requests,
-							 g_memdup2(s->model, BYTES) };
+							 g_memdup2(s->model, s->bytes) };
 }
 
 static bool create_qcow2(struct story *s, uint64_t *seed)
 {
-	struct qcow2_create o = { .size_bytes = BYTES, .version = 2 + !!memdisk_random(seed, 3),
+	struct qcow2_create o = { .size_bytes = s->bytes, .version = 2 + !!memdisk_random(seed, 3),
 				  .cluster_bytes = 512ull << memdisk_random(seed, 8),
 				  .refcount_bits = 16 };
 
@@ -138,7 +137,8 @@ static void forget_tables(struct memdisk *m)
 
 static bool create_form(struct story *s, uint64_t *seed)
 {
-	const struct disk_form_create o = { .size_bytes = BYTES, .name = "cut",
+	const struct disk_form_create o = { .size_bytes = s->bytes, .name = "cut",
+					    .options = !strcmp(s->form->name, "vhdx") ? "block_size=1M" : NULL,
 					    .block_bytes = 4096ull << memdisk_random(seed, 6) };
 
 	if (!s->form->create(&s->start->disk, &o, NULL))
@@ -169,7 +169,7 @@ static void write_story(struct story *s, uint64_t *seed)
 		unsigned n = 1 + (unsigned)memdisk_random(seed, AT_ONCE);
 
 		for (unsigned k = 0; k < n; k++)
-			submit(s, seed, k * (SECTORS / n), SECTORS / n);
+			submit(s, seed, k * ((s->bytes / 512) / n), (s->bytes / 512) / n);
 		disk_drain(s->disk);
 		if (memdisk_random(seed, 3) == 0)
 			note_flush(s);
@@ -180,13 +180,13 @@ static void write_story(struct story *s, uint64_t *seed)
 static void check_content(struct story *s, struct disk *disk, unsigned cut)
 {
 	const struct flushed *last = NULL;
-	uint8_t *now = g_malloc(BYTES);
-	bool touched[SECTORS] = { 0 };
+	uint8_t *now = g_malloc(s->bytes);
+	g_autofree bool *touched = g_new0(bool, s->bytes / 512);
 
 	for (unsigned i = 0; i < s->flush_count; i++)
 		if (s->flushes[i].changes <= cut)
 			last = &s->flushes[i];
-	if (disk_read_wait(disk, now, BYTES, 0) < 0)
+	if (disk_read_wait(disk, now, s->bytes, 0) < 0)
 		die(s, "cannot be read", cut);
 	for (unsigned i = 0; i < s->did_count; i++) {
 		bool discard = s->did[i].changes == 0 && i > 0;
@@ -199,7 +199,7 @@ static void check_content(struct story *s, struct disk *disk, unsigned cut)
 			for (uint64_t k = 0; k < s->did[i].count; k++)
 				touched[s->did[i].sector + k] = true;
 	}
-	for (unsigned i = 0; last && i < SECTORS; i++)
+	for (unsigned i = 0; last && i < (s->bytes / 512); i++)
 		if (!touched[i] && memcmp(now + i * 512, last->model + i * 512, 512))
 			die(s, "flushed data is lost", cut);
 	g_free(now);
@@ -237,20 +237,20 @@ static void check_form(struct story *s, struct disk *disk, unsigned cut)
 /* Goes on after the cut: what is free must be free. */
 static void use_on(struct story *s, struct disk *disk, unsigned cut, uint64_t seed)
 {
-	uint8_t *now = g_malloc(BYTES), *then = g_malloc(BYTES);
+	uint8_t *now = g_malloc(s->bytes), *then = g_malloc(s->bytes);
 
-	if (disk_read_wait(disk, now, BYTES, 0) < 0)
+	if (disk_read_wait(disk, now, s->bytes, 0) < 0)
 		die(s, "cannot be read", cut);
 	for (unsigned i = 0; i < 12; i++) {
 		uint64_t count = 1 + memdisk_random(&seed, 64);
-		uint64_t at = 512 * memdisk_random(&seed, SECTORS - count);
+		uint64_t at = 512 * memdisk_random(&seed, (s->bytes / 512) - count);
 
 		memset(now + at, (int)memdisk_random(&seed, 256), count * 512);
 		if (disk_write_wait(disk, now + at, count * 512, at) < 0)
 			die(s, "cannot be written", cut);
 	}
-	if (disk_flush_wait(disk) < 0 || disk_read_wait(disk, then, BYTES, 0) < 0 ||
-	    memcmp(now, then, BYTES))
+	if (disk_flush_wait(disk) < 0 || disk_read_wait(disk, then, s->bytes, 0) < 0 ||
+	    memcmp(now, then, s->bytes))
 		die(s, "does not hold what was written behind the cut", cut);
 	g_free(now);
 	g_free(then);
@@ -280,12 +280,15 @@ static unsigned tell(struct loop *loop, const struct disk_form *form, uint64_t f
 	s->seed = first_seed;
 	s->loop = loop;
 	s->form = form;
+	s->bytes = form && !strcmp(form->name, "vhdx") ? 3u << 20 : 512u << 10;
+	s->model = g_malloc0(s->bytes);
 	create(s, &seed);
 	write_story(s, &seed);
 	for (unsigned i = 0; i < CUTS; i++)
 		cut_at(s, (unsigned)memdisk_random(&seed, s->file->changes->len + 1), seed);
 	disk_close(s->disk);
 	disk_close(&s->start->disk);
+	g_free(s->model);
 	for (unsigned i = 0; i < s->flush_count; i++)
 		g_free(s->flushes[i].model);
 	g_free(s);

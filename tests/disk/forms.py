@@ -34,6 +34,27 @@ def run(*command, ok=(0,)):
     return done
 
 
+def read_at(file, at, count):
+    file.seek(at)
+    return file.read(count)
+
+
+def crc32c(content):
+    total = 0xffffffff
+    for byte in content:
+        total ^= byte
+        for _ in range(8):
+            total = total >> 1 ^ (0x82f63b78 if total & 1 else 0)
+    return total ^ 0xffffffff
+
+
+def find_table(image):
+    """Of a VHDX image: the region of that name."""
+    regions = read_at(image, 0x30000, 4096)
+    at = regions.index(bytes.fromhex("6677c22d23f600429d64115e9bfd4a08"))
+    return int.from_bytes(regions[at + 16:at + 24], "little")
+
+
 def vdi(rng):
     return rng.choice(["", "", "", "static=on"]), None
 
@@ -48,11 +69,17 @@ def vmdk(rng):
     return kind + rng.choice(["", "", ",zeroed_grain=on"] if "Sparse" in kind else [""]), None
 
 
+def vhdx(rng):
+    kind = rng.choice(["subformat=dynamic", "subformat=dynamic", "subformat=fixed"])
+    return kind + rng.choice(["", ",block_size=1M", ",block_size=1M,block_state_zero=off", ",log_size=2M"]), None
+
+
 # What QEMU calls the format; options by chance, for us and for QEMU where it needs others; does it check.
 FORMATS = {
     "vdi": ("vdi", vdi, True),
     "vhd": ("vpc", vhd, False),
     "vmdk": ("vmdk", vmdk, True),
+    "vhdx": ("vhdx", vhdx, True),
 }
 
 
@@ -95,10 +122,38 @@ class Sequence:
         flags = [x for x in ("pool", "kill") if self.rng.random() < 0.25] + ["direct"] * self.direct
         run(*self.ops, "run", self.image, self.model, self.rng.getrandbits(60), 40, *flags)
 
-    def theirs(self):
+    def crash(self):
+        """As if a change of the table by QEMU had reached the log, and no more of it the file."""
+        with open(self.image, "r+b", buffering=0) as image:
+            table_at = find_table(image)
+            table, log = read_at(image, table_at, 4096), read_at(image, MIB, MIB)
+            self.theirs(1)
+            after = read_at(image, MIB, MIB)
+            entries = [at for at in range(0, MIB, 4096)
+                       if after[at:at + 4] == b"loge" and after[at:at + 4096] != log[at:at + 4096]]
+            if len(entries) != 1:
+                return  # nothing had to be allocated, or there are entries of several sessions
+            headers = {int.from_bytes(read_at(image, at, 16)[8:], "little"): at for at in (0x10000, 0x20000)}
+            at = headers[max(headers)]
+            header = bytearray(read_at(image, at, 4096))
+            header[48:64] = after[entries[0] + 32:entries[0] + 48]
+            header[4:8] = bytes(4)
+            header[4:8] = crc32c(header).to_bytes(4, "little")
+            for where, content in ((at, header), (table_at, table)):
+                image.seek(where)
+                image.write(content)
+        if self.rng.random() < 0.3:
+            run("qemu-img", "check", "-q", "-f", "vhdx", "-r", "all", self.image, ok=(0, 2, 3))
+            return
+        refused = run(*self.ops, "check", self.image, ok=(1,))
+        if b"was not closed" not in refused.stdout:
+            raise Failure(f"no word about the log: {refused.stdout}")
+        run(*self.ops, "repair", self.image)
+
+    def theirs(self, most=8):
         commands = []
         with open(self.model, "r+b") as model:
-            for _ in range(self.rng.randint(1, 8)):
+            for _ in range(self.rng.randint(1, most)):
                 sectors = self.size // SECTOR
                 length = SECTOR * self.rng.randint(1, min(sectors, 300))
                 at = SECTOR * self.rng.randint(0, (self.size - length) // SECTOR)
@@ -123,7 +178,7 @@ class Sequence:
         self.create()
         self.verify()
         for _ in range(self.rng.randint(2, 4)):
-            step = self.rng.choice([self.ours, self.theirs])
+            step = self.rng.choice([self.ours, self.theirs] + [self.crash] * (self.form == "vhdx"))
             self.last = step.__name__
             step()
             self.verify()

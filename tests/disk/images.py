@@ -248,7 +248,8 @@ def benches():
 # Format, what QEMU calls it, options for it.
 FORMS = [("vdi", "vdi", ""), ("vdi", "vdi", "static=on"), ("vhd", "vpc", "force_size=on"),
          ("vhd", "vpc", "subformat=fixed,force_size=on"), ("vmdk", "vmdk", ""),
-         ("vmdk", "vmdk", "subformat=streamOptimized")]
+         ("vmdk", "vmdk", "subformat=streamOptimized"),
+         ("vhdx", "vhdx", ""), ("vhdx", "vhdx", "subformat=fixed,block_size=1M")]
 
 
 def forms():

@@ -22,7 +22,7 @@
 static uint8_t data[MAX_IO];
 
 /* Where tables lie, more often than elsewhere. */
-static void image_spoil(struct memdisk *m, struct input *in)
+static void image_spoil(const struct form_fuzz *f, struct memdisk *m, struct input *in)
 {
 	unsigned count = input_byte(in) % 32;
 
@@ -36,6 +36,8 @@ static void image_spoil(struct memdisk *m, struct input *in)
 			at = m->disk.size_bytes - MIN(at % 512 + 1, m->disk.size_bytes);
 		if (kind & 32)
 			at &= ~3ull;
+		if (f->place_count && (kind & 0xc0))
+			at = at % 128 + f->places[at / 128 % f->place_count];
 		v = input_take(in, n);
 		if (at + 8 > m->room_bytes)
 			continue;
@@ -78,18 +80,17 @@ static void use(struct disk *disk, struct input *in)
 		request(disk, in);
 }
 
-int form_fuzz(const char *name, const char *const *options, unsigned option_count, uint64_t room,
-	      const uint8_t *bytes, size_t size)
+int form_fuzz(const struct form_fuzz *f, const uint8_t *bytes, size_t size)
 {
 	struct input in = { bytes, size };
 	const struct disk_chain chain = { 0 };
-	const struct disk_form *form = disk_form_find(name);
-	struct memdisk *m = memdisk_new(room, size);
+	const struct disk_form *form = disk_form_find(f->name);
+	struct memdisk *m = memdisk_new(f->room, size);
 	uint8_t how = input_byte(&in);
 	struct disk_options o = { .repair = how & 1, .no_backing = how & 2 };
 	struct disk_form_create create = { .size_bytes = 512 * (1 + input_take(&in, 2)), .name = "fuzz",
 					   .block_bytes = 4096ull << (how >> 4 & 3),
-					   .options = options[(how >> 6) % option_count] };
+					   .options = f->options[(how >> 6) % f->option_count] };
 	struct loop *loop = loop_new();
 	g_autoptr(GError) err = NULL;
 	struct disk *disk;
@@ -97,7 +98,9 @@ int form_fuzz(const char *name, const char *const *options, unsigned option_coun
 	log_set_level(LOG_LEVEL_ERROR);
 	if (form->create)
 		(void)form->create(&m->disk, &create, NULL);
-	image_spoil(m, &in);
+	image_spoil(f, m, &in);
+	if (f->mend && !(how & 8))
+		f->mend(m->bytes, f->room);
 	m->disk.readonly = how & 4;
 	disk = form->open_take(&m->disk, &o, loop, &chain, &err);
 	if (disk)

@@ -4,6 +4,16 @@
 
 #include "input.h"
 
-/* One input: an image of @name, made with one of @options, in a file of at most @room bytes. */
-int form_fuzz(const char *name, const char *const *options, unsigned option_count, uint64_t room,
-	      const uint8_t *bytes, size_t size);
+struct form_fuzz {
+	const char *name;
+	const char *const *options; /* one of them makes the image */
+	unsigned option_count;
+	uint64_t room; /* bytes of the file, at most */
+	const uint64_t *places; /* where tables begin; NULL: at the start alone */
+	unsigned place_count;
+	/* Make checksums right again; may be NULL. */
+	void (*mend)(uint8_t *bytes, uint64_t room);
+};
+
+/* One input. */
+int form_fuzz(const struct form_fuzz *f, const uint8_t *bytes, size_t size);

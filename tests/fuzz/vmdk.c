@@ -28,8 +28,10 @@ static void parse(const uint8_t *bytes, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
 	static const char *const options[] = { NULL, "zeroed_grain=on", "subformat=streamOptimized" };
+	static const struct form_fuzz fuzz = { .name = "vmdk", .options = options, .option_count = 3,
+					       .room = 1u << 20 };
 
 	if (size > 0 && bytes[0] >= 0xe0)
 		parse(bytes + 1, size - 1);
-	return form_fuzz("vmdk", options, 3, 1u << 20, bytes, size);
+	return form_fuzz(&fuzz, bytes, size);
 }

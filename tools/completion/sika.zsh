@@ -50,8 +50,8 @@ _sika() {
 		run) _sika_run ;;
 		image)
 			_arguments '1:what:(create info check convert resize snapshot rebase commit map compare measure bench build)' '*:image:_files' \
-				'--format=[raw or qcow2]:value:(raw qcow2 vdi vhd vmdk)' \
-				'--to=[format to write]:value:(raw qcow2 vdi vhd vmdk)' \
+				'--format=[raw or qcow2]:value:(raw qcow2 vdi vhd vmdk vhdx)' \
+				'--to=[format to write]:value:(raw qcow2 vdi vhd vmdk vhdx)' \
 				'--options=[of the format to write]:value:' \
 				'--backing=[the image below]:value:_files' \
 				'--backing-format=[of the image below]:value:(raw qcow2)' \

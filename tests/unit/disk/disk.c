@@ -327,7 +327,7 @@ START_TEST(knows_other_formats_by_their_marks)
 		      { 0, "KDMV", "is of VMDK version" },
 		      { 0, "COWD", "is a VMDK (COWD) image; supported are raw, qcow2" },
 		      { 64, "\x7f\x10\xda\xbe", "VDI version" },
-		      { 0, "vhdxfile", "VHDX" } };
+		      { 0, "vhdxfile", "has no header that is whole" } };
 	uint8_t model[4096];
 	struct disk *disk;
 
