@@ -253,9 +253,10 @@ static int next_write(struct vcpu *vcpu)
 		if (vcpu->cr8_changed) {
 			vcpu->cr8_changed = false;
 			vcpu->run->exit_reason = KVM_EXIT_SET_TPR;
+			vcpu->finish = debug_trap;
 			return 0;
 		}
-		return 1;
+		return debug_trap(vcpu);
 	}
 	show(vcpu, &emu->write[emu->written++], true);
 	vcpu->finish = finish_write;
@@ -330,6 +331,7 @@ unsigned int emulate_length(struct vcpu *vcpu)
 	(void)vcpu_peek(vcpu);
 	length = x86_fetch_insn(&vcpu->cpu, &insn);
 	vcpu->emu.floating = length && x86_insn_is_floating(&insn);
+	vcpu->emu.breakpoint = length && insn.map == 0 && insn.opcode == 0xcc;
 	drop_pages(vcpu);
 	return length;
 }

@@ -133,6 +133,7 @@ static void inject_nmi(struct vcpu *vcpu)
 
 void event_inject(struct vcpu *vcpu)
 {
+	bool blocked = vcpu->debug.control & KVM_GUESTDBG_BLOCKIRQ;
 	struct x86_state *s = &vcpu->cpu.s;
 
 	(void)vcpu_take_request(vcpu, REQ_EVENT); /* before the look: see chips.h */
@@ -154,6 +155,8 @@ void event_inject(struct vcpu *vcpu)
 
 		s->interrupt_pending = false;
 		inject(vcpu, &event);
+	} else if (blocked) {
+		; /* a debugger steps, and would not be led away by them */
 	} else if (s->nmi_pending && can_nmi(vcpu_peek(vcpu))) {
 		vcpu_state(vcpu)->nmi_pending = false;
 		inject_nmi(vcpu);
@@ -165,7 +168,7 @@ void event_inject(struct vcpu *vcpu)
 			inject(vcpu, &event);
 	}
 	/* A masked NMI waits for the IRET, which exits. */
-	hw->interrupt_window(vcpu, s->interrupt_pending || (s->nmi_pending && !s->nmi_masked) ||
-				   chips_wait(vcpu) ||
-				   vcpu_user_waits(vcpu));
+	hw->interrupt_window(vcpu, s->interrupt_pending || vcpu_user_waits(vcpu) ||
+				   (!blocked && ((s->nmi_pending && !s->nmi_masked) ||
+						 chips_wait(vcpu))));
 }

@@ -107,13 +107,13 @@ int exit_cpuid(struct vcpu *vcpu)
 /* Without a local APIC in here it is user space that knows when to wake up. */
 int exit_hlt(struct vcpu *vcpu)
 {
-	int r = vcpu_skip(vcpu);
+	int r = vcpu_advance(vcpu);
 
 	if (r <= 0)
 		return r;
 	if (vcpu->lapic) {
 		vcpu_state(vcpu)->activity = X86_HALTED;
-		return 1;
+		return debug_trap(vcpu);
 	}
 	vcpu->run->exit_reason = KVM_EXIT_HLT;
 	return 0;

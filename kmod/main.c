@@ -107,7 +107,10 @@ long system_check_extension(unsigned long cap)
 	case KVM_CAP_PIT2:
 	case KVM_CAP_PIT_STATE2:
 	case KVM_CAP_TSC_DEADLINE_TIMER:
+	case KVM_CAP_SET_GUEST_DEBUG:
 		return 1;
+	case KVM_CAP_SET_GUEST_DEBUG2:
+		return DEBUG_FLAGS;
 	case KVM_CAP_ADJUST_CLOCK:
 		return KVM_CLOCK_TSC_STABLE;
 	case KVM_CAP_MCE:

@@ -185,6 +185,37 @@ static void svm_debug_window(struct vcpu *vcpu, bool on)
 	}
 }
 
+static void svm_debug_changed(struct vcpu *vcpu)
+{
+	svm_intercept(svm_of(vcpu)->vmcb, INTERCEPT_EXCEPTION_OFFSET + X86_BP,
+		      vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP);
+}
+
+/* What of the guest's is put aside while a debugger's is in the VMCB. */
+struct put_aside {
+	u64 dr6, dr7;
+	bool trap_flag;
+};
+
+static void debugger_in(const struct vcpu *vcpu, struct vmcb_save_area *save, struct put_aside *ret)
+{
+	*ret = (struct put_aside){ save->dr6, save->dr7, save->rflags & X86_FL_TF };
+	save->dr6 = DR6_RESERVED;
+	if (vcpu->debug.control & KVM_GUESTDBG_USE_HW_BP)
+		save->dr7 = vcpu->debug.dr7;
+	if (debug_steps(vcpu))
+		save->rflags |= X86_FL_TF;
+}
+
+static void debugger_out(struct vcpu *vcpu, struct vmcb_save_area *save, const struct put_aside *own)
+{
+	vcpu->debug.dr6 = save->dr6;
+	save->dr6 = own->dr6;
+	save->dr7 = own->dr7;
+	if (debug_steps(vcpu) && !own->trap_flag)
+		save->rflags &= ~(u64)X86_FL_TF;
+}
+
 static int svm_vcpu_create(struct vcpu *vcpu)
 {
 	struct svm_vcpu *svm = kzalloc(sizeof(*svm), GFP_KERNEL_ACCOUNT);
@@ -419,11 +450,16 @@ static void svm_enter(struct vcpu *vcpu, bool flush)
 {
 	struct svm_vcpu *svm = svm_of(vcpu);
 	struct svm_cpu *cpu = this_cpu_ptr(&svm_cpu);
+	struct put_aside own;
 
 	choose_asid(svm, flush);
 	svm->vmcb->control.msrpm_base_pa =
 		page_to_phys(READ_ONCE(vcpu->vm->msrs_closed) ? msr_map_closed : msr_map);
+	if (debug_has_db(vcpu))
+		debugger_in(vcpu, &svm->vmcb->save, &own);
 	svm_run(svm->vmcb_pa, vcpu->cpu.s.gpr, page_to_phys(cpu->host));
+	if (debug_has_db(vcpu))
+		debugger_out(vcpu, &svm->vmcb->save, &own);
 	svm->vmcb->control.event_inj = 0;
 	vcpu->has_injected = false;
 	if (svm->vmcb->control.exit_code == SVM_EXIT_EXCP_BASE + X86_MC)
@@ -482,6 +518,7 @@ const struct hw hw_svm = {
 	.interrupt_window = svm_interrupt_window,
 	.nmi_window = svm_nmi_window,
 	.debug_window = svm_debug_window,
+	.debug_changed = svm_debug_changed,
 	.next_rip = svm_next_rip,
 	.rip = svm_rip,
 	.set_rip = svm_set_rip,

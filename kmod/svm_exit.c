@@ -60,6 +60,10 @@ static int on_exception(struct vcpu *vcpu)
 
 	if (vector == X86_MC) /* the host's, which has seen to it */
 		return 1;
+	if (vector == X86_BP)
+		return debug_exit(vcpu, vector, vcpu->debug.dr6);
+	if (vector == X86_DB && debug_has_db(vcpu))
+		return debug_exit(vcpu, vector, vcpu->debug.dr6);
 	event_raise(vcpu, vector, vector == X86_AC, control_of(vcpu)->exit_info_1);
 	return 1;
 }
@@ -73,6 +77,8 @@ static int on_undefined(struct vcpu *vcpu)
 /* Whoever touches one touches several: all are the guest's until the next exit. */
 static int on_debug_register(struct vcpu *vcpu)
 {
+	if (debug_has_db(vcpu))
+		return emulate(vcpu);
 	vcpu->debug_open = true;
 	hw->debug_window(vcpu, true);
 	return 1;
@@ -92,6 +98,7 @@ static const exit_fn exits[] = {
 	[SVM_EXIT_READ_DR0... SVM_EXIT_READ_DR7] = on_debug_register,
 	[SVM_EXIT_WRITE_DR0... SVM_EXIT_WRITE_DR7] = on_debug_register,
 	[SVM_EXIT_EXCP_BASE + X86_DB] = on_exception,
+	[SVM_EXIT_EXCP_BASE + X86_BP] = on_exception,
 	[SVM_EXIT_EXCP_BASE + X86_AC] = on_exception,
 	[SVM_EXIT_EXCP_BASE + X86_MC] = on_exception,
 	[SVM_EXIT_INTR] = on_nothing,

@@ -36,7 +36,7 @@ struct x86_state *vcpu_state(struct vcpu *vcpu)
 	return &vcpu->cpu.s;
 }
 
-int vcpu_skip(struct vcpu *vcpu)
+int vcpu_advance(struct vcpu *vcpu)
 {
 	u64 next = hw->next_rip(vcpu);
 	unsigned int length;
@@ -50,12 +50,19 @@ int vcpu_skip(struct vcpu *vcpu)
 			next = (u32)next;
 	}
 	/* The trap of a single step: SDM vol. 3, 17.3.1.4. */
-	if (hw->rflags(vcpu) & X86_FL_TF) {
+	if (hw->rflags(vcpu) & X86_FL_TF && !debug_has_db(vcpu)) {
 		vcpu_state(vcpu)->dr[6] |= DR_STEP;
 		event_raise(vcpu, X86_DB, false, 0);
 	}
 	hw->set_rip(vcpu, next);
 	return 1;
+}
+
+int vcpu_skip(struct vcpu *vcpu)
+{
+	int r = vcpu_advance(vcpu);
+
+	return r > 0 ? debug_trap(vcpu) : r;
 }
 
 /* ---- which CPU ---- */
@@ -129,13 +136,16 @@ static void restore_xcr0(struct vcpu *vcpu)
 
 static void load_breakpoints(struct vcpu *vcpu)
 {
-	if (!(vcpu->cpu.s.dr[7] & 0xff) && !vcpu->debug_open)
+	bool debugged = vcpu->debug.control & KVM_GUESTDBG_USE_HW_BP;
+	const u64 *dr = debugged ? vcpu->debug.dr : vcpu->cpu.s.dr;
+
+	if (!((debugged ? vcpu->debug.dr7 : vcpu->cpu.s.dr[7]) & 0xff) && !vcpu->debug_open)
 		return;
 	set_debugreg(0, 7);
-	set_debugreg(vcpu->cpu.s.dr[0], 0);
-	set_debugreg(vcpu->cpu.s.dr[1], 1);
-	set_debugreg(vcpu->cpu.s.dr[2], 2);
-	set_debugreg(vcpu->cpu.s.dr[3], 3);
+	set_debugreg(dr[0], 0);
+	set_debugreg(dr[1], 1);
+	set_debugreg(dr[2], 2);
+	set_debugreg(dr[3], 3);
 }
 
 /* While the registers were the guest's own it may have written them. */
@@ -175,9 +185,22 @@ static bool must_leave(void)
 	       (XFER_TO_GUEST_MODE_WORK & ~_TIF_NEED_RESCHED);
 }
 
+/* #BP that a debugger gives back to the guest: its frame points behind the INT3, which has not been executed. */
+static bool is_breakpoint(struct vcpu *vcpu)
+{
+	const struct x86_state *s = &vcpu->cpu.s;
+
+	return s->exception_pending && s->exception_vector == X86_BP && emulate_length(vcpu) &&
+	       vcpu->emu.breakpoint;
+}
+
 /* One stay in the guest. As handle_exit(). */
 static int run_once(struct vcpu *vcpu)
 {
+	if (is_breakpoint(vcpu)) {
+		vcpu_state(vcpu)->exception_pending = false;
+		return emulate(vcpu);
+	}
 	event_inject(vcpu);
 	preempt_disable();
 	if (vcpu->changed) {
@@ -442,6 +465,9 @@ static long vcpu_ioctl(struct file *file, unsigned int number, unsigned long arg
 		break;
 	case KVM_SET_MSRS:
 		r = msr_io(vcpu, user, true);
+		break;
+	case KVM_SET_GUEST_DEBUG:
+		r = debug_set(vcpu, user);
 		break;
 	case KVM_SET_SIGNAL_MASK:
 		r = set_signals(vcpu, user);

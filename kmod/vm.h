@@ -188,8 +188,16 @@ struct emulation {
 	unsigned int writes, written;
 	struct device_access want;
 	bool floating; /* the instruction last looked at uses vector or x87 registers */
+	bool breakpoint; /* it is INT3 */
 	struct page *page[32]; /* of guest RAM, held while the core may reach them */
 	unsigned int pages;
+};
+
+/* What user space watches the guest with: debug.c. */
+struct guest_debug {
+	u32 control; /* KVM_GUESTDBG_*; 0: nobody does */
+	u64 dr[4], dr7; /* where KVM_GUESTDBG_USE_HW_BP */
+	u64 dr6; /* of the last stay in the guest */
 };
 
 /* What the guest reads of machine checks: mce.c. */
@@ -225,6 +233,7 @@ struct vcpu {
 	struct kvm_cpuid_entry2 *cpuid;
 	unsigned int cpuid_count;
 
+	struct guest_debug debug;
 	struct mce_state mce;
 	bool has_signals;
 	sigset_t signals; /* blocked in KVM_RUN: where has_signals */
@@ -261,6 +270,8 @@ struct x86_state *vcpu_state(struct vcpu *vcpu);
 /* Only read: what the hardware holds stays good. */
 const struct x86_state *vcpu_peek(struct vcpu *vcpu);
 /* RIP goes behind the instruction that exited. 1, or what emulation says. */
+int vcpu_advance(struct vcpu *vcpu);
+/* The same, and a debugger that steps is told. As handle_exit(). */
 int vcpu_skip(struct vcpu *vcpu);
 /* User space, which has the 8259 pair, asked to hear when it may inject. */
 bool vcpu_user_waits(struct vcpu *vcpu);
@@ -321,6 +332,28 @@ long mce_inject(struct vcpu *vcpu, const void __user *arg);
 /* -ENOENT: none of its MSRs; -EINVAL: #GP. */
 int mce_read_msr(struct vcpu *vcpu, u32 msr, u64 *ret);
 int mce_write_msr(struct vcpu *vcpu, u32 msr, u64 value, bool host);
+
+/* ---- debug.c: user space debugs the guest ---- */
+#define DEBUG_FLAGS (KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP | \
+		     KVM_GUESTDBG_USE_HW_BP | KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP | \
+		     KVM_GUESTDBG_BLOCKIRQ)
+
+long debug_set(struct vcpu *vcpu, const void __user *arg);
+/* To user space, with an exception that is the debugger's. */
+int debug_exit(struct vcpu *vcpu, u8 vector, u64 dr6);
+/* Behind an instruction that was not executed by the hardware. As handle_exit(). */
+int debug_trap(struct vcpu *vcpu);
+
+static inline bool debug_steps(const struct vcpu *vcpu)
+{
+	return vcpu->debug.control & KVM_GUESTDBG_SINGLESTEP;
+}
+
+/* #DB is the debugger's, all of it. */
+static inline bool debug_has_db(const struct vcpu *vcpu)
+{
+	return vcpu->debug.control & (KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_HW_BP);
+}
 
 /* ---- emulate.c: instructions that the x86 core finishes ---- */
 int emulate_init(struct vcpu *vcpu);
@@ -387,6 +420,8 @@ struct hw {
 	void (*nmi_window)(struct vcpu *vcpu, bool on);
 	/* Let the guest have the debug registers to itself, or exit at each access. */
 	void (*debug_window)(struct vcpu *vcpu, bool on);
+	/* vcpu->debug. */
+	void (*debug_changed)(struct vcpu *vcpu);
 	/* RIP behind the instruction that exited, or 0: not known. */
 	u64 (*next_rip)(struct vcpu *vcpu);
 	u64 (*rip)(struct vcpu *vcpu);

@@ -72,10 +72,14 @@ int run_on(void)
 
 void run_to(uint32_t reason)
 {
+	struct kvm_regs regs = { 0 };
 	int r = run_on();
 
 	ck_assert_msg(r == 0, "KVM_RUN: %s, reason %u", strerror(errno), run->exit_reason);
-	ck_assert_uint_eq(run->exit_reason, reason);
+	if (run->exit_reason != reason)
+		(void)ioctl(vcpu, KVM_GET_REGS, &regs);
+	ck_assert_msg(run->exit_reason == reason, "reason %u, not %u, at %#llx", run->exit_reason,
+		      reason, regs.rip);
 }
 
 void run_to_port(uint8_t value)
@@ -107,6 +111,7 @@ int main(void)
 	close(fd);
 	suite_add_tcase(suite, chips_tests());
 	suite_add_tcase(suite, memory_tests());
+	suite_add_tcase(suite, debug_tests());
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);
