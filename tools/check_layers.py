@@ -20,6 +20,7 @@ MAY_USE = {
     "engine": ["base", "mem", "x86"],
     "bus": ["base", "mem", "engine"],
     "disk": ["base"],
+    "nbd": ["base", "disk"],
     "net": ["base"],
     "char": ["base"],
     "config": ["base", "x86"],
@@ -27,7 +28,7 @@ MAY_USE = {
     "boot": ["base", "mem", "bus", "x86"],
     "vm": ["base", "x86", "mem", "engine", "bus", "disk", "net", "char", "config", "dev", "boot"],
     "vmm": ["base", "x86", "config", "engine", "vm"],
-    "cli": ["base", "config", "disk"],
+    "cli": ["base", "config", "disk", "nbd"],
 }
 # base/bits.h is freestanding and says so; the x86 core may use it and nothing else.
 EXCEPTIONS = {("x86", "base/bits.h")}

@@ -24,6 +24,7 @@ enum image_verb {
 	IMAGE_COMPARE = 1 << 9,
 	IMAGE_MEASURE = 1 << 10,
 	IMAGE_BENCH = 1 << 11,
+	IMAGE_SERVE = 1 << 12,
 };
 
 #define IMAGE_MAX_FILES 3
@@ -39,10 +40,11 @@ struct image_args {
 	const char *compression, *data_file, *preallocate, *options;
 	const char *count, *depth, *buffer_size, *step, *offset, *pattern, *flush_interval;
 	const char *cache, *source_cache;
+	const char *socket, *listen, *name, *description, *tls, *clients;
 	const char *allow[IMAGE_MAX_ALLOW + 1];
 	int allow_count;
 	bool compress, lazy, extended, data_file_raw, force, json, repair, shrink, unsafe;
-	bool write, random;
+	bool write, random, readonly, once;
 	struct loop *loop;
 };
 
@@ -98,7 +100,7 @@ struct image_copy {
 /* 0, or -errno and the path of the disk that it is about, which is that disk's (NULL: of none). */
 int image_copy_run(const struct image_copy *copy, const char **ret_failed);
 
-/* ---- image_make.c, image_info.c, image_copy.c, image_bench.c, image_options.c: the exit status ---- */
+/* ---- image_make.c, image_info.c, image_copy.c, image_bench.c, image_serve.c, image_options.c: the exit status ---- */
 int image_create_main(struct image_args *a);
 int image_resize_main(struct image_args *a);
 int image_measure_main(struct image_args *a);
@@ -111,6 +113,7 @@ int image_compare_main(struct image_args *a);
 int image_commit_main(struct image_args *a);
 int image_rebase_main(struct image_args *a);
 int image_bench_main(struct image_args *a);
+int image_serve_main(struct image_args *a);
 int image_build_main(int argc, char **argv);
 int image_build_help(void);
 

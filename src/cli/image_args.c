@@ -64,6 +64,14 @@ static const struct option {
 	     flush_interval),
 	TEXT("cache", "MODE", DISK_CACHE_NAMES, IMAGE_BENCH | IMAGE_CONVERT, cache),
 	TEXT("source-cache", "MODE", "the same for what is read", IMAGE_CONVERT, source_cache),
+	TEXT("socket", "PATH", "listen at a unix socket", IMAGE_SERVE, socket),
+	TEXT("listen", "[ADDRESS:]PORT", "listen at TCP (default 127.0.0.1:10809)", IMAGE_SERVE, listen),
+	TEXT("name", "NAME", "of the export (default: none)", IMAGE_SERVE, name),
+	TEXT("description", "TEXT", "of the export", IMAGE_SERVE, description),
+	FLAG("read-only", "nobody may write", IMAGE_SERVE, readonly),
+	TEXT("tls", "FOLDER", "with keys or certificates: nothing without TLS", IMAGE_SERVE, tls),
+	TEXT("clients", "N", "at a time (default 16, 0: any number)", IMAGE_SERVE, clients),
+	FLAG("once", "end when the last client leaves", IMAGE_SERVE, once),
 	FLAG("unsafe", "only write the name, whatever changes", IMAGE_REBASE, unsafe),
 #undef TEXT
 #undef FLAG
