@@ -33,7 +33,7 @@ struct nbd_offer {
 	bool readonly;		 /* even where the disk is not */
 
 	const char *socket;  /* path; or, where it is NULL: */
-	const char *address; /* numbers, of IPv4 or IPv6 */
+	const char *address; /* numbers, of IPv4 or IPv6; NULL too: nobody listens, see nbd_server_welcome() */
 	uint16_t port;	     /* 0: any that is free */
 	unsigned max_clients; /* at a time; 0: no limit */
 
@@ -47,6 +47,8 @@ struct nbd_offer {
 
 /* Strings are copied. All calls in the loop's thread. A file at @socket that is a socket nobody listens on is replaced. */
 struct nbd_server *nbd_server_new(struct loop *loop, const struct nbd_offer *offer, GError **err);
+/* One more client, at a connected socket that does not block and is now the server's. */
+void nbd_server_welcome(struct nbd_server *server, int fd);
 /* As clients name it: "nbd+unix:///NAME?socket=PATH", "nbds://ADDRESS:PORT/NAME"... Caller frees. */
 char *nbd_server_uri(const struct nbd_server *server);
 /* Clients are hung up on, what they asked for is waited for, and the socket goes. */

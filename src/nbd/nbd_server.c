@@ -46,7 +46,7 @@ static void out_of_patience(void *arg)
 	nbd_hang_up(c->stream);
 }
 
-static void welcome(struct nbd_server *s, int fd)
+void nbd_server_welcome(struct nbd_server *s, int fd)
 {
 	struct nbd_client *c = calloc(1, sizeof(*c));
 	struct nbd_stream *stream = nbd_stream_new(s->loop, &s->fibers, fd);
@@ -86,7 +86,7 @@ static void on_connect(void *arg, uint32_t events)
 	}
 	if (!s->socket)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	welcome(s, fd);
+	nbd_server_welcome(s, fd);
 }
 
 /* ---- listening ---- */
@@ -160,8 +160,11 @@ static int listen_tcp(struct nbd_server *s, const char *address, uint16_t port)
 
 static bool listen_at(struct nbd_server *s, const struct nbd_offer *o, GError **err)
 {
-	int r = o->socket ? listen_unix(s, o->socket) : listen_tcp(s, o->address, o->port);
+	int r;
 
+	if (!o->socket && !o->address)
+		return true;
+	r = o->socket ? listen_unix(s, o->socket) : listen_tcp(s, o->address, o->port);
 	if (r == 0) {
 		s->watch = loop_fd_add(s->loop, s->fd, EPOLLIN, on_connect, s);
 		r = s->watch ? 0 : -ENOMEM;

@@ -32,7 +32,7 @@ _sika() {
 				;;
 			image)
 				if ((COMP_CWORD == 2)); then
-					words="create info check convert resize snapshot rebase commit map compare measure bench build"
+					words="create info check convert resize snapshot rebase commit map compare measure bench serve build"
 				elif ((COMP_CWORD == 3)) && [[ ${COMP_WORDS[2]} == build ]]; then
 					words="debian"
 				elif ((COMP_CWORD == 3)) && [[ ${COMP_WORDS[2]} == snapshot ]]; then
@@ -43,7 +43,8 @@ _sika() {
 				else
 					words="--format --to --options --backing --backing-format --cluster-size --refcount-bits --compat --compression --compress --lazy-refcounts
 						--subclusters --data-file --data-file-raw --preallocate --allow --force --json --repair --shrink --unsafe
-						--count --depth --buffer-size --step --offset --random --write --pattern --flush-interval --cache --source-cache --help"
+						--count --depth --buffer-size --step --offset --random --write --pattern --flush-interval --cache --source-cache
+						--socket --listen --name --description --read-only --tls --clients --once --help"
 					[[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); }
 				fi
 				;;

@@ -49,7 +49,7 @@ _sika() {
 		case $words[1] in
 		run) _sika_run ;;
 		image)
-			_arguments '1:what:(create info check convert resize snapshot rebase commit map compare measure bench build)' '*:image:_files' \
+			_arguments '1:what:(create info check convert resize snapshot rebase commit map compare measure bench serve build)' '*:image:_files' \
 				'--format=[raw or qcow2]:value:(raw qcow2 vdi vhd vmdk vhdx)' \
 				'--to=[format to write]:value:(raw qcow2 vdi vhd vmdk vhdx)' \
 				'--options=[of the format to write]:value:' \
@@ -70,6 +70,14 @@ _sika() {
 				'--json[for programs]' \
 				'--repair[set right what is wrong]' \
 				'--shrink[may lose the end]' \
+				'--socket=[serve at a Unix socket]:value:_files' \
+				'--listen=[serve at TCP]:value:' \
+				'--name=[of the export]:value:' \
+				'--description=[of the export]:value:' \
+				'--read-only[nobody may write]' \
+				'--tls=[folder with keys or certificates]:value:_files -/' \
+				'--clients=[at a time]:value:' \
+				'--once[end with the last client]' \
 				'--unsafe[only write the name]' \
 				'--count=[requests]:number:' \
 				'--depth=[requests at a time]:number:(1 32 64)' \
