@@ -272,6 +272,38 @@ static void not_addresses(void)
 	check_works(load, VIRT, 0, 8);
 }
 
+/* Behind CPUID, which no processor does for a guest as it is. */
+#define BASE(name, wr, rd)                                                                         \
+	static __attribute__((noinline)) word name(word addr, word value)                         \
+	{                                                                                          \
+		word r, was, a = 0, c = 0;                                                         \
+                                                                                                   \
+		(void)addr;                                                                        \
+		asm volatile(rd " %1; " wr " %4; cpuid; " rd " %0; " wr " %1"                      \
+			     : "=&S"(r), "=&D"(was), "+a"(a), "+c"(c)                              \
+			     : "r"(value)                                                          \
+			     : "rbx", "rdx", "memory");                                            \
+		return r;                                                                          \
+	}
+BASE(base_of_fs, "wrfsbase", "rdfsbase")
+BASE(base_of_gs, "wrgsbase", "rdgsbase")
+
+/* A program may set them to what is no address of its own. */
+static void bases(void)
+{
+	static const word values[] = { 0, 0x1234567, 0x7fffffffefff, 0x7ffffffff000, 0x7fffffffffff,
+				       0xffff800000000000, 0xffffffffffff0000, ~0ul };
+
+	if (!(cpuid(7, 0).b & 1))
+		return;
+	write_cr4(read_cr4() | CR4_FSGSBASE);
+	for (unsigned i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+		check_works(base_of_fs, 0, values[i], values[i]);
+		check_works(base_of_gs, 0, values[i], values[i]);
+	}
+	write_cr4(read_cr4() & ~(word)CR4_FSGSBASE);
+}
+
 /* Slots that Linux gives to programs and those beside them: code that was made for one kind meets all. */
 static void far_apart(void)
 {
@@ -430,7 +462,10 @@ int main(void)
 	static const uint8_t vectors[] = { 1, 12, 13, 14, 17 };
 
 	write_cr0((read_cr0() & ~(word)CR0_EM) | CR0_MP);
-	write_cr4(read_cr4() | CR4_OSFXSR);
+	/* As Linux has its programs, which our engine may leave to the host's processor as they are. */
+	write_cr4(read_cr4() | CR4_OSFXSR | CR4_OSXMMEXCPT);
+	wrmsr(EFER, rdmsr(EFER) | EFER_SCE);
+	user_flags = 0x202;
 	user_open();
 	for (unsigned i = 0; i < sizeof(vectors); i++)
 		trap_set(vectors[i], on_fault);
@@ -439,6 +474,7 @@ int main(void)
 	frames();
 	crossings();
 	not_addresses();
+	bases();
 	far_apart();
 	slots_join();
 	alignment();

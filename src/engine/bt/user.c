@@ -193,10 +193,11 @@ static void give_up(struct bt_vcpu *vcpu, struct bt_runner *r)
 	bt_count(&vcpu->stats.user_given_up);
 }
 
-/* Flat data, or a null selector with any base. */
+/* Flat data, or a null selector. Bases that programs have given themselves (WRGSBASE takes any canonical address) and that
+ * are none of theirs ptrace(2) does not set. */
 static bool is_usual(const struct x86_segment *seg)
 {
-	return seg->selector == 0 || (seg->selector == BT_USER_SS && seg->base == 0);
+	return seg->selector == 0 ? seg->base < BT_USER_END : seg->selector == BT_USER_SS && seg->base == 0;
 }
 
 /* What a runner cannot be: another processor than the host's own at privilege 3 of Linux. */
@@ -373,6 +374,7 @@ static void take_code32(struct x86_cpu *cpu, uint64_t selector)
 static bool unload_runner(struct bt_vcpu *vcpu, struct bt_runner *r)
 {
 	struct x86_state *s = &vcpu->cpu.s;
+	uint64_t before = s->rflags;
 
 	EACH_GPR(IN, s, r->regs)
 	s->rip = r->regs->rip;
@@ -387,6 +389,8 @@ static bool unload_runner(struct bt_vcpu *vcpu, struct bt_runner *r)
 	take_selector(&s->seg[X86_GS], r->regs->gs);
 	if (r->regs->cs != BT_USER_CS)
 		take_code32(&vcpu->cpu, r->regs->cs);
+	else if ((before ^ s->rflags) & (X86_FL_TF | X86_FL_AC))
+		x86_cpu_sync(&vcpu->cpu);
 	s->interrupt_shadow = 0;
 	vcpu->cpu.wide = true;
 	return bt_runner_get_fpu(r, &vcpu->user.layout, &s->fpu);

@@ -76,6 +76,8 @@ void trap_c(struct frame *f)
 	trap_resume = 0;
 }
 
+word user_flags = 0x3202; /* IF, IOPL 3: ports are open to tests */
+
 /* The function in ring 3 ends with INT 0x81: go back to the stack of user_call(). */
 word user_enter(word (*fn)(word), word arg, word stack, word *save_sp);
 void user_leave(word sp) __attribute__((noreturn));

@@ -68,7 +68,7 @@ user_enter:
 	mov	%eax, %es
 	push	$0x2b
 	push	%edx
-	push	$0x3202		/* IF, IOPL 3: ports are open to tests */
+	push	user_flags
 	push	$0x23
 	push	$user_start
 	iret

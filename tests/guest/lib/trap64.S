@@ -80,7 +80,7 @@ user_enter:
 	mov	%rsp, tss_stack0(%rip)
 	push	$0x2b
 	push	%rdx
-	push	$0x3202		/* IF, IOPL 3: ports are open to tests */
+	push	user_flags(%rip)
 	push	$0x33
 	lea	user_start(%rip), %rax
 	push	%rax
