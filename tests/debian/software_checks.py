@@ -126,7 +126,7 @@ long float math cmath decimal fractions complex int struct array bytes unicode f
 statistics hash hashlib hmac zlib gzip bz2 lzma binascii crypt re json pickle marshal sort heapq bisect
 itertools collections dict set list tuple deque generators coroutines exceptions compile ast eintr gc
 threading thread queue signal faulthandler mmap subprocess os posix fork1 wait3 wait4 select
-poll epoll selectors socket asyncio.test_events ctypes sqlite3 time datetime strptime cmd_line
+poll epoll selectors socket asyncio.test_events ctypes time datetime strptime cmd_line
 memoryview buffer audioop colorsys fcntl resource sched lzma tarfile zipfile xml_etree csv textwrap
 difflib email.test_email
 """
