@@ -118,6 +118,7 @@ static void drop_iopl(struct frame *f)
 static void permission(void)
 {
 	user_open();
+	user_flags = 0x3202; /* IOPL 3 */
 	trap_set(13, user_gp);
 	trap_set(0x45, drop_iopl);
 	trap_allow_user(0x45);

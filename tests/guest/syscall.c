@@ -151,7 +151,7 @@ static word hot_user(word rounds)
 
 	for (word n = 1; n <= rounds; n++) {
 		word x = n * 0x9e3779b97f4a7c15ul >> 40, r = 0, rcx, after, cs, ss, back;
-		word flags = 0x3202 | (x & (0x8d5 | FL_DF)) | (n % 5 ? 0 : x & FL_AC);
+		word flags = user_flags | (x & (0x8d5 | FL_DF)) | (n % 5 ? 0 : x & FL_AC);
 		word mask = hot_mask, entry = hot_entry;
 		word kernel_cs = n % 97 > 70 && n % 97 <= 75 ? SEL_FREE : 0x18;
 

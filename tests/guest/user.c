@@ -462,10 +462,6 @@ int main(void)
 	static const uint8_t vectors[] = { 1, 12, 13, 14, 17 };
 
 	write_cr0((read_cr0() & ~(word)CR0_EM) | CR0_MP);
-	/* As Linux has its programs, which our engine may leave to the host's processor as they are. */
-	write_cr4(read_cr4() | CR4_OSFXSR | CR4_OSXMMEXCPT);
-	wrmsr(EFER, rdmsr(EFER) | EFER_SCE);
-	user_flags = 0x202;
 	user_open();
 	for (unsigned i = 0; i < sizeof(vectors); i++)
 		trap_set(vectors[i], on_fault);

@@ -272,7 +272,7 @@ extern word trap_resume;
 /* Run @fn(arg) in ring 3 on a stack of its own; returns what it returns. Vector 0x81 is taken. All of
  * memory has to be open to user mode: user_open(). */
 word user_call(word (*fn)(word), word arg);
-extern word user_flags; /* with which it begins; at first IOPL is 3 */
+extern word user_flags; /* with which it begins: IF at first */
 void user_open(void);
 extern word tss_stack0; /* where a trap from ring 3 starts, in the TSS */
 

@@ -34,4 +34,7 @@ void user_open(void)
 			pd[j] |= PTE_U;
 	}
 	write_cr3(read_cr3());
+	/* As Linux has its programs, which bt may leave to the host's processor as they are. */
+	write_cr4(read_cr4() | CR4_OSFXSR | CR4_OSXMMEXCPT);
+	wrmsr(EFER, rdmsr(EFER) | EFER_SCE);
 }

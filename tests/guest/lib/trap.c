@@ -76,7 +76,7 @@ void trap_c(struct frame *f)
 	trap_resume = 0;
 }
 
-word user_flags = 0x3202; /* IF, IOPL 3: ports are open to tests */
+word user_flags = 0x202; /* IF */
 
 /* The function in ring 3 ends with INT 0x81: go back to the stack of user_call(). */
 word user_enter(word (*fn)(word), word arg, word stack, word *save_sp);
