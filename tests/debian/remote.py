@@ -11,7 +11,7 @@ from scratch import copy_image, run_command
 BOOT_SECONDS = 1200
 # Beside the programs themselves: 32-bit libraries for the kernel's selftests, and Java's compiler.
 PACKAGES = ("gcc libc6-dev libc6-i386 make python3 libpython3.11-testsuite openssl sqlite3 stress-ng perl "
-            "xz-utils gzip bzip2 zstd nodejs luajit openjdk-17-jdk-headless").split()
+            "xz-utils gzip bzip2 zstd netbase nodejs luajit openjdk-17-jdk-headless").split()
 SSH = ["-q", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o",
        "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=60"]
 
