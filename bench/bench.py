@@ -10,6 +10,7 @@ of one run more. What is measured:
   kernel    system calls, faults, interrupts and system instructions, one by one (kernel.c)
   programs  classes of work (programs/), one vCPU
   threads   the same work by one thread and by two, two vCPUs
+  disks     images beside qemu-img, and beside fio on the bare file (disks.py)
   real      gcc, python3, sqlite3, openssl, xz, node, java, luajit in a Debian with them (real.py)
 """
 import argparse
@@ -178,8 +179,13 @@ def bench_real(runs):
     return real.measure(runs, progress)
 
 
+def bench_disks(runs):
+    import disks  # fio and qemu-img, which the others do not need
+    return disks.measure(runs, progress)
+
+
 BENCHES = {"start": bench_start, "boot": bench_boot, "kernel": bench_kernel, "programs": bench_programs,
-           "threads": bench_threads, "real": bench_real}
+           "threads": bench_threads, "real": bench_real, "disks": bench_disks}
 
 
 def main():
@@ -197,7 +203,10 @@ def main():
     for what in args.what or BENCHES:
         rows += BENCHES[what](args.runs)
     progress("")
-    print(f"QEMU {qemu_version()}")
+    if args.what == ["disks"]:
+        print(subprocess.run(["qemu-img", "--version"], capture_output=True, text=True).stdout.splitlines()[0])
+    else:
+        print(f"QEMU {qemu_version()}")
     print(report.text(rows))
     if args.json:
         report.save_json(rows, args.json)
