@@ -194,6 +194,15 @@ static const struct disk_ops uring_ops = {
 	.close = uring_close,
 };
 
+/* What is over need not interrupt this thread, which soon calls the kernel anyway and then hears of it;
+ * asleep it is woken (io_uring_setup(2); Linux 5.19). */
+static int init_ring(struct io_uring *ring)
+{
+	int r = io_uring_queue_init(DEPTH, ring, IORING_SETUP_COOP_TASKRUN);
+
+	return r == -EINVAL ? io_uring_queue_init(DEPTH, ring, 0) : r;
+}
+
 int disk_uring_new(const struct disk_image *image, struct disk **ret_disk)
 {
 	struct uring *u = calloc(1, sizeof(*u));
@@ -202,7 +211,7 @@ int disk_uring_new(const struct disk_image *image, struct disk **ret_disk)
 	if (!u)
 		return -ENOMEM;
 	u->wait_tail = &u->wait_head;
-	r = io_uring_queue_init(DEPTH, &u->ring, 0);
+	r = init_ring(&u->ring);
 	if (r < 0)
 		goto err_free;
 	r = -ENOMEM;
