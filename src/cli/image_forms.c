@@ -7,21 +7,21 @@
 int image_form_options(const struct image_args *a, const char *format)
 {
 	const struct disk_form *form = disk_form_find(format);
-	const char *of_qcow2 = a->cluster_size	? "cluster-size" :
-			       a->refcount_bits ? "refcount-bits" :
-			       a->compat	? "compat" :
-			       a->compression	? "compression" :
-			       a->lazy		? "lazy-refcounts" :
-			       a->extended	? "subclusters" :
-			       a->preallocate	? "preallocate" :
-			       a->compress	? "compress" :
-						  NULL;
+	const char *of_qcow2 = a->cluster_size	  ? "cluster-size"
+			       : a->refcount_bits ? "refcount-bits"
+			       : a->compat	  ? "compat"
+			       : a->compression	  ? "compression"
+			       : a->lazy	  ? "lazy-refcounts"
+			       : a->extended	  ? "subclusters"
+			       : a->preallocate	  ? "preallocate"
+			       : a->compress	  ? "compress"
+						  : NULL;
 
 	if (!form && a->options)
 		return cli_complain(CLI_USAGE, a->verb, "--options is not for %s", format);
 	if (form && of_qcow2)
-		return cli_complain(CLI_USAGE, a->verb, "--%s is not for %s; see --options", of_qcow2,
-				    format);
+		return cli_complain(CLI_USAGE, a->verb, "--%s is not for %s; see --options",
+				    of_qcow2, format);
 	if (form && !form->create)
 		return cli_complain(CLI_USAGE, a->verb, "%s images can only be read", form->title);
 	return 0;
@@ -29,7 +29,8 @@ int image_form_options(const struct image_args *a, const char *format)
 
 static struct disk_form_create options_of(const struct image_args *a, uint64_t size)
 {
-	return (struct disk_form_create){ .size_bytes = size, .options = a->options,
+	return (struct disk_form_create){ .size_bytes = size,
+					  .options = a->options,
 					  .name = a->files[a->which == IMAGE_CONVERT] };
 }
 
@@ -50,7 +51,8 @@ int image_form_measure(const struct image_args *a, const struct disk_form *form,
 	const struct disk_form_create o = options_of(a, size);
 
 	if (!form->measure)
-		return cli_complain(CLI_FAILURE, a->verb, "what a %s image needs is not known", form->title);
+		return cli_complain(CLI_FAILURE, a->verb, "what a %s image needs is not known",
+				    form->title);
 	*ret_bytes = form->measure(&o, data);
 	return 0;
 }

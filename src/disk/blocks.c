@@ -19,8 +19,9 @@ int blocks_io(struct blocks *b, struct disk *disk, struct disk_req *req)
 static int file_io(struct blocks *b, enum disk_op op, void *buf, uint64_t len, uint64_t offset)
 {
 	struct iovec iov = { buf, len };
-	struct disk_req req = { .op = op, .offset = offset, .len = len, .iov = &iov,
-				.iov_count = 1 };
+	struct disk_req req = {
+		.op = op, .offset = offset, .len = len, .iov = &iov, .iov_count = 1
+	};
 
 	return blocks_io(b, b->file, &req);
 }
@@ -117,10 +118,10 @@ static int map(struct blocks *b, struct disk_req *req)
 	if (r < 0)
 		return r;
 	req->map = (struct disk_map){ .len = e.len, .host_offset = DISK_NO_OFFSET };
-	req->map.state = e.place.kind == BLOCKS_DATA   ? DISK_DATA :
-			 e.place.kind == BLOCKS_ZERO   ? DISK_ZERO :
-			 e.place.kind == BLOCKS_PACKED ? DISK_COMPRESSED :
-							 DISK_ABSENT;
+	req->map.state = e.place.kind == BLOCKS_DATA	 ? DISK_DATA
+			 : e.place.kind == BLOCKS_ZERO	 ? DISK_ZERO
+			 : e.place.kind == BLOCKS_PACKED ? DISK_COMPRESSED
+							 : DISK_ABSENT;
 	if (e.place.kind == BLOCKS_DATA)
 		req->map.host_offset = e.place.host;
 	/* What the host's file system knows of holes inside of a flat image. */
@@ -331,14 +332,17 @@ static bool open_table(struct blocks *b, GError **err)
 {
 	int r;
 
-	b->block_count = b->disk.size_bytes / b->block_bytes +
-			 (b->disk.size_bytes % b->block_bytes != 0);
+	b->block_count =
+		b->disk.size_bytes / b->block_bytes + (b->disk.size_bytes % b->block_bytes != 0);
 	if (b->block_count > BLOCKS_MAX_TABLE / b->entry_bytes)
-		return blocks_refuse(b, err, "has a table of %" G_GUINT64_FORMAT
-				     " blocks, which is too many", b->block_count);
+		return blocks_refuse(b, err,
+				     "has a table of %" G_GUINT64_FORMAT
+				     " blocks, which is too many",
+				     b->block_count);
 	/* Only a file that is that long can make us allocate for it. */
-	if (!b->ops->page_at && (b->table_at > b->file->size_bytes ||
-				 b->block_count * b->entry_bytes > b->file->size_bytes - b->table_at))
+	if (!b->ops->page_at &&
+	    (b->table_at > b->file->size_bytes ||
+	     b->block_count * b->entry_bytes > b->file->size_bytes - b->table_at))
 		return blocks_refuse(b, err, "has a table of blocks that reaches behind its end");
 	if (!blocks_table_init(b))
 		return blocks_refuse(b, err, "no memory for its table of blocks");
@@ -347,8 +351,8 @@ static bool open_table(struct blocks *b, GError **err)
 		return true;
 	r = blocks_find_end(b);
 	b->stale_end = MAX(b->end, b->file->size_bytes);
-	return r == 0 || blocks_refuse(b, err, "its table of blocks cannot be read: %s",
-				       g_strerror(-r));
+	return r == 0 ||
+	       blocks_refuse(b, err, "its table of blocks cannot be read: %s", g_strerror(-r));
 }
 
 struct disk *blocks_open_take(struct blocks *b, GError **err)

@@ -22,13 +22,15 @@
  *
  * So an entry that has reached the disk names a place whose content has, whatever subset of the
  * later writes is lost. Places that were taken and not named lie behind the last block mostly, and
- * are free again for who opens the image next; those in the middle are lost (VDI finds them as well).
+ * are free again for who opens the image next; those in the middle are lost (VDI finds them as
+ *well).
  *
  * Fibers. As with qcow2 (qcow2_int.h): requests run in fibers, b->meta is held by who changes the
  * table or waits for a page of it. What is in memory may be read without it up to the next wait.
  *
- * An image is hostile. An entry is checked where it is used: a wrong one gives -EIO, is logged once,
- * and there are no writes any more. The table's size is limited, and it must lie inside of the file.
+ * An image is hostile. An entry is checked where it is used: a wrong one gives -EIO, is logged
+ *once, and there are no writes any more. The table's size is limited, and it must lie inside of the
+ *file.
  */
 #pragma once
 
@@ -76,7 +78,8 @@ struct blocks_ops {
 	 * the disk's. */
 	int (*unpack)(struct blocks *b, uint64_t block, uint64_t host);
 	int (*pack)(struct blocks *b, uint64_t block, const uint8_t *bytes, uint64_t *ret_host);
-	/* Everything is in the file: what is to be done when it is closed; @b->broken may be set. */
+	/* Everything is in the file: what is to be done when it is closed; @b->broken may be set.
+	 */
 	int (*finish)(struct blocks *b);
 	/* What the format has allocated. The disk is not used any more. */
 	void (*fini)(struct blocks *b);
@@ -100,33 +103,34 @@ struct blocks_range {
 struct blocks_part {
 	struct disk *disk; /* owned */
 	uint64_t start, len; /* of the part */
-	uint64_t at;	     /* in @disk */
+	uint64_t at; /* in @disk */
 };
 
 /* Embedded first by each format, which fills in what is above the line before it calls
  * blocks_open(). */
 struct blocks {
 	struct disk disk;
-	struct disk *file;   /* owned */
+	struct disk *file; /* owned */
 	struct disk *parent; /* owned; NULL: none, then absent means zeros */
 	const struct blocks_ops *ops;
 	uint64_t block_bytes; /* a multiple of 512 */
 	uint64_t table_at;
 	unsigned entry_bytes; /* 4 or 8 */
 	unsigned page_entries;
-	bool flat;	    /* no table: the disk lies in one piece from data_at on, or in @parts */
+	bool flat; /* no table: the disk lies in one piece from data_at on, or in @parts */
 	struct blocks_part *parts; /* owned; NULL: none. In order, without gaps */
 	unsigned part_count;
-	bool pack_only;	    /* only new, whole blocks are written, packed */
-	uint64_t data_at;   /* no block lies before it */
+	bool pack_only; /* only new, whole blocks are written, packed */
+	uint64_t data_at; /* no block lies before it */
 	uint64_t place_align; /* of a new block at the end of the file */
-	uint64_t tables_end; /* behind it lie but blocks; 0: not known, new ones come behind the file */
-	char *about;	    /* for `sika image info`; owned */
+	uint64_t tables_end; /* behind it lie but blocks; 0: not known, new ones come behind the
+				file */
+	char *about; /* for `sika image info`; owned */
 	/* ---- */
 	uint64_t block_count, page_count;
 	struct blocks_page *pages;
 	uint64_t pages_loaded, pages_dirty, hand;
-	uint64_t end;	    /* of what is in use in the file: the next place */
+	uint64_t end; /* of what is in use in the file: the next place */
 	uint64_t stale_end; /* free places before it may hold something */
 	bool changed, broken;
 	struct fiber_pool fibers;
@@ -139,8 +143,8 @@ struct blocks {
 };
 
 /* ---- blocks.c ---- */
-/* A node over @file whose fields are yet to be filled in: @bytes of a struct with a struct blocks in
- * front. It owns @file. */
+/* A node over @file whose fields are yet to be filled in: @bytes of a struct with a struct blocks
+ * in front. It owns @file. */
 struct blocks *blocks_new(size_t bytes, struct disk *file, const char *format,
 			  const struct blocks_ops *ops);
 /* Allocate what it needs: NULL and an error when the sizes are absurd. disk.size_bytes is set.
@@ -173,9 +177,11 @@ int blocks_get(struct blocks *b, uint64_t block, struct blocks_place *ret);
 int blocks_set(struct blocks *b, uint64_t block, struct blocks_place place);
 int blocks_table_write(struct blocks *b);
 /* Each block's place, in order; stops at the first result that is not 0. For who is alone. */
-int blocks_each(struct blocks *b, int (*fn)(struct blocks *b, uint64_t block,
-					    struct blocks_place place, void *arg), void *arg);
-/* b->end is behind all blocks, and where other things may lie behind the file's end; for who is alone. */
+int blocks_each(struct blocks *b,
+		int (*fn)(struct blocks *b, uint64_t block, struct blocks_place place, void *arg),
+		void *arg);
+/* b->end is behind all blocks, and where other things may lie behind the file's end; for who is
+ * alone. */
 int blocks_find_end(struct blocks *b);
 
 /* ---- blocks_data.c ---- */

@@ -43,8 +43,10 @@ static int note_block(struct blocks *b, uint64_t block, struct blocks_place plac
 	if (place.host < b->data_at || place.host >= b->file->size_bytes ||
 	    (b->ops->is_possible && !b->ops->is_possible(b, place.host))) {
 		g->found->errors++;
-		disk_found_tell(g->found, "block %" G_GUINT64_FORMAT " lies at an impossible place, %#"
-				G_GINT64_MODIFIER "x", block, place.host);
+		disk_found_tell(g->found,
+				"block %" G_GUINT64_FORMAT
+				" lies at an impossible place, %#" G_GINT64_MODIFIER "x",
+				block, place.host);
 		return 0;
 	}
 	g->found->end_bytes = MAX(g->found->end_bytes, place.host + len);
@@ -63,13 +65,16 @@ static void find_overlaps(struct blocks *b, struct gather *g)
 {
 	g_array_sort(g->places, by_host);
 	for (guint i = 1; i < g->places->len; i++) {
-		const struct placed *p = &g_array_index(g->places, struct placed, i - 1), *q = p + 1;
+		const struct placed *p = &g_array_index(g->places, struct placed, i - 1),
+				    *q = p + 1;
 
 		if (q->host - p->host >= (b->pack_only ? 1 : b->block_bytes))
 			continue;
 		g->found->errors++;
-		disk_found_tell(g->found, "blocks %" G_GUINT64_FORMAT " and %" G_GUINT64_FORMAT
-				" share a place", p->block, q->block);
+		disk_found_tell(g->found,
+				"blocks %" G_GUINT64_FORMAT " and %" G_GUINT64_FORMAT
+				" share a place",
+				p->block, q->block);
 	}
 }
 

@@ -11,7 +11,7 @@
 #include "base/bits.h"
 #include "disk/blocks.h"
 
-#define VECTOR 128u
+#define VECTOR	    128u
 #define MAX_AT_ONCE (16u << 20) /* of new blocks of one request, in a row */
 
 /* Move up to @len bytes of @v, at most @max segments, into @out. */
@@ -169,8 +169,8 @@ static void range_leave(struct blocks *b, struct blocks_range *range)
 struct placing {
 	uint64_t offset, len; /* what is written */
 	uint64_t first, count; /* blocks */
-	uint64_t host;	      /* of the first of them */
-	bool below;	      /* what is not written comes from the parent */
+	uint64_t host; /* of the first of them */
+	bool below; /* what is not written comes from the parent */
 };
 
 static int take_end(struct blocks *b, uint64_t count, uint64_t *ret_host, uint64_t *ret_count)
@@ -228,8 +228,9 @@ static int fill_up(struct blocks *b, const struct placing *p)
 
 	if (p->below) {
 		r = copy_below(b, start, head, p->host);
-		return r < 0 ? r : copy_below(b, end - tail, tail,
-					      p->host + p->count * b->block_bytes - tail);
+		return r < 0 ? r
+			     : copy_below(b, end - tail, tail,
+					  p->host + p->count * b->block_bytes - tail);
 	}
 	/* Beyond what was in use before, the file is a hole. */
 	if (p->host >= b->stale_end)
@@ -255,8 +256,9 @@ static int name_places(struct blocks *b, const struct placing *p)
 static int write_new(struct blocks *b, uint64_t offset, uint64_t *len, bool below,
 		     struct blocks_iov *from)
 {
-	struct placing p = { .offset = offset, .len = *len, .first = offset / b->block_bytes,
-			     .below = below };
+	struct placing p = {
+		.offset = offset, .len = *len, .first = offset / b->block_bytes, .below = below
+	};
 	int r;
 
 	p.count = (offset + p.len - 1) / b->block_bytes - p.first + 1;

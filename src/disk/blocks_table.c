@@ -84,8 +84,7 @@ static int load_page(struct blocks *b, uint64_t page)
 
 static uint8_t *entry_of(const struct blocks *b, uint64_t block)
 {
-	return b->pages[block / b->page_entries].bytes +
-	       block % b->page_entries * b->entry_bytes;
+	return b->pages[block / b->page_entries].bytes + block % b->page_entries * b->entry_bytes;
 }
 
 static bool is_place(const struct blocks *b, struct blocks_place p)
@@ -127,7 +126,8 @@ static int scan(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_e
 	return 0;
 }
 
-static void find_part(const struct blocks *b, uint64_t offset, uint64_t len, struct blocks_extent *ret)
+static void find_part(const struct blocks *b, uint64_t offset, uint64_t len,
+		      struct blocks_extent *ret)
 {
 	unsigned low = 0, high = b->part_count;
 
@@ -223,8 +223,9 @@ int blocks_table_write(struct blocks *b)
 	return r;
 }
 
-int blocks_each(struct blocks *b, int (*fn)(struct blocks *b, uint64_t block,
-					    struct blocks_place place, void *arg), void *arg)
+int blocks_each(struct blocks *b,
+		int (*fn)(struct blocks *b, uint64_t block, struct blocks_place place, void *arg),
+		void *arg)
 {
 	int r = 0;
 

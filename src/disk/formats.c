@@ -100,8 +100,8 @@ static bool option_set(const struct disk_form_option *o, const char *value, GErr
 	} else {
 		g_autofree char *list = g_strjoinv(", ", (char **)o->words);
 
-		g_set_error(err, BASE_ERROR, EINVAL, "option '%s': '%s' is none of: %s", o->key, value,
-			    list);
+		g_set_error(err, BASE_ERROR, EINVAL, "option '%s': '%s' is none of: %s", o->key,
+			    value, list);
 	}
 	return false;
 }

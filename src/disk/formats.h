@@ -13,14 +13,14 @@ struct disk_chain;
 struct disk_form_create {
 	uint64_t size_bytes;
 	const char *options; /* "KEY=VALUE,...", as QEMU calls them; NULL: none */
-	const char *name;    /* of the image as it will be called, for formats that write it down */
+	const char *name; /* of the image as it will be called, for formats that write it down */
 	const char *backing; /* as it is to be written; NULL: none */
 	uint64_t block_bytes; /* 0: what others use as well; for tests */
 };
 
 struct disk_found {
 	uint64_t errors; /* what may lose data */
-	uint64_t leaks;	 /* blocks that nobody uses and that are not free */
+	uint64_t leaks; /* blocks that nobody uses and that are not free */
 	uint64_t used, total; /* blocks of the disk */
 	uint64_t end_bytes;
 	bool repaired;
@@ -30,7 +30,7 @@ struct disk_found {
 };
 
 struct disk_form {
-	const char *name;  /* as users write it */
+	const char *name; /* as users write it */
 	const char *alias; /* QEMU's name where it is another one; NULL: it is the same */
 	const char *title; /* as its inventors write it */
 	/* Takes over @file, also when it fails. */
@@ -65,7 +65,7 @@ void disk_found_tell(struct disk_found *found, const char *fmt, ...) G_GNUC_PRIN
 struct disk_form_option {
 	const char *key;
 	const char *const *words; /* what it may be, NULL-terminated; NULL: a size */
-	unsigned *word;		  /* set to the index of the word */
+	unsigned *word; /* set to the index of the word */
 	uint64_t *size;
 };
 

@@ -6,8 +6,8 @@
  * signature, version), VDIHEADER1PLUS, the array of blocks (32-bit indexes, little-endian), then
  * the blocks, an array of places of block_bytes each. Images with a parent are refused.
  *
- * The header counts the places in use, and others take that count as the next free place. It goes to
- * the file ahead of the indexes, so that no power cut leaves an index behind it. What it then
+ * The header counts the places in use, and others take that count as the next free place. It goes
+ * to the file ahead of the indexes, so that no power cut leaves an index behind it. What it then
  * counts and no index names is free to us.
  */
 #include <errno.h>
@@ -19,15 +19,15 @@
 #include "disk/blocks.h"
 #include "disk/formats_int.h"
 
-#define VDI_SIGNATURE	0xbeda107fu
-#define VDI_VERSION	0x00010001u
-#define VDI_HEADER	512u
-#define VDI_BLOCK	(1u << 20)
-#define VDI_ABSENT	0xffffffffu
-#define VDI_ZERO	0xfffffffeu
-#define VDI_DYNAMIC	1u
-#define VDI_STATIC	2u
-#define VDI_MAX_BLOCKS	(uint32_t)(BLOCKS_MAX_TABLE / 4)
+#define VDI_SIGNATURE  0xbeda107fu
+#define VDI_VERSION    0x00010001u
+#define VDI_HEADER     512u
+#define VDI_BLOCK      (1u << 20)
+#define VDI_ABSENT     0xffffffffu
+#define VDI_ZERO       0xfffffffeu
+#define VDI_DYNAMIC    1u
+#define VDI_STATIC     2u
+#define VDI_MAX_BLOCKS (uint32_t)(BLOCKS_MAX_TABLE / 4)
 
 enum vdi_field {
 	VDI_AT_SIGNATURE = 64,
@@ -51,8 +51,8 @@ enum vdi_field {
 struct vdi {
 	struct blocks b;
 	uint8_t header[VDI_HEADER];
-	uint32_t used;	 /* places: as the header is to count them */
-	uint8_t *taken;	 /* a bit for each place below @places */
+	uint32_t used; /* places: as the header is to count them */
+	uint8_t *taken; /* a bit for each place below @places */
 	uint32_t places, hint;
 };
 
@@ -132,8 +132,8 @@ static int count_used(struct blocks *b, uint64_t block, struct blocks_place plac
 static int mark_taken(struct blocks *b, uint64_t block, struct blocks_place place, void *arg)
 {
 	struct vdi *v = (struct vdi *)b;
-	uint64_t at = place.kind == BLOCKS_DATA ? (place.host - b->data_at) / b->block_bytes :
-						  v->places;
+	uint64_t at =
+		place.kind == BLOCKS_DATA ? (place.host - b->data_at) / b->block_bytes : v->places;
 
 	(void)block;
 	(void)arg;
@@ -212,24 +212,27 @@ static bool check_header(const struct blocks *b, const uint8_t *h, GError **err)
 		return blocks_refuse(b, err, "is not a VDI image");
 	if (load_le32(h + VDI_AT_VERSION) != VDI_VERSION)
 		return blocks_refuse(b, err, "is of VDI version %u.%u; 1.1 is supported",
-				     load_le16(h + VDI_AT_VERSION + 2), load_le16(h + VDI_AT_VERSION));
+				     load_le16(h + VDI_AT_VERSION + 2),
+				     load_le16(h + VDI_AT_VERSION));
 	if (is_set(h + VDI_AT_UUID_LINK) || is_set(h + VDI_AT_UUID_PARENT) ||
 	    (type != VDI_DYNAMIC && type != VDI_STATIC))
-		return blocks_refuse(b, err, "is a VDI image on top of another one, which is not supported");
+		return blocks_refuse(
+			b, err, "is a VDI image on top of another one, which is not supported");
 	if (load_le32(h + VDI_AT_SECTOR) != DISK_SECTOR_SIZE)
 		return blocks_refuse(b, err, "has sectors of %u bytes; 512 are supported",
 				     load_le32(h + VDI_AT_SECTOR));
 	if (block < 4096 || block > 256u << 20 || (block & (block - 1)) ||
 	    load_le32(h + VDI_AT_EXTRA) != 0)
-		return blocks_refuse(b, err, "has blocks of %u and %u bytes, which is not supported",
-				     block, load_le32(h + VDI_AT_EXTRA));
+		return blocks_refuse(b, err,
+				     "has blocks of %u and %u bytes, which is not supported", block,
+				     load_le32(h + VDI_AT_EXTRA));
 	if (table % DISK_SECTOR_SIZE || data % DISK_SECTOR_SIZE || table < VDI_HEADER ||
 	    data < table || blocks * 4 > data - table)
 		return blocks_refuse(b, err, "has a table of blocks at an impossible place");
 	if (size == 0 || blocks > VDI_MAX_BLOCKS || size > blocks * block)
-		return blocks_refuse(b, err, "claims a size of %" G_GUINT64_FORMAT
-				     " bytes in %u blocks", size,
-				     (unsigned)blocks);
+		return blocks_refuse(b, err,
+				     "claims a size of %" G_GUINT64_FORMAT " bytes in %u blocks",
+				     size, (unsigned)blocks);
 	return true;
 }
 
@@ -255,8 +258,8 @@ struct disk *vdi_open_take(struct disk *file, const struct disk_options *o, stru
 	b->entry_bytes = 4;
 	b->page_entries = BLOCKS_PAGE / 4;
 	b->about = g_strdup_printf("%s, blocks of %" G_GUINT64_FORMAT " KiB",
-				   load_le32(v->header + VDI_AT_TYPE) == VDI_STATIC ? "static" :
-										      "dynamic",
+				   load_le32(v->header + VDI_AT_TYPE) == VDI_STATIC ? "static"
+										    : "dynamic",
 				   b->block_bytes / 1024);
 	disk = blocks_open_take(b, err);
 	r = disk && !disk->readonly ? find_places(v) : 0;
@@ -325,7 +328,8 @@ bool vdi_create(struct disk *file, const struct disk_form_create *o, GError **er
 	if (!parse_options(o, &fixed, err))
 		return false;
 	if (blocks > VDI_MAX_BLOCKS) {
-		g_set_error(err, BASE_ERROR, EINVAL, "a VDI image has at most %u MiB", VDI_MAX_BLOCKS);
+		g_set_error(err, BASE_ERROR, EINVAL, "a VDI image has at most %u MiB",
+			    VDI_MAX_BLOCKS);
 		return false;
 	}
 	make_header(header, o->size_bytes, (uint32_t)block, (uint32_t)blocks, fixed);

@@ -2,13 +2,13 @@
 /*
  * vhd.c - VHD images (QEMU's "vpc"), fixed and dynamic (vhd.h); differencing ones are refused.
  *
- * A fixed image is the disk and a footer. A dynamic one has a copy of the footer in front, a header, a
- * table of where blocks lie, and the footer behind the last block: a new block takes the footer's
- * place, and the footer is written anew behind it ahead of the table. A power cut between the two
- * leaves the copy, which is what is read first.
+ * A fixed image is the disk and a footer. A dynamic one has a copy of the footer in front, a
+ * header, a table of where blocks lie, and the footer behind the last block: a new block takes the
+ * footer's place, and the footer is written anew behind it ahead of the table. A power cut between
+ * the two leaves the copy, which is what is read first.
  *
- * In front of each block lies a bitmap of its sectors that hold something. All bits are set when the
- * block gets its place, and in a dynamic image nothing else is looked for there: sectors never
+ * In front of each block lies a bitmap of its sectors that hold something. All bits are set when
+ * the block gets its place, and in a dynamic image nothing else is looked for there: sectors never
  * written are zeros in the block as well.
  *
  * Size. Virtual PC takes it from the geometry, and so do we for its images and those that QEMU made
@@ -187,8 +187,8 @@ static bool find_footer(struct vhd *v, GError **err)
 
 static uint64_t size_of(const uint8_t *f)
 {
-	uint64_t sectors = (uint64_t)load_be16(f + VHD_AT_CYLINDERS) * f[VHD_AT_HEADS] *
-			   f[VHD_AT_SECTORS];
+	uint64_t sectors =
+		(uint64_t)load_be16(f + VHD_AT_CYLINDERS) * f[VHD_AT_HEADS] * f[VHD_AT_SECTORS];
 
 	if ((memcmp(f + VHD_AT_CREATOR, "vpc ", 4) && memcmp(f + VHD_AT_CREATOR, "qemu", 4)) ||
 	    sectors == VHD_MAX_CHS_SECTORS)
@@ -210,12 +210,14 @@ static bool load_header(struct vhd *v, GError **err)
 	r = blocks_file_read(b, h, VHD_HEADER, v->header_at);
 	if (r < 0)
 		return blocks_refuse(b, err, "cannot be read: %s", g_strerror(-r));
-	if (memcmp(h, "cxsparse", 8) || load_be32(h + VHD_AT_H_SUM) != vhd_sum(h, VHD_HEADER, VHD_AT_H_SUM))
+	if (memcmp(h, "cxsparse", 8) ||
+	    load_be32(h + VHD_AT_H_SUM) != vhd_sum(h, VHD_HEADER, VHD_AT_H_SUM))
 		return blocks_refuse(b, err, "has a damaged VHD header");
 	b->block_bytes = load_be32(h + VHD_AT_H_BLOCK);
 	b->table_at = load_be64(h + VHD_AT_H_TABLE);
 	blocks = load_be32(h + VHD_AT_H_BLOCKS);
-	if (b->block_bytes < 4096 || b->block_bytes > 256u << 20 || (b->block_bytes & (b->block_bytes - 1)))
+	if (b->block_bytes < 4096 || b->block_bytes > 256u << 20 ||
+	    (b->block_bytes & (b->block_bytes - 1)))
 		return blocks_refuse(b, err, "has blocks of %u bytes, which is not supported",
 				     (unsigned)b->block_bytes);
 	if (b->table_at < VHD_FOOTER || b->table_at % DISK_SECTOR_SIZE ||
@@ -244,7 +246,8 @@ static int raise_end(struct blocks *b, uint64_t block, struct blocks_place place
 static int find_end(struct vhd *v)
 {
 	struct blocks *b = &v->b;
-	uint64_t end = MAX(v->header_at + VHD_HEADER, align_up(b->table_at + b->block_count * 4, 512));
+	uint64_t end =
+		MAX(v->header_at + VHD_HEADER, align_up(b->table_at + b->block_count * 4, 512));
 	uint64_t size = b->file->size_bytes;
 	uint8_t last[VHD_FOOTER] = { 0 };
 	int r = blocks_each(b, raise_end, &end);
@@ -264,9 +267,11 @@ static bool check_type(struct vhd *v, GError **err)
 	uint32_t type = load_be32(v->footer + VHD_AT_TYPE);
 
 	if (type == VHD_DIFFERENCING)
-		return blocks_refuse(b, err, "is a VHD image on top of another one, which is not supported");
+		return blocks_refuse(
+			b, err, "is a VHD image on top of another one, which is not supported");
 	if (type != VHD_FIXED && type != VHD_DYNAMIC)
-		return blocks_refuse(b, err, "is a VHD image of type %u, which is not supported", type);
+		return blocks_refuse(b, err, "is a VHD image of type %u, which is not supported",
+				     type);
 	if (b->disk.size_bytes == 0 || b->disk.size_bytes > VHD_MAX_BYTES)
 		return blocks_refuse(b, err, "claims a size of %" G_GUINT64_FORMAT " bytes",
 				     b->disk.size_bytes);
@@ -292,8 +297,8 @@ struct disk *vhd_open_take(struct disk *file, const struct disk_options *o, stru
 	b->disk.size_bytes = size_of(v->footer);
 	if (!check_type(v, err) || (!b->flat && !load_header(v, err)))
 		return blocks_fail_take(b);
-	b->about = b->flat ? g_strdup("fixed") :
-			     g_strdup_printf("dynamic, blocks of %" G_GUINT64_FORMAT " KiB",
+	b->about = b->flat ? g_strdup("fixed")
+			   : g_strdup_printf("dynamic, blocks of %" G_GUINT64_FORMAT " KiB",
 					     b->block_bytes / 1024);
 	disk = blocks_open_take(b, err);
 	if (!disk || b->flat || disk->readonly || find_end(v) == 0)

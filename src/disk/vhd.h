@@ -10,14 +10,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define VHD_FOOTER	512u
-#define VHD_HEADER	1024u
-#define VHD_FIXED	2u
-#define VHD_DYNAMIC	3u
+#define VHD_FOOTER	 512u
+#define VHD_HEADER	 1024u
+#define VHD_FIXED	 2u
+#define VHD_DYNAMIC	 3u
 #define VHD_DIFFERENCING 4u
-#define VHD_ABSENT	0xffffffffu
-#define VHD_NONE	UINT64_MAX /* as an offset */
-#define VHD_MAX_BYTES	(2040ull << 30)
+#define VHD_ABSENT	 0xffffffffu
+#define VHD_NONE	 UINT64_MAX /* as an offset */
+#define VHD_MAX_BYTES	 (2040ull << 30)
 /* The largest geometry: for disks that are larger, it tells nothing. */
 #define VHD_MAX_CHS_SECTORS (65535ull * 16 * 255)
 

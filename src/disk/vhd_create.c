@@ -91,7 +91,8 @@ static int write_dynamic(struct disk *file, const struct disk_form_create *o)
 
 static bool parse_options(const struct disk_form_create *o, unsigned *ret_fixed, GError **err)
 {
-	static const char *const kinds[] = { "dynamic", "fixed", NULL }, *const on[] = { "on", NULL };
+	static const char *const kinds[] = { "dynamic", "fixed", NULL }, *const on[] = { "on",
+											 NULL };
 	unsigned exact = 0;
 	const struct disk_form_option known[] = { { "subformat", kinds, ret_fixed, NULL },
 						  { "force_size", on, &exact, NULL } };
@@ -112,7 +113,8 @@ bool vhd_create(struct disk *file, const struct disk_form_create *o, GError **er
 		return false;
 	}
 	make_footer(footer, o->size_bytes, fixed);
-	r = fixed ? disk_write_wait(file, footer, VHD_FOOTER, o->size_bytes) : write_dynamic(file, o);
+	r = fixed ? disk_write_wait(file, footer, VHD_FOOTER, o->size_bytes)
+		  : write_dynamic(file, o);
 	if (r < 0)
 		g_set_error(err, BASE_ERROR, -r, "the image cannot be written: %s", g_strerror(-r));
 	return r == 0;

@@ -7,8 +7,9 @@
  *
  * The specification has changes of the table go through the log, so that a sector that is half
  * written can be written again. We change it in place: an entry has eight bytes and lies in one
- * sector, and it is written when what it names is durable (blocks.h). Whatever sectors of it reach the disk,
- * each entry is the old one or the new one. A log that others left is replayed before anything else.
+ * sector, and it is written when what it names is durable (blocks.h). Whatever sectors of it reach
+ * the disk, each entry is the old one or the new one. A log that others left is replayed before
+ * anything else.
  */
 #include "disk/vhdx.h"
 
@@ -106,9 +107,10 @@ static bool load(struct vhdx *v, GError **err)
 	if (!vhdx_load_header(v, err))
 		return false;
 	if (!vhdx_log_is_empty(v) && v->b.disk.readonly)
-		return blocks_refuse(&v->b, err,
-				     "was not closed, and its log is replayed when it is opened for writing, as "
-				     "with: sika image check --repair");
+		return blocks_refuse(
+			&v->b, err,
+			"was not closed, and its log is replayed when it is opened for writing, as "
+			"with: sika image check --repair");
 	if (!vhdx_log_is_empty(v) && !vhdx_log_replay(v, err))
 		return false;
 	return vhdx_load_regions(v, err) && vhdx_load_metadata(v, err) && check_table(v, err);
@@ -124,7 +126,8 @@ struct disk *vhdx_open_take(struct disk *file, const struct disk_options *o, str
 	(void)chain;
 	if (!load(v, err))
 		return blocks_fail_take(&v->b);
-	v->b.about = g_strdup_printf("%s, blocks of %u MiB, sectors of %u bytes", v->fixed ? "fixed" : "dynamic",
+	v->b.about = g_strdup_printf("%s, blocks of %u MiB, sectors of %u bytes",
+				     v->fixed ? "fixed" : "dynamic",
 				     (unsigned)(v->b.block_bytes / VHDX_ALIGN), v->logical_sector);
 	return blocks_open_take(&v->b, err);
 }

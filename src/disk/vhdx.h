@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * vhdx.h - what the files of the VHDX format share: "[MS-VHDX]: Virtual Hard Disk v2 (VHDX) File Format",
- * of which the sections are cited.
+ * vhdx.h - what the files of the VHDX format share: "[MS-VHDX]: Virtual Hard Disk v2 (VHDX) File
+ *Format", of which the sections are cited.
  *
  *	vhdx.c		opening, and blocks
  *	vhdx_header.c	the two headers, the regions, the metadata
@@ -14,19 +14,19 @@
 
 #include "disk/blocks.h"
 
-#define VHDX_ALIGN	  (1u << 20)
-#define VHDX_HEADER_1	  0x10000u
-#define VHDX_HEADER_2	  0x20000u
-#define VHDX_HEADER_BYTES 4096u
-#define VHDX_REGIONS_1	  0x30000u
-#define VHDX_REGIONS_2	  0x40000u
-#define VHDX_REGIONS_BYTES 0x10000u
-#define VHDX_MAX_REGIONS  2047u
+#define VHDX_ALIGN	    (1u << 20)
+#define VHDX_HEADER_1	    0x10000u
+#define VHDX_HEADER_2	    0x20000u
+#define VHDX_HEADER_BYTES   4096u
+#define VHDX_REGIONS_1	    0x30000u
+#define VHDX_REGIONS_2	    0x40000u
+#define VHDX_REGIONS_BYTES  0x10000u
+#define VHDX_MAX_REGIONS    2047u
 #define VHDX_METADATA_BYTES 0x10000u /* of its table, in front of the items */
-#define VHDX_MAX_ITEMS	  2047u
-#define VHDX_MAX_LOG	  (64u << 20)
-#define VHDX_MAX_BYTES	  (64ull << 40)
-#define VHDX_LOG_SECTOR	  4096u
+#define VHDX_MAX_ITEMS	    2047u
+#define VHDX_MAX_LOG	    (64u << 20)
+#define VHDX_MAX_BYTES	    (64ull << 40)
+#define VHDX_LOG_SECTOR	    4096u
 
 #define VHDX_HEADER_MARK  0x64616568u /* "head" */
 #define VHDX_REGIONS_MARK 0x69676572u /* "regi" */
@@ -63,7 +63,7 @@ extern const uint8_t vhdx_guid_parameters[16], vhdx_guid_size[16], vhdx_guid_pag
 struct vhdx {
 	struct blocks b;
 	uint8_t header[VHDX_HEADER_BYTES]; /* that is valid */
-	unsigned header_number;	      /* 1 or 2: where it lies */
+	unsigned header_number; /* 1 or 2: where it lies */
 	uint64_t log_at, metadata_at;
 	uint32_t log_bytes, metadata_bytes, table_bytes;
 	uint32_t chunk; /* blocks; behind each so many in the table lies the entry of a bitmap */

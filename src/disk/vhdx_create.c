@@ -24,8 +24,10 @@ static bool refuse(GError **err, const char *why)
 /* Larger blocks for larger disks, as QEMU has it. */
 static uint64_t block_for(uint64_t size)
 {
-	return size > 32ull << 40 ? 64u << 20 : size > 100ull << 30 ? 32u << 20 :
-	       size > 1ull << 30  ? 16u << 20 : 8u << 20;
+	return size > 32ull << 40    ? 64u << 20
+	       : size > 100ull << 30 ? 32u << 20
+	       : size > 1ull << 30   ? 16u << 20
+				     : 8u << 20;
 }
 
 static bool parse_options(const struct disk_form_create *o, struct options *ret, GError **err)
@@ -43,7 +45,9 @@ static bool parse_options(const struct disk_form_create *o, struct options *ret,
 	if (ret->block == 0)
 		ret->block = block_for(o->size_bytes);
 	if (ret->block < VHDX_ALIGN || ret->block > 256u << 20 || (ret->block & (ret->block - 1)))
-		return refuse(err, "option 'block_size': blocks are a power of two from 1 MiB to 256 MiB");
+		return refuse(
+			err,
+			"option 'block_size': blocks are a power of two from 1 MiB to 256 MiB");
 	if (ret->log == 0 || ret->log % VHDX_ALIGN || ret->log > VHDX_MAX_LOG)
 		return refuse(err, "option 'log_size': a log has 1 to 64 MiB, in whole ones");
 	return true;
@@ -55,7 +59,8 @@ struct layout {
 
 static struct layout lay_out(uint64_t size, const struct options *o)
 {
-	struct layout l = { .blocks = (size + o->block - 1) / o->block, .chunk = (1ull << 32) / o->block,
+	struct layout l = { .blocks = (size + o->block - 1) / o->block,
+			    .chunk = (1ull << 32) / o->block,
 			    .table_at = VHDX_ALIGN + o->log };
 
 	l.table_bytes = align_up((l.blocks + (l.blocks - 1) / l.chunk) * 8, VHDX_ALIGN);
@@ -86,7 +91,8 @@ static void make_header(uint8_t *h, const struct options *o, uint64_t sequence)
 static void make_front(uint8_t *f, const struct options *o, const struct layout *l)
 {
 	static const char creator[] = "Sika";
-	uint8_t *first = f + VHDX_HEADER_1, *second = f + VHDX_HEADER_2, *regions = f + VHDX_REGIONS_1;
+	uint8_t *first = f + VHDX_HEADER_1, *second = f + VHDX_HEADER_2,
+		*regions = f + VHDX_REGIONS_1;
 
 	memcpy(f, "vhdxfile", 8);
 	for (unsigned i = 0; creator[i]; i++)
@@ -110,7 +116,8 @@ struct item {
 	uint64_t value;
 };
 
-static void make_metadata(uint8_t *m, const struct disk_form_create *create, const struct options *o)
+static void make_metadata(uint8_t *m, const struct disk_form_create *create,
+			  const struct options *o)
 {
 	const struct item items[] = {
 		{ vhdx_guid_parameters, 8, 4, o->block | (uint64_t)o->fixed << 32 },
@@ -154,7 +161,8 @@ static int write_table(struct disk *file, const struct options *o, const struct 
 	return disk_write_wait(file, table, bytes, l->table_at);
 }
 
-static int write_image(struct disk *file, const struct disk_form_create *create, const struct options *o)
+static int write_image(struct disk *file, const struct disk_form_create *create,
+		       const struct options *o)
 {
 	const struct layout l = lay_out(create->size_bytes, o);
 	struct disk_req grow = { .op = DISK_RESIZE, .offset = l.data_at };
@@ -183,7 +191,8 @@ bool vhdx_create(struct disk *file, const struct disk_form_create *create, GErro
 
 	if (!parse_options(create, &o, err))
 		return false;
-	if (create->size_bytes > VHDX_MAX_BYTES || create->size_bytes / o.block >= BLOCKS_MAX_TABLE / 8)
+	if (create->size_bytes > VHDX_MAX_BYTES ||
+	    create->size_bytes / o.block >= BLOCKS_MAX_TABLE / 8)
 		return refuse(err, "a VHDX image has at most 64 TiB, and 32 Mi blocks");
 	r = write_image(file, create, &o);
 	if (r < 0)

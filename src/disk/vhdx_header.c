@@ -58,8 +58,10 @@ static bool check_header(struct vhdx *v, GError **err)
 	v->log_at = load_le64(h + VHDX_AT_LOG);
 	v->log_bytes = load_le32(h + VHDX_AT_LOG_BYTES);
 	if (load_le16(h + VHDX_AT_VERSION) != 1 || load_le16(h + VHDX_AT_LOG_VERSION) != 0)
-		return blocks_refuse(&v->b, err, "is of VHDX version %u with a log of version %u; 1 and 0 are "
-				     "supported", load_le16(h + VHDX_AT_VERSION),
+		return blocks_refuse(&v->b, err,
+				     "is of VHDX version %u with a log of version %u; 1 and 0 are "
+				     "supported",
+				     load_le16(h + VHDX_AT_VERSION),
 				     load_le16(h + VHDX_AT_LOG_VERSION));
 	if (v->log_at < VHDX_ALIGN || v->log_at % VHDX_ALIGN || v->log_bytes % VHDX_ALIGN ||
 	    v->log_bytes == 0 || v->log_at > v->b.file->size_bytes ||
@@ -142,7 +144,8 @@ static bool read_regions(struct vhdx *v, uint8_t *bytes, GError **err)
 
 		if (r < 0)
 			return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
-		if (load_le32(bytes) == VHDX_REGIONS_MARK && load_le32(bytes + 8) <= VHDX_MAX_REGIONS &&
+		if (load_le32(bytes) == VHDX_REGIONS_MARK &&
+		    load_le32(bytes + 8) <= VHDX_MAX_REGIONS &&
 		    load_le32(bytes + 4) == vhdx_sum(bytes, VHDX_REGIONS_BYTES, 4))
 			return true;
 	}
@@ -217,7 +220,8 @@ static bool check_metadata(struct vhdx *v, GError **err)
 	struct blocks *b = &v->b;
 
 	if (v->has_parent)
-		return blocks_refuse(b, err, "is a VHDX image on top of another one, which is not supported");
+		return blocks_refuse(
+			b, err, "is a VHDX image on top of another one, which is not supported");
 	if (b->block_bytes < VHDX_ALIGN || b->block_bytes > 256u << 20 ||
 	    (b->block_bytes & (b->block_bytes - 1)))
 		return blocks_refuse(b, err, "has blocks of %u bytes", (unsigned)b->block_bytes);

@@ -18,12 +18,12 @@
 #include "base/log.h"
 #include "disk/vhdx.h"
 
-#define MARK_ENTRY 0x65676f6cu /* "loge" */
-#define MARK_DATA  0x63736564u /* "desc" */
-#define MARK_ZERO  0x6f72657au /* "zero" */
+#define MARK_ENTRY  0x65676f6cu /* "loge" */
+#define MARK_DATA   0x63736564u /* "desc" */
+#define MARK_ZERO   0x6f72657au /* "zero" */
 #define MARK_SECTOR 0x61746164u /* "data" */
-#define SUM_TIMES  8u /* the log's length, at most, is summed up */
-#define MAX_ZEROS  (1ull << 40)
+#define SUM_TIMES   8u /* the log's length, at most, is summed up */
+#define MAX_ZEROS   (1ull << 40)
 
 enum entry_field {
 	AT_SUM = 4,
@@ -89,7 +89,8 @@ static void copy_out(const struct ring *r, uint32_t at, uint32_t len)
 /* Descriptors, and a sector of data for each that wants one. */
 static bool are_descriptors_right(const uint8_t *e, uint32_t len, uint32_t count)
 {
-	uint64_t sequence = load_le64(e + AT_SEQUENCE), at = descriptor_sectors(count) * (uint64_t)VHDX_LOG_SECTOR;
+	uint64_t sequence = load_le64(e + AT_SEQUENCE),
+		 at = descriptor_sectors(count) * (uint64_t)VHDX_LOG_SECTOR;
 
 	for (uint32_t i = 0; i < count; i++) {
 		const uint8_t *d = e + AT_DESCRIPTORS + i * 32ul;
@@ -98,11 +99,13 @@ static bool are_descriptors_right(const uint8_t *e, uint32_t len, uint32_t count
 		if (load_le64(d + 24) != sequence || load_le64(d + 16) % VHDX_LOG_SECTOR ||
 		    load_le64(d + 16) > INT64_MAX / 2)
 			return false;
-		if (mark == MARK_ZERO && (load_le64(d + 8) % VHDX_LOG_SECTOR || load_le64(d + 8) > MAX_ZEROS))
+		if (mark == MARK_ZERO &&
+		    (load_le64(d + 8) % VHDX_LOG_SECTOR || load_le64(d + 8) > MAX_ZEROS))
 			return false;
 		if (mark == MARK_ZERO)
 			continue;
-		if (mark != MARK_DATA || at + VHDX_LOG_SECTOR > len || load_le32(e + at) != MARK_SECTOR ||
+		if (mark != MARK_DATA || at + VHDX_LOG_SECTOR > len ||
+		    load_le32(e + at) != MARK_SECTOR ||
 		    load_le32(e + at + 4) != (uint32_t)(sequence >> 32) ||
 		    load_le32(e + at + VHDX_LOG_SECTOR - 4) != (uint32_t)sequence)
 			return false;
@@ -117,8 +120,8 @@ static uint32_t take_entry(struct ring *r, uint32_t at)
 	const uint8_t *e = r->bytes + at;
 	uint32_t len = load_le32(e + AT_BYTES), count = load_le32(e + AT_COUNT);
 
-	if (load_le32(e) != MARK_ENTRY || len == 0 || len % VHDX_LOG_SECTOR || len > r->v->log_bytes ||
-	    load_le64(e + AT_SEQUENCE) == 0 ||
+	if (load_le32(e) != MARK_ENTRY || len == 0 || len % VHDX_LOG_SECTOR ||
+	    len > r->v->log_bytes || load_le64(e + AT_SEQUENCE) == 0 ||
 	    memcmp(e + AT_GUID, r->v->header + VHDX_AT_LOG_GUID, 16) || count > len / 32 ||
 	    descriptor_sectors(count) * (uint64_t)VHDX_LOG_SECTOR > len || len > r->budget)
 		return 0;
@@ -257,16 +260,19 @@ bool vhdx_log_replay(struct vhdx *v, GError **err)
 	r.bytes = bytes = g_try_malloc(v->log_bytes);
 	r.entry = entry = g_try_malloc(v->log_bytes);
 	r.slots = slots = g_try_new(struct slot, v->log_bytes / VHDX_LOG_SECTOR);
-	result = bytes && entry && slots ? blocks_file_read(b, bytes, v->log_bytes, v->log_at) : -ENOMEM;
+	result = bytes && entry && slots ? blocks_file_read(b, bytes, v->log_bytes, v->log_at)
+					 : -ENOMEM;
 	if (result < 0)
 		return blocks_refuse(b, err, "its log cannot be read: %s", g_strerror(-result));
 	/* None: it was cut off before the first entry was whole, and has changed nothing. */
 	if (find_active(&r, &active))
 		result = apply(&r, &active);
-	log_info("disk '%s': was not closed; %u entries of its log were replayed", b->disk.path, active.count);
+	log_info("disk '%s': was not closed; %u entries of its log were replayed", b->disk.path,
+		 active.count);
 	memset(v->header + VHDX_AT_LOG_GUID, 0, 16);
 	if (result == 0)
 		result = vhdx_write_header(v);
 	return result == 0 ||
-	       blocks_refuse(b, err, "was not closed, and its log cannot be replayed: %s", g_strerror(-result));
+	       blocks_refuse(b, err, "was not closed, and its log cannot be replayed: %s",
+			     g_strerror(-result));
 }

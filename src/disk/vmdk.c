@@ -64,13 +64,14 @@ static bool open_parent(struct vmdk *v, const struct vmdk_text *t, const struct 
 		return blocks_refuse(b, err, "stands on another image and does not say on which");
 	below.readonly = true;
 	below.repair = false;
-	b->parent = disk_open_named(b->disk.path, t->parent, "backing file", "vmdk", &below, loop, chain,
-				    err);
+	b->parent = disk_open_named(b->disk.path, t->parent, "backing file", "vmdk", &below, loop,
+				    chain, err);
 	if (!b->parent)
 		return false;
 	if (((struct vmdk *)b->parent)->cid != t->parent_cid)
-		return blocks_refuse(b, err, "its backing file '%s' was changed since it was put on top of it",
-				     t->parent);
+		return blocks_refuse(
+			b, err, "its backing file '%s' was changed since it was put on top of it",
+			t->parent);
 	return true;
 }
 
@@ -111,11 +112,13 @@ static struct disk *open_extent(struct vmdk *v, const struct vmdk_extent_line *l
 	uint64_t end = (line->offset + line->sectors) * DISK_SECTOR_SIZE;
 
 	options.readonly |= line->access != VMDK_RW;
-	file = disk_open_named(v->b.disk.path, line->name, "extent", "file", &options, loop, chain, err);
+	file = disk_open_named(v->b.disk.path, line->name, "extent", "file", &options, loop, chain,
+			       err);
 	if (!file || !line->sparse) {
 		if (!file || end <= file->size_bytes)
 			return file;
-		blocks_refuse(&v->b, err, "its extent '%s' is shorter than it should be", line->name);
+		blocks_refuse(&v->b, err, "its extent '%s' is shorter than it should be",
+			      line->name);
 		disk_close(file);
 		return NULL;
 	}
@@ -134,13 +137,16 @@ static bool open_extents(struct vmdk *v, const struct vmdk_text *t, const struct
 
 	b->parts = g_new0(struct blocks_part, t->extents->len + 1);
 	for (guint i = 0; i < t->extents->len; i++) {
-		const struct vmdk_extent_line *line = &g_array_index(t->extents, struct vmdk_extent_line, i);
+		const struct vmdk_extent_line *line =
+			&g_array_index(t->extents, struct vmdk_extent_line, i);
 		struct disk *disk = open_extent(v, line, o, loop, chain, err);
 
 		if (!disk)
 			return false;
 		b->parts[b->part_count++] = (struct blocks_part){
-			.disk = disk, .start = b->disk.size_bytes, .len = line->sectors * DISK_SECTOR_SIZE,
+			.disk = disk,
+			.start = b->disk.size_bytes,
+			.len = line->sectors * DISK_SECTOR_SIZE,
 			.at = line->sparse ? 0 : line->offset * DISK_SECTOR_SIZE,
 		};
 		b->disk.size_bytes += line->sectors * DISK_SECTOR_SIZE;
@@ -148,8 +154,8 @@ static bool open_extents(struct vmdk *v, const struct vmdk_text *t, const struct
 	return b->part_count > 0 || blocks_refuse(b, err, "names no extents");
 }
 
-static struct disk *open_descriptor(struct disk *file, const struct disk_options *o, struct loop *loop,
-				    const struct disk_chain *chain, GError **err)
+static struct disk *open_descriptor(struct disk *file, const struct disk_options *o,
+				    struct loop *loop, const struct disk_chain *chain, GError **err)
 {
 	struct vmdk *v = (struct vmdk *)blocks_new(sizeof(*v), file, "vmdk", &extents_ops);
 	struct blocks *b = &v->b;
@@ -165,10 +171,12 @@ static struct disk *open_descriptor(struct disk *file, const struct disk_options
 	text = ok ? read_text(v, err) : NULL;
 	ok = text && parse_text(v, text, &t, err);
 	if (ok && t.parent_cid != VMDK_NO_PARENT)
-		ok = blocks_refuse(b, err, "is of several files and stands on another image, which is not "
-					   "supported");
+		ok = blocks_refuse(b, err,
+				   "is of several files and stands on another image, which is not "
+				   "supported");
 	ok = ok && open_extents(v, &t, o, loop, chain, err);
-	b->about = g_strdup_printf("%s, %u extents", t.type ? t.type : "unknown kind", b->part_count);
+	b->about =
+		g_strdup_printf("%s, %u extents", t.type ? t.type : "unknown kind", b->part_count);
 	vmdk_text_fini(&t);
 	return ok ? blocks_open_take(b, err) : blocks_fail_take(b);
 }

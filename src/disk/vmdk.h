@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * vmdk.h - what the files of the VMDK format share: "Virtual Disk Format 5.0", VMware's technical note of
- * December 2011, of which the sections are cited.
+ * vmdk.h - what the files of the VMDK format share: "Virtual Disk Format 5.0", VMware's technical
+ *note of December 2011, of which the sections are cited.
  *
- *	vmdk.c		opening: a descriptor file and its extents, or one extent with its descriptor
- *	vmdk_text.c	the descriptor
- *	vmdk_sparse.c	an extent of grains, found through a directory of tables
- *	vmdk_stream.c	grains that are compressed
- *	vmdk_create.c	making an image
+ *	vmdk.c		opening: a descriptor file and its extents, or one extent with its
+ *descriptor vmdk_text.c	the descriptor vmdk_sparse.c	an extent of grains, found through a
+ *directory of tables vmdk_stream.c	grains that are compressed vmdk_create.c	making an
+ *image
  *
  * Numbers are little-endian, places in the file are in sectors.
  */
@@ -15,19 +14,19 @@
 
 #include "disk/blocks.h"
 
-#define VMDK_MAGIC	0x564d444bu /* "KDMV" */
-#define VMDK_HEADER	512u
+#define VMDK_MAGIC	     0x564d444bu /* "KDMV" */
+#define VMDK_HEADER	     512u
 #define VMDK_FLAG_NEWLINES   (1u << 0)
 #define VMDK_FLAG_COPY	     (1u << 1)
 #define VMDK_FLAG_ZEROS	     (1u << 2)
 #define VMDK_FLAG_COMPRESSED (1u << 16)
 #define VMDK_FLAG_MARKERS    (1u << 17)
-#define VMDK_AT_END	UINT64_MAX
-#define VMDK_MAX_DESCRIPTOR (1u << 20)
-#define VMDK_MAX_EXTENTS 1024u
-#define VMDK_MAX_GRAIN	(64u << 20)
-#define VMDK_MARKER	12u /* in front of a compressed grain: sector, bytes */
-#define VMDK_NO_PARENT	0xffffffffu
+#define VMDK_AT_END	     UINT64_MAX
+#define VMDK_MAX_DESCRIPTOR  (1u << 20)
+#define VMDK_MAX_EXTENTS     1024u
+#define VMDK_MAX_GRAIN	     (64u << 20)
+#define VMDK_MARKER	     12u /* in front of a compressed grain: sector, bytes */
+#define VMDK_NO_PARENT	     0xffffffffu
 
 /* "Hosted Sparse Extents", SparseExtentHeader */
 enum vmdk_field {
@@ -76,7 +75,7 @@ struct vmdk {
 	/* ---- vmdk_sparse.c ---- */
 	uint32_t version, flags, directory_count;
 	uint64_t directory_at, copy_at; /* bytes; copy_at 0: there is none */
-	uint32_t *directory, *copy;	/* sectors of the tables; copy may be NULL */
+	uint32_t *directory, *copy; /* sectors of the tables; copy may be NULL */
 	bool directory_dirty;
 };
 

@@ -8,10 +8,10 @@
 #include "disk/formats_int.h"
 #include "disk/vmdk.h"
 
-#define GRAIN_SECTORS	128u
-#define ENTRIES		512u
-#define TEXT_SECTORS	20u
-#define TABLE_SECTORS	(ENTRIES * 4 / 512)
+#define GRAIN_SECTORS 128u
+#define ENTRIES	      512u
+#define TEXT_SECTORS  20u
+#define TABLE_SECTORS (ENTRIES * 4 / 512)
 
 struct options {
 	unsigned kind, adapter, zeros;
@@ -38,14 +38,16 @@ struct layout {
 static struct layout lay_out(const struct disk_form_create *o)
 {
 	struct layout l = { .capacity = o->size_bytes / DISK_SECTOR_SIZE,
-			    .grain = o->block_bytes ? o->block_bytes / DISK_SECTOR_SIZE : GRAIN_SECTORS };
+			    .grain = o->block_bytes ? o->block_bytes / DISK_SECTOR_SIZE
+						    : GRAIN_SECTORS };
 	uint64_t span = l.grain * ENTRIES;
 
 	l.tables = (l.capacity + span - 1) / span;
 	l.directory_sectors = (l.tables * 4 + 511) / 512;
 	l.copy_at = 1 + TEXT_SECTORS;
 	l.directory_at = l.copy_at + l.directory_sectors + l.tables * TABLE_SECTORS;
-	l.grains_at = align_up(l.directory_at + l.directory_sectors + l.tables * TABLE_SECTORS, l.grain);
+	l.grains_at =
+		align_up(l.directory_at + l.directory_sectors + l.tables * TABLE_SECTORS, l.grain);
 	return l;
 }
 
@@ -54,8 +56,9 @@ static void make_header(uint8_t *h, const struct layout *l, const struct options
 	memset(h, 0, VMDK_HEADER);
 	store_le32(h + VMDK_AT_MAGIC, VMDK_MAGIC);
 	store_le32(h + VMDK_AT_VERSION, o->kind ? 3 : o->zeros ? 2 : 1);
-	store_le32(h + VMDK_AT_FLAGS, VMDK_FLAG_NEWLINES | VMDK_FLAG_COPY | (o->zeros ? VMDK_FLAG_ZEROS : 0) |
-		   (o->kind ? VMDK_FLAG_COMPRESSED | VMDK_FLAG_MARKERS : 0));
+	store_le32(h + VMDK_AT_FLAGS,
+		   VMDK_FLAG_NEWLINES | VMDK_FLAG_COPY | (o->zeros ? VMDK_FLAG_ZEROS : 0) |
+			   (o->kind ? VMDK_FLAG_COMPRESSED | VMDK_FLAG_MARKERS : 0));
 	store_le64(h + VMDK_AT_CAPACITY, l->capacity);
 	store_le64(h + VMDK_AT_GRAIN, l->grain);
 	store_le64(h + VMDK_AT_TEXT, 1);
@@ -68,7 +71,8 @@ static void make_header(uint8_t *h, const struct layout *l, const struct options
 	store_le16(h + VMDK_AT_COMPRESSION, o->kind ? 1 : 0);
 }
 
-static char *make_text(const struct disk_form_create *o, const struct options *opt, const struct layout *l)
+static char *make_text(const struct disk_form_create *o, const struct options *opt,
+		       const struct layout *l)
 {
 	static const char *const kinds[] = { "monolithicSparse", "streamOptimized" };
 	static const char *const adapters[] = { "ide", "lsilogic", "buslogic", "legacyESX" };
@@ -79,13 +83,15 @@ static char *make_text(const struct disk_form_create *o, const struct options *o
 	g_strdelimit(base, "\"\r\n", '_');
 	return g_strdup_printf("# Disk DescriptorFile\nversion=1\nCID=%08x\nparentCID=ffffffff\n"
 			       "createType=\"%s\"\n\n# Extent description\n"
-			       "RW %" G_GUINT64_FORMAT " SPARSE \"%.200s\"\n\n# The Disk Data Base\n#DDB\n\n"
+			       "RW %" G_GUINT64_FORMAT
+			       " SPARSE \"%.200s\"\n\n# The Disk Data Base\n#DDB\n\n"
 			       "ddb.virtualHWVersion = \"4\"\n"
 			       "ddb.geometry.cylinders = \"%" G_GUINT64_FORMAT "\"\n"
 			       "ddb.geometry.heads = \"%u\"\nddb.geometry.sectors = \"63\"\n"
 			       "ddb.adapterType = \"%s\"\n",
 			       g_random_int() & 0x7fffffff, kinds[opt->kind], l->capacity, base,
-			       (uint64_t)(l->capacity / (63 * heads)), heads, adapters[opt->adapter]);
+			       (uint64_t)(l->capacity / (63 * heads)), heads,
+			       adapters[opt->adapter]);
 }
 
 /* All tables are there, and empty: holes in the file. */
@@ -102,7 +108,8 @@ static int write_directory(struct disk *file, uint64_t at, const struct layout *
 	return disk_write_wait(file, entries, bytes, at * 512);
 }
 
-static int write_image(struct disk *file, const struct disk_form_create *o, const struct options *opt)
+static int write_image(struct disk *file, const struct disk_form_create *o,
+		       const struct options *opt)
 {
 	const struct layout l = lay_out(o);
 	struct disk_req grow = { .op = DISK_RESIZE, .offset = l.grains_at * 512 };
@@ -128,7 +135,8 @@ bool vmdk_create(struct disk *file, const struct disk_form_create *o, GError **e
 		return false;
 	/* Places are 32-bit numbers of sectors, and that of the last grain must be one. */
 	if (o->size_bytes > 2040ull << 30) {
-		g_set_error(err, BASE_ERROR, EINVAL, "a VMDK image of one file has at most 2040 GiB");
+		g_set_error(err, BASE_ERROR, EINVAL,
+			    "a VMDK image of one file has at most 2040 GiB");
 		return false;
 	}
 	r = write_image(file, o, &opt);

@@ -12,7 +12,8 @@
 #include "base/bits.h"
 #include "disk/vmdk.h"
 
-static struct blocks_place sparse_decode(const struct blocks *b, uint64_t block, const uint8_t *entry)
+static struct blocks_place sparse_decode(const struct blocks *b, uint64_t block,
+					 const uint8_t *entry)
 {
 	uint32_t sector = load_le32(entry);
 
@@ -164,16 +165,21 @@ static bool check_header(struct vmdk *v, const uint8_t *h, GError **err)
 	if (load_le32(h + VMDK_AT_MAGIC) != VMDK_MAGIC)
 		return blocks_refuse(b, err, "is not a sparse VMDK extent");
 	if (v->version < 1 || v->version > 3)
-		return blocks_refuse(b, err, "is of VMDK version %u; 1 to 3 are supported", v->version);
+		return blocks_refuse(b, err, "is of VMDK version %u; 1 to 3 are supported",
+				     v->version);
 	if (grain < 8 || grain > VMDK_MAX_GRAIN / 512 || (grain & (grain - 1)))
 		return blocks_refuse(b, err, "has grains of %" G_GUINT64_FORMAT " sectors", grain);
 	if (entries == 0 || entries > 512)
-		return blocks_refuse(b, err, "has tables of %u grains; 1 to 512 are possible", entries);
+		return blocks_refuse(b, err, "has tables of %u grains; 1 to 512 are possible",
+				     entries);
 	if (capacity == 0 || capacity >= 1ull << 48)
-		return blocks_refuse(b, err, "claims a size of %" G_GUINT64_FORMAT " sectors", capacity);
+		return blocks_refuse(b, err, "claims a size of %" G_GUINT64_FORMAT " sectors",
+				     capacity);
 	if (capacity / grain > BLOCKS_MAX_TABLE / 4)
-		return blocks_refuse(b, err, "claims a size of %" G_GUINT64_FORMAT
-				     " sectors, which is too many", capacity);
+		return blocks_refuse(b, err,
+				     "claims a size of %" G_GUINT64_FORMAT
+				     " sectors, which is too many",
+				     capacity);
 	if ((v->flags & VMDK_FLAG_COMPRESSED) &&
 	    (load_le16(h + VMDK_AT_COMPRESSION) != 1 || !(v->flags & VMDK_FLAG_MARKERS)))
 		return blocks_refuse(b, err, "is compressed by a method that is not supported");
@@ -190,7 +196,8 @@ static bool check_header(struct vmdk *v, const uint8_t *h, GError **err)
 	return true;
 }
 
-static bool load_directory(struct vmdk *v, uint64_t at, const char *what, uint32_t **ret, GError **err)
+static bool load_directory(struct vmdk *v, uint64_t at, const char *what, uint32_t **ret,
+			   GError **err)
 {
 	struct blocks *b = &v->b;
 	uint64_t size = b->file->size_bytes, bytes = v->directory_count * 4ull;
@@ -209,7 +216,8 @@ static bool load_directory(struct vmdk *v, uint64_t at, const char *what, uint32
 		v->b.tables_end = MAX(v->b.tables_end, table + b->page_entries * 4ull);
 		/* The last table may be cut off behind its last entry. */
 		if (table && (table >= size || table < VMDK_HEADER))
-			return blocks_refuse(b, err, "has a %s with a table at an impossible place", what);
+			return blocks_refuse(b, err, "has a %s with a table at an impossible place",
+					     what);
 	}
 	v->b.tables_end = MAX(v->b.tables_end, at + bytes);
 	*ret = g_steal_pointer(&entries);
@@ -229,7 +237,8 @@ static bool load_footer(struct vmdk *v, uint8_t *h, GError **err)
 	r = blocks_file_read(&v->b, h, VMDK_HEADER, size - 2 * VMDK_HEADER);
 	if (r < 0 || load_le32(h + VMDK_AT_MAGIC) != VMDK_MAGIC ||
 	    load_le64(h + VMDK_AT_DIRECTORY) == VMDK_AT_END)
-		return blocks_refuse(&v->b, err, "has no footer at its end, and is not whole perhaps");
+		return blocks_refuse(&v->b, err,
+				     "has no footer at its end, and is not whole perhaps");
 	return true;
 }
 
@@ -290,9 +299,11 @@ struct disk *vmdk_sparse_open_take(struct disk *file, GError **err)
 	if (!load(v, err))
 		return blocks_fail_take(&v->b);
 	disk = blocks_open_take(&v->b, err);
-	if (!disk || !v->b.pack_only || disk->readonly || blocks_each(&v->b, stop_at_first, NULL) == 0)
+	if (!disk || !v->b.pack_only || disk->readonly ||
+	    blocks_each(&v->b, stop_at_first, NULL) == 0)
 		return disk;
-	blocks_refuse(&v->b, err, "is a stream-optimized VMDK image, which is written once; add "
-				  "'readonly', or convert it");
+	blocks_refuse(&v->b, err,
+		      "is a stream-optimized VMDK image, which is written once; add "
+		      "'readonly', or convert it");
 	return blocks_fail_take(&v->b);
 }

@@ -2,8 +2,8 @@
 /*
  * vmdk_stream.c - compressed grains (vmdk.h; section "Stream-Optimized Compressed Sparse Extents").
  *
- * A grain is a marker (its first sector, the bytes that follow) and a zlib stream (RFC 1950), padded
- * to a sector. It is written once.
+ * A grain is a marker (its first sector, the bytes that follow) and a zlib stream (RFC 1950),
+ * padded to a sector. It is written once.
  */
 #include <errno.h>
 #include <string.h>
@@ -49,7 +49,8 @@ int vmdk_pack(struct blocks *b, uint64_t block, const uint8_t *bytes, uint64_t *
 		return -ENOMEM;
 	if (host / DISK_SECTOR_SIZE > UINT32_MAX)
 		return -EFBIG;
-	if (compress2(packed + VMDK_MARKER, &len, bytes, b->block_bytes, Z_DEFAULT_COMPRESSION) != Z_OK)
+	if (compress2(packed + VMDK_MARKER, &len, bytes, b->block_bytes, Z_DEFAULT_COMPRESSION) !=
+	    Z_OK)
 		return -EIO;
 	store_le64(packed, block * (b->block_bytes / DISK_SECTOR_SIZE));
 	store_le32(packed + 8, (uint32_t)len);

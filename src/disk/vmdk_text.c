@@ -31,21 +31,27 @@ static int parse_extent(const char *line, struct vmdk_extent_line *ret, GError *
 {
 	char access[12], kind[16], name[1024];
 	unsigned long long sectors, offset = 0;
-	int n = sscanf(line, "%11s %llu %15s \"%1023[^\"]\" %llu", access, &sectors, kind, name, &offset);
+	int n = sscanf(line, "%11s %llu %15s \"%1023[^\"]\" %llu", access, &sectors, kind, name,
+		       &offset);
 	bool flat;
 
-	if (n < 1 || (strcmp(access, "RW") && strcmp(access, "RDONLY") && strcmp(access, "NOACCESS")))
+	if (n < 1 ||
+	    (strcmp(access, "RW") && strcmp(access, "RDONLY") && strcmp(access, "NOACCESS")))
 		return 0;
 	if (n < 3)
 		return fail(err, "has an extent that makes no sense: '%.60s'", line), -1;
 	flat = !strcmp(kind, "FLAT") || !strcmp(kind, "VMFS");
 	if (!strcmp(access, "NOACCESS") || (!flat && strcmp(kind, "SPARSE")))
-		return fail(err, "has an extent of kind %s %s, which is not supported", access, kind), -1;
+		return fail(err, "has an extent of kind %s %s, which is not supported", access,
+			    kind),
+		       -1;
 	if (n < 4 || (!strcmp(kind, "FLAT") && n < 5))
 		return fail(err, "has an extent that makes no sense: '%.60s'", line), -1;
 	if (sectors == 0 || sectors >= 1ull << 48 || offset >= 1ull << 48)
 		return fail(err, "has an extent of %llu sectors", sectors), -1;
-	*ret = (struct vmdk_extent_line){ .sparse = !flat, .sectors = sectors, .offset = offset,
+	*ret = (struct vmdk_extent_line){ .sparse = !flat,
+					  .sectors = sectors,
+					  .offset = offset,
 					  .access = strcmp(access, "RW") ? VMDK_RDONLY : VMDK_RW,
 					  .name = g_strdup(name) };
 	return 1;
@@ -87,7 +93,8 @@ static bool parse_line(const char *line, long at, struct vmdk_text *t, GError **
 			t->cid_at = at + (digits - line);
 	} else if (is_key(line, "parentCID", &value)) {
 		t->parent_cid = (uint32_t)strtoul(value, NULL, 16);
-	} else if (!is_key(line, "createType", &t->type) && !is_key(line, "parentFileNameHint", &t->parent)) {
+	} else if (!is_key(line, "createType", &t->type) &&
+		   !is_key(line, "parentFileNameHint", &t->parent)) {
 		r = parse_extent(line, &extent, err);
 		if (r < 0)
 			return false;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* wait.h - requests below that a format waits for: in a fiber by leaving it, elsewhere by draining. */
+/* wait.h - requests below that a format waits for: in a fiber by leaving it, elsewhere by draining.
+ */
 #pragma once
 
 #include "disk/disk.h"

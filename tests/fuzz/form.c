@@ -2,8 +2,8 @@
 /*
  * form.c - one input of an image format's fuzz target.
  *
- * Whatever the header and the tables hold: no crash, no hang, nothing outside of the file; a refusal
- * is one sentence.
+ * Whatever the header and the tables hold: no crash, no hang, nothing outside of the file; a
+ * refusal is one sentence.
  */
 #include "form.h"
 
@@ -88,7 +88,8 @@ int form_fuzz(const struct form_fuzz *f, const uint8_t *bytes, size_t size)
 	struct memdisk *m = memdisk_new(f->room, size);
 	uint8_t how = input_byte(&in);
 	struct disk_options o = { .repair = how & 1, .no_backing = how & 2 };
-	struct disk_form_create create = { .size_bytes = 512 * (1 + input_take(&in, 2)), .name = "fuzz",
+	struct disk_form_create create = { .size_bytes = 512 * (1 + input_take(&in, 2)),
+					   .name = "fuzz",
 					   .block_bytes = 4096ull << (how >> 4 & 3),
 					   .options = f->options[(how >> 6) % f->option_count] };
 	struct loop *loop = loop_new();

@@ -5,8 +5,9 @@
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
 	static const char *const options[] = { NULL, "static=on" };
-	static const struct form_fuzz fuzz = { .name = "vdi", .options = options, .option_count = 2,
-					       .room = 1u << 20 };
+	static const struct form_fuzz fuzz = {
+		.name = "vdi", .options = options, .option_count = 2, .room = 1u << 20
+	};
 
 	return form_fuzz(&fuzz, bytes, size);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* vhd.c - fuzz target: a VHD image with bytes of the fuzzer's choice in its footer, header and table. */
+/* vhd.c - fuzz target: a VHD image with bytes of the fuzzer's choice in its footer, header and
+ * table. */
 #include <string.h>
 
 #include "base/bits.h"
@@ -12,14 +13,16 @@ static void mend(uint8_t *bytes, uint64_t room)
 
 	store_be32(bytes + VHD_AT_SUM, vhd_sum(bytes, VHD_FOOTER, VHD_AT_SUM));
 	if (header < room - VHD_HEADER)
-		store_be32(bytes + header + VHD_AT_H_SUM, vhd_sum(bytes + header, VHD_HEADER, VHD_AT_H_SUM));
+		store_be32(bytes + header + VHD_AT_H_SUM,
+			   vhd_sum(bytes + header, VHD_HEADER, VHD_AT_H_SUM));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
 	static const char *const options[] = { NULL, NULL, "subformat=fixed" };
-	static const struct form_fuzz fuzz = { .name = "vhd", .options = options, .option_count = 3,
-					       .room = 1u << 20, .mend = mend };
+	static const struct form_fuzz fuzz = {
+		.name = "vhd", .options = options, .option_count = 3, .room = 1u << 20, .mend = mend
+	};
 
 	return form_fuzz(&fuzz, bytes, size);
 }

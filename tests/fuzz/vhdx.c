@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-/* vhdx.c - fuzz target: a VHDX image with bytes of the fuzzer's choice in its headers, tables and log. */
+/* vhdx.c - fuzz target: a VHDX image with bytes of the fuzzer's choice in its headers, tables and
+ * log. */
 #include <string.h>
 
 #include "base/bits.h"
 #include "disk/vhdx.h"
 #include "form.h"
 
-#define LOG   0x100000u
-#define ROOM  (6u << 20)
+#define LOG  0x100000u
+#define ROOM (6u << 20)
 
 /* Checksums as they should be, and often an entry in the log that is right as far as can be. */
 static void mend(uint8_t *bytes, uint64_t room)
@@ -40,17 +41,24 @@ static void mend(uint8_t *bytes, uint64_t room)
 		store_le32(entry + 4, vhdx_sum(entry, len, 4));
 	}
 	store_le32(header + VHDX_AT_SUM, vhdx_sum(header, VHDX_HEADER_BYTES, VHDX_AT_SUM));
-	store_le32(bytes + VHDX_REGIONS_1 + 4, vhdx_sum(bytes + VHDX_REGIONS_1, VHDX_REGIONS_BYTES, 4));
+	store_le32(bytes + VHDX_REGIONS_1 + 4,
+		   vhdx_sum(bytes + VHDX_REGIONS_1, VHDX_REGIONS_BYTES, 4));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-	static const char *const options[] = { "block_size=1M", "block_size=1M,block_state_zero=on" };
-	static const uint64_t places[] = { VHDX_HEADER_1, VHDX_REGIONS_1, LOG, 0x200000, 0x300000, 0x310000,
+	static const char *const options[] = { "block_size=1M",
+					       "block_size=1M,block_state_zero=on" };
+	static const uint64_t places[] = { VHDX_HEADER_1,      VHDX_REGIONS_1, LOG,
+					   0x200000,	       0x300000,       0x310000,
 					   VHDX_HEADER_1 + 40, LOG + 4096 };
-	static const struct form_fuzz fuzz = { .name = "vhdx", .options = options, .option_count = 2,
-					       .room = ROOM, .places = places,
-					       .place_count = ARRAY_SIZE(places), .mend = mend };
+	static const struct form_fuzz fuzz = { .name = "vhdx",
+					       .options = options,
+					       .option_count = 2,
+					       .room = ROOM,
+					       .places = places,
+					       .place_count = ARRAY_SIZE(places),
+					       .mend = mend };
 
 	return form_fuzz(&fuzz, bytes, size);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* vmdk.c - fuzz target: a VMDK image with bytes of the fuzzer's choice in its header, descriptor and tables; and
- * a descriptor by itself. */
+/* vmdk.c - fuzz target: a VMDK image with bytes of the fuzzer's choice in its header, descriptor
+ * and tables; and a descriptor by itself. */
 #include <glib.h>
 
 #include "disk/vmdk.h"
@@ -8,8 +8,10 @@
 
 static void parse(const uint8_t *bytes, size_t size)
 {
-	static const char *const lines[] = { "CID=", "parentCID = ", "createType=\"", "parentFileNameHint=",
-					     "RW 1 SPARSE \"", "RW 77 FLAT \"a\" ", "RDONLY 5 VMFS \"x\"", "\n" };
+	static const char *const lines[] = {
+		"CID=",		  "parentCID = ",      "createType=\"",	      "parentFileNameHint=",
+		"RW 1 SPARSE \"", "RW 77 FLAT \"a\" ", "RDONLY 5 VMFS \"x\"", "\n"
+	};
 	g_autoptr(GString) text = g_string_new("# Disk DescriptorFile\n");
 	g_autoptr(GError) err = NULL;
 	struct vmdk_text t;
@@ -27,9 +29,11 @@ static void parse(const uint8_t *bytes, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-	static const char *const options[] = { NULL, "zeroed_grain=on", "subformat=streamOptimized" };
-	static const struct form_fuzz fuzz = { .name = "vmdk", .options = options, .option_count = 3,
-					       .room = 1u << 20 };
+	static const char *const options[] = { NULL, "zeroed_grain=on",
+					       "subformat=streamOptimized" };
+	static const struct form_fuzz fuzz = {
+		.name = "vmdk", .options = options, .option_count = 3, .room = 1u << 20
+	};
 
 	if (size > 0 && bytes[0] >= 0xe0)
 		parse(bytes + 1, size - 1);
