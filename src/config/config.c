@@ -156,7 +156,7 @@ static bool validate_nets(const struct vm_config *c, GError **err)
 
 static bool validate_disks(const struct vm_config *c, GError **err)
 {
-	static const char *const formats[] = { "raw", "qcow2", "vdi", "vhd", "vpc", "vmdk", "vhdx", NULL };
+	static const char *const formats[] = { "raw", "qcow2", "vdi", "vhd", "vpc", "vmdk", "vhdx", "parallels", "cloop", NULL };
 	static const char *const caches[] = { "none",	     "writeback", "writethrough",
 					      "directsync", "unsafe",    NULL };
 

@@ -8,6 +8,13 @@
 /* A random one, in the bytes of Microsoft's order (RFC 4122 section 4.4). */
 void disk_form_guid(uint8_t ret[16]);
 
+#define DISK_CLOOP_MARK "#!/bin/sh\n#V2.0 Format\nmodprobe cloop"
+
+struct disk *parallels_open_take(struct disk *file, const struct disk_options *o, struct loop *loop,
+				 const struct disk_chain *chain, GError **err);
+struct disk *cloop_open_take(struct disk *file, const struct disk_options *o, struct loop *loop,
+			     const struct disk_chain *chain, GError **err);
+
 struct disk *vdi_open_take(struct disk *file, const struct disk_options *o, struct loop *loop,
 			   const struct disk_chain *chain, GError **err);
 bool vdi_create(struct disk *file, const struct disk_form_create *o, GError **err);

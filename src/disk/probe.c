@@ -4,6 +4,7 @@
 
 #include "base/bits.h"
 #include "disk/disk_int.h"
+#include "disk/formats_int.h"
 
 struct mark {
 	const char *format;
@@ -20,9 +21,10 @@ static const struct mark marks[] = {
 	{ "vdi", 0x40, 4, "\x7f\x10\xda\xbe" },
 	{ "vhdx", 0, 8, "vhdxfile" },
 	{ "vhd", 0, 8, "conectix" },
+	{ "cloop", 0, sizeof(DISK_CLOOP_MARK) - 1, DISK_CLOOP_MARK },
 	{ "QED", 0, 4, "QED\0" },
-	{ "Parallels", 0, 16, "WithoutFreeSpace" },
-	{ "Parallels", 0, 16, "WithouFreSpacExt" },
+	{ "parallels", 0, 16, "WithoutFreeSpace" },
+	{ "parallels", 0, 16, "WithouFreSpacExt" },
 };
 
 const char *disk_probe(const void *head, size_t bytes)

@@ -74,12 +74,19 @@ def vhdx(rng):
     return kind + rng.choice(["", ",block_size=1M", ",block_size=1M,block_state_zero=off", ",log_size=2M"]), None
 
 
+def parallels(rng):
+    return rng.choice(["", "cluster_size=64k", "cluster_size=2M"]), None
+
+
+# What we only read.
+READ_ONLY = ["parallels"]
 # What QEMU calls the format; options by chance, for us and for QEMU where it needs others; does it check.
 FORMATS = {
     "vdi": ("vdi", vdi, True),
     "vhd": ("vpc", vhd, False),
     "vmdk": ("vmdk", vmdk, True),
     "vhdx": ("vhdx", vhdx, True),
+    "parallels": ("parallels", parallels, True),
 }
 
 
@@ -106,6 +113,7 @@ class Sequence:
 
     def create(self):
         self.by_us = self.rng.random() < 0.5 and "Extent" not in self.options and "Flat" not in self.options
+        self.by_us &= self.form not in READ_ONLY
         if self.by_us:
             run(*self.ops, "create", self.image, self.size, *([self.options] if self.options else []))
         else:
@@ -178,7 +186,7 @@ class Sequence:
         self.create()
         self.verify()
         for _ in range(self.rng.randint(2, 4)):
-            step = self.rng.choice([self.ours, self.theirs] + [self.crash] * (self.form == "vhdx"))
+            step = self.theirs if self.form in READ_ONLY else self.rng.choice([self.ours, self.theirs] + [self.crash] * (self.form == "vhdx"))
             self.last = step.__name__
             step()
             self.verify()

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 
 SIKA = os.path.abspath(sys.argv[1])
 MIB = 1 << 20
@@ -304,6 +305,34 @@ def streams():
     refused("convert", "top.vmdk", "x", words=["below.vmdk", "changed"])
 
 
+def cloops():
+    """Made here, for QEMU reads them only."""
+    sparse_disk("raw")
+    with open("raw", "rb") as f:
+        content = f.read()
+    for block in (512, 65536, 1 << 20):
+        count = -(-len(content) // block)
+        packed = [zlib.compress(content[i * block:(i + 1) * block].ljust(block, b"\0")) for i in range(count)]
+        at, table = 136 + 8 * (count + 1), b""
+        for p in packed + [b""]:
+            table += at.to_bytes(8, "big")
+            at += len(p)
+        head = b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n".ljust(128, b"\0")
+        with open("c", "wb") as f:
+            f.write(head + block.to_bytes(4, "big") + count.to_bytes(4, "big") + table + b"".join(packed))
+        assert json.loads(image("info", "--json", "c"))["format"] == "cloop"
+        image("compare", "c", "raw")
+        image("convert", "--force", "c", "q")
+        run("qemu-img", "compare", "-q", "-f", "cloop", "-F", "qcow2", "c", "q")
+        image("check", "c")
+    refused("create", "-f", "cloop", "x", "1M", words=["only be read"])
+    refused("bench", "--write", "--count", "1", "c", words=["only be read"])
+    with open("c", "r+b") as f:
+        f.seek(136 + 8)
+        f.write((1 << 60).to_bytes(8, "big"))
+    image("convert", "c", "x", status=1)
+
+
 def nothing_half_made():
     with open("big", "wb") as f:
         for _ in range(64):
@@ -321,7 +350,7 @@ def main():
         print("SKIP: qemu-img is not installed (qemu-utils)\n0 passed, 0 failed, 1 skipped")
         return 77
     passed = failed = 0
-    for case in (converts, creates, chains, snapshots, resizes, repairs, measures, forms, streams, benches, mistakes,
+    for case in (converts, creates, chains, snapshots, resizes, repairs, measures, forms, streams, cloops, benches, mistakes,
                  nothing_half_made):
         folder = tempfile.mkdtemp(prefix="sika-images-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
         os.chdir(folder)

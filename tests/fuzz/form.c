@@ -88,10 +88,12 @@ int form_fuzz(const struct form_fuzz *f, const uint8_t *bytes, size_t size)
 	struct memdisk *m = memdisk_new(f->room, size);
 	uint8_t how = input_byte(&in);
 	struct disk_options o = { .repair = how & 1, .no_backing = how & 2 };
-	struct disk_form_create create = { .size_bytes = 512 * (1 + input_take(&in, 2)),
-					   .name = "fuzz",
-					   .block_bytes = 4096ull << (how >> 4 & 3),
-					   .options = f->options[(how >> 6) % f->option_count] };
+	struct disk_form_create create = {
+		.size_bytes = 512 * (1 + input_take(&in, 2)),
+		.name = "fuzz",
+		.block_bytes = 4096ull << (how >> 4 & 3),
+		.options = f->options ? f->options[(how >> 6) % f->option_count] : NULL
+	};
 	struct loop *loop = loop_new();
 	g_autoptr(GError) err = NULL;
 	struct disk *disk;
@@ -99,10 +101,12 @@ int form_fuzz(const struct form_fuzz *f, const uint8_t *bytes, size_t size)
 	log_set_level(LOG_LEVEL_ERROR);
 	if (form->create)
 		(void)form->create(&m->disk, &create, NULL);
+	if (f->make)
+		f->make(m->bytes, &m->disk.size_bytes);
 	image_spoil(f, m, &in);
 	if (f->mend && !(how & 8))
 		f->mend(m->bytes, f->room);
-	m->disk.readonly = how & 4;
+	m->disk.readonly = (how & 4) || f->make;
 	disk = form->open_take(&m->disk, &o, loop, &chain, &err);
 	if (disk)
 		use(disk, &in);

@@ -11,6 +11,8 @@ struct form_fuzz {
 	uint64_t room; /* bytes of the file, at most */
 	const uint64_t *places; /* where tables begin; NULL: at the start alone */
 	unsigned place_count;
+	/* An image to begin with, where the format is only read; may be NULL. */
+	void (*make)(uint8_t *bytes, uint64_t *ret_bytes);
 	/* Make checksums right again; may be NULL. */
 	void (*mend)(uint8_t *bytes, uint64_t room);
 };
