@@ -182,13 +182,11 @@ static bool port_read(struct chips *chips, u16 port, u8 *ret)
 	       (pit && pit_read(pit, port, ret));
 }
 
-bool device_write_here(struct vcpu *vcpu, const struct device_access *a)
+static bool chips_write(struct vcpu *vcpu, const struct device_access *a)
 {
 	struct chips *chips = vcpu->vm->chips;
 	s64 offset;
 
-	if (signal(vcpu->vm, a))
-		return true;
 	if (!chips)
 		return false;
 	if (a->port)
@@ -202,6 +200,11 @@ bool device_write_here(struct vcpu *vcpu, const struct device_access *a)
 	if (offset >= 0 && a->size >= 4)
 		lapic_mmio_write(vcpu->lapic, offset, a->value);
 	return offset >= 0;
+}
+
+bool device_write_here(struct vcpu *vcpu, const struct device_access *a)
+{
+	return signal(vcpu->vm, a) || chips_write(vcpu, a) || coalesced_write(vcpu->vm, a);
 }
 
 bool device_read_here(struct vcpu *vcpu, const struct device_access *a, u64 *ret)

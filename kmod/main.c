@@ -108,7 +108,10 @@ long system_check_extension(unsigned long cap)
 	case KVM_CAP_PIT_STATE2:
 	case KVM_CAP_TSC_DEADLINE_TIMER:
 	case KVM_CAP_SET_GUEST_DEBUG:
+	case KVM_CAP_COALESCED_PIO:
 		return 1;
+	case KVM_CAP_COALESCED_MMIO:
+		return KVM_COALESCED_MMIO_PAGE_OFFSET;
 	case KVM_CAP_SET_GUEST_DEBUG2:
 		return DEBUG_FLAGS;
 	case KVM_CAP_ADJUST_CLOCK:
@@ -143,7 +146,7 @@ static long system_ioctl(struct file *file, unsigned int number, unsigned long a
 	case KVM_CHECK_EXTENSION:
 		return system_check_extension(arg);
 	case KVM_GET_VCPU_MMAP_SIZE:
-		return arg ? -EINVAL : 2 * PAGE_SIZE;
+		return arg ? -EINVAL : VCPU_SHARED_PAGES * PAGE_SIZE;
 	case KVM_GET_SUPPORTED_CPUID:
 		return cpuid_supported((void __user *)arg);
 	case KVM_GET_MSR_INDEX_LIST:

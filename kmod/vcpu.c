@@ -498,11 +498,12 @@ static long vcpu_ioctl(struct file *file, unsigned int number, unsigned long arg
 static vm_fault_t vcpu_page_fault(struct vm_fault *fault)
 {
 	struct vcpu *vcpu = fault->vma->vm_file->private_data;
-	void *at = fault->pgoff == 0 ? (void *)vcpu->run : fault->pgoff == 1 ? vcpu->run_data : NULL;
+	void *at[VCPU_SHARED_PAGES] = { vcpu->run, vcpu->run_data, vcpu->vm->ring };
 
-	if (!at)
+	BUILD_BUG_ON(KVM_COALESCED_MMIO_PAGE_OFFSET != VCPU_SHARED_PAGES - 1);
+	if (fault->pgoff >= ARRAY_SIZE(at))
 		return VM_FAULT_SIGBUS;
-	fault->page = virt_to_page(at);
+	fault->page = virt_to_page(at[fault->pgoff]);
 	get_page(fault->page);
 	return 0;
 }

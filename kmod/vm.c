@@ -228,6 +228,9 @@ static long vm_ioctl(struct file *file, unsigned int number, unsigned long arg)
 		return tsc_khz;
 	case KVM_IOEVENTFD:
 		return ioevent_set(vm, user);
+	case KVM_REGISTER_COALESCED_MMIO:
+	case KVM_UNREGISTER_COALESCED_MMIO:
+		return coalesced_set(vm, user, number == KVM_REGISTER_COALESCED_MMIO);
 	case KVM_CREATE_IRQCHIP:
 		return chips_create(vm, false);
 	case KVM_IRQ_LINE:
@@ -274,9 +277,12 @@ static int vm_init(struct vm *vm)
 	r = init_srcu_struct(&vm->srcu);
 	if (r)
 		goto drop;
-	r = page_table_init(vm);
+	r = coalesced_init(vm);
 	if (r)
 		goto srcu;
+	r = page_table_init(vm);
+	if (r)
+		goto ring;
 	r = -ENOMEM;
 	slots = kvzalloc(sizeof(*slots), GFP_KERNEL_ACCOUNT);
 	if (!slots)
@@ -292,6 +298,8 @@ slots:
 	slots_free(vm);
 table:
 	page_table_free(vm);
+ring:
+	coalesced_free(vm);
 srcu:
 	cleanup_srcu_struct(&vm->srcu);
 drop:
@@ -333,6 +341,7 @@ void vm_put(struct vm *vm)
 		vcpu_destroy(vm->vcpu[i]);
 	chips_free(vm);
 	ioevents_free(vm);
+	coalesced_free(vm);
 	slots_free(vm);
 	page_table_free(vm);
 	msr_filter_free(vm->filter);

@@ -20,7 +20,7 @@
  *	vm->lock	slots and the list of vCPUs, for writers; who reads slots holds vm->srcu
  *	vm->page_lock	the nested page table, and what MMU notifiers count
  *	pic, ioapic	chips.h
- *	vm->clock_lock
+ *	vm->clock_lock, vm->ring_lock
  */
 #pragma once
 
@@ -130,6 +130,10 @@ struct vm {
 	s64 tsc_offset;		  /* of vCPUs as user space last set it */
 	struct chips *chips; /* NULL: user space has them. Set once, before there are vCPUs */
 	struct list_head ioevents; /* lock; who reads holds srcu */
+	struct list_head zones; /* of coalesced writes: as ioevents */
+	unsigned int zone_count;
+	struct kvm_coalesced_mmio_ring *ring; /* shared with user space; its entries under ring_lock */
+	spinlock_t ring_lock;
 	u64 tss_addr, identity_addr;
 };
 
@@ -261,6 +265,9 @@ struct vcpu {
 	void *hw; /* the vendor's */
 };
 
+/* struct kvm_run, data of a port access, the ring of coalesced writes. */
+#define VCPU_SHARED_PAGES 3u
+
 int vcpu_create(struct vm *vm, unsigned int id);
 void vcpu_destroy(struct vcpu *vcpu);
 void vcpu_load(struct vcpu *vcpu);
@@ -369,6 +376,13 @@ void ioevents_free(struct vm *vm);
 /* True: done. */
 bool device_write_here(struct vcpu *vcpu, const struct device_access *a);
 bool device_read_here(struct vcpu *vcpu, const struct device_access *a, u64 *ret);
+
+/* ---- coalesced.c: writes that user space may learn of later ---- */
+int coalesced_init(struct vm *vm);
+void coalesced_free(struct vm *vm);
+long coalesced_set(struct vm *vm, const void __user *arg, bool add);
+/* True: it is in the ring. */
+bool coalesced_write(struct vm *vm, const struct device_access *a);
 
 /* ---- clock.c: the paravirtual clock; time stamp counters ---- */
 void clock_init(struct vm *vm);

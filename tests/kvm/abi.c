@@ -111,6 +111,7 @@ int main(void)
 	close(fd);
 	suite_add_tcase(suite, chips_tests());
 	suite_add_tcase(suite, memory_tests());
+	suite_add_tcase(suite, devices_tests());
 	suite_add_tcase(suite, debug_tests());
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

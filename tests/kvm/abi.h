@@ -49,4 +49,5 @@ union one_msr {
 
 TCase *chips_tests(void);
 TCase *debug_tests(void);
+TCase *devices_tests(void);
 TCase *memory_tests(void);
