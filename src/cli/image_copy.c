@@ -161,7 +161,7 @@ static struct disk *open_qcow2(const struct image_args *a, struct image_open how
 	disk = image_open(a, a->files[0], how);
 	if (!disk || !strcmp(disk->format, "qcow2"))
 		return disk;
-	cli_complain(CLI_FAILURE, a->verb, "'%s' is %s, which has no image below it", a->files[0],
+	cli_complain(CLI_FAILURE, a->verb, "'%s' is %s; this is for qcow2 images", a->files[0],
 		     disk->format);
 	disk_close(disk);
 	return NULL;

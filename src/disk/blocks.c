@@ -70,11 +70,10 @@ int blocks_change(struct blocks *b)
 
 	if (b->changed)
 		return 0;
-	b->changed = true;
 	if (b->ops->first)
 		r = b->ops->first(b);
-	if (r < 0)
-		b->changed = false;
+	/* Others wait for b->meta until it is done. */
+	b->changed = r == 0;
 	return r;
 }
 

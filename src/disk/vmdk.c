@@ -114,6 +114,8 @@ static struct disk *open_extent(struct vmdk *v, const struct vmdk_extent_line *l
 	options.readonly |= line->access != VMDK_RW;
 	file = disk_open_named(v->b.disk.path, line->name, "extent", "file", &options, loop, chain,
 			       err);
+	if (file && !line->sparse)
+		disk_direct_keep_end(file);
 	if (!file || !line->sparse) {
 		if (!file || end <= file->size_bytes)
 			return file;

@@ -23,6 +23,7 @@
 #define VMDK_FLAG_MARKERS    (1u << 17)
 #define VMDK_AT_END	     UINT64_MAX
 #define VMDK_MAX_DESCRIPTOR  (1u << 20)
+#define VMDK_MAX_DIRECTORY   (1u << 20) /* tables: 32 TiB of usual ones */
 #define VMDK_MAX_EXTENTS     1024u
 #define VMDK_MAX_GRAIN	     (64u << 20)
 #define VMDK_MARKER	     12u /* in front of a compressed grain: sector, bytes */
@@ -83,7 +84,7 @@ struct vmdk {
 int vmdk_change_cid(struct blocks *b);
 
 /* ---- vmdk_sparse.c ---- */
-/* Takes over @file, also when it fails. @once: it may be written to only if it is empty yet. */
+/* Takes over @file, also when it fails. A stream may be written to only while it is empty. */
 struct disk *vmdk_sparse_open_take(struct disk *file, GError **err);
 
 /* ---- vmdk_stream.c ---- */

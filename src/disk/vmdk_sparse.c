@@ -193,6 +193,9 @@ static bool check_header(struct vmdk *v, const uint8_t *h, GError **err)
 	b->pack_only = v->flags & VMDK_FLAG_COMPRESSED;
 	b->disk.size_bytes = capacity * DISK_SECTOR_SIZE;
 	v->directory_count = (uint32_t)((capacity + grain * entries - 1) / (grain * entries));
+	if (v->directory_count > VMDK_MAX_DIRECTORY)
+		return blocks_refuse(b, err, "asks for a directory of %u tables; %u are the most",
+				     v->directory_count, VMDK_MAX_DIRECTORY);
 	return true;
 }
 
