@@ -170,19 +170,26 @@ static const struct blocks_ops vhd_ops = {
 	.check = vhd_check,
 };
 
-/* The copy in front, where there is one, or what lies at the end. */
+/* The copy in front, where there is one, or what lies at the end. In front of a fixed image lies
+ * what its guest wrote, so that there the end has the word. */
 static bool find_footer(struct vhd *v, GError **err)
 {
 	uint64_t size = v->b.file->size_bytes;
+	uint8_t last[VHD_FOOTER] = { 0 };
 	int r = blocks_file_read(&v->b, v->footer, VHD_FOOTER, 0);
 
-	if (r == 0 && !vhd_is_footer(v->footer) && size >= VHD_FOOTER)
-		r = blocks_file_read(&v->b, v->footer, VHD_FOOTER, size - VHD_FOOTER);
+	if (r == 0 && size >= VHD_FOOTER)
+		r = blocks_file_read(&v->b, last, VHD_FOOTER, size - VHD_FOOTER);
 	if (r < 0)
 		return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
-	if (!memcmp(v->footer, "conectix", 8) && !vhd_is_footer(v->footer))
+	if (vhd_is_footer(last) &&
+	    (load_be32(last + VHD_AT_TYPE) == VHD_FIXED || !vhd_is_footer(v->footer)))
+		memcpy(v->footer, last, VHD_FOOTER);
+	if (vhd_is_footer(v->footer))
+		return true;
+	if (!memcmp(v->footer, "conectix", 8) || !memcmp(last, "conectix", 8))
 		return blocks_refuse(&v->b, err, "has VHD footers with wrong checksums");
-	return vhd_is_footer(v->footer) || blocks_refuse(&v->b, err, "is not a VHD image");
+	return blocks_refuse(&v->b, err, "is not a VHD image");
 }
 
 static uint64_t size_of(const uint8_t *f)

@@ -305,6 +305,20 @@ def streams():
     refused("convert", "top.vmdk", "x", words=["below.vmdk", "changed"])
 
 
+def fixed_vhds():
+    """A guest of a fixed one cannot make it another image by what it writes into its first sectors."""
+    image("create", "-f", "vhd", "-o", "subformat=fixed", "fixed", "3M")
+    image("create", "-f", "vhd", "forged", "3M")
+    with open("forged", "rb") as forged, open("fixed", "r+b") as fixed:
+        fixed.write(forged.read(4096))
+    assert json.loads(image("info", "--json", "fixed"))["about"] == "fixed"
+    with open("plain", "wb") as plain, open("fixed", "rb") as fixed:
+        fixed.seek(2 * MIB)  # a raw disk that ends like one
+        plain.write(bytes(2 * MIB) + fixed.read())
+    assert json.loads(image("info", "--json", "plain"))["format"] == "raw"
+    assert json.loads(image("info", "--json", "--format", "vhd", "plain"))["size_bytes"] == 3 * MIB
+
+
 def cloops():
     """Made here, for QEMU reads them only."""
     sparse_disk("raw")
@@ -350,8 +364,8 @@ def main():
         print("SKIP: qemu-img is not installed (qemu-utils)\n0 passed, 0 failed, 1 skipped")
         return 77
     passed = failed = 0
-    for case in (converts, creates, chains, snapshots, resizes, repairs, measures, forms, streams, cloops, benches, mistakes,
-                 nothing_half_made):
+    for case in (converts, creates, chains, snapshots, resizes, repairs, measures, forms, streams, fixed_vhds, cloops,
+                 benches, mistakes, nothing_half_made):
         folder = tempfile.mkdtemp(prefix="sika-images-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
         os.chdir(folder)
         try:
