@@ -153,10 +153,12 @@ static void make(struct one *o, unsigned from, unsigned to, uint8_t *model)
 {
 	unsigned sectors = 1 + below(to - from), at = from + below(to - from - sectors + 1);
 	unsigned kind = below(8), shift = below(3) ? 0 : 1 + below(511);
+	void *bytes;
 	uint64_t len = sectors * 512ull, half = below(2) ? len / 2 : len / 2 / 512 * 512;
 
 	/* Memory that is aligned to nothing, or to enough. */
-	o->bytes = aligned_alloc(4096, len + 4096);
+	ck_assert_int_eq(posix_memalign(&bytes, 4096, len + 512), 0);
+	o->bytes = bytes;
 	for (uint64_t i = 0; i < len; i++)
 		o->bytes[shift + i] = (uint8_t)rand();
 	o->iov[0] = (struct iovec){ o->bytes + shift, half };
