@@ -39,7 +39,8 @@ enum entry_field {
 
 /* What begins at a sector of the log. */
 struct slot {
-	uint32_t len; /* 0: no entry that is whole; UINT32_MAX: not looked at yet */
+	bool known;
+	uint32_t len; /* 0: no entry that is whole */
 	uint32_t tail;
 	uint64_t sequence;
 };
@@ -136,7 +137,8 @@ static const struct slot *look_at(struct ring *r, uint32_t at)
 {
 	struct slot *slot = &r->slots[at / VHDX_LOG_SECTOR];
 
-	if (slot->len == UINT32_MAX) {
+	if (!slot->known) {
+		slot->known = true;
 		slot->len = take_entry(r, at);
 		slot->tail = load_le32(r->bytes + at + AT_TAIL);
 		slot->sequence = load_le64(r->bytes + at + AT_SEQUENCE);
@@ -169,8 +171,6 @@ static bool follow(struct ring *r, uint32_t tail, struct sequence *ret)
 static bool find_active(struct ring *r, struct sequence *ret)
 {
 	*ret = (struct sequence){ 0 };
-	for (uint32_t i = 0; i < r->v->log_bytes / VHDX_LOG_SECTOR; i++)
-		r->slots[i].len = UINT32_MAX;
 	for (uint32_t at = 0; at < r->v->log_bytes; at += VHDX_LOG_SECTOR) {
 		struct sequence s;
 
@@ -259,7 +259,7 @@ bool vhdx_log_replay(struct vhdx *v, GError **err)
 		return blocks_refuse(b, err, "was not closed, and its log is larger than 64 MiB");
 	r.bytes = bytes = g_try_malloc(v->log_bytes);
 	r.entry = entry = g_try_malloc(v->log_bytes);
-	r.slots = slots = g_try_new(struct slot, v->log_bytes / VHDX_LOG_SECTOR);
+	r.slots = slots = g_try_new0(struct slot, v->log_bytes / VHDX_LOG_SECTOR);
 	result = bytes && entry && slots ? blocks_file_read(b, bytes, v->log_bytes, v->log_at)
 					 : -ENOMEM;
 	if (result < 0)
