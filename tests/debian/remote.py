@@ -37,6 +37,8 @@ def build_image(sika, image):
     wanted = ",".join(PACKAGES)
     if not os.path.exists(image) or packages_of(image) != wanted:
         print(f"building {image}", file=sys.stderr, flush=True)
+        if os.path.exists(image):  # of other packages
+            os.unlink(image)
         subprocess.run([sika, "image", "build", "debian", "--size", "8G", "--ssh-key", key + ".pub",
                         "--include", wanted, image], check=True, stdout=subprocess.DEVNULL)
         with open(image + ".packages", "w") as f:
