@@ -69,8 +69,15 @@ OP(keep_flags, "cmp %%rsi, %%rsi; mov (%%rdi), %%rcx; sete %%al; movzbl %%al, %%
 OP(load_checked, "pushfq; orq $0x40000, (%%rsp); popfq; mov (%%rdi), %%rax;"
 		 "\n9: mov %%r9, %%rsp; pushfq; andq $~0x40000, (%%rsp); popfq; jmp 8f; 8:")
 
+OP(step, "pushfq; orq $0x100, (%%rsp); popfq; mov %%rsi, %%rax;")
+OP(int3, "int3;")
+OP(int3_long, ".byte 0xcd, 3;")
+OP(int1, ".byte 0xf1;")
+OP(step_int3, "pushfq; orq $0x100, (%%rsp); popfq; int3;")
+
 static void on_fault(struct frame *f)
 {
+	f->flags &= ~(word)FL_TF;
 	seen.count++;
 	seen.vector = f->vector;
 	seen.error = f->error;
@@ -288,6 +295,23 @@ static void not_addresses(void)
 BASE(base_of_fs, "wrfsbase", "rdfsbase")
 BASE(base_of_gs, "wrgsbase", "rdgsbase")
 
+/* TF of its own making. */
+static void steps(void)
+{
+	write_dr6(0);
+	check_equal(run(step, 0, 77), 77);
+	check_equal(seen.count, OFTEN);
+	check_equal(seen.vector, 1);
+	/* Its handler is entered without TF, and no step is left behind it. */
+	check_faults(step_int3, 0, 3, 0);
+	check_faults(int3, 0, 3, 0);
+	check_faults(int3_long, 0, 3, 0);
+	/* It goes on behind INT1, as behind a step. */
+	check_equal(run(int1, 0, 0), 0x5eed);
+	check_equal(seen.count, OFTEN);
+	check_equal(seen.vector, 1);
+}
+
 /* A program may set them to what is no address of its own. */
 static void bases(void)
 {
@@ -459,17 +483,19 @@ static void code(void)
 
 int main(void)
 {
-	static const uint8_t vectors[] = { 1, 12, 13, 14, 17 };
+	static const uint8_t vectors[] = { 1, 3, 12, 13, 14, 17 };
 
 	write_cr0((read_cr0() & ~(word)CR0_EM) | CR0_MP);
 	user_open();
 	for (unsigned i = 0; i < sizeof(vectors); i++)
 		trap_set(vectors[i], on_fault);
+	trap_allow_user(3);
 	loads_and_stores();
 	rights();
 	frames();
 	crossings();
 	not_addresses();
+	steps();
 	bases();
 	far_apart();
 	slots_join();

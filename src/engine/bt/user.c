@@ -446,25 +446,37 @@ static void in_hidden(struct bt_vcpu *vcpu, struct bt_runner *r)
 	bt_count(&vcpu->stats.user_pauses);
 }
 
-/* RIP is behind it: CC, F1, or CD 03. Or behind any that was executed with TF. */
-static void trapped(struct bt_vcpu *vcpu)
+static void stepped(struct bt_vcpu *vcpu)
 {
-	struct x86_cpu *cpu = &vcpu->cpu;
-	struct x86_state *s = &cpu->s;
+	struct x86_state *s = &vcpu->cpu.s;
+
+	s->exception_pending = true;
+	s->exception_vector = X86_DB;
+	s->exception_has_error = false;
+	s->exception_payload = DR6_BS;
+	vcpu->user.wanted = false;
+}
+
+static bool is_before(struct bt_vcpu *vcpu, uint8_t opcode)
+{
+	struct x86_state *s = &vcpu->cpu.s;
 	const uint8_t *host[2];
 	uint8_t byte = 0;
+	bool is;
 
-	if (s->rflags & X86_FL_TF) {
-		s->exception_pending = true;
-		s->exception_vector = X86_DB;
-		s->exception_has_error = false;
-		s->exception_payload = DR6_BS;
-		vcpu->user.wanted = false;
-		return;
-	}
 	s->rip--;
-	if (x86_fetch_bytes(cpu, &byte, 1, host) != 1 || (byte != 0xcc && byte != 0xf1))
-		s->rip--;
+	is = x86_fetch_bytes(&vcpu->cpu, &byte, 1, host) == 1 && byte == opcode;
+	s->rip++;
+	return is;
+}
+
+/* Back to where it begins: CC, or CD 03; F1. */
+static void trapped(struct bt_vcpu *vcpu, enum bt_runner_stop why)
+{
+	if (why == BT_RUNNER_INT3)
+		vcpu->cpu.s.rip -= is_before(vcpu, 0xcc) ? 1 : 2;
+	else if (is_before(vcpu, 0xf1))
+		vcpu->cpu.s.rip--;
 	by_the_book(vcpu);
 }
 
@@ -497,8 +509,12 @@ static void stopped(struct bt_vcpu *vcpu, struct bt_runner *r, enum bt_runner_st
 			by_the_book(vcpu);
 		}
 		break;
-	case BT_RUNNER_TRAP:
-		trapped(vcpu);
+	case BT_RUNNER_INT3:
+	case BT_RUNNER_INT1:
+		trapped(vcpu, why);
+		break;
+	case BT_RUNNER_STEP:
+		stepped(vcpu);
 		break;
 	case BT_RUNNER_STRAY:
 		bt_runner_end(r);

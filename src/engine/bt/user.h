@@ -154,7 +154,9 @@ enum bt_runner_stop {
 	BT_RUNNER_SYSCALL, /* behind an instruction that calls the system */
 	BT_RUNNER_FAULT,   /* at an instruction */
 	BT_RUNNER_WATCH,   /* at an instruction that is watched */
-	BT_RUNNER_TRAP,	   /* behind INT3, INT1, or any with TF */
+	BT_RUNNER_INT3,	   /* behind it */
+	BT_RUNNER_INT1,	   /* behind it, or at it: some hypervisors below leave RIP there */
+	BT_RUNNER_STEP,	   /* behind any other one, with TF */
 	BT_RUNNER_STRAY,   /* somewhere in the stub: nobody is to let it go again */
 	BT_RUNNER_FULL,	   /* nowhere: the host will not map what it needs; registers are as they were */
 	BT_RUNNER_LOST,	   /* it is no more */

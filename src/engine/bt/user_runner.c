@@ -463,7 +463,10 @@ static enum bt_runner_stop why(struct bt_runner *r, int sig, uint64_t *ret_addre
 		return BT_RUNNER_SYSCALL;
 	case SIGTRAP:
 		(void)fault_address(r, &code);
-		return code == TRAP_HWBKPT ? BT_RUNNER_WATCH : BT_RUNNER_TRAP;
+		return code == TRAP_HWBKPT ? BT_RUNNER_WATCH :
+		       code == TRAP_TRACE  ? BT_RUNNER_STEP :
+		       code == TRAP_BRKPT  ? BT_RUNNER_INT1 :
+					     BT_RUNNER_INT3;
 	case SIGSEGV:
 	case SIGBUS:
 		*ret_address = fault_address(r, &code);

@@ -169,7 +169,7 @@ START_TEST(test_stub_is_dead_for_the_guest)
 		};
 		put_stolen_list(keys[_i]);
 		why = go(&address);
-		ck_assert_msg(why == BT_RUNNER_STRAY || why == BT_RUNNER_FAULT || why == BT_RUNNER_TRAP ||
+		ck_assert_msg(why == BT_RUNNER_STRAY || why == BT_RUNNER_FAULT || why == BT_RUNNER_INT3 || why == BT_RUNNER_INT1 ||
 			      why == BT_RUNNER_SYSCALL, "%u: %d", at, why);
 		ck_assert(is_alive());
 		ck_assert_msg(!is_mapped(STOLEN), "%u", at);
@@ -247,8 +247,18 @@ START_TEST(test_faults)
 	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
 	ck_assert_uint_eq(f.runner.regs->rip, CODE);
 	put_code("\xcc", 1);
-	ck_assert_int_eq(go(&address), BT_RUNNER_TRAP);
+	ck_assert_int_eq(go(&address), BT_RUNNER_INT3);
 	ck_assert_uint_eq(f.runner.regs->rip, CODE + 1);
+	put_code("\xf1", 1);
+	ck_assert_int_eq(go(&address), BT_RUNNER_INT1);
+	ck_assert_uint_le(f.runner.regs->rip, CODE + 1);
+	put_code("\x90\xcc", 2);
+	f.runner.regs->eflags |= 0x100;
+	ck_assert_int_eq(go(&address), BT_RUNNER_STEP);
+	ck_assert_uint_eq(f.runner.regs->rip, CODE + 1);
+	/* What INT3 does comes before the step: the handler is entered without TF. */
+	ck_assert_int_eq(go(&address), BT_RUNNER_INT3);
+	ck_assert_uint_eq(f.runner.regs->rip, CODE + 2);
 }
 END_TEST
 
