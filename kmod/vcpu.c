@@ -6,7 +6,9 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
+#include <linux/moduleparam.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/stat.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
@@ -16,6 +18,15 @@
 
 #include "chips.h"
 #include "x86_int.h"
+
+/* How long a halted vCPU looks for what wakes it before it sleeps, at most; the factors that the time grows and shrinks
+ * by, and where it starts: Documentation/virt/kvm/halt-polling.rst. */
+unsigned int halt_poll_ns = 200000;
+static unsigned int halt_poll_ns_grow = 2, halt_poll_ns_grow_start = 10000, halt_poll_ns_shrink;
+module_param(halt_poll_ns, uint, 0644);
+module_param(halt_poll_ns_grow, uint, 0644);
+module_param(halt_poll_ns_grow_start, uint, 0644);
+module_param(halt_poll_ns_shrink, uint, 0644);
 
 /* ---- the state, in two forms ---- */
 
@@ -259,9 +270,41 @@ static bool window_is_open(struct vcpu *vcpu)
 	return vcpu_user_waits(vcpu) && event_can_interrupt(vcpu);
 }
 
+static bool is_called(struct vcpu *vcpu)
+{
+	return READ_ONCE(vcpu->requests) & REQ_WAKES || READ_ONCE(vcpu->run->immediate_exit);
+}
+
+/* What wakes a halted vCPU is often near, and to look for it is cheaper than to sleep and be woken: as long as nobody
+ * else wants this CPU. How long grows while it helps and the sleep is short, and is nothing when it is long. */
+static void poll(struct vcpu *vcpu, ktime_t begun)
+{
+	u64 limit = min(vcpu->poll_ns, READ_ONCE(vcpu->vm->poll_ns_max));
+	ktime_t end = ktime_add_ns(begun, limit);
+
+	while (limit && !is_called(vcpu) && !must_leave() && !need_resched() &&
+	       single_task_running() && ktime_before(ktime_get(), end))
+		cpu_relax();
+}
+
+static void poll_adapt(struct vcpu *vcpu, ktime_t begun)
+{
+	u64 max = READ_ONCE(vcpu->vm->poll_ns_max), took = ktime_to_ns(ktime_sub(ktime_get(), begun));
+	unsigned int shrink = READ_ONCE(halt_poll_ns_shrink);
+
+	if (took <= vcpu->poll_ns)
+		return;
+	if (took > max)
+		vcpu->poll_ns = shrink ? vcpu->poll_ns / shrink : 0;
+	else
+		vcpu->poll_ns = min_t(u64, max, max_t(u64, vcpu->poll_ns * halt_poll_ns_grow,
+						     halt_poll_ns_grow_start));
+}
+
 /* Halted, or waiting to be started, with its local APIC in here. As handle_exit(). */
 static int sleep(struct vcpu *vcpu)
 {
+	ktime_t begun;
 	int r;
 
 	(void)vcpu_take_request(vcpu, REQ_EVENT); /* before the look: see chips.h */
@@ -269,8 +312,11 @@ static int sleep(struct vcpu *vcpu)
 		vcpu_state(vcpu)->activity = X86_RUNNING;
 		return 1;
 	}
-	r = wait_event_interruptible(vcpu->wait, READ_ONCE(vcpu->requests) & REQ_WAKES ||
-						 READ_ONCE(vcpu->run->immediate_exit));
+	begun = ktime_get();
+	if (vcpu->cpu.s.activity == X86_HALTED)
+		poll(vcpu, begun);
+	r = wait_event_interruptible(vcpu->wait, is_called(vcpu));
+	poll_adapt(vcpu, begun);
 	return r ? interrupted(vcpu) : 1;
 }
 

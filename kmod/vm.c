@@ -168,6 +168,11 @@ static long enable_cap(struct vm *vm, const void __user *arg)
 		return 0;
 	case KVM_CAP_SPLIT_IRQCHIP: /* its argument, the number of pins, says nothing that routes do not */
 		return cap.args[0] > GSI_MAX ? -EINVAL : chips_create(vm, true);
+	case KVM_CAP_HALT_POLL:
+		if (cap.args[0] > UINT_MAX)
+			return -EINVAL;
+		WRITE_ONCE(vm->poll_ns_max, cap.args[0]);
+		return 0;
 	case KVM_CAP_EXIT_ON_EMULATION_FAILURE:
 		vm->exit_on_failure = cap.args[0];
 		return 0;
@@ -271,6 +276,7 @@ static int vm_init(struct vm *vm)
 	refcount_set(&vm->users, 1);
 	mutex_init(&vm->lock);
 	INIT_LIST_HEAD(&vm->ioevents);
+	vm->poll_ns_max = READ_ONCE(halt_poll_ns);
 	clock_init(vm);
 	vm->mm = current->mm;
 	mmgrab(vm->mm);

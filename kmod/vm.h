@@ -128,6 +128,7 @@ struct vm {
 	s64 clock_offset;	  /* of the paravirtual clock, to the host's, ns */
 	u64 clock_tsc, clock_ns;  /* a moment: the host's counter, and the clock */
 	s64 tsc_offset;		  /* of vCPUs as user space last set it */
+	u32 poll_ns_max; /* KVM_CAP_HALT_POLL; else halt_poll_ns as it was */
 	struct chips *chips; /* NULL: user space has them. Set once, before there are vCPUs */
 	struct list_head ioevents; /* lock; who reads holds srcu */
 	struct list_head zones; /* of coalesced writes: as ioevents */
@@ -254,6 +255,7 @@ struct vcpu {
 	/* How the exit to user space is finished when it comes back: 1 go on, 0 out again, -errno. */
 	int (*finish)(struct vcpu *vcpu);
 	u64 port_rip; /* linear, of the port instruction that user space was asked about */
+	u32 poll_ns; /* how long it polls when it halts */
 	u64 exits; /* statistics */
 
 	bool debug_open;    /* the debug registers are the guest's until the next exit */
@@ -267,6 +269,8 @@ struct vcpu {
 
 /* struct kvm_run, data of a port access, the ring of coalesced writes. */
 #define VCPU_SHARED_PAGES 3u
+
+extern unsigned int halt_poll_ns; /* a module parameter */
 
 int vcpu_create(struct vm *vm, unsigned int id);
 void vcpu_destroy(struct vcpu *vcpu);

@@ -285,6 +285,20 @@ START_TEST(signal_mask)
 }
 END_TEST
 
+START_TEST(halt_polling)
+{
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_HALT_POLL, .args = { 1ull << 32 } };
+
+	machine();
+	if (has(KVM_CAP_HALT_POLL) <= 0)
+		return;
+	ck_assert_int_eq(ioctl(vm, KVM_ENABLE_CAP, &cap), -1);
+	ck_assert_int_eq(errno, EINVAL);
+	for (cap.args[0] = 0; cap.args[0] <= 1000000; cap.args[0] += 1000000)
+		ck_assert_int_eq(ioctl(vm, KVM_ENABLE_CAP, &cap), 0);
+}
+END_TEST
+
 START_TEST(features_by_msr)
 {
 	union {
@@ -321,6 +335,7 @@ TCase *chips_tests(void)
 	tcase_add_test(tc, clock_page_says_what_the_clock_says);
 	tcase_add_test(tc, machine_checks);
 	tcase_add_test(tc, signal_mask);
+	tcase_add_test(tc, halt_polling);
 	tcase_add_test(tc, features_by_msr);
 	return tc;
 }
