@@ -350,7 +350,7 @@ void vm_put(struct vm *vm)
 	coalesced_free(vm);
 	slots_free(vm);
 	page_table_free(vm);
-	msr_filter_free(vm->filter);
+	msr_filter_free(rcu_dereference_protected(vm->filter, 1)); /* nobody else is left */
 	cleanup_srcu_struct(&vm->srcu);
 	preempt_notifier_dec();
 	mmdrop(vm->mm);
