@@ -483,7 +483,7 @@ static void code(void)
 
 int main(void)
 {
-	static const uint8_t vectors[] = { 1, 3, 12, 13, 14, 17 };
+	static const uint8_t vectors[] = { 1, 3, 6, 12, 13, 14, 17 };
 
 	write_cr0((read_cr0() & ~(word)CR0_EM) | CR0_MP);
 	user_open();

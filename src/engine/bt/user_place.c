@@ -34,7 +34,7 @@ static void release(struct bt_vcpu *vcpu)
 
 	if (u->claimed)
 		atomic_fetch_and(&bt_engine_of(vcpu)->user_cpus[u->bound_cpu / 64],
-				 ~(1ull << u->bound_cpu % 64));
+				 ~(1ull << ((unsigned)u->bound_cpu % 64)));
 	u->claimed = false;
 }
 
@@ -44,9 +44,10 @@ void bt_user_place_fini(struct bt_vcpu *vcpu)
 	free(vcpu->user.mask);
 }
 
+/* @cpu: a negative one is that of a host that does not tell. */
 static bool claim(struct bt_vcpu *vcpu, int cpu)
 {
-	const uint64_t bit = 1ull << cpu % 64;
+	const uint64_t bit = 1ull << ((unsigned)cpu % 64);
 
 	return cpu >= 0 && cpu < BT_USER_HOST_CPUS &&
 	       !(atomic_fetch_or(&bt_engine_of(vcpu)->user_cpus[cpu / 64], bit) & bit);
