@@ -6,8 +6,8 @@
 #include <stdbool.h>
 
 #include "cli/cli.h"
-#include "disk/formats.h"
-#include "disk/qcow2.h"
+#include "disk/formats/formats.h"
+#include "disk/qcow2/qcow2.h"
 
 struct loop;
 

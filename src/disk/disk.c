@@ -10,8 +10,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "disk/disk_int.h"
-#include "disk/formats.h"
-#include "disk/qcow2_int.h"
+#include "disk/formats/formats.h"
+#include "disk/qcow2/qcow2_int.h"
 
 static bool is_known(const char *format)
 {

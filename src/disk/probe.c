@@ -4,7 +4,7 @@
 
 #include "base/bits.h"
 #include "disk/disk_int.h"
-#include "disk/formats_int.h"
+#include "disk/formats/formats_int.h"
 
 struct mark {
 	const char *format;

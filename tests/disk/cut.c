@@ -11,8 +11,8 @@
 #include <time.h>
 
 #include "base/loop.h"
-#include "disk/formats.h"
-#include "disk/qcow2_int.h"
+#include "disk/formats/formats.h"
+#include "disk/qcow2/qcow2_int.h"
 #include "memdisk.h"
 
 #define ROOM	 (8u << 20)

@@ -26,8 +26,8 @@
 #include "base/bits.h"
 #include "base/loop.h"
 #include "disk/disk_int.h"
-#include "disk/formats.h"
-#include "disk/qcow2.h"
+#include "disk/formats/formats.h"
+#include "disk/qcow2/qcow2.h"
 
 #define AT_ONCE 8u
 

@@ -4,7 +4,7 @@
 #include <zlib.h>
 
 #include "base/bits.h"
-#include "disk/formats_int.h"
+#include "disk/formats/formats_int.h"
 #include "form.h"
 
 #define BLOCK 4096u

@@ -14,7 +14,7 @@
 #include "base/bits.h"
 #include "base/log.h"
 #include "base/loop.h"
-#include "disk/formats.h"
+#include "disk/formats/formats.h"
 
 #define MAX_REQUESTS 16u
 #define MAX_IO	     (64u << 10)

@@ -10,7 +10,7 @@
 #include "../disk/memdisk.h"
 #include "base/log.h"
 #include "base/loop.h"
-#include "disk/qcow2_int.h"
+#include "disk/qcow2/qcow2_int.h"
 #include "input.h"
 
 #define ROOM	     (1u << 20)

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/bits.h"
-#include "disk/vhd.h"
+#include "disk/formats/vhd.h"
 #include "form.h"
 
 static void mend(uint8_t *bytes, uint64_t room)

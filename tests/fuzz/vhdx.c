@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/bits.h"
-#include "disk/vhdx.h"
+#include "disk/formats/vhdx.h"
 #include "form.h"
 
 #define LOG  0x100000u

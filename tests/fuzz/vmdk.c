@@ -3,7 +3,7 @@
  * and tables; and a descriptor by itself. */
 #include <glib.h>
 
-#include "disk/vmdk.h"
+#include "disk/formats/vmdk.h"
 #include "form.h"
 
 static void parse(const uint8_t *bytes, size_t size)

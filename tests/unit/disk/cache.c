@@ -12,7 +12,7 @@
 
 #include "base/loop.h"
 #include "disk/disk_int.h"
-#include "disk/qcow2.h"
+#include "disk/qcow2/qcow2.h"
 
 int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd);

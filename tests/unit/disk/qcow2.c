@@ -8,7 +8,7 @@
 
 #include "base/loop.h"
 #include "disk/disk_int.h"
-#include "disk/qcow2.h"
+#include "disk/qcow2/qcow2.h"
 
 #define CLUSTER 65536u
 

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+/* formats.c - the table of image formats beside raw and qcow2, and their options. */
+#include "disk/formats/formats.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/error.h"
+#include "base/units.h"
+#include "disk/formats/blocks.h"
+#include "disk/formats/formats_int.h"
+
+const struct disk_form disk_forms[] = {
+	{ "vdi", NULL, "VDI", vdi_open_take, vdi_create, vdi_measure, 1u << 20 },
+	{ "vhd", "vpc", "VHD", vhd_open_take, vhd_create, vhd_measure, 2u << 20 },
+	{ "vmdk", NULL, "VMDK", vmdk_open_take, vmdk_create, vmdk_measure, 64u << 10 },
+	{ "vhdx", NULL, "VHDX", vhdx_open_take, vhdx_create, vhdx_measure, 8u << 20 },
+	{ "parallels", NULL, "Parallels", parallels_open_take, NULL, NULL, 1u << 20 },
+	{ "cloop", NULL, "cloop", cloop_open_take, NULL, NULL, 64u << 10 },
+	{ NULL, NULL, NULL, NULL, NULL, NULL, 0 },
+};
+
+const struct disk_form *disk_form_find(const char *name)
+{
+	for (const struct disk_form *f = disk_forms; f->name; f++)
+		if (!strcmp(f->name, name) || (f->alias && !strcmp(f->alias, name)))
+			return f;
+	return NULL;
+}
+
+char *disk_form_names(void)
+{
+	GString *s = g_string_new("raw, qcow2");
+
+	for (const struct disk_form *f = disk_forms; f->name; f++)
+		g_string_append_printf(s, ", %s", f->name);
+	return g_string_free(s, FALSE);
+}
+
+bool disk_form_create_file(const struct disk_form *form, const char *path,
+			   const struct disk_form_create *o, struct loop *loop, GError **err)
+{
+	const struct disk_options options = { 0 };
+	struct disk *file = disk_file_open(path, &options, loop, err);
+	bool made = file && form->create(file, o, err);
+
+	disk_close(file);
+	return made;
+}
+
+/* Formats that are no qcow2 and no raw image are images of blocks. */
+static struct blocks *blocks_of(const struct disk *disk)
+{
+	return disk_form_find(disk->format) ? (struct blocks *)disk : NULL;
+}
+
+const char *disk_form_about(const struct disk *disk)
+{
+	const struct blocks *b = blocks_of(disk);
+
+	return b ? b->about : NULL;
+}
+
+bool disk_form_packs(const struct disk *disk)
+{
+	const struct blocks *b = blocks_of(disk);
+
+	return b && b->pack_only;
+}
+
+int disk_form_check(struct disk *disk, bool repair, struct disk_found *ret)
+{
+	struct blocks *b = blocks_of(disk);
+
+	return b ? blocks_check(b, repair, ret) : -EOPNOTSUPP;
+}
+
+void disk_form_guid(uint8_t ret[16])
+{
+	if (getrandom(ret, 16, 0) != 16)
+		for (unsigned i = 0; i < 16; i++)
+			ret[i] = (uint8_t)g_random_int();
+	ret[7] = (ret[7] & 0x0f) | 0x40;
+	ret[8] = (ret[8] & 0x3f) | 0x80;
+}
+
+static bool option_set(const struct disk_form_option *o, const char *value, GError **err)
+{
+	g_autoptr(GError) why = NULL;
+
+	for (unsigned i = 0; o->words && o->words[i]; i++) {
+		if (strcmp(o->words[i], value))
+			continue;
+		*o->word = i;
+		return true;
+	}
+	if (!o->words && size_parse(value, 1, o->size, &why))
+		return true;
+	if (why) {
+		g_set_error(err, BASE_ERROR, EINVAL, "option '%s': %s", o->key, why->message);
+	} else {
+		g_autofree char *list = g_strjoinv(", ", (char **)o->words);
+
+		g_set_error(err, BASE_ERROR, EINVAL, "option '%s': '%s' is none of: %s", o->key,
+			    value, list);
+	}
+	return false;
+}
+
+bool disk_form_options(const char *text, const struct disk_form_option *known, size_t count,
+		       GError **err)
+{
+	g_auto(GStrv) items = g_strsplit(text ? text : "", ",", -1);
+
+	for (char **item = items; *item; item++) {
+		size_t n = strcspn(*item, "="), i = 0;
+
+		while (i < count && (strlen(known[i].key) != n || strncmp(known[i].key, *item, n)))
+			i++;
+		if (i == count) {
+			g_set_error(err, BASE_ERROR, EINVAL,
+				    "option '%s' is not known to this format", *item);
+			return false;
+		}
+		/* "static" alone means "static=on". */
+		if (!option_set(&known[i], (*item)[n] ? *item + n + 1 : "on", err))
+			return false;
+	}
+	return true;
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+/* vhdx_header.c - the headers, the regions and the metadata of VHDX images (vhdx.h). */
+#include <errno.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "disk/formats/vhdx.h"
+
+const uint8_t vhdx_guid_table[16] = { 0x66, 0x77, 0xc2, 0x2d, 0x23, 0xf6, 0x00, 0x42,
+				      0x9d, 0x64, 0x11, 0x5e, 0x9b, 0xfd, 0x4a, 0x08 };
+const uint8_t vhdx_guid_metadata[16] = { 0x06, 0xa2, 0x7c, 0x8b, 0x90, 0x47, 0x9a, 0x4b,
+					 0xb8, 0xfe, 0x57, 0x5f, 0x05, 0x0f, 0x88, 0x6e };
+const uint8_t vhdx_guid_parameters[16] = { 0x37, 0x67, 0xa1, 0xca, 0x36, 0xfa, 0x43, 0x4d,
+					   0xb3, 0xb6, 0x33, 0xf0, 0xaa, 0x44, 0xe7, 0x6b };
+const uint8_t vhdx_guid_size[16] = { 0x24, 0x42, 0xa5, 0x2f, 0x1b, 0xcd, 0x76, 0x48,
+				     0xb2, 0x11, 0x5d, 0xbe, 0xd8, 0x3b, 0xf4, 0xb8 };
+const uint8_t vhdx_guid_page83[16] = { 0xab, 0x12, 0xca, 0xbe, 0xe6, 0xb2, 0x23, 0x45,
+				       0x93, 0xef, 0xc3, 0x09, 0xe0, 0x00, 0xc7, 0x46 };
+const uint8_t vhdx_guid_logical[16] = { 0x1d, 0xbf, 0x41, 0x81, 0x6f, 0xa9, 0x09, 0x47,
+					0xba, 0x47, 0xf2, 0x33, 0xa8, 0xfa, 0xab, 0x5f };
+const uint8_t vhdx_guid_physical[16] = { 0xc7, 0x48, 0xa3, 0xcd, 0x5d, 0x44, 0x71, 0x44,
+					 0x9c, 0xc9, 0xe9, 0x88, 0x52, 0x51, 0xc5, 0x56 };
+const uint8_t vhdx_guid_parent[16] = { 0x2d, 0x5f, 0xd3, 0xa8, 0x0b, 0xb3, 0x4d, 0x45,
+				       0xab, 0xf7, 0xd3, 0xd8, 0x48, 0x34, 0xab, 0x0c };
+
+static uint32_t sum_step(uint32_t sum, uint8_t byte)
+{
+	sum ^= byte;
+	for (unsigned i = 0; i < 8; i++)
+		sum = sum >> 1 ^ (sum & 1 ? 0x82f63b78u : 0u);
+	return sum;
+}
+
+uint32_t vhdx_sum(const uint8_t *bytes, size_t len, size_t sum_at)
+{
+	uint32_t table[256], sum = UINT32_MAX;
+
+	for (unsigned i = 0; i < 256; i++)
+		table[i] = sum_step(0, (uint8_t)i);
+	for (size_t i = 0; i < len; i++) {
+		uint8_t byte = i - sum_at < 4 ? 0 : bytes[i];
+
+		sum = table[(sum ^ byte) & 0xff] ^ sum >> 8;
+	}
+	return ~sum;
+}
+
+static bool is_header(const uint8_t *h)
+{
+	return load_le32(h) == VHDX_HEADER_MARK &&
+	       load_le32(h + VHDX_AT_SUM) == vhdx_sum(h, VHDX_HEADER_BYTES, VHDX_AT_SUM);
+}
+
+static bool check_header(struct vhdx *v, GError **err)
+{
+	const uint8_t *h = v->header;
+
+	v->log_at = load_le64(h + VHDX_AT_LOG);
+	v->log_bytes = load_le32(h + VHDX_AT_LOG_BYTES);
+	if (load_le16(h + VHDX_AT_VERSION) != 1 || load_le16(h + VHDX_AT_LOG_VERSION) != 0)
+		return blocks_refuse(&v->b, err,
+				     "is of VHDX version %u with a log of version %u; 1 and 0 are "
+				     "supported",
+				     load_le16(h + VHDX_AT_VERSION),
+				     load_le16(h + VHDX_AT_LOG_VERSION));
+	if (v->log_at < VHDX_ALIGN || v->log_at % VHDX_ALIGN || v->log_bytes % VHDX_ALIGN ||
+	    v->log_bytes == 0 || v->log_at > v->b.file->size_bytes ||
+	    v->log_bytes > v->b.file->size_bytes - v->log_at)
+		return blocks_refuse(&v->b, err, "has a log at an impossible place");
+	return true;
+}
+
+/* 2.2.2: of the two, the valid one with the larger sequence number. */
+bool vhdx_load_header(struct vhdx *v, GError **err)
+{
+	uint8_t mark[8], second[VHDX_HEADER_BYTES];
+	int r = blocks_file_read(&v->b, mark, sizeof(mark), 0);
+
+	if (r == 0)
+		r = blocks_file_read(&v->b, v->header, VHDX_HEADER_BYTES, VHDX_HEADER_1);
+	if (r == 0)
+		r = blocks_file_read(&v->b, second, VHDX_HEADER_BYTES, VHDX_HEADER_2);
+	if (r < 0)
+		return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
+	if (memcmp(mark, "vhdxfile", 8))
+		return blocks_refuse(&v->b, err, "is not a VHDX image");
+	v->header_number = is_header(v->header) ? 1 : 0;
+	if (is_header(second) &&
+	    (!v->header_number ||
+	     load_le64(second + VHDX_AT_SEQUENCE) > load_le64(v->header + VHDX_AT_SEQUENCE))) {
+		memcpy(v->header, second, VHDX_HEADER_BYTES);
+		v->header_number = 2;
+	}
+	if (!v->header_number)
+		return blocks_refuse(&v->b, err, "has no header that is whole");
+	return check_header(v, err);
+}
+
+static int write_other(struct vhdx *v)
+{
+	unsigned other = 3 - v->header_number;
+	int r;
+
+	store_le64(v->header + VHDX_AT_SEQUENCE, load_le64(v->header + VHDX_AT_SEQUENCE) + 1);
+	store_le32(v->header + VHDX_AT_SUM, vhdx_sum(v->header, VHDX_HEADER_BYTES, VHDX_AT_SUM));
+	r = blocks_file_write(&v->b, v->header, VHDX_HEADER_BYTES,
+			      other == 1 ? VHDX_HEADER_1 : VHDX_HEADER_2);
+	if (r == 0)
+		r = blocks_file_flush(&v->b);
+	if (r == 0)
+		v->header_number = other;
+	return r;
+}
+
+/* 2.2.2.1: twice, so that both say the same. */
+int vhdx_write_header(struct vhdx *v)
+{
+	int r = write_other(v);
+
+	return r == 0 ? write_other(v) : r;
+}
+
+struct region {
+	uint64_t at;
+	uint32_t bytes;
+};
+
+static bool set_region(struct vhdx *v, const uint8_t *entry, struct region *r, GError **err)
+{
+	r->at = load_le64(entry + 16);
+	r->bytes = load_le32(entry + 24);
+	if (r->at < VHDX_ALIGN || r->at % VHDX_ALIGN || r->bytes == 0 || r->bytes % VHDX_ALIGN ||
+	    r->at >= v->b.file->size_bytes || r->bytes > v->b.file->size_bytes - r->at)
+		return blocks_refuse(&v->b, err, "has a region at an impossible place");
+	return true;
+}
+
+static bool read_regions(struct vhdx *v, uint8_t *bytes, GError **err)
+{
+	static const uint64_t places[] = { VHDX_REGIONS_1, VHDX_REGIONS_2 };
+
+	for (unsigned i = 0; i < 2; i++) {
+		int r = blocks_file_read(&v->b, bytes, VHDX_REGIONS_BYTES, places[i]);
+
+		if (r < 0)
+			return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
+		if (load_le32(bytes) == VHDX_REGIONS_MARK &&
+		    load_le32(bytes + 8) <= VHDX_MAX_REGIONS &&
+		    load_le32(bytes + 4) == vhdx_sum(bytes, VHDX_REGIONS_BYTES, 4))
+			return true;
+	}
+	return blocks_refuse(&v->b, err, "has no table of regions that is whole");
+}
+
+/* 2.2.3 */
+bool vhdx_load_regions(struct vhdx *v, GError **err)
+{
+	g_autofree uint8_t *bytes = g_malloc(VHDX_REGIONS_BYTES);
+	struct region table = { 0 }, metadata = { 0 };
+
+	if (!read_regions(v, bytes, err))
+		return false;
+	for (uint32_t i = 0; i < load_le32(bytes + 8); i++) {
+		const uint8_t *entry = bytes + 16 + i * 32ul;
+		uint64_t end = load_le64(entry + 16) + load_le32(entry + 24);
+
+		/* What we do not know may lie anywhere, and stays. */
+		if (end <= v->b.file->size_bytes)
+			v->b.tables_end = MAX(v->b.tables_end, end);
+		if (!memcmp(entry, vhdx_guid_table, 16)) {
+			if (!set_region(v, entry, &table, err))
+				return false;
+		} else if (!memcmp(entry, vhdx_guid_metadata, 16)) {
+			if (!set_region(v, entry, &metadata, err))
+				return false;
+		} else if (load_le32(entry + 28) & 1) {
+			return blocks_refuse(&v->b, err, "needs a region that is not supported");
+		}
+	}
+	if (!table.at || !metadata.at)
+		return blocks_refuse(&v->b, err, "lacks its table of blocks or its metadata");
+	v->b.tables_end = align_up(MAX(v->b.tables_end, v->log_at + v->log_bytes), VHDX_ALIGN);
+	v->b.table_at = table.at;
+	v->table_bytes = table.bytes;
+	v->metadata_at = metadata.at;
+	v->metadata_bytes = metadata.bytes;
+	return true;
+}
+
+static bool load_item(struct vhdx *v, const uint8_t *entry, GError **err)
+{
+	uint32_t at = load_le32(entry + 16), len = load_le32(entry + 20);
+	uint8_t value[8] = { 0 };
+	int r;
+
+	if (at < VHDX_METADATA_BYTES || at > v->metadata_bytes || len > v->metadata_bytes - at)
+		return blocks_refuse(&v->b, err, "has metadata at an impossible place");
+	r = blocks_file_read(&v->b, value, MIN(len, sizeof(value)), v->metadata_at + at);
+	if (r < 0)
+		return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
+	if (!memcmp(entry, vhdx_guid_parameters, 16)) {
+		v->b.block_bytes = load_le32(value);
+		v->fixed = value[4] & 1;
+		v->has_parent = value[4] & 2;
+	} else if (!memcmp(entry, vhdx_guid_size, 16)) {
+		v->b.disk.size_bytes = load_le64(value);
+	} else if (!memcmp(entry, vhdx_guid_logical, 16)) {
+		v->logical_sector = load_le32(value);
+	} else if (!memcmp(entry, vhdx_guid_physical, 16)) {
+		v->physical_sector = load_le32(value);
+	} else if (memcmp(entry, vhdx_guid_page83, 16) && memcmp(entry, vhdx_guid_parent, 16) &&
+		   (load_le32(entry + 24) & 4)) {
+		return blocks_refuse(&v->b, err, "needs metadata that is not supported");
+	}
+	return true;
+}
+
+static bool check_metadata(struct vhdx *v, GError **err)
+{
+	struct blocks *b = &v->b;
+
+	if (v->has_parent)
+		return blocks_refuse(
+			b, err, "is a VHDX image on top of another one, which is not supported");
+	if (b->block_bytes < VHDX_ALIGN || b->block_bytes > 256u << 20 ||
+	    (b->block_bytes & (b->block_bytes - 1)))
+		return blocks_refuse(b, err, "has blocks of %u bytes", (unsigned)b->block_bytes);
+	if (v->logical_sector != 512 && v->logical_sector != 4096)
+		return blocks_refuse(b, err, "has sectors of %u bytes", v->logical_sector);
+	if (b->disk.size_bytes == 0 || b->disk.size_bytes > VHDX_MAX_BYTES ||
+	    b->disk.size_bytes % v->logical_sector)
+		return blocks_refuse(b, err, "claims a size of %" G_GUINT64_FORMAT " bytes",
+				     b->disk.size_bytes);
+	return true;
+}
+
+/* 2.6 */
+bool vhdx_load_metadata(struct vhdx *v, GError **err)
+{
+	g_autofree uint8_t *bytes = g_malloc(VHDX_METADATA_BYTES);
+	int r = blocks_file_read(&v->b, bytes, VHDX_METADATA_BYTES, v->metadata_at);
+	uint16_t count;
+
+	if (r < 0)
+		return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
+	count = load_le16(bytes + 10);
+	if (memcmp(bytes, "metadata", 8) || count > VHDX_MAX_ITEMS)
+		return blocks_refuse(&v->b, err, "has damaged metadata");
+	v->b.disk.size_bytes = 0;
+	for (unsigned i = 0; i < count; i++)
+		if (!load_item(v, bytes + 32 + i * 32ul, err))
+			return false;
+	return check_metadata(v, err);
+}

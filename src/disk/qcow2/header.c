@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+/* header.c - the header of a qcow2 image and its extensions, to and from bytes. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "disk/qcow2/qcow2_int.h"
+
+#define EXT_END		   0u
+#define EXT_BACKING_FORMAT 0xe2792acau
+#define EXT_FEATURES	   0x6803f857u
+#define EXT_DATA_FILE	   0x44415441u
+#define FEATURE_BYTES	   48u /* kind, bit, 46 of name */
+
+static bool fail(GError **err, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+static bool fail(GError **err, const char *fmt, ...)
+{
+	g_autofree char *text = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	text = g_strdup_vprintf(fmt, ap);
+	va_end(ap);
+	g_set_error_literal(err, BASE_ERROR, EINVAL, text);
+	return false;
+}
+
+size_t qcow2_header_cluster_bytes(const uint8_t *b, size_t len)
+{
+	uint32_t bits = len >= QCOW2_HEADER_V2 ? load_be32(b + 20) : 0;
+
+	if (bits < QCOW2_MIN_CLUSTER_BITS || bits > QCOW2_MAX_CLUSTER_BITS)
+		return 0;
+	return (size_t)1 << bits;
+}
+
+static void load_fields(const uint8_t *b, struct qcow2_header *h)
+{
+	h->version = load_be32(b + 4);
+	h->cluster_bits = load_be32(b + 20);
+	h->size_bytes = load_be64(b + 24);
+	h->l1_entries = load_be32(b + 36);
+	h->l1_offset = load_be64(b + 40);
+	h->reftable_offset = load_be64(b + 48);
+	h->reftable_clusters = load_be32(b + 56);
+	h->snapshot_count = load_be32(b + 60);
+	h->snapshots_offset = load_be64(b + 64);
+	h->refcount_order = 4;
+	if (h->version < 3)
+		return;
+	h->incompatible = load_be64(b + 72);
+	h->compatible = load_be64(b + 80);
+	h->autoclear = load_be64(b + 88);
+	h->refcount_order = load_be32(b + 96);
+}
+
+/* The image may tell the names of its features (section "Feature name table"). */
+static bool refuse_feature(const uint8_t *table, size_t len, uint64_t unknown, GError **err)
+{
+	unsigned bit = (unsigned)__builtin_ctzll(unknown);
+
+	for (size_t at = 0; len - at >= FEATURE_BYTES; at += FEATURE_BYTES) {
+		g_autofree char *name = NULL;
+
+		if (table[at] != 0 || table[at + 1] != bit)
+			continue;
+		name = g_strndup((const char *)table + at + 2, FEATURE_BYTES - 2);
+		for (char *c = name; *c; c++)
+			if (!g_ascii_isprint(*c))
+				*c = '?';
+		return fail(err, "needs the feature '%s', which is not supported", name);
+	}
+	return fail(err, "needs a feature that is not supported (incompatible bit %u)", bit);
+}
+
+static void load_name(const uint8_t *text, size_t len, char **ret)
+{
+	g_free(*ret);
+	*ret = g_strndup((const char *)text, len);
+}
+
+static bool load_extensions(const uint8_t *b, size_t at, size_t end, struct qcow2_header *h,
+			    GError **err)
+{
+	uint64_t unknown = h->incompatible & ~QCOW2_INCOMPAT_KNOWN;
+	const uint8_t *features = b;
+	size_t features_len = 0;
+
+	while (at <= end && end - at >= 8) {
+		uint32_t type = load_be32(b + at), len = load_be32(b + at + 4);
+
+		at += 8;
+		if (type == EXT_END)
+			break;
+		if (len > end - at)
+			return fail(err, "has a header extension that is longer than the header");
+		if (type == EXT_BACKING_FORMAT)
+			load_name(b + at, len, &h->backing_format);
+		else if (type == EXT_DATA_FILE)
+			load_name(b + at, len, &h->data_file);
+		else if (type == EXT_FEATURES) {
+			features = b + at;
+			features_len = len;
+		}
+		at += ((size_t)len + 7) & ~(size_t)7;
+	}
+	return unknown ? refuse_feature(features, features_len, unknown, err) : true;
+}
+
+static bool check_tables(const struct qcow2_header *h, GError **err)
+{
+	uint64_t mask = (1ull << h->cluster_bits) - 1;
+	unsigned entry_bits = h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2 ? 4 : 3;
+	unsigned l1_bits = h->cluster_bits * 2 - entry_bits;
+	uint64_t need = (h->size_bytes >> l1_bits) + ((h->size_bytes & ((1ull << l1_bits) - 1)) != 0);
+
+	if (h->size_bytes > (uint64_t)INT64_MAX - DISK_SECTOR_SIZE)
+		return fail(err, "claims a size of more than 2^63 bytes");
+	if (h->l1_entries > QCOW2_MAX_L1_BYTES / 8)
+		return fail(err, "asks for an L1 table of %u entries; %u are the most",
+			    h->l1_entries, QCOW2_MAX_L1_BYTES / 8);
+	if (h->l1_entries < need)
+		return fail(err, "has an L1 table too small for its size");
+	if ((h->l1_offset & mask) || h->l1_offset >= QCOW2_MAX_FILE)
+		return fail(err, "has an L1 table at an impossible place");
+	if ((h->reftable_offset & mask) || h->reftable_offset >= QCOW2_MAX_FILE ||
+	    h->reftable_offset == 0)
+		return fail(err, "has a reference count table at an impossible place");
+	if (h->reftable_clusters == 0 ||
+	    h->reftable_clusters > QCOW2_MAX_REFTABLE >> h->cluster_bits)
+		return fail(err, "asks for a reference count table of %u clusters",
+			    h->reftable_clusters);
+	if (h->snapshot_count > QCOW2_MAX_SNAPSHOTS)
+		return fail(err, "claims %u snapshots; %u are the most", h->snapshot_count,
+			    QCOW2_MAX_SNAPSHOTS);
+	if ((h->snapshots_offset & mask) || h->snapshots_offset >= QCOW2_MAX_FILE)
+		return fail(err, "has a snapshot table at an impossible place");
+	return true;
+}
+
+static bool check_features(const struct qcow2_header *h, GError **err)
+{
+	if (h->refcount_order > 6)
+		return fail(err, "has reference counts of 2^%u bits; 64 bits are the most",
+			    h->refcount_order);
+	if (h->compression > QCOW2_ZSTD)
+		return fail(err, "is compressed by a method that is not supported (type %u)",
+			    h->compression);
+	if ((h->compression != QCOW2_ZLIB) != !!(h->incompatible & QCOW2_INCOMPAT_COMPRESSION))
+		return fail(err, "contradicts itself about its compression");
+	if ((h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2) && h->cluster_bits < 14)
+		return fail(err, "has subclusters of less than 512 bytes");
+	if ((h->incompatible & QCOW2_INCOMPAT_DATA_FILE) && !h->data_file)
+		return fail(err, "keeps its data in another file, but does not say in which");
+	return true;
+}
+
+static bool load_backing(const uint8_t *b, size_t len, struct qcow2_header *h, GError **err)
+{
+	uint64_t at = load_be64(b + 8);
+	uint32_t bytes = load_be32(b + 16);
+
+	if (at == 0)
+		return true;
+	if (bytes == 0 || bytes > QCOW2_MAX_BACKING_NAME)
+		return fail(err, "has a backing file name of %u bytes; 1 to %u are possible", bytes,
+			    QCOW2_MAX_BACKING_NAME);
+	if (at > len || bytes > len - at)
+		return fail(err, "has its backing file's name outside of the header");
+	load_name(b + at, bytes, &h->backing);
+	return true;
+}
+
+static bool parse(const uint8_t *b, size_t len, struct qcow2_header *h, GError **err)
+{
+	uint64_t backing_at;
+	uint32_t header_bytes = QCOW2_HEADER_V2;
+
+	if (len < QCOW2_HEADER_V3 || load_be32(b) != QCOW2_MAGIC)
+		return fail(err, "is not a qcow2 image");
+	load_fields(b, h);
+	if (h->version != 2 && h->version != 3)
+		return fail(err, "is of qcow version %u; 2 and 3 are supported", h->version);
+	if (qcow2_header_cluster_bytes(b, len) == 0)
+		return fail(err, "has clusters of 2^%u bytes; 2^9 to 2^21 are possible",
+			    h->cluster_bits);
+	if (len > (size_t)1 << h->cluster_bits)
+		len = (size_t)1 << h->cluster_bits;
+	if (load_be32(b + 32) != 0)
+		return fail(err, "is encrypted, which is not supported");
+	if (h->version == 3)
+		header_bytes = load_be32(b + 100);
+	if (header_bytes > len || (h->version == 3 && header_bytes < QCOW2_HEADER_V3))
+		return fail(err, "has a header of %u bytes", header_bytes);
+	if (header_bytes > QCOW2_HEADER_V3)
+		h->compression = b[104];
+	backing_at = load_be64(b + 8);
+	if (!load_extensions(b, header_bytes, backing_at && backing_at < len ? backing_at : len, h,
+			     err))
+		return false;
+	return load_backing(b, len, h, err) && check_features(h, err) && check_tables(h, err);
+}
+
+bool qcow2_header_parse(const uint8_t *bytes, size_t len, struct qcow2_header *ret, GError **err)
+{
+	*ret = (struct qcow2_header){ 0 };
+	if (parse(bytes, len, ret, err))
+		return true;
+	qcow2_header_fini(ret);
+	return false;
+}
+
+void qcow2_header_fini(struct qcow2_header *h)
+{
+	g_free(h->backing);
+	g_free(h->backing_format);
+	g_free(h->data_file);
+	*h = (struct qcow2_header){ 0 };
+}
+
+struct writer {
+	uint8_t *bytes;
+	size_t at, room;
+};
+
+static bool put_extension(struct writer *w, uint32_t type, const void *data, size_t len)
+{
+	size_t padded = (len + 7) & ~(size_t)7;
+
+	if (w->room - w->at < 8 || w->room - w->at - 8 < padded)
+		return false;
+	store_be32(w->bytes + w->at, type);
+	store_be32(w->bytes + w->at + 4, (uint32_t)len);
+	if (len)
+		memcpy(w->bytes + w->at + 8, data, len);
+	w->at += 8 + padded;
+	return true;
+}
+
+static bool put_features(struct writer *w)
+{
+	static const struct {
+		uint8_t kind, bit;
+		const char *name;
+	} known[] = {
+		{ 0, 0, "dirty bit" },	      { 0, 1, "corrupt bit" },
+		{ 0, 2, "external data file" }, { 0, 3, "compression type" },
+		{ 0, 4, "extended L2 entries" }, { 1, 0, "lazy refcounts" },
+		{ 2, 0, "bitmaps" },	      { 2, 1, "raw external data" },
+	};
+	uint8_t table[G_N_ELEMENTS(known) * FEATURE_BYTES] = { 0 };
+
+	for (size_t i = 0; i < G_N_ELEMENTS(known); i++) {
+		uint8_t *f = table + i * FEATURE_BYTES;
+
+		f[0] = known[i].kind;
+		f[1] = known[i].bit;
+		memcpy(f + 2, known[i].name, strlen(known[i].name));
+	}
+	return put_extension(w, EXT_FEATURES, table, sizeof(table));
+}
+
+static void store_fields(const struct qcow2_header *h, uint8_t *b)
+{
+	store_be32(b, QCOW2_MAGIC);
+	store_be32(b + 4, h->version);
+	store_be32(b + 20, h->cluster_bits);
+	store_be64(b + 24, h->size_bytes);
+	store_be32(b + 36, h->l1_entries);
+	store_be64(b + 40, h->l1_offset);
+	store_be64(b + 48, h->reftable_offset);
+	store_be32(b + 56, h->reftable_clusters);
+	store_be32(b + 60, h->snapshot_count);
+	store_be64(b + 64, h->snapshots_offset);
+	if (h->version < 3)
+		return;
+	store_be64(b + 72, h->incompatible);
+	store_be64(b + 80, h->compatible);
+	store_be64(b + 88, h->autoclear);
+	store_be32(b + 96, h->refcount_order);
+	store_be32(b + 100, QCOW2_HEADER_V3 + 8);
+	b[104] = (uint8_t)h->compression;
+}
+
+int qcow2_header_write(const struct qcow2_header *h, uint8_t *cluster, size_t cluster_bytes)
+{
+	struct writer w = { cluster, h->version < 3 ? QCOW2_HEADER_V2 : QCOW2_HEADER_V3 + 8,
+			    cluster_bytes };
+	size_t name = h->backing ? strlen(h->backing) : 0;
+	bool fits = true;
+
+	memset(cluster, 0, cluster_bytes);
+	store_fields(h, cluster);
+	if (h->backing && h->backing_format)
+		fits &= put_extension(&w, EXT_BACKING_FORMAT, h->backing_format,
+				      strlen(h->backing_format));
+	if (h->data_file)
+		fits &= put_extension(&w, EXT_DATA_FILE, h->data_file, strlen(h->data_file));
+	/* Good to have, but not for the price of a name: there are clusters of 512 bytes. */
+	if (h->version >= 3 && cluster_bytes >= 4096)
+		fits &= put_features(&w);
+	fits &= put_extension(&w, EXT_END, NULL, 0);
+	if (!fits || name > w.room - w.at || name > QCOW2_MAX_BACKING_NAME)
+		return -ENOSPC;
+	if (name) {
+		store_be64(cluster + 8, w.at);
+		store_be32(cluster + 16, (uint32_t)name);
+		memcpy(cluster + w.at, h->backing, name);
+	}
+	return 0;
+}

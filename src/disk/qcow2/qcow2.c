@@ -1,0 +1,479 @@
+// SPDX-License-Identifier: Apache-2.0
+/* qcow2.c - qcow2 images: opening, closing, and what becomes of a request (qcow2_int.h). */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "disk/qcow2/qcow2_int.h"
+#include "disk/wait.h"
+
+#define L2_CACHE_BYTES	(16u << 20)
+#define REF_CACHE_BYTES (4u << 20)
+#define MAX_UNIT_BYTES	(64u << 10)
+
+/* ---- requests below ---- */
+
+int qcow2_io(struct qcow2 *s, struct disk *disk, struct disk_req *req)
+{
+	/* Who submits to us kicks, and we hand it on; otherwise nobody would. */
+	return disk_wait(&s->fibers, s->submitting, disk, req);
+}
+
+static int file_io(struct qcow2 *s, enum disk_op op, void *buf, uint64_t len, uint64_t offset)
+{
+	struct iovec iov = { buf, len };
+	struct disk_req req = { .op = op, .offset = offset, .len = len, .iov = &iov,
+				.iov_count = 1 };
+
+	return qcow2_io(s, s->file, &req);
+}
+
+int qcow2_file_read(struct qcow2 *s, void *buf, uint64_t len, uint64_t offset)
+{
+	return file_io(s, DISK_READ, buf, len, offset);
+}
+
+int qcow2_file_write(struct qcow2 *s, const void *buf, uint64_t len, uint64_t offset)
+{
+	return file_io(s, DISK_WRITE, (void *)buf, len, offset);
+}
+
+int qcow2_file_flush(struct qcow2 *s)
+{
+	int r = file_io(s, DISK_FLUSH, NULL, 0, 0);
+
+	/* The kernel tells once that it could not write, and then counts the pages as written. */
+	if (r < 0)
+		s->broken = true;
+	return r;
+}
+
+int qcow2_file_write_flush(struct qcow2 *s, const void *buf, uint64_t len, uint64_t offset)
+{
+	int r = qcow2_file_write(s, buf, len, offset);
+
+	return r == 0 ? qcow2_file_flush(s) : r;
+}
+
+int qcow2_set_incompatible(struct qcow2 *s, uint64_t features)
+{
+	uint8_t field[8];
+	int r;
+
+	store_be64(field, features);
+	r = qcow2_file_write_flush(s, field, sizeof(field), QCOW2_AT_INCOMPAT);
+	if (r == 0)
+		s->h.incompatible = features;
+	return r;
+}
+
+int qcow2_corrupt(struct qcow2 *s, const char *what, uint64_t offset)
+{
+	if (!s->broken)
+		log_guest("disk '%s': damaged, has %s (%#llx); check it with: sika image check",
+			  s->disk.path, what, (unsigned long long)offset);
+	/* Marked before anything else happens to it; an image of version 2 has no mark. */
+	if (!s->broken && !s->disk.readonly && s->h.version >= 3 &&
+	    !(s->h.incompatible & QCOW2_INCOMPAT_CORRUPT)) {
+		s->broken = true;
+		(void)qcow2_set_incompatible(s, s->h.incompatible | QCOW2_INCOMPAT_CORRUPT);
+	}
+	s->broken = true;
+	return -EIO;
+}
+
+/* ---- ranges ---- */
+
+static struct qcow2_range *conflict(struct qcow2 *s, const struct qcow2_range *range)
+{
+	for (struct qcow2_range *r = s->ranges; r; r = r->next)
+		if (r->first <= range->last && range->first <= r->last && (r->alone || range->alone))
+			return r;
+	return NULL;
+}
+
+void qcow2_range_enter(struct qcow2 *s, struct qcow2_range *range)
+{
+	struct qcow2_range *other;
+
+	while ((other = conflict(s, range)))
+		fiber_queue_wait(&s->fibers, &other->waiting);
+	range->next = s->ranges;
+	s->ranges = range;
+}
+
+void qcow2_range_leave(struct qcow2 *s, struct qcow2_range *range)
+{
+	struct qcow2_range **p = &s->ranges;
+
+	while (*p != range)
+		p = &(*p)->next;
+	*p = range->next;
+	while (fiber_queue_wake(&range->waiting))
+		;
+}
+
+/* ---- requests ---- */
+
+static int map(struct qcow2 *s, struct disk_req *req)
+{
+	struct disk_req below = { .op = DISK_MAP, .offset = req->offset };
+	struct qcow2_extent e;
+	int r = qcow2_lookup(s, req->offset, req->len, &e);
+
+	if (r < 0)
+		return r;
+	req->map = (struct disk_map){ .len = e.len, .host_offset = DISK_NO_OFFSET };
+	req->map.state = e.kind == QCOW2_K_DATA	      ? DISK_DATA :
+			 e.kind == QCOW2_K_ZERO	      ? DISK_ZERO :
+			 e.kind == QCOW2_K_COMPRESSED ? DISK_COMPRESSED :
+							DISK_ABSENT;
+	if (e.kind == QCOW2_K_DATA)
+		req->map.host_offset = e.host;
+	if (e.kind != QCOW2_K_ABSENT || !s->backing || req->offset >= s->backing->size_bytes)
+		return 0;
+	below.len = s->backing->size_bytes - req->offset;
+	below.len = e.len < below.len ? e.len : below.len;
+	r = qcow2_io(s, s->backing, &below);
+	if (r == 0) {
+		req->map = below.map;
+		req->map.depth++;
+	}
+	return r;
+}
+
+static int write_data(struct qcow2 *s, struct disk_req *req, struct qcow2_iov *v)
+{
+	bool whole = !(req->offset & (s->cluster_bytes - 1)) && req->len <= s->cluster_bytes &&
+		     (req->len == s->cluster_bytes ||
+		      req->offset + req->len == s->disk.size_bytes);
+	struct qcow2_range range = { .first = req->offset >> s->h.cluster_bits, .alone = true };
+	int r;
+
+	if (!req->compress || !whole || qcow2_has_data_file(s))
+		return qcow2_write(s, req->offset, req->len, v);
+	range.last = range.first;
+	qcow2_range_enter(s, &range);
+	r = qcow2_write_packed(s, req->offset, v, req->len);
+	qcow2_range_leave(s, &range);
+	return r == 1 ? qcow2_write(s, req->offset, req->len, v) : r;
+}
+
+static int flush(struct qcow2 *s)
+{
+	int r;
+
+	fiber_lock(&s->fibers, &s->meta);
+	r = qcow2_commit(s);
+	fiber_unlock(&s->meta);
+	return r;
+}
+
+static int serve(struct qcow2 *s, struct disk_req *req)
+{
+	struct qcow2_iov v = { req->iov, req->iov_count, 0 };
+
+	if (s->broken && req->op != DISK_READ && req->op != DISK_MAP)
+		return -EIO;
+	switch (req->op) {
+	case DISK_READ:
+		return qcow2_read(s, req->offset, req->len, &v);
+	case DISK_WRITE:
+		return write_data(s, req, &v);
+	case DISK_FLUSH:
+		return s->disk.readonly ? 0 : flush(s);
+	case DISK_DISCARD:
+		return qcow2_discard(s, req->offset, req->len);
+	case DISK_WRITE_ZEROES:
+		return qcow2_write_zeroes(s, req->offset, req->len, req->unmap);
+	case DISK_MAP:
+		return map(s, req);
+	case DISK_RESIZE:
+		return qcow2_resize(s, req->offset);
+	}
+	return -EOPNOTSUPP;
+}
+
+struct start {
+	struct qcow2 *s;
+	struct disk_req *req;
+};
+
+static void request_fiber(void *arg)
+{
+	struct start start = *(struct start *)arg; /* the caller's stack, until the first wait */
+	int r = serve(start.s, start.req);
+
+	start.s->under_way--;
+	start.req->done(start.req, r);
+}
+
+static void qcow2_submit(struct disk *disk, struct disk_req *req)
+{
+	struct qcow2 *s = (struct qcow2 *)disk;
+	struct start start = { s, req };
+	bool before = s->submitting;
+
+	s->under_way++;
+	s->submitting = true;
+	if (fiber_start(&s->fibers, request_fiber, &start) < 0) {
+		s->under_way--;
+		req->done(req, -ENOMEM);
+	}
+	s->submitting = before;
+}
+
+static void qcow2_kick(struct disk *disk)
+{
+	struct qcow2 *s = (struct qcow2 *)disk;
+
+	disk_kick(s->file);
+	if (qcow2_has_data_file(s))
+		disk_kick(s->data);
+	if (s->backing)
+		disk_kick(s->backing);
+}
+
+static void qcow2_drain(struct disk *disk)
+{
+	struct qcow2 *s = (struct qcow2 *)disk;
+
+	while (s->under_way > 0) {
+		disk_drain(s->file);
+		if (qcow2_has_data_file(s))
+			disk_drain(s->data);
+		if (s->backing)
+			disk_drain(s->backing);
+		if (s->work)
+			work_drain(s->work);
+	}
+}
+
+/* ---- closing and opening ---- */
+
+static void finish(struct qcow2 *s)
+{
+	int r = qcow2_commit(s);
+
+	/* Freed clusters have changed counts behind the last step. */
+	if (r == 0)
+		r = qcow2_cache_write(s, &s->refs);
+	if (r == 0)
+		r = qcow2_file_flush(s);
+	if (r == 0 && (s->h.incompatible & QCOW2_INCOMPAT_DIRTY))
+		r = qcow2_set_incompatible(s, s->h.incompatible & ~QCOW2_INCOMPAT_DIRTY);
+	if (r < 0)
+		log_warn("disk '%s': its tables could not be written: %s; check it with: sika "
+			 "image check",
+			 s->disk.path, g_strerror(-r));
+}
+
+static void qcow2_close(struct disk *disk)
+{
+	struct qcow2 *s = (struct qcow2 *)disk;
+
+	if (!disk->readonly && !s->broken && s->l1)
+		finish(s);
+	fiber_pool_fini(&s->fibers);
+	qcow2_cache_fini(&s->l2);
+	qcow2_cache_fini(&s->refs);
+	if (s->freed)
+		g_array_unref(s->freed);
+	if (s->zeros)
+		munmap((void *)s->zeros, s->cluster_bytes);
+	if (s->data && s->data != s->file)
+		disk_close(s->data);
+	disk_close(s->backing);
+	disk_close(s->file);
+	qcow2_header_fini(&s->h);
+	qcow2_compress_fini(s);
+	g_free(s->l1);
+	g_free(s->reftable);
+	g_free(disk->path);
+	g_free(s);
+}
+
+static const struct disk_ops qcow2_ops = {
+	.submit = qcow2_submit,
+	.kick = qcow2_kick,
+	.drain = qcow2_drain,
+	.close = qcow2_close,
+};
+
+static bool fail(const struct qcow2 *s, int error, GError **err, const char *what)
+{
+	g_set_error(err, BASE_ERROR, error, "disk '%s': %s: %s", s->disk.path, what,
+		    g_strerror(error));
+	return false;
+}
+
+static bool refuse(const struct qcow2 *s, GError **err, const char *why)
+{
+	g_set_error(err, BASE_ERROR, ENOTSUP, "disk '%s': %s", s->disk.path, why);
+	return false;
+}
+
+static bool load_header(struct qcow2 *s, GError **err)
+{
+	uint8_t head[QCOW2_HEADER_V3];
+	g_autofree uint8_t *cluster = NULL;
+	g_autoptr(GError) why = NULL;
+	size_t len;
+	int r = disk_read_wait(s->file, head, sizeof(head), 0);
+
+	len = r < 0 ? 0 : qcow2_header_cluster_bytes(head, sizeof(head));
+	len = len ? len : 512;
+	cluster = g_try_malloc(len);
+	if (!cluster)
+		r = -ENOMEM;
+	if (r == 0)
+		r = disk_read_wait(s->file, cluster, len, 0);
+	if (r < 0)
+		return fail(s, -r, err, "cannot be read");
+	if (!qcow2_header_parse(cluster, len, &s->h, &why)) {
+		g_set_error(err, BASE_ERROR, why->code, "disk '%s': %s", s->disk.path, why->message);
+		return false;
+	}
+	return true;
+}
+
+static bool check_writable(struct qcow2 *s, bool repair, GError **err)
+{
+	if (s->disk.readonly)
+		return true;
+	if (s->h.autoclear & QCOW2_AUTOCLEAR_BITMAPS)
+		return refuse(s, err,
+			      "holds bitmaps of changed blocks, which a write would make wrong; "
+			      "only reading it is supported");
+	if ((s->h.incompatible & QCOW2_INCOMPAT_CORRUPT) && !repair)
+		return refuse(s, err,
+			      "is marked as damaged; repair it with: sika image check --repair "
+			      "(or read it with 'readonly')");
+	return true;
+}
+
+static void set_geometry(struct qcow2 *s)
+{
+	bool sub = s->h.incompatible & QCOW2_INCOMPAT_EXTENDED_L2;
+	size_t unit;
+
+	s->cluster_bytes = 1ull << s->h.cluster_bits;
+	unit = s->cluster_bytes < MAX_UNIT_BYTES ? s->cluster_bytes : MAX_UNIT_BYTES;
+	s->entry_bytes = sub ? 16 : 8;
+	s->l2_bits = s->h.cluster_bits - (sub ? 4 : 3);
+	s->sub_bits = s->h.cluster_bits - (sub ? 5 : 0);
+	s->disk.size_bytes = align_up(s->h.size_bytes, DISK_SECTOR_SIZE);
+	s->lazy = s->h.compatible & QCOW2_COMPAT_LAZY;
+	qcow2_cache_init(&s->l2, unit, L2_CACHE_BYTES);
+	qcow2_cache_init(&s->refs, unit, REF_CACHE_BYTES);
+	s->freed = g_array_new(FALSE, FALSE, sizeof(struct qcow2_span));
+}
+
+int qcow2_load_table(struct qcow2 *s, uint64_t offset, uint64_t count, uint64_t **ret)
+{
+	g_autofree uint64_t *table = g_try_malloc0(count ? count * 8 : 8);
+	int r = table ? 0 : -ENOMEM;
+
+	if (r == 0 && count)
+		r = qcow2_file_read(s, table, count * 8, offset);
+	for (uint64_t i = 0; i < count && r == 0; i++)
+		table[i] = load_be64(&table[i]);
+	if (r == 0)
+		*ret = g_steal_pointer(&table);
+	return r;
+}
+
+static bool load_tables(struct qcow2 *s, GError **err)
+{
+	int r;
+
+	s->reftable_entries = (uint32_t)(s->h.reftable_clusters * (s->cluster_bytes / 8));
+	s->zeros = mmap(NULL, s->cluster_bytes, PROT_READ,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (s->zeros == MAP_FAILED) {
+		s->zeros = NULL;
+		return fail(s, ENOMEM, err, "cannot be opened");
+	}
+	/* Who only reads needs no counts. */
+	r = qcow2_load_table(s, s->h.reftable_offset, s->reftable_entries, &s->reftable);
+	for (uint32_t i = 0; r == 0 && i < s->reftable_entries; i++)
+		s->reftable[i] &= ~511ull;
+	if (r == 0)
+		r = qcow2_load_table(s, s->h.l1_offset, s->h.l1_entries, &s->l1);
+	return r == 0 || fail(s, -r, err, "its tables cannot be read");
+}
+
+static bool open_others(struct qcow2 *s, const struct disk_options *o, struct loop *loop,
+			const struct disk_chain *chain, GError **err)
+{
+	struct disk_options below = *o;
+
+	s->data = s->file;
+	if (s->h.incompatible & QCOW2_INCOMPAT_DATA_FILE) {
+		struct disk *data = disk_open_named(s->disk.path, s->h.data_file, "data file",
+						    "file", o, loop, chain, err);
+
+		if (!data)
+			return false;
+		s->data = data;
+	}
+	if (!s->h.backing || o->no_backing)
+		return true;
+	below.readonly = true;
+	below.repair = false;
+	s->backing = disk_open_named(s->disk.path, s->h.backing, "backing file",
+				     s->h.backing_format, &below, loop, chain, err);
+	return s->backing != NULL;
+}
+
+/* What must be done to the file before it is written to. */
+static bool prepare_writing(struct qcow2 *s, GError **err)
+{
+	uint64_t known = QCOW2_AUTOCLEAR_BITMAPS | QCOW2_AUTOCLEAR_RAW_DATA;
+	uint8_t field[8];
+	int r = 0;
+
+	if (s->h.autoclear & ~known) {
+		s->h.autoclear &= known;
+		store_be64(field, s->h.autoclear);
+		r = qcow2_file_write(s, field, sizeof(field), QCOW2_AT_AUTOCLEAR);
+	}
+	if (r == 0 && (s->h.incompatible & QCOW2_INCOMPAT_DIRTY)) {
+		log_info("disk '%s': was not closed; its reference counts are made anew",
+			 s->disk.path);
+		r = qcow2_rebuild(s);
+	}
+	return r == 0 || fail(s, -r, err, "cannot be made ready for writing");
+}
+
+struct disk *qcow2_open_take(struct disk *file, const struct disk_options *o, struct loop *loop,
+			     const struct disk_chain *chain, GError **err)
+{
+	struct qcow2 *s = g_new0(struct qcow2, 1);
+
+	s->disk = *file;
+	s->disk.ops = &qcow2_ops;
+	s->disk.format = "qcow2";
+	s->disk.path = g_strdup(file->path);
+	s->disk.growable = false;
+	s->disk.can_discard = !file->readonly;
+	s->file = file;
+	s->loop = loop;
+	if (!load_header(s, err) || !check_writable(s, o->repair, err))
+		goto err;
+	set_geometry(s);
+	if (!load_tables(s, err) || !open_others(s, o, loop, chain, err))
+		goto err;
+	if (!file->readonly && !o->repair && !prepare_writing(s, err))
+		goto err;
+	return &s->disk;
+
+err:
+	s->disk.readonly = true; /* nothing is to be written any more */
+	qcow2_close(&s->disk);
+	return NULL;
+}
