@@ -56,6 +56,7 @@ void bt_user_init(struct bt_vcpu *vcpu)
 		return;
 	u->force = engine->off & BT_OFF_USER_WAIT;
 	u->host_xcr0 = host_xcr0();
+	u->cpuid_faults = bt_runner_cpuid_can_fault();
 	u->able = bt_user_place_init(u) && u->host_xcr0;
 }
 

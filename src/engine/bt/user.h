@@ -38,8 +38,9 @@
  * kernel reads for us, and is stopped whenever the vCPU's thread is not waiting for it: so no page is taken away, and
  * none is changed behind a translation, while it still could be used.
  *
- * What would not fault but give other results must not be executed: RDTSC does fault (PR_SET_TSC). CPUID,
- * RDPID and LSL do not everywhere, nor does XSAVE, which saves what the host's XCR0 says. A page
+ * What would not fault but give other results must not be executed: RDTSC does fault (PR_SET_TSC), and CPUID
+ * where the host's processor can do that (ARCH_SET_CPUID of arch_prctl(2)). Elsewhere it does not, nor do
+ * RDPID, LSL, and XSAVE, which saves what the host's XCR0 says. A page
  * that has one is looked for before it is executed (user_scan.c), and the host's debug registers stop the runner in front
  * of it. Where there are more of them than debug registers the page is not executable: its instructions are
  * done by the book one by one, or by the translator where there are many. Instructions that the guest's processor does not have, but
@@ -174,6 +175,7 @@ struct bt_user {
 	pid_t thread; /* the tracer of all */
 	uint64_t xcr0;	/* the guest's, for which pages were looked at */
 	uint64_t host_xcr0;
+	bool cpuid_faults; /* in runners */
 	uint64_t fault; /* a page that is to be mapped once the guest has it; or BT_USER_NOWHERE */
 
 	/* Where the thread is; user_place.c. */
@@ -233,6 +235,8 @@ bool bt_worth_stopped(struct bt_runner *r);
 /* ---- user_runner.c: the process; all in the thread that began it ---- */
 int bt_runner_begin(struct bt_runner *r, const struct bt_engine *engine);
 void bt_runner_end(struct bt_runner *r); /* any thread */
+/* Whether user code's CPUID faults in a runner: arch_prctl(2). */
+bool bt_runner_cpuid_can_fault(void);
 /* Queue a change of what is mapped. Done by bt_runner_go(), or sooner. False: it is lost. */
 bool bt_runner_call(struct bt_runner *r, const struct bt_user_call *call);
 /* Do what is queued, and let it go with *r->regs until it stops; then they are new, and *ret_address that of a fault
@@ -273,9 +277,12 @@ void bt_user_revalidate(struct bt_vcpu *vcpu, struct bt_runner *r);
 void bt_user_drop(struct bt_runner *r);
 
 /* ---- user_scan.c ---- */
-/* Where in a page of code instructions begin that must not be executed as they are; @xsave: those that depend on XCR0
- * among them. Returns how many there are, of which the first @max are told. */
-unsigned bt_user_scan(const uint8_t *page, bool xsave, unsigned max, uint16_t ret_at[]);
+#define BT_SCAN_XSAVE (1u << 0) /* those that depend on XCR0 */
+#define BT_SCAN_CPUID (1u << 1)
+
+/* Where in a page of code instructions begin that must not be executed as they are; @what is among them. Returns how
+ * many there are, of which the first @max are told. */
+unsigned bt_user_scan(const uint8_t *page, unsigned what, unsigned max, uint16_t ret_at[]);
 
 /* user_stub.S */
 extern const uint8_t bt_user_stub[];

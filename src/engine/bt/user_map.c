@@ -111,6 +111,12 @@ static bool find_tables(struct bt_vcpu *vcpu, const struct bt_runner *r, uint64_
 	return ret->table != NULL;
 }
 
+/* What user code must not execute as it is. */
+static unsigned telling(const struct bt_user *u)
+{
+	return (u->xcr0 != u->host_xcr0 ? BT_SCAN_XSAVE : 0) | (u->cpuid_faults ? 0 : BT_SCAN_CPUID);
+}
+
 /* EXEC or HIDDEN. Known already where the page was executable before. */
 static uint32_t execution(const struct bt_user *u, uint32_t have, uint64_t gpa, const uint8_t *host)
 {
@@ -118,7 +124,7 @@ static uint32_t execution(const struct bt_user *u, uint32_t have, uint64_t gpa, 
 
 	if (known && gpa_of(have) == gpa)
 		return known;
-	return bt_user_scan(host, u->xcr0 != u->host_xcr0, 0, NULL) ? BT_USER_HIDDEN : BT_USER_EXEC;
+	return bt_user_scan(host, telling(u), 0, NULL) ? BT_USER_HIDDEN : BT_USER_EXEC;
 }
 
 /* A page that may be written and executed is one of the two at a time, hidden while it is written: virtual machines
@@ -369,12 +375,11 @@ void bt_user_hide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear)
 
 bool bt_user_unhide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear)
 {
-	const struct bt_user *u = &vcpu->user;
 	uint32_t word = bt_user_word(r, linear);
 	uint16_t at[BT_USER_WATCHES];
 	unsigned count;
 
-	count = bt_user_scan(bt_ram_host(bt_engine_of(vcpu), gpa_of(word)), u->xcr0 != u->host_xcr0,
+	count = bt_user_scan(bt_ram_host(bt_engine_of(vcpu), gpa_of(word)), telling(&vcpu->user),
 			     BT_USER_WATCHES, at);
 	if (count > BT_USER_WATCHES)
 		return false;

@@ -8,6 +8,7 @@
  */
 #include "engine/bt/user.h"
 
+#include <asm/prctl.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -246,6 +247,12 @@ void bt_runner_wipe(struct bt_runner *r)
 
 /* ---- begun and ended ---- */
 
+/* Asked for what is so already. */
+bool bt_runner_cpuid_can_fault(void)
+{
+	return syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1) == 0;
+}
+
 /* All that is there but the stub and the list. */
 static bool strip(struct bt_runner *r)
 {
@@ -260,12 +267,16 @@ static bool strip(struct bt_runner *r)
 		{ SYS_prctl, { PR_SET_NAME, AREA_LINEAR + offsetof(struct bt_user_area, other) } },
 	};
 
+	const struct bt_user_call no_cpuid = { SYS_arch_prctl, { ARCH_SET_CPUID, 0 } };
+
 	memcpy(r->area->other, NAME, sizeof(NAME));
 	if (!call_one(r, &area))
 		return false;
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
 		if (!bt_runner_call(r, &calls[i]))
 			return false;
+	if (bt_runner_cpuid_can_fault() && !bt_runner_call(r, &no_cpuid))
+		return false;
 	return run_list(r);
 }
 

@@ -14,7 +14,7 @@
  * Behind 0F: SDM vol. 2, opcode map 0F.
  *	03 11:		LSL of a register: how programs learned their CPU's number before RDPID
  *	34		SYSENTER, which Intel's have in 64-bit mode: what the host makes of RIP and RSP is its own
- *	A2		CPUID
+ *	A2		CPUID, unless it faults
  *	F3 0F C7 11:7	RDPID
  * and where the guest's XCR0 is not the host's, as they name it or save by it:
  *	01 D0		XGETBV
@@ -24,8 +24,9 @@
  * host's descriptors, which are those of any 64-bit Linux, and each other LSL is let through likewise: their bytes
  * are in one page of thirty. A program with an LDT does not run as it is (is_plain() in user.c).
  */
-static bool is_telling(const uint8_t *p, uint8_t opcode, uint8_t modrm, const uint8_t *page, bool xsave)
+static bool is_telling(const uint8_t *p, uint8_t opcode, uint8_t modrm, const uint8_t *page, unsigned what)
 {
+	bool xsave = what & BT_SCAN_XSAVE;
 	unsigned reg = modrm >> 3 & 7;
 	bool mem = modrm < 0xc0;
 
@@ -35,8 +36,9 @@ static bool is_telling(const uint8_t *p, uint8_t opcode, uint8_t modrm, const ui
 	case 0x03:
 		return !mem;
 	case 0x34:
-	case 0xa2:
 		return true;
+	case 0xa2:
+		return what & BT_SCAN_CPUID;
 	case 0xae:
 		return xsave && mem && (reg == 4 || reg == 6);
 	case 0xc7:
@@ -114,7 +116,7 @@ static bool begins_insn(const uint8_t *page, unsigned at, unsigned *ret_begin)
 	return !known;
 }
 
-unsigned bt_user_scan(const uint8_t *page, bool xsave, unsigned max, uint16_t ret_at[])
+unsigned bt_user_scan(const uint8_t *page, unsigned what, unsigned max, uint16_t ret_at[])
 {
 	const uint8_t *end = page + PAGE;
 	unsigned count = 0;
@@ -126,7 +128,7 @@ unsigned bt_user_scan(const uint8_t *page, bool xsave, unsigned max, uint16_t re
 
 		if (end - p < 2)
 			break;
-		if (is_telling(p, p[1], end - p > 2 ? p[2] : 0xff, page, xsave) &&
+		if (is_telling(p, p[1], end - p > 2 ? p[2] : 0xff, page, what) &&
 		    begins_insn(page, (unsigned)(p - page), &begin) && count++ < max)
 			ret_at[count - 1] = (uint16_t)begin;
 	}

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -328,44 +329,110 @@ START_TEST(test_dropped_twice_is_dropped)
 }
 END_TEST
 
-/* Requests that come at any moment of a list: it is done, no request is lost, and registers are those that were
- * given, or those behind an INC or more. */
+/* ---- requests while the stub is at its list ---- */
+
+static const struct user_regs_struct given_regs = {
+	.rip = CODE, .cs = 0x33, .ss = 0x2b, .eflags = 0x202 | 0x8d5, .rax = 1, .rbx = 2, .rcx = 3,
+	.rdx = 4, .rsi = 5, .rdi = 6, .rbp = 7, .rsp = 8, .r8 = 9, .r9 = 10, .r10 = 11, .r11 = 12,
+	.r12 = 13, .r13 = 14, .r14 = 15, .r15 = 0,
+};
+
+/* Code that counts in R15, behind a list of @count calls. */
+static void put_list(unsigned count)
+{
+	put_code("\x4d\x8d\x7f\x01\xeb\xfa", 6); /* LEA R15, [R15 + 1]; JMP back */
+	for (unsigned n = 0; n < count; n++)
+		ck_assert(bt_runner_call(&f.runner, &(struct bt_user_call){
+			SYS_munmap, { STOLEN, CODE_BYTES } }));
+	*f.runner.regs = given_regs;
+	atomic_store(&f.vcpu->request, 0);
+}
+
+/* The list is done, and registers are those that were given, or those behind a count or more. How many. */
+static uint64_t check_behind_list(void)
+{
+	struct user_regs_struct now = *f.runner.regs;
+	const uint64_t count = now.r15;
+
+	ck_assert(now.rip == CODE || now.rip == CODE + 4);
+	now.rip = given_regs.rip;
+	now.r15 = given_regs.r15;
+	now.eflags &= ~0x10000ull; /* RF, as interrupts leave it */
+	now.orig_rax = given_regs.orig_rax;
+	for (size_t w = 0; w < sizeof(now) / 8; w++)
+		ck_assert_msg(((uint64_t *)&now)[w] == ((const uint64_t *)&given_regs)[w],
+			      "word %zu: %lx, not %lx", w, ((uint64_t *)&now)[w],
+			      ((const uint64_t *)&given_regs)[w]);
+	ck_assert_uint_eq(f.runner.calls, 0);
+	return count;
+}
+
+/* They come at any moment, and none is lost. */
 START_TEST(test_request_while_mapping)
 {
-	const struct user_regs_struct given = {
-		.rip = CODE, .cs = 0x33, .ss = 0x2b, .eflags = 0x202 | 0x8d5, .rax = 1, .rbx = 2, .rcx = 3,
-		.rdx = 4, .rsi = 5, .rdi = 6, .rbp = 7, .rsp = 8, .r8 = 9, .r9 = 10, .r10 = 11, .r11 = 12,
-		.r12 = 13, .r13 = 14, .r14 = 15, .r15 = 0,
-	};
-	struct user_regs_struct *regs = f.runner.regs, now;
 	unsigned early = 0;
 	pthread_t thread;
 	uint64_t address;
 
-	for (int i = 0; i < 400; i++) {
-		put_code("\x4d\x8d\x7f\x01\xeb\xfa", 6); /* LEA R15, [R15 + 1]; JMP back */
-		for (int n = 0; n < i; n++)
-			ck_assert(bt_runner_call(&f.runner, &(struct bt_user_call){
-				SYS_munmap, { STOLEN, CODE_BYTES } }));
-		*regs = given;
-		atomic_store(&f.vcpu->request, 0);
+	for (unsigned i = 0; i < 400; i++) {
+		put_list(i);
 		ck_assert_int_eq(pthread_create(&thread, NULL, interrupt, f.vcpu), 0);
 		ck_assert_int_eq(go(&address), BT_RUNNER_REQUEST);
 		pthread_join(thread, NULL);
-		now = *regs;
-		ck_assert(now.rip == CODE || now.rip == CODE + 4);
-		early += now.r15 == 0;
-		now.rip = given.rip;
-		now.r15 = given.r15;
-		now.eflags &= ~0x10000ull; /* RF, as interrupts leave it */
-		now.orig_rax = given.orig_rax;
-		for (size_t w = 0; w < sizeof(now) / 8; w++)
-			ck_assert_msg(((uint64_t *)&now)[w] == ((const uint64_t *)&given)[w],
-				      "word %zu: %lx, not %lx", w, ((uint64_t *)&now)[w],
-				      ((const uint64_t *)&given)[w]);
-		ck_assert_uint_eq(f.runner.calls, 0);
+		early += check_behind_list() == 0;
 	}
 	printf("%u of 400 requests came before user code did anything\n", early);
+}
+END_TEST
+
+/* A runner that is to go on goes @steps instructions, and is asked to stop there. */
+static struct {
+	bool armed;
+	unsigned steps;
+	uint64_t rip; /* where it was asked */
+} ask;
+
+long __real_ptrace(enum __ptrace_request request, ...);
+long __wrap_ptrace(enum __ptrace_request request, pid_t pid, void *address, void *data);
+
+static void ask_after_steps(pid_t pid)
+{
+	struct user_regs_struct regs;
+	int status;
+
+	ask.armed = false;
+	for (unsigned n = 0; n < ask.steps; n++) {
+		ck_assert_int_eq(__real_ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
+		ck_assert_int_eq(waitpid(pid, &status, __WALL), pid);
+		ck_assert(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
+	}
+	ck_assert_int_eq(__real_ptrace(PTRACE_GETREGS, pid, NULL, &regs), 0);
+	ask.rip = regs.rip;
+	bt_runner_interrupt(pid);
+}
+
+/* Linked in place of ptrace(2), so that a request can be put between any two instructions. */
+long __wrap_ptrace(enum __ptrace_request request, pid_t pid, void *address, void *data)
+{
+	if (request == PTRACE_CONT && ask.armed)
+		ask_after_steps(pid);
+	return __real_ptrace(request, pid, address, data);
+}
+
+/* One that comes between the stub's look at @stop and its last instruction was lost once. */
+START_TEST(test_request_at_each_instruction)
+{
+	uint64_t address;
+
+	for (ask.steps = 0; ask.steps < 4 || ask.rip - BT_USER_STUB_LINEAR < 4096; ask.steps++) {
+		put_list(1);
+		ask.armed = true;
+		ck_assert_int_eq(go(&address), BT_RUNNER_REQUEST);
+		check_behind_list();
+	}
+	/* Two calls of nine instructions, and what follows. */
+	ck_assert_uint_gt(ask.steps, 40);
+	ck_assert_uint_eq(ask.rip, CODE);
 }
 END_TEST
 
@@ -532,12 +599,42 @@ START_TEST(test_scan)
 			continue;
 		memset(page, 0x90, sizeof(page));
 		memcpy(page + places[i], scans[_i].code, scans[_i].len);
-		ck_assert_msg(bt_user_scan(page, true, 2, at) == scans[_i].xsave, "%s at %u",
+		ck_assert_msg(bt_user_scan(page, BT_SCAN_XSAVE | BT_SCAN_CPUID, 2, at) == scans[_i].xsave, "%s at %u",
 			      scans[_i].name, places[i]);
 		ck_assert_uint_eq(at[0], scans[_i].xsave ? places[i] : 0xffff);
-		ck_assert_msg(bt_user_scan(page, false, 0, NULL) == scans[_i].plain, "%s at %u",
+		ck_assert_msg(bt_user_scan(page, BT_SCAN_CPUID, 0, NULL) == scans[_i].plain, "%s at %u",
 			      scans[_i].name, places[i]);
 	}
+}
+END_TEST
+
+/* It is not looked for where it faults. */
+START_TEST(test_scan_without_cpuid)
+{
+	uint8_t page[4096];
+
+	memset(page, 0x90, sizeof(page));
+	memcpy(page + 400, "\x0f\xa2", 2);
+	ck_assert_uint_eq(bt_user_scan(page, BT_SCAN_XSAVE, 0, NULL), 0);
+	memcpy(page + 800, "\x0f\x01\xd0", 3); /* XGETBV */
+	ck_assert_uint_eq(bt_user_scan(page, BT_SCAN_XSAVE, 0, NULL), 1);
+}
+END_TEST
+
+START_TEST(test_cpuid_faults)
+{
+	uint64_t address;
+
+	if (!bt_runner_cpuid_can_fault()) {
+		puts("SKIP: the host's processor has no faults of CPUID");
+		return;
+	}
+	put_code("\x0f\xa2\x0f\x0b", 4); /* CPUID; UD2 */
+	f.runner.regs->rax = 0x1234;
+	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
+	ck_assert_uint_eq(address, BT_USER_NOWHERE);
+	ck_assert_uint_eq(f.runner.regs->rip, CODE);
+	ck_assert_uint_eq(f.runner.regs->rax, 0x1234);
 }
 END_TEST
 
@@ -549,7 +646,7 @@ START_TEST(test_scan_counts_all)
 	memset(page, 0x90, sizeof(page));
 	for (unsigned i = 0; i < 9; i++)
 		memcpy(page + 100 + 400 * i, "\x0f\xa2", 2);
-	ck_assert_uint_eq(bt_user_scan(page, false, 3, at), 9);
+	ck_assert_uint_eq(bt_user_scan(page, BT_SCAN_CPUID, 3, at), 9);
 	for (unsigned i = 0; i < 3; i++)
 		ck_assert_uint_eq(at[i], 100 + 400 * i);
 }
@@ -581,9 +678,11 @@ int main(void)
 	tcase_add_test(stops, test_nothing_else_is_mapped);
 	tcase_add_test(stops, test_faults);
 	tcase_add_test(stops, test_watched_instruction_is_not_executed);
+	tcase_add_test(stops, test_cpuid_faults);
 	tcase_add_test(stops, test_request_ends_a_loop);
 	tcase_add_test(stops, test_dropped_twice_is_dropped);
 	tcase_add_test(stops, test_request_while_mapping);
+	tcase_add_test(stops, test_request_at_each_instruction);
 	tcase_add_test(stops, test_registers_behind_a_list);
 	tcase_add_test(stops, test_list_that_fails);
 	tcase_add_test(stops, test_killed_runner_is_noticed);
@@ -591,6 +690,7 @@ int main(void)
 	tcase_add_test(stops, test_host_that_forbids_it);
 	tcase_add_loop_test(scan, test_scan, 0, ARRAY_SIZE(scans));
 	tcase_add_test(scan, test_scan_counts_all);
+	tcase_add_test(scan, test_scan_without_cpuid);
 	if (can_trace())
 		suite_add_tcase(suite, stops);
 	else
