@@ -45,7 +45,7 @@ static const struct option {
 	FLAG("data-file-raw", "keep it there as a raw image", IMAGE_CREATE, data_file_raw),
 	TEXT("preallocate", "HOW", "off, metadata, falloc or full", IMAGE_CREATE,
 	     preallocate),
-	TEXT("allow", "FOLDER", "may hold images below; again for more", ~0u, allow),
+	TEXT("allow", "PLACE", "a folder or server for images below; again for more", ~0u, allow),
 	FLAG("force", "replace a file", IMAGE_CREATE | IMAGE_CONVERT, force),
 	FLAG("json", "print JSON, for programs",
 	     IMAGE_INFO | IMAGE_CHECK | IMAGE_MAP | IMAGE_MEASURE | IMAGE_SNAPSHOT |
@@ -286,6 +286,9 @@ int image_output_begin(struct image_output *o, const struct image_args *a, const
 	auto_fd int fd = -1;
 
 	*o = (struct image_output){ .path = path, .force = a->force };
+	if (disk_is_remote(path))
+		return cli_complain(CLI_FAILURE, a->verb, "'%s' is no file, and nothing else can be made",
+				    path);
 	if (!a->force && g_file_test(path, G_FILE_TEST_EXISTS))
 		return cli_complain(CLI_FAILURE, a->verb, "'%s' exists already; --force replaces it",
 				    path);

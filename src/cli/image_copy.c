@@ -145,13 +145,6 @@ int image_compare_main(struct image_args *a)
 	return status;
 }
 
-static char *beside(const char *image, const char *name)
-{
-	g_autofree char *folder = g_path_get_dirname(image);
-
-	return g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(folder, name, NULL);
-}
-
 /* A qcow2 image, or a complaint. */
 static struct disk *open_qcow2(const struct image_args *a, struct image_open how)
 {
@@ -219,7 +212,7 @@ int image_commit_main(struct image_args *a)
 	if (!info.backing) {
 		cli_complain(CLI_FAILURE, a->verb, "'%s' has no image below it", a->files[0]);
 	} else {
-		path = beside(a->files[0], info.backing);
+		path = disk_beside(a->files[0], info.backing);
 		to = image_open(a, path, (struct image_open){ .write = true, .format = info.backing_format });
 	}
 	if (to) {
@@ -269,7 +262,7 @@ int image_rebase_main(struct image_args *a)
 	disk = open_qcow2(a, (struct image_open){ .write = true, .no_backing = a->unsafe });
 	if (!disk)
 		return CLI_FAILURE;
-	path = none ? NULL : beside(a->files[0], a->backing);
+	path = none ? NULL : disk_beside(a->files[0], a->backing);
 	if (path && !(below = image_open(a, path, (struct image_open){ .format = a->backing_format }))) {
 		disk_close(disk);
 		return CLI_FAILURE;

@@ -73,7 +73,7 @@ int image_info_main(struct image_args *a)
 	g_autofree char *size = NULL, *host = NULL, *name = quoted(path);
 	struct qcow2_info info = { 0 };
 	const char *about;
-	bool qcow2;
+	bool qcow2, remote = disk_is_remote(path);
 
 	if (!disk)
 		return CLI_FAILURE;
@@ -82,11 +82,13 @@ int image_info_main(struct image_args *a)
 		qcow2_get_info(disk, &info);
 	about = disk_form_about(disk);
 	size = size_format(disk->size_bytes);
-	host = size_format(bytes_on_host(path));
+	host = remote ? g_strdup(a->json ? "null" : "elsewhere") :
+	       a->json ? g_strdup_printf("%" G_GUINT64_FORMAT, bytes_on_host(path)) :
+			 size_format(bytes_on_host(path));
 	if (a->json) {
 		printf("{\"file\": %s, \"format\": \"%s\", \"size_bytes\": %" G_GUINT64_FORMAT
-		       ", \"host_bytes\": %" G_GUINT64_FORMAT,
-		       name, disk->format, disk->size_bytes, bytes_on_host(path));
+		       ", \"host_bytes\": %s",
+		       name, disk->format, disk->size_bytes, host);
 		if (qcow2)
 			json_qcow2(&info);
 		if (about) {

@@ -56,10 +56,7 @@ int image_make(const struct image_args *a, const char *path, const struct qcow2_
 /* The image below: its size is the default, and its format is written down. */
 static int look_below(const struct image_args *a, struct qcow2_create *o, const char **ret_format)
 {
-	g_autofree char *folder = g_path_get_dirname(a->files[0]);
-	g_autofree char *path = g_path_is_absolute(a->backing) ?
-					g_strdup(a->backing) :
-					g_build_filename(folder, a->backing, NULL);
+	g_autofree char *path = disk_beside(a->files[0], a->backing);
 	struct disk *disk = image_open(a, path, (struct image_open){ .format = a->backing_format });
 
 	if (!disk)

@@ -3,7 +3,7 @@
  * direct.c - requests of any place and size on a file that is open past the host's cache.
  *
  * O_DIRECT (open(2)) wants offsets, lengths and memory that are multiples of something. What is
- * aligned goes to the file as it is. Other reads take in whole blocks to memory of ours; other writes
+ * aligned goes to the file as it is. A server may want the same of offsets and lengths. Other reads take in whole blocks to memory of ours; other writes
  * read the blocks that they do not fill, change them and write them back, and meanwhile no other
  * write may touch those blocks.
  *
@@ -36,8 +36,9 @@ struct range {
 struct direct {
 	struct disk disk;
 	struct disk *file; /* owned */
-	int fd;		   /* the file's */
-	uint64_t block;	   /* of offsets and lengths; memory is aligned to it as well */
+	int fd;		   /* the file's; -1: it is none */
+	uint64_t block;	   /* of offsets and lengths */
+	uint64_t memory_block; /* of addresses of memory; 1: any */
 	bool keep_end;
 	struct fiber_pool fibers;
 	struct range *ranges;
@@ -72,7 +73,7 @@ static bool is_aligned(const struct direct *d, const struct disk_req *req)
 		return false;
 	if (req->op != DISK_READ && req->op != DISK_WRITE)
 		return true;
-	for (unsigned i = 0; i < req->iov_count; i++)
+	for (unsigned i = 0; i < req->iov_count && d->memory_block > 1; i++)
 		if (!is_multiple(d, (uintptr_t)req->iov[i].iov_base | req->iov[i].iov_len))
 			return false;
 	return true;
@@ -342,9 +343,8 @@ static const struct disk_ops direct_ops = {
 	.close = direct_close,
 };
 
-struct disk *disk_direct_new(struct disk *file)
+static struct direct *direct_new(struct disk *file, uint32_t block)
 {
-	const struct disk_image *image = (struct disk_image *)file;
 	struct direct *d = calloc(1, sizeof(*d));
 
 	if (!d)
@@ -352,12 +352,32 @@ struct disk *disk_direct_new(struct disk *file)
 	d->disk = *file;
 	d->disk.ops = &direct_ops;
 	d->disk.path = g_strdup(file->path);
-	if (d->disk.block_bytes < image->direct)
-		d->disk.block_bytes = image->direct;
+	if (d->disk.block_bytes < block)
+		d->disk.block_bytes = block;
 	d->file = file;
+	d->fd = -1;
+	d->block = block;
+	d->memory_block = 1;
+	return d;
+}
+
+struct disk *disk_direct_new(struct disk *file)
+{
+	const struct disk_image *image = (struct disk_image *)file;
+	struct direct *d = direct_new(file, image->direct);
+
+	if (!d)
+		return NULL;
 	d->fd = image->fd;
-	d->block = image->direct;
+	d->memory_block = image->direct;
 	return &d->disk;
+}
+
+struct disk *disk_direct_over(struct disk *below, uint32_t block)
+{
+	struct direct *d = direct_new(below, block);
+
+	return d ? &d->disk : NULL;
 }
 
 struct disk *disk_direct_below(struct disk *disk)

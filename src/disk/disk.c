@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "disk/disk_int.h"
 #include "disk/formats/formats.h"
+#include "disk/protocols/protocols.h"
 #include "disk/qcow2/qcow2_int.h"
 
 static bool is_known(const char *format)
@@ -111,11 +112,21 @@ bool disk_cache_parse(const char *name, enum disk_cache *ret)
 	return false;
 }
 
+/* The lowest node. */
+static struct disk *open_below(const char *name, const struct disk_options *o, bool named,
+			       struct loop *loop, GError **err)
+{
+	const struct disk_protocol *protocol = disk_protocol_find(name);
+
+	return protocol ? protocol->open(name, o, named, loop, err) :
+			  disk_file_open(name, o, loop, err);
+}
+
 struct disk *disk_open_options(const char *path, const struct disk_options *o, struct loop *loop,
 			       GError **err)
 {
-	struct disk *file = disk_file_open(path, o, loop, err);
-	g_autofree char *real = file ? realpath(path, NULL) : NULL;
+	struct disk *file = open_below(path, o, false, loop, err);
+	g_autofree char *real = file && !disk_is_remote(path) ? realpath(path, NULL) : NULL;
 	g_autofree char *home = real ? g_path_get_dirname(real) : NULL;
 	struct disk_chain chain = { .home = home };
 	struct disk *disk;
@@ -123,7 +134,7 @@ struct disk *disk_open_options(const char *path, const struct disk_options *o, s
 
 	if (!file)
 		return NULL;
-	if (stat(path, &st) == 0) {
+	if (real && stat(real, &st) == 0) {
 		chain.device = st.st_dev;
 		chain.inode = st.st_ino;
 	}
@@ -141,6 +152,23 @@ static bool is_inside(const char *path, const char *folder)
 	while (n > 0 && folder[n - 1] == '/')
 		n--;
 	return strncmp(path, folder, n) == 0 && path[n] == '/';
+}
+
+/* A remote name is allowed as it is, or by what it begins with up to a "/"; not what leads elsewhere
+ * from there. */
+static bool is_remote_allowed(const char *name, const struct disk_options *o)
+{
+	for (const char *const *entry = o->allow; entry && *entry; entry++) {
+		size_t n = strlen(*entry);
+
+		if (!strcmp(name, *entry))
+			return true;
+		if (disk_is_remote(*entry) && g_str_has_suffix(*entry, "/") &&
+		    g_str_has_prefix(name, *entry) && !strpbrk(name + n, "?#%\\@") &&
+		    !strstr(name + n, ".."))
+			return true;
+	}
+	return false;
 }
 
 static bool is_allowed(const char *real, const struct disk_options *o, const struct disk_chain *chain)
@@ -175,19 +203,43 @@ static bool name_fail(GError **err, int error, const struct named *n, const char
 	return false;
 }
 
+char *disk_beside(const char *image, const char *name)
+{
+	g_autofree char *folder = g_path_get_dirname(image);
+
+	return g_path_is_absolute(name) || disk_is_remote(name) ? g_strdup(name) :
+								  g_build_filename(folder, name, NULL);
+}
+
+static bool find_remote(const struct named *n, const struct disk_options *o,
+			const struct disk_chain *chain, struct disk_chain *ret_link, GError **err)
+{
+	if (!is_remote_allowed(n->name, o))
+		return name_fail(err, EACCES, n, "is not in this host's files; allow that name to use it");
+	if (chain->depth >= DISK_MAX_CHAIN)
+		return name_fail(err, ELOOP, n, "is one too many in a chain");
+	*ret_link = (struct disk_chain){ .above = chain, .depth = chain->depth + 1,
+					 .home = chain->home };
+	return true;
+}
+
 /* Where the name leads, if it may lead there. */
 static bool find_named(const struct named *n, const struct disk_options *o,
 		       const struct disk_chain *chain, struct disk_chain *ret_link, char **ret_path,
 		       GError **err)
 {
-	g_autofree char *folder = g_path_get_dirname(n->image);
-	g_autofree char *path = g_path_is_absolute(n->name) ? g_strdup(n->name) :
-							      g_build_filename(folder, n->name, NULL);
+	g_autofree char *path = disk_beside(n->image, n->name);
 	g_autofree char *real = NULL;
 	struct stat st;
 
+	if (disk_is_remote(n->name)) {
+		*ret_path = g_strdup(n->name);
+		return find_remote(n, o, chain, ret_link, err);
+	}
 	if (is_protocol(n->name))
 		return name_fail(err, ENOTSUP, n, "is no file, which is not supported");
+	if (disk_is_remote(n->image) && !g_path_is_absolute(n->name))
+		return name_fail(err, ENOTSUP, n, "is to lie beside it, where there are no files");
 	real = realpath(path, NULL);
 	if (!real || stat(real, &st) < 0)
 		return name_fail(err, errno, n,
@@ -219,7 +271,7 @@ struct disk *disk_open_named(const char *image, const char *name, const char *wh
 
 	if (!find_named(&n, o, chain, &link, &path, err))
 		return NULL;
-	file = disk_file_open(path, o, loop, err);
+	file = open_below(path, o, true, loop, err);
 	if (!file || (format && !strcmp(format, "file")))
 		return file;
 	options.format = format;

@@ -128,6 +128,11 @@ enum disk_cache {
 /* False: no mode is called that. */
 bool disk_cache_parse(const char *name, enum disk_cache *ret);
 
+/* "nbd://HOST/EXPORT"...: no file (protocols/protocols.h). */
+bool disk_is_remote(const char *name);
+/* An image that @image names, relative to its folder. Caller frees. */
+char *disk_beside(const char *image, const char *name);
+
 struct disk_options {
 	/* "raw", "qcow2" or one of formats.h; NULL to look at the content: another format's mark makes it that
 	 * format's image. Where nothing is found it is raw, and a guest that tries to write such
@@ -135,7 +140,8 @@ struct disk_options {
 	const char *format;
 	bool readonly;
 	/* Folders that backing and data files may lie in, beside that of the image, at whatever
-	 * depth. NULL-terminated; NULL: none. */
+	 * depth; and remote names, of which those that end in "/" stand for all that begin with them.
+	 * NULL-terminated; NULL: none. */
 	const char *const *allow;
 	bool no_backing; /* what is not in the image reads as zeros: to look at one layer */
 	bool repair;	 /* opened to be repaired: as it is, however broken */
@@ -150,6 +156,7 @@ struct disk_options {
 /**
  * disk_open - open and lock an image or a block device.
  *
+ * @path: of a file, or where a server offers the image (protocols/protocols.h).
  * A writer excludes everyone else, readers share. Closed with disk_close(), which drains.
  */
 struct disk *disk_open(const char *path, const char *format, bool readonly, struct loop *loop,

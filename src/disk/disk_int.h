@@ -41,12 +41,14 @@ struct disk *disk_open_named(const char *image, const char *name, const char *wh
 struct disk *disk_file_open(const char *path, const struct disk_options *options,
 			    struct loop *loop, GError **err);
 
-/* Room for these bytes, as fallocate(2) gives it. @disk: a file node. */
+/* Room for these bytes, as fallocate(2) gives it. @disk: -EOPNOTSUPP where it is no file node. */
 int disk_file_allocate(struct disk *disk, uint64_t offset, uint64_t len);
 
 /* ---- direct.c ---- */
 /* Takes over @file, opened with O_DIRECT, when it succeeds. NULL: no memory. */
 struct disk *disk_direct_new(struct disk *file);
+/* The same for a node that is no file, for offsets and lengths alone. @block: a power of two. */
+struct disk *disk_direct_over(struct disk *below, uint32_t block);
 /* The file node itself. @disk: that, or what disk_direct_new() gave. */
 struct disk *disk_direct_below(struct disk *disk);
 /* Its size means something: no write makes it longer than it reaches itself. */

@@ -193,5 +193,7 @@ int disk_file_allocate(struct disk *disk, uint64_t offset, uint64_t len)
 {
 	struct disk_image *image = (struct disk_image *)disk_direct_below(disk);
 
+	if (strcmp(disk->format, "file"))
+		return -EOPNOTSUPP;
 	return fallocate(image->fd, 0, (off_t)offset, (off_t)len) == 0 ? 0 : -errno;
 }

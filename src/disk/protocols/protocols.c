@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+/* protocols.c - the table of protocols. */
+#include "disk/protocols/protocols.h"
+
+#include <string.h>
+
+static const struct disk_protocol protocols[] = {
+	{ "nbd:", nbd_disk_open }, /* and nbd:// */
+	{ "nbds://", nbd_disk_open },
+	{ "nbd+unix://", nbd_disk_open },
+	{ "nbds+unix://", nbd_disk_open },
+	{ "nbd+vsock://", nbd_disk_open },
+	{ "nbds+vsock://", nbd_disk_open },
+};
+
+const struct disk_protocol *disk_protocol_find(const char *name)
+{
+	for (size_t i = 0; i < G_N_ELEMENTS(protocols); i++)
+		if (!strncmp(name, protocols[i].prefix, strlen(protocols[i].prefix)))
+			return &protocols[i];
+	return NULL;
+}
+
+bool disk_is_remote(const char *name)
+{
+	return disk_protocol_find(name) != NULL;
+}

@@ -1,0 +1,369 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""nbd_client.py - disks at NBD servers: ours, QEMU's, and some that lie.
+
+usage: nbd_client.py SIKA DISK_OPS
+
+Closing line: "P passed, F failed, S skipped".
+"""
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+from cases import main
+
+SIKA, OPS = (os.path.abspath(p) for p in sys.argv[1:3])
+MIB = 1 << 20
+SIZE = 16 * MIB
+URI = "nbd+unix:///?socket=s"
+
+
+def run(*command, status=0):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120, check=False)
+    assert status is None or done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
+    return done
+
+
+def sentence(*command, words):
+    """It fails by one sentence that has these words."""
+    done = run(*command, status=1)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and words in lines[0] and len(lines[0]) < 400, (command, done.stderr)
+
+
+class Serve:
+    """`sika image serve` at the socket s, or at a TCP port."""
+
+    def __init__(self, *arguments, where=("--socket", "s")):
+        self.process = subprocess.Popen([SIKA, "image", "serve", *where, *arguments], text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.uri = self.process.stdout.readline().strip()
+        assert self.uri, self.process.stderr.read()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+    def end(self, how=signal.SIGTERM):
+        if self.process.returncode is None:
+            self.process.send_signal(how)
+            self.process.communicate(timeout=60)
+
+
+class Qemu(Serve):
+    def __init__(self, *arguments):  # pylint: disable=super-init-not-called
+        self.process = subprocess.Popen(["qemu-nbd", "--persistent", "--shared=4", "--socket=" + os.path.abspath("s"),
+                                         *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.uri = URI
+        for _ in range(600):
+            if os.path.exists("s"):
+                return
+            time.sleep(0.05)
+        raise AssertionError("qemu-nbd does not listen")
+
+
+def make(path="disk.qcow2", form="qcow2", size=SIZE):
+    run(SIKA, "image", "create", "--force", "--format", form, path, size)
+    return path
+
+
+def model(content=None):
+    with open("model", "wb") as f:
+        f.write(content if content is not None else bytes(SIZE))
+
+
+# ---- requests against a model ----
+
+def random_requests(server, form="raw"):
+    model()
+    with server as s:
+        if form == "qcow2":
+            run(OPS, "compare", s.uri, "model")
+        for _ in range(3):
+            run(OPS, "-f", form, "run", s.uri, "model", random.getrandbits(40), 400)
+        run(OPS, "-f", form, "compare", s.uri, "model")
+
+
+def random_requests_at_ours():
+    random_requests(Serve(make()))
+    run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", "disk.qcow2", "model")
+    run("qemu-img", "check", "disk.qcow2")
+
+
+def random_requests_at_qemus():
+    random_requests(Qemu("-f", "qcow2", "--discard=unmap", make()))
+    run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", "disk.qcow2", "model")
+    run("qemu-img", "check", "disk.qcow2")
+
+
+def an_image_of_a_format_at_a_server():
+    """Its tables are smaller than the server's blocks."""
+    for server in (Serve, Qemu):
+        make()
+        run("truncate", "-s", 3 * SIZE, "disk.qcow2")
+        more = ("-f", "raw") if server is Qemu else ("--format", "raw")
+        random_requests(server(*more, "disk.qcow2"), "qcow2")
+        run("qemu-img", "check", "-f", "qcow2", "disk.qcow2")
+        run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", "disk.qcow2", "model")
+
+
+def served_again():
+    """A server's disk is another one's: requests run while a loop does."""
+    with Serve(make()) as below:
+        random_requests(Serve(below.uri, where=("--socket", "t")))
+    run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", "disk.qcow2", "model")
+
+
+def random_requests_without_commands():
+    """Of a server that knows but reading and writing, in blocks of 4096 bytes."""
+    fake = Fake(flags=1, block=4096, limit=65536)
+    model()
+    run(OPS, "-f", "raw", "run", fake.uri, "model", random.getrandbits(40), 300)
+    with open("model", "rb") as f:
+        assert f.read() == bytes(fake.disk)
+    assert fake.seen <= {0, 1, 2}, fake.seen
+
+
+def writethrough_is_by_fua():
+    fake = Fake(flags=1 | 4 | 8)
+    run(SIKA, "image", "bench", "--write", "--count", 50, "--cache", "writethrough", fake.uri)
+    assert fake.fua and 3 not in fake.seen, (fake.fua, fake.seen)
+    fake = Fake(flags=1 | 4 | 8, path="t")
+    run(SIKA, "image", "bench", "--write", "--count", 50, "--flush-interval", 10, fake.uri)
+    assert not fake.fua and 3 in fake.seen, (fake.fua, fake.seen)
+
+
+# ---- what the verbs make of it ----
+
+def verbs():
+    with open("source", "wb") as f:
+        f.write(os.urandom(3 * MIB) + bytes(10 * MIB) + os.urandom(3 * MIB))
+    run(SIKA, "image", "convert", "--format", "raw", "source", "disk.qcow2")
+    with Serve("--name", "a b/ü", "disk.qcow2") as s:
+        info = json.loads(run(SIKA, "image", "info", "--json", s.uri).stdout)
+        assert info["format"] == "raw" and info["size_bytes"] == SIZE and info["host_bytes"] is None, info
+        parts = json.loads(run(SIKA, "image", "map", "--json", s.uri).stdout)
+        assert [(p["offset"], p["len"], p["state"]) for p in parts] == [
+            (0, 3 * MIB, "data"), (3 * MIB, 10 * MIB, "zero"), (13 * MIB, 3 * MIB, "data")], parts
+        run(SIKA, "image", "compare", s.uri, "source")
+        run(SIKA, "image", "convert", "--to", "raw", s.uri, "copy")
+        run("cmp", "source", "copy")
+        run(SIKA, "image", "bench", "--count", 500, s.uri)
+        sentence(SIKA, "image", "check", s.uri, words="nothing to check")
+        sentence(SIKA, "image", "convert", "source", s.uri, words="no file")
+        sentence(SIKA, "image", "resize", s.uri, "+1M", words="cannot be resized")
+    with Serve("--format", "raw", "disk.qcow2") as s:
+        run(SIKA, "image", "check", s.uri)
+        run(SIKA, "image", "compare", s.uri, "source")
+
+
+def all_its_names():
+    make()
+    with Serve("--name", "x", "disk.qcow2"):
+        for name in ("nbd:unix:s", "nbd:unix:s:exportname=x", URI, "nbd+unix:///x?socket=s"):
+            run(SIKA, "image", "info", name)
+        sentence(SIKA, "image", "info", "nbd:unix:s:exportname=y", words="y")
+    with Serve("disk.qcow2", where=("--listen", "127.0.0.1:0")) as s:
+        port = s.uri.split(":")[2].split("/")[0]
+        for name in (f"nbd:127.0.0.1:{port}", f"nbd:[::ffff:127.0.0.1]:{port}", f"nbd://127.0.0.1:{port}",
+                     f"nbd://127.0.0.1:{port}/"):
+            run(SIKA, "image", "info", name)
+    os.rename("disk.qcow2", "nbd:file")
+    run(SIKA, "image", "info", "./nbd:file")
+
+
+def says_what_is_wrong():
+    sentence(SIKA, "image", "info", URI, words="cannot be reached")
+    sentence(SIKA, "image", "info", "nbd:127.0.0.1:1", words="cannot be reached")
+    sentence(SIKA, "image", "info", "nbd://no.such.host.invalid/", words="cannot be reached")
+    sentence(SIKA, "image", "info", "nbd:", words="cannot be reached")
+    sentence(SIKA, "image", "info", "nbd:[", words="cannot be reached")
+    with Serve("--read-only", make()) as s:
+        sentence(SIKA, "image", "bench", "--write", s.uri, words="readonly")
+        run(SIKA, "image", "bench", "--count", 10, s.uri)
+
+
+def below_another_image():
+    with open("source", "wb") as f:
+        f.write(os.urandom(SIZE))
+    run(SIKA, "image", "convert", "--format", "raw", "source", "disk.qcow2")
+    with Serve("--name", "base", "--read-only", "disk.qcow2", where=("--listen", "127.0.0.1:0")) as s:
+        place = s.uri.rsplit("/", 1)[0] + "/"
+        run(SIKA, "image", "create", "--backing", s.uri, "top.qcow2")
+        sentence(SIKA, "image", "compare", "top.qcow2", "source", words="allow that name")
+        for wrong in (place[:-1], place[:-2] + "/", s.uri + "/", "nbd:"):
+            sentence(SIKA, "image", "compare", "--allow", wrong, "top.qcow2", "source", words="allow that name")
+        for right in (place, s.uri):
+            run(SIKA, "image", "compare", "--allow", right, "top.qcow2", "source")
+    # What a server gives does not lead to files of the host.
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", os.path.abspath("source"), "-F", "raw", "evil.qcow2")
+    with Serve("--format", "raw", "evil.qcow2") as s:
+        sentence(SIKA, "image", "compare", s.uri, "source", words="name its folder")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "source", "-F", "raw", "evil.qcow2")
+    with Serve("--format", "raw", "evil.qcow2") as s:
+        sentence(SIKA, "image", "compare", s.uri, "source", words="no files")
+
+
+def by_keys():
+    os.makedirs("keys")
+    run("psktool", "-u", "me", "-p", "keys/keys.psk")
+    run("psktool", "-u", "me", "-p", "other.psk")
+    with open("source", "wb") as f:
+        f.write(os.urandom(SIZE))
+    run(SIKA, "image", "convert", "--format", "raw", "source", "disk.qcow2")
+    with Serve("--tls", "keys", "disk.qcow2") as s:
+        uri = "nbds+unix://me@/?socket=s&tls-psk-file="
+        run(SIKA, "image", "compare", uri + "keys/keys.psk", "source")
+        sentence(SIKA, "image", "info", uri + "other.psk", words="cannot be reached")
+        sentence(SIKA, "image", "info", URI, words="cannot be reached")
+        model(open("source", "rb").read())  # pylint: disable=consider-using-with
+        run(OPS, "-f", "raw", "run", uri + "keys/keys.psk", "model", random.getrandbits(40), 200)
+        assert s.process.poll() is None
+
+
+# ---- servers that are not what they seem ----
+
+class Fake:
+    """A server of one's own. @lie(server, connection, request) may answer instead of it: then it returns true."""
+
+    def __init__(self, flags=0x6d, size=SIZE, block=0, limit=0, lie=None, path="s"):
+        self.flags, self.size, self.lie = flags, size, lie
+        self.block = struct.pack(">HIII", 3, block, 4096, limit) if block else b""
+        self.disk, self.seen, self.fua = bytearray(min(size, 2 * SIZE)), set(), False
+        self.uri = f"nbd+unix:///?socket={path}"
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            s, _ = self.listener.accept()
+            threading.Thread(target=self.talk, args=(s,), daemon=True).start()
+
+    def talk(self, s):
+        try:
+            self.handshake(s)
+            while self.request(s):
+                pass
+        except (OSError, EOFError):
+            pass
+        s.close()
+
+    @staticmethod
+    def take(s, n):
+        got = b""
+        while len(got) < n:
+            part = s.recv(n - len(got))
+            if not part:
+                raise EOFError
+            got += part
+        return got
+
+    def handshake(self, s):
+        s.sendall(b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3))
+        self.take(s, 4)
+        option = 0
+        while option != 7:
+            _, option, n = struct.unpack(">QII", self.take(s, 16))
+            self.take(s, n)
+            if option == 7:
+                for data in (struct.pack(">HQH", 0, self.size, self.flags), self.block):
+                    if data:
+                        s.sendall(struct.pack(">QIII", 0x3e889045565a9, option, 3, len(data)) + data)
+            s.sendall(struct.pack(">QIII", 0x3e889045565a9, option, 1 if option == 7 else 0x80000001, 0))
+
+    def request(self, s):
+        _, flags, kind, cookie, at, n = struct.unpack(">IHHQQI", self.take(s, 28))
+        data = self.take(s, n) if kind == 1 else b""
+        self.seen.add(kind)
+        self.fua |= bool(flags & 1)
+        if self.lie and self.lie(self, s, (kind, cookie, at, n)):
+            return True
+        if kind == 2:
+            return False
+        if kind == 1:
+            self.disk[at:at + n] = data
+        if kind == 6:
+            self.disk[at:at + n] = bytes(n)
+        s.sendall(struct.pack(">IIQ", 0x67446698, 0, cookie) + (self.disk[at:at + n] if kind == 0 else b""))
+        return True
+
+
+def sizes_that_are_no_sectors():
+    content = os.urandom(SIZE + 100)
+    fake = Fake(size=SIZE + 100)
+    fake.disk[:] = content
+    run(SIKA, "image", "convert", "--format", "raw", "--to", "raw", fake.uri, "copy")
+    with open("copy", "rb") as f:
+        assert f.read() == content + bytes(412)
+
+
+def lies():
+    """Whatever the server does, there is an end, and a sentence."""
+    def wrong_magic(_, s, request):
+        return request[0] == 0 and request[2] > 0 and not s.sendall(b"?" * 16)
+
+    def wrong_cookie(_, s, request):
+        return request[0] == 0 and request[2] > 0 and not s.sendall(struct.pack(">IIQ", 0x67446698, 0, 1 << 60))
+
+    def errors(_, s, request):
+        return request[0] == 0 and request[2] > 0 and not s.sendall(struct.pack(">IIQ", 0x67446698, 5, request[1]))
+
+    def hangs_up(_, s, request):
+        return request[0] == 0 and request[2] > 0 and not s.shutdown(socket.SHUT_RDWR)
+
+    def half(_, s, request):
+        if request[0] != 0 or request[2] == 0:
+            return False
+        s.sendall(struct.pack(">IIQ", 0x67446698, 0, request[1]) + b"half")
+        s.shutdown(socket.SHUT_RDWR)
+        return True
+
+    def structured(_, s, request):
+        return request[0] == 0 and request[2] > 0 and not s.sendall(
+            struct.pack(">IHHQI", 0x668e33ef, 1, 1, request[1], 0xffffffff))
+
+    for i, lie in enumerate((wrong_magic, wrong_cookie, errors, hangs_up, half, structured)):
+        fake = Fake(lie=lie, path=f"lie{i}")
+        begin = time.monotonic()
+        done = run(SIKA, "image", "convert", "--to", "raw", fake.uri, "copy", status=1)
+        assert "cannot be read" in done.stderr and time.monotonic() - begin < 20, (lie.__name__, done.stderr)
+        assert not os.path.exists("copy")
+    sentence(SIKA, "image", "info", Fake(size=2 ** 63, path="size").uri, words="size")
+
+
+def servers_may_die():
+    """In the middle of it: what was asked for fails, and so does the rest."""
+    for kind in (Serve, Qemu):
+        make("big.raw", "raw", 256 * MIB)
+        more = ("-f", "raw") if kind is Qemu else ("--format", "raw")
+        with kind(*more, "big.raw") as s:
+            client = subprocess.Popen([SIKA, "image", "bench", "--format", "raw", "--write", "--count", "100000000", s.uri],
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            time.sleep(0.5)
+            assert client.poll() is None
+            s.end(signal.SIGKILL)
+            _, err = client.communicate(timeout=30)
+            lines = err.strip().splitlines()
+            assert client.returncode == 1 and len(lines) == 2 and "connection" in lines[0], err
+        if os.path.exists("s"):
+            os.unlink("s")
+
+
+CASES = [random_requests_at_ours, random_requests_at_qemus, an_image_of_a_format_at_a_server,
+         served_again, random_requests_without_commands, writethrough_is_by_fua, verbs, all_its_names, says_what_is_wrong,
+         below_another_image, by_keys, sizes_that_are_no_sectors, lies, servers_may_die]
+NEEDED = {"qemu-nbd": "qemu-utils", "qemu-img": "qemu-utils", "psktool": "gnutls-bin"}
+
+if __name__ == "__main__":
+    sys.exit(main(CASES, NEEDED, "sika-nbd-client-"))
