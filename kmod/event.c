@@ -57,7 +57,17 @@ void event_page_fault(struct vcpu *vcpu, u64 linear, u32 error)
 	event_raise(vcpu, X86_PF, true, error);
 }
 
-void event_again(struct vcpu *vcpu, const struct event *event)
+/* Types of events, in the word that both vendors have. */
+static const u8 types[] = { [EVENT_INTERRUPT] = 0, [EVENT_NMI] = 2, [EVENT_EXCEPTION] = 3 };
+
+u32 event_info(const struct event *event)
+{
+	return event->vector | types[event->kind] << 8 | EVENT_INFO_VALID |
+	       (event->has_error ? EVENT_INFO_ERROR : 0);
+}
+
+/* Its delivery was interrupted: once more. */
+static void again(struct vcpu *vcpu, const struct event *event)
 {
 	struct x86_state *s = vcpu_state(vcpu);
 
@@ -75,6 +85,27 @@ void event_again(struct vcpu *vcpu, const struct event *event)
 		s->exception_has_error = event->has_error;
 		s->exception_error = event->error;
 		break;
+	}
+}
+
+/* INT n and its like begin anew: they are types above, or exceptions with these vectors. */
+void event_take_back(struct vcpu *vcpu, u32 info, u32 error)
+{
+	struct event event = { .vector = info & EVENT_INFO_VECTOR };
+
+	vcpu->taken_back = false;
+	if (!(info & EVENT_INFO_VALID))
+		return;
+	for (unsigned int i = 0; i < ARRAY_SIZE(types); i++) {
+		if ((info & EVENT_INFO_TYPE) >> 8 != types[i])
+			continue;
+		event.kind = i;
+		if (i == EVENT_EXCEPTION && (event.vector == X86_BP || event.vector == X86_OF))
+			return;
+		event.has_error = i == EVENT_EXCEPTION && info & EVENT_INFO_ERROR;
+		event.error = error;
+		vcpu->taken_back = true;
+		again(vcpu, &event);
 	}
 }
 
@@ -113,7 +144,7 @@ void event_cancel(struct vcpu *vcpu)
 		return;
 	vcpu->has_injected = false;
 	hw->inject(vcpu, NULL);
-	event_again(vcpu, &vcpu->injected);
+	again(vcpu, &vcpu->injected);
 }
 
 static bool can_nmi(const struct x86_state *s)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* exit.c - exits that go to user space, and how they are finished when it comes back. */
+/* exit.c - exits that both vendors have; how those to user space are finished when it comes back. */
 #include "vm.h"
 #include "x86_int.h"
 
@@ -90,6 +90,56 @@ int exit_port(struct vcpu *vcpu, u16 port, unsigned int size, bool in)
 }
 
 /* ---- the rest ---- */
+
+int exit_nothing(struct vcpu *vcpu)
+{
+	return 1;
+}
+
+/* Instructions that only tell the caches something. */
+int exit_skip(struct vcpu *vcpu)
+{
+	return vcpu_skip(vcpu);
+}
+
+int exit_undefined(struct vcpu *vcpu)
+{
+	event_raise(vcpu, X86_UD, false, 0);
+	return 1;
+}
+
+/* Whoever touches one touches several: all are the guest's until the next exit. */
+int exit_debug_register(struct vcpu *vcpu)
+{
+	if (debug_has_db(vcpu))
+		return emulate(vcpu);
+	vcpu->debug_open = true;
+	hw->debug_window(vcpu, true);
+	return 1;
+}
+
+int exit_interrupt_window(struct vcpu *vcpu)
+{
+	hw->interrupt_window(vcpu, false);
+	return 1;
+}
+
+int exit_memory(struct vcpu *vcpu, u64 gpa, bool write, bool exec)
+{
+	int r = page_fault(vcpu, gpa, write, exec);
+
+	return r ? r : emulate(vcpu);
+}
+
+int exit_refused(struct vcpu *vcpu, u64 reason)
+{
+	struct kvm_run *run = vcpu->run;
+
+	run->exit_reason = KVM_EXIT_FAIL_ENTRY;
+	run->fail_entry.hardware_entry_failure_reason = reason;
+	run->fail_entry.cpu = vcpu->last_cpu;
+	return 0;
+}
 
 int exit_cpuid(struct vcpu *vcpu)
 {

@@ -260,6 +260,16 @@ bool msr_is_allowed(struct vm *vm, u32 msr, u32 kind)
 	return allowed;
 }
 
+bool msr_all_allowed(struct vm *vm, const u32 *msrs, unsigned int count)
+{
+	bool all = true;
+
+	for (unsigned int i = 0; i < count; i++)
+		all &= msr_is_allowed(vm, msrs[i], KVM_MSR_FILTER_READ) &&
+		       msr_is_allowed(vm, msrs[i], KVM_MSR_FILTER_WRITE);
+	return all;
+}
+
 /* ---- the guest's RDMSR and WRMSR ---- */
 
 static void set_result(struct vcpu *vcpu, u64 value)

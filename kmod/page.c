@@ -2,10 +2,10 @@
 /*
  * page.c - the nested page table: guest-physical to host-physical.
  *
- * It has the format of the host's own four-level tables (APM vol. 2, 15.25.5: nested tables are walked as
- * user accesses, so each entry has the user bit). It is filled by faults, and holds no reference to the
- * pages it names: an MMU notifier tells before one of them goes away. Who maps a page therefore looks
- * at the count of ended invalidations before it asks for the page, and again under the lock.
+ * Four levels; what the bits of an entry mean is the vendor's (struct page_format). It is filled by faults, and
+ * holds no reference to the pages it names: an MMU notifier tells before one of them goes away. Who maps a
+ * page therefore looks at the count of ended invalidations before it asks for the page, and again under the
+ * lock.
  */
 #include <linux/highmem.h>
 #include <linux/mm.h>
@@ -15,8 +15,8 @@
 
 #define LEVELS	    4u
 #define LEVEL_BITS  9u
-#define ENTRY_FLAGS (_PAGE_PRESENT | _PAGE_RW | _PAGE_USER | _PAGE_ACCESSED | _PAGE_DIRTY)
 #define ENTRY_ADDR  GENMASK_ULL(51, 12)
+#define ENTRY_THERE BIT_ULL(0) /* present; of an EPT: it may be read */
 
 /* Pages that an entry at @level (1: the last) stands for, as a shift. */
 static unsigned int level_shift(unsigned int level)
@@ -34,9 +34,9 @@ static u64 *table_of(u64 entry)
 	return __va(entry & ENTRY_ADDR);
 }
 
-static bool is_leaf(u64 entry, unsigned int level)
+static bool is_leaf(const struct page_format *format, u64 entry, unsigned int level)
 {
-	return level == 1 || entry & _PAGE_PSE;
+	return level == 1 || entry & format->large;
 }
 
 /* ---- made and unmade ---- */
@@ -44,15 +44,16 @@ static bool is_leaf(u64 entry, unsigned int level)
 int page_table_init(struct vm *vm)
 {
 	rwlock_init(&vm->page_lock);
+	vm->table.format = hw->page_format();
 	vm->table.root = (u64 *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	return vm->table.root ? 0 : -ENOMEM;
 }
 
-static void free_table(u64 *table, unsigned int level)
+static void free_table(const struct page_format *format, u64 *table, unsigned int level)
 {
 	for (unsigned int i = 0; level > 1 && i < BIT(LEVEL_BITS); i++) {
-		if (table[i] & _PAGE_PRESENT && !is_leaf(table[i], level))
-			free_table(table_of(table[i]), level - 1);
+		if (table[i] & ENTRY_THERE && !is_leaf(format, table[i], level))
+			free_table(format, table_of(table[i]), level - 1);
 		if (level > 2)
 			cond_resched();
 	}
@@ -62,7 +63,7 @@ static void free_table(u64 *table, unsigned int level)
 void page_table_free(struct vm *vm)
 {
 	if (vm->table.root)
-		free_table(vm->table.root, LEVELS);
+		free_table(vm->table.format, vm->table.root, LEVELS);
 }
 
 static int cache_fill(struct page_cache *cache)
@@ -85,42 +86,46 @@ void page_cache_free(struct page_cache *cache)
 
 /* ---- walking [first, last) ---- */
 
-/* Called for each leaf; returns what the entry becomes. */
-typedef u64 (*leaf_fn)(u64 entry, bool *flush);
+struct walk {
+	const struct page_format *format;
+	gpn_t first, last;
+	/* Called for each leaf; returns what the entry becomes. */
+	u64 (*leaf)(struct walk *walk, u64 entry);
+	bool flush; /* a TLB may know of what was changed */
+};
 
-static void walk(u64 *table, unsigned int level, gpn_t base, gpn_t first, gpn_t last, leaf_fn leaf,
-		 bool *flush)
+static void walk(struct walk *w, u64 *table, unsigned int level, gpn_t base)
 {
 	gpn_t step = 1ull << level_shift(level);
-	unsigned int i = first > base ? (first - base) >> level_shift(level) : 0;
+	unsigned int i = w->first > base ? (w->first - base) >> level_shift(level) : 0;
 
-	for (base += i * step; i < BIT(LEVEL_BITS) && base < last; i++, base += step) {
+	for (base += i * step; i < BIT(LEVEL_BITS) && base < w->last; i++, base += step) {
 		u64 entry = READ_ONCE(table[i]);
 
-		if (!(entry & _PAGE_PRESENT))
+		if (!(entry & ENTRY_THERE))
 			continue;
-		if (!is_leaf(entry, level)) {
-			walk(table_of(entry), level - 1, base, first, last, leaf, flush);
+		if (!is_leaf(w->format, entry, level)) {
+			walk(w, table_of(entry), level - 1, base);
 			continue;
 		}
 		/* The processor sets accessed and dirty bits meanwhile. */
-		while (!try_cmpxchg64(&table[i], &entry, leaf(entry, flush)))
+		while (!try_cmpxchg64(&table[i], &entry, w->leaf(w, entry)))
 			;
 	}
 }
 
-static bool walk_all(struct vm *vm, gpn_t first, gpn_t last, leaf_fn leaf)
+static bool walk_all(struct vm *vm, gpn_t first, gpn_t last, u64 (*leaf)(struct walk *walk, u64 entry))
 {
-	bool flush = false;
+	struct walk w = { .format = vm->table.format, .first = first, .last = last, .leaf = leaf };
 
 	lockdep_assert_held_write(&vm->page_lock);
-	walk(vm->table.root, LEVELS, 0, first, last, leaf, &flush);
-	return flush;
+	walk(&w, vm->table.root, LEVELS, 0);
+	return w.flush;
 }
 
-static u64 leaf_zap(u64 entry, bool *flush)
+static u64 leaf_zap(struct walk *walk, u64 entry)
 {
-	*flush = true;
+	walk->flush = true;
 	return 0;
 }
 
@@ -129,11 +134,11 @@ bool page_zap(struct vm *vm, gpn_t first, gpn_t last)
 	return walk_all(vm, first, last, leaf_zap);
 }
 
-static u64 leaf_protect(u64 entry, bool *flush)
+static u64 leaf_protect(struct walk *walk, u64 entry)
 {
-	*flush |= entry & _PAGE_RW;
+	walk->flush |= !!(entry & walk->format->write);
 	/* A large page comes back as small ones. */
-	return entry & _PAGE_PSE ? 0 : entry & ~(u64)_PAGE_RW;
+	return entry & walk->format->large ? 0 : entry & ~walk->format->write;
 }
 
 bool page_protect(struct vm *vm, gpn_t first, unsigned long mask)
@@ -148,16 +153,17 @@ bool page_protect(struct vm *vm, gpn_t first, unsigned long mask)
 	return flush;
 }
 
-static u64 leaf_young(u64 entry, bool *flush)
+static u64 leaf_young(struct walk *walk, u64 entry)
 {
-	*flush |= entry & _PAGE_ACCESSED;
+	walk->flush |= !!(entry & walk->format->accessed);
 	return entry;
 }
 
-static u64 leaf_age(u64 entry, bool *flush)
+/* Of a processor that does not mark what it accesses the next access is a fault, which does. */
+static u64 leaf_age(struct walk *walk, u64 entry)
 {
-	*flush |= entry & _PAGE_ACCESSED;
-	return entry & ~(u64)_PAGE_ACCESSED;
+	walk->flush |= !!(entry & walk->format->accessed);
+	return walk->format->marks ? entry & ~walk->format->accessed : 0;
 }
 
 bool page_age(struct vm *vm, gpn_t first, gpn_t last, bool clear)
@@ -223,6 +229,7 @@ static void collapse(struct vm *vm, u64 *at, u64 entry)
 
 static void map(struct vm *vm, struct page_cache *cache, gpn_t gpn, unsigned int level, u64 entry)
 {
+	const struct page_format *format = vm->table.format;
 	u64 *table = vm->table.root, *last;
 
 	for (unsigned int at = LEVELS; at > level; at--) {
@@ -230,29 +237,27 @@ static void map(struct vm *vm, struct page_cache *cache, gpn_t gpn, unsigned int
 
 		/* A large page that must be split, for a write to one of its pages: drop it, the rest
 		 * comes back by faults. Whoever protected it has flushed. */
-		if (!(*p & _PAGE_PRESENT) || is_leaf(*p, at)) {
+		if (!(*p & ENTRY_THERE) || is_leaf(format, *p, at)) {
 			u64 *below = cache->page[--cache->count];
 
 			vm->table.tables++;
-			WRITE_ONCE(*p, __pa(below) | ENTRY_FLAGS);
+			WRITE_ONCE(*p, __pa(below) | format->table);
 		}
 		table = table_of(*p);
 	}
 	last = &table[index_at(gpn, level)];
-	if (*last & _PAGE_PRESENT && !is_leaf(*last, level))
+	if (*last & ENTRY_THERE && !is_leaf(format, *last, level))
 		collapse(vm, last, entry);
 	else
 		WRITE_ONCE(*last, entry);
 }
 
-static u64 entry_of(u64 pfn, unsigned int level, bool writable)
+static u64 entry_of(const struct page_format *format, u64 pfn, unsigned int level, bool writable)
 {
-	u64 entry = pfn << PAGE_SHIFT | _PAGE_PRESENT | _PAGE_USER | _PAGE_ACCESSED;
+	u64 entry = (pfn & ~((1ull << level_shift(level)) - 1)) << PAGE_SHIFT;
 
-	if (level > 1)
-		entry = (entry & ~((1ull << (PAGE_SHIFT + level_shift(level))) - _PAGE_PSE * 2)) |
-			_PAGE_PSE;
-	return writable ? entry | _PAGE_RW | _PAGE_DIRTY : entry;
+	entry |= format->page | format->accessed | (level > 1 ? format->large : 0);
+	return writable ? entry | format->write | format->dirty : entry;
 }
 
 /* The page of @hva, with a reference. *writable: what was asked for, and becomes what may be. */
@@ -292,7 +297,8 @@ static int map_page(struct vcpu *vcpu, struct page_cache *cache, const struct sl
 	if (!vm->invalidating && vm->invalidated == ended) {
 		if (writable && write)
 			slot_mark_dirty(slot, gpn);
-		map(vm, cache, gpn, level, entry_of(page_to_pfn(page), level, writable));
+		map(vm, cache, gpn, level,
+		    entry_of(vm->table.format, page_to_pfn(page), level, writable));
 	}
 	write_unlock(&vm->page_lock);
 	if (writable)

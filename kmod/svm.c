@@ -10,7 +10,6 @@
 #include <linux/slab.h>
 #include <asm/debugreg.h>
 #include <asm/io.h>
-#include <asm/mce.h>
 #include <asm/msr.h>
 
 #include "svm.h"
@@ -21,8 +20,7 @@
 struct svm_cpu {
 	struct page *save;   /* VMRUN keeps the host's state here: 15.30.4 */
 	struct page *host;   /* and VMSAVE its other part, in the form of a VMCB */
-	u64 asid_generation; /* starts at 1 */
-	u32 asid_next, asid_max;
+	struct tag_pool asids;
 };
 
 static DEFINE_PER_CPU(struct svm_cpu, svm_cpu);
@@ -31,7 +29,6 @@ static struct page *port_map, *msr_map, *msr_map_closed;
 
 #define PORT_MAP_ORDER 2 /* 12 KiB */
 #define MSR_MAP_ORDER  1
-#define ASID_FIRST     1u
 
 static int svm_probe(void)
 {
@@ -60,9 +57,7 @@ static int svm_enable(void)
 	rdmsrl(MSR_EFER, efer);
 	if (efer & EFER_SVME)
 		return -EBUSY; /* another driver */
-	cpu->asid_max = cpuid_ebx(0x8000000a) - 1;
-	cpu->asid_next = cpu->asid_max + 1; /* the first one asked for starts a generation */
-	cpu->asid_generation = 1;
+	tag_pool_start(&cpu->asids, cpuid_ebx(0x8000000a) - 1);
 	wrmsrl(MSR_EFER, efer | EFER_SVME);
 	wrmsrl(MSR_VM_HSAVE_PA, page_to_phys(cpu->save));
 	return 0;
@@ -154,12 +149,8 @@ fail:
 
 static void svm_filter_changed(struct vm *vm)
 {
-	bool open = true;
-
-	for (unsigned int i = 0; i < ARRAY_SIZE(own_msrs); i++)
-		open &= msr_is_allowed(vm, own_msrs[i], KVM_MSR_FILTER_READ) &&
-			msr_is_allowed(vm, own_msrs[i], KVM_MSR_FILTER_WRITE);
-	WRITE_ONCE(vm->msrs_closed, !open); /* from each vCPU's next entry on */
+	/* From each vCPU's next entry on. */
+	WRITE_ONCE(vm->msrs_closed, !msr_all_allowed(vm, own_msrs, ARRAY_SIZE(own_msrs)));
 }
 
 /* ---- a vCPU ---- */
@@ -251,22 +242,9 @@ static void svm_vcpu_free(struct vcpu *vcpu)
 static void svm_load(struct vcpu *vcpu, bool moved)
 {
 	if (moved) {
-		svm_of(vcpu)->asid_generation = 0;
+		svm_of(vcpu)->asid.generation = 0;
 		svm_of(vcpu)->vmcb->control.clean = 0;
 	}
-	if (boot_cpu_has(X86_FEATURE_RDTSCP)) {
-		svm_of(vcpu)->tsc_aux = vcpu->cpu.s.tsc_aux;
-		wrmsrl(MSR_TSC_AUX, svm_of(vcpu)->tsc_aux);
-	}
-}
-
-static void svm_put(struct vcpu *vcpu)
-{
-	u64 node_and_cpu = (u64)cpu_to_node(smp_processor_id()) << 12 | smp_processor_id();
-
-	/* What user space finds in it: arch/x86/include/asm/segment.h, vdso_encode_cpunode(). */
-	if (boot_cpu_has(X86_FEATURE_RDTSCP))
-		wrmsrl(MSR_TSC_AUX, node_and_cpu);
 }
 
 /* ---- the state, between the VMCB and ours ---- */
@@ -373,30 +351,16 @@ static void svm_push(struct vcpu *vcpu)
 	save->g_pat = s->pat;
 	vmcb->control.int_state = s->interrupt_shadow ? SVM_INTERRUPT_SHADOW_MASK : 0;
 	vmcb->control.clean = 0;
-	if (svm_of(vcpu)->tsc_aux != s->tsc_aux && boot_cpu_has(X86_FEATURE_RDTSCP)) {
-		svm_of(vcpu)->tsc_aux = s->tsc_aux;
-		wrmsrl(MSR_TSC_AUX, s->tsc_aux);
-	}
 }
 
 /* ---- events ---- */
 
 static void svm_inject(struct vcpu *vcpu, const struct event *event)
 {
-	static const u32 type[] = {
-		[EVENT_INTERRUPT] = SVM_EVTINJ_TYPE_INTR,
-		[EVENT_NMI] = SVM_EVTINJ_TYPE_NMI,
-		[EVENT_EXCEPTION] = SVM_EVTINJ_TYPE_EXEPT,
-	};
 	struct vmcb_control_area *c = &svm_of(vcpu)->vmcb->control;
 
-	if (!event) {
-		c->event_inj = 0;
-		return;
-	}
-	c->event_inj = event->vector | type[event->kind] | SVM_EVTINJ_VALID |
-		       (event->has_error ? SVM_EVTINJ_VALID_ERR : 0);
-	c->event_inj_err = event->error;
+	c->event_inj = event ? event_info(event) : 0;
+	c->event_inj_err = event ? event->error : 0;
 }
 
 /* A virtual interrupt that is intercepted before it is taken: 15.21.4. */
@@ -417,33 +381,18 @@ static void svm_nmi_window(struct vcpu *vcpu, bool on)
 
 /* ---- into the guest ---- */
 
-/* 15.16: addresses of a machine are told apart by the ASID, which is private to the CPU. */
 static void choose_asid(struct svm_vcpu *svm, bool flush)
 {
-	struct svm_cpu *cpu = this_cpu_ptr(&svm_cpu);
+	struct tag_pool *pool = &this_cpu_ptr(&svm_cpu)->asids;
+	struct vmcb_control_area *c = &svm->vmcb->control;
 
-	svm->vmcb->control.tlb_ctl = TLB_CONTROL_DO_NOTHING;
-	if (!flush && svm->asid_generation == cpu->asid_generation)
+	c->tlb_ctl = TLB_CONTROL_DO_NOTHING;
+	if (!flush && svm->asid.generation == pool->generation)
 		return;
-	/* A fresh one knows nothing; when none is left all are forgotten. */
-	if (cpu->asid_next > cpu->asid_max) {
-		cpu->asid_generation++;
-		cpu->asid_next = ASID_FIRST;
-		svm->vmcb->control.tlb_ctl = TLB_CONTROL_FLUSH_ALL_ASID;
-	}
-	svm->asid_generation = cpu->asid_generation;
-	svm->vmcb->control.asid = cpu->asid_next++;
-	svm->vmcb->control.clean = 0;
-}
-
-/* The guest's exit has swallowed it: the host's handler is called as if it had come here. */
-static void machine_check(void)
-{
-#ifdef CONFIG_X86_MCE
-	struct pt_regs regs = { .cs = __KERNEL_CS, .flags = X86_EFLAGS_IF };
-
-	do_machine_check(&regs);
-#endif
+	if (tag_renew(pool, &svm->asid))
+		c->tlb_ctl = TLB_CONTROL_FLUSH_ALL_ASID;
+	c->asid = svm->asid.number;
+	c->clean = 0;
 }
 
 static void svm_enter(struct vcpu *vcpu, bool flush)
@@ -463,7 +412,7 @@ static void svm_enter(struct vcpu *vcpu, bool flush)
 	svm->vmcb->control.event_inj = 0;
 	vcpu->has_injected = false;
 	if (svm->vmcb->control.exit_code == SVM_EXIT_EXCP_BASE + X86_MC)
-		machine_check();
+		host_machine_check();
 }
 
 /* ---- the little that is asked for without the rest ---- */
@@ -499,6 +448,22 @@ static void svm_set_tsc_offset(struct vcpu *vcpu)
 	svm_of(vcpu)->vmcb->control.clean = 0;
 }
 
+/* Of the host's own tables. Nested ones are walked as user accesses: 15.25.5. */
+static const struct page_format npt_format = {
+	.table = _PAGE_PRESENT | _PAGE_RW | _PAGE_USER | _PAGE_ACCESSED | _PAGE_DIRTY,
+	.page = _PAGE_PRESENT | _PAGE_USER,
+	.write = _PAGE_RW,
+	.accessed = _PAGE_ACCESSED,
+	.dirty = _PAGE_DIRTY,
+	.large = _PAGE_PSE,
+	.marks = true,
+};
+
+static const struct page_format *svm_page_format(void)
+{
+	return &npt_format;
+}
+
 const struct hw hw_svm = {
 	.name = "AMD-V with nested paging",
 	.probe = svm_probe,
@@ -506,10 +471,10 @@ const struct hw hw_svm = {
 	.teardown = svm_teardown,
 	.enable = svm_enable,
 	.disable = svm_disable,
+	.page_format = svm_page_format,
 	.vcpu_create = svm_vcpu_create,
 	.vcpu_free = svm_vcpu_free,
 	.load = svm_load,
-	.put = svm_put,
 	.pull = svm_pull,
 	.push = svm_push,
 	.set_tsc_offset = svm_set_tsc_offset,

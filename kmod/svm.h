@@ -4,13 +4,13 @@
 
 #include <asm/svm.h>
 
+#include "tag.h"
 #include "vm.h"
 
 struct svm_vcpu {
 	struct vmcb *vmcb; /* a page */
 	u64 vmcb_pa;
-	u64 asid_generation; /* of the CPU it last ran on */
-	u32 tsc_aux;	     /* as the MSR has it while the vCPU is loaded */
+	struct tag asid;
 };
 
 static inline struct svm_vcpu *svm_of(struct vcpu *vcpu)

@@ -85,12 +85,15 @@ static void on_sched_in(struct preempt_notifier *notifier, int cpu)
 	if (vcpu->last_cpu != cpu && !clock_is_stable())
 		set_bit(REQ_CLOCK, &vcpu->requests);
 	hw->load(vcpu, vcpu->last_cpu != cpu);
+	host_load(vcpu);
 	vcpu->last_cpu = cpu;
 }
 
 static void on_sched_out(struct preempt_notifier *notifier, struct task_struct *next)
 {
-	hw->put(container_of(notifier, struct vcpu, preempt));
+	host_put();
+	if (hw->put)
+		hw->put(container_of(notifier, struct vcpu, preempt));
 }
 
 static struct preempt_ops preempt_ops = { .sched_in = on_sched_in, .sched_out = on_sched_out };
@@ -106,7 +109,7 @@ void vcpu_load(struct vcpu *vcpu)
 void vcpu_put(struct vcpu *vcpu)
 {
 	preempt_disable();
-	hw->put(vcpu);
+	on_sched_out(&vcpu->preempt, NULL);
 	preempt_notifier_unregister(&vcpu->preempt);
 	preempt_enable();
 }
@@ -213,9 +216,12 @@ static int run_once(struct vcpu *vcpu)
 		return emulate(vcpu);
 	}
 	event_inject(vcpu);
+	if (vcpu->changed && hw->prepare)
+		hw->prepare(vcpu);
 	preempt_disable();
 	if (vcpu->changed) {
 		hw->push(vcpu);
+		host_push(vcpu);
 		vcpu->changed = false;
 	}
 	local_irq_disable();
@@ -382,6 +388,7 @@ static long run(struct vcpu *vcpu)
 		r = finish(vcpu);
 	if (r > 0)
 		r = loop(vcpu);
+	(void)vcpu_peek(vcpu); /* where the hardware's form is read by its CPU alone */
 	tell(vcpu);
 	fpu_swap_kvm_fpstate(&vcpu->fpu, false);
 	vcpu_put(vcpu);

@@ -78,7 +78,17 @@ static inline unsigned long slot_hva(const struct slot *slot, gpn_t gpn)
 
 /* ---- page.c: the nested page table ---- */
 
+/* Bits of its entries, which are the vendor's. In all formats bit 0 is set of those that are there. */
+struct page_format {
+	u64 table; /* of an entry that names a table */
+	u64 page;  /* of one that names a page to be read and executed */
+	u64 write, accessed, dirty;
+	u64 large; /* it names a page, above the last level */
+	bool marks; /* the processor sets accessed */
+};
+
 struct page_table {
+	const struct page_format *format;
 	u64 *root;
 	unsigned long tables; /* statistics: pages of it */
 };
@@ -232,6 +242,7 @@ struct vcpu {
 	struct preempt_notifier preempt;
 	int last_cpu;
 
+	u32 tsc_aux; /* as the MSR has it while the vCPU is loaded */
 	s64 tsc_offset;
 	u64 wall_clock, system_time; /* MSRs of the paravirtual clock */
 	u32 clock_version; /* even; as the page has it */
@@ -301,8 +312,15 @@ void event_raise(struct vcpu *vcpu, u8 vector, bool has_error, u32 error);
 void event_page_fault(struct vcpu *vcpu, u64 linear, u32 error);
 /* Before an entry: choose what is injected, and ask for windows for the rest. */
 void event_inject(struct vcpu *vcpu);
-/* Behind an exit that came while @event was being delivered: once more. */
-void event_again(struct vcpu *vcpu, const struct event *event);
+/* Both vendors write an event in one word alike: APM vol. 2, 15.20; SDM vol. 3, 24.8.3. */
+#define EVENT_INFO_VECTOR 0xffu
+#define EVENT_INFO_TYPE	  0x700u
+#define EVENT_INFO_ERROR  BIT(11) /* there is an error code */
+#define EVENT_INFO_VALID  BIT(31)
+
+u32 event_info(const struct event *event);
+/* Behind an exit: of what was being delivered when it came, in the hardware's word, or 0. */
+void event_take_back(struct vcpu *vcpu, u32 info, u32 error);
 /* The entry did not happen: what was to be injected is pending again. */
 void event_cancel(struct vcpu *vcpu);
 bool event_can_interrupt(struct vcpu *vcpu);
@@ -334,6 +352,8 @@ bool msr_read(struct vcpu *vcpu, u32 msr, u64 *ret, bool host);
 bool msr_write(struct vcpu *vcpu, u32 msr, u64 value, bool host);
 /* The guest's RDMSR, WRMSR, which exited. As handle_exit(). */
 int msr_exit(struct vcpu *vcpu, bool write);
+/* Under vm->lock: the filter allows all of these, which the guest reaches without an exit. */
+bool msr_all_allowed(struct vm *vm, const u32 *msrs, unsigned int count);
 
 /* ---- mce.c: machine checks of the guest ---- */
 /* What of MCG_CAP there can be, beside the number of banks. */
@@ -402,12 +422,29 @@ bool clock_write_msr(struct vcpu *vcpu, u32 msr, u64 value);
 void tsc_set_offset(struct vcpu *vcpu, s64 offset);
 void tsc_set_by_host(struct vcpu *vcpu, u64 value);
 
-/* ---- exit.c: what goes to user space ---- */
+/* ---- exit.c: what both vendors' tables of exits lead to. As handle_exit() ---- */
+int exit_nothing(struct vcpu *vcpu);
+int exit_skip(struct vcpu *vcpu);
+int exit_undefined(struct vcpu *vcpu);
+int exit_debug_register(struct vcpu *vcpu);
+int exit_interrupt_window(struct vcpu *vcpu);
+/* An access to @gpa that the nested table does not allow. */
+int exit_memory(struct vcpu *vcpu, u64 gpa, bool write, bool exec);
+/* The hardware refused to enter the guest, for a reason in its own words. */
+int exit_refused(struct vcpu *vcpu, u64 reason);
 int exit_port(struct vcpu *vcpu, u16 port, unsigned int size, bool in);
 int exit_cpuid(struct vcpu *vcpu);
 int exit_hlt(struct vcpu *vcpu);
 int exit_shutdown(struct vcpu *vcpu);
 int exit_failure(struct vcpu *vcpu);
+
+/* ---- host.c: what of the host's CPU a guest borrows, whichever the vendor ---- */
+/* IA32_TSC_AUX: with the vCPU on this CPU; when it has changed; when the vCPU goes. Preemption is off. */
+void host_load(struct vcpu *vcpu);
+void host_push(struct vcpu *vcpu);
+void host_put(void);
+/* The guest's exit has swallowed a machine check of the host's. */
+void host_machine_check(void);
 
 /* ---- hw: SVM, VMX ---- */
 
@@ -421,13 +458,17 @@ struct hw {
 	int (*enable)(void);
 	void (*disable)(void);
 
+	/* Of nested tables; known behind setup(). */
+	const struct page_format *(*page_format)(void);
 	int (*vcpu_create)(struct vcpu *vcpu);
 	void (*vcpu_free)(struct vcpu *vcpu);
-	/* The thread is now on this CPU, or leaves it; preemption is off. */
+	/* The thread is now on this CPU, or leaves it (optional); preemption is off. */
 	void (*load)(struct vcpu *vcpu, bool moved);
 	void (*put)(struct vcpu *vcpu);
 	/* The state, between the hardware's form and ours. */
 	void (*pull)(struct vcpu *vcpu);
+	/* Before push(), what of it may sleep. Optional. */
+	void (*prepare)(struct vcpu *vcpu);
 	void (*push)(struct vcpu *vcpu);
 	void (*set_tsc_offset)(struct vcpu *vcpu);
 	/* The filter of MSRs. Under vm->lock. */
@@ -451,7 +492,7 @@ struct hw {
 	int (*handle_exit)(struct vcpu *vcpu);
 };
 
-extern const struct hw hw_svm;
+extern const struct hw hw_svm, hw_vmx;
 /* The one in use; constant from the module's start on. */
 extern const struct hw *hw;
 
