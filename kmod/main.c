@@ -9,6 +9,7 @@
 #include <linux/reboot.h>
 #include <linux/syscore_ops.h>
 #include <linux/uaccess.h>
+#include <asm/processor.h>
 #include <asm/tsc.h>
 
 #include "irq.h"
@@ -178,6 +179,8 @@ static struct miscdevice device = {
 
 /* ---- the module ---- */
 
+#define VMX_OFFERED BIT(5) /* CPUID leaf 1, ECX: whatever the firmware says of it */
+
 static int __init sika_init(void)
 {
 	int r;
@@ -187,7 +190,7 @@ static int __init sika_init(void)
 		pr_err("the frequency of the time stamp counter is not known\n");
 		return -EOPNOTSUPP;
 	}
-	hw = &hw_svm;
+	hw = cpuid_ecx(1) & VMX_OFFERED ? &hw_vmx : &hw_svm;
 	r = hw->probe();
 	if (r)
 		return r;

@@ -173,7 +173,11 @@ else
 	for m in irqbypass kvm; do
 		insmod /modules/$m.ko || echo "INFO cannot load $m"
 	done
-	insmod /modules/kvm-amd.ko npt="$(word lab_npt)" || echo "INFO cannot load kvm-amd"
+	if grep -qw vmx /proc/cpuinfo; then
+		insmod /modules/kvm-intel.ko ept="$(word lab_npt)" || echo "INFO cannot load kvm-intel"
+	else
+		insmod /modules/kvm-amd.ko npt="$(word lab_npt)" || echo "INFO cannot load kvm-amd"
+	fi
 fi
 work=$(word lab_work)
 if [ ! -c /dev/kvm ]; then

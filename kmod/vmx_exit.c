@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* vmx_exit.c - why the guest was left, and who sees to it: SDM vol. 3, chapter 27 and appendix C. */
+#include <linux/sched.h>
+#include <asm/debugreg.h>
+
+#include "vmx.h"
+#include "x86_int.h"
+
+/* 17.2.4: general detection, which every debug exception ends. */
+#define DR7_GD BIT(13)
+
+/* 1: go on, 0: to user space, or -errno. */
+typedef int (*exit_fn)(struct vcpu *vcpu);
+
+/* Table 27-5: the port, and what kind of access. */
+static int on_port(struct vcpu *vcpu)
+{
+	u64 info = vmread(VMCS_QUALIFICATION);
+
+	if (info & PORT_STRING)
+		return emulate(vcpu);
+	return exit_port(vcpu, info >> PORT_SHIFT, (info & PORT_SIZE_MASK) + 1, info & PORT_IN);
+}
+
+static int on_rdmsr(struct vcpu *vcpu)
+{
+	return msr_exit(vcpu, false);
+}
+
+static int on_wrmsr(struct vcpu *vcpu)
+{
+	return msr_exit(vcpu, true);
+}
+
+static int on_violation(struct vcpu *vcpu)
+{
+	u64 info = vmread(VMCS_QUALIFICATION), gpa = vmread(VMCS_PHYSICAL_ADDRESS);
+
+	return exit_memory(vcpu, gpa, info & VIOLATION_WRITE, info & VIOLATION_FETCH);
+}
+
+/* 27.2.1: an exit by it leaves the debug registers as they were; INT1 still is to be passed. */
+static int on_debug(struct vcpu *vcpu, u32 type)
+{
+	u64 bits = vmread(VMCS_QUALIFICATION) & DEBUG_BITS;
+	struct x86_state *s;
+
+	if (debug_has_db(vcpu))
+		return debug_exit(vcpu, X86_DB, DR6_RESERVED | bits);
+	if (type == EVENT_TYPE_INT1)
+		hw->set_rip(vcpu, hw->next_rip(vcpu));
+	s = vcpu_state(vcpu);
+	s->dr[6] = (s->dr[6] & ~(u64)DR_TRAP_BITS) | bits;
+	s->dr[7] &= ~(u64)DR7_GD;
+	event_raise(vcpu, X86_DB, false, 0);
+	return 1;
+}
+
+static int on_exception(struct vcpu *vcpu)
+{
+	u32 event = vmread(VMCS_EXIT_EVENT), vector = event & EVENT_INFO_VECTOR;
+	u32 type = event >> EVENT_TYPE_SHIFT & EVENT_TYPE_MASK;
+
+	if (type == EVENT_TYPE_NMI || vector == X86_MC) /* the host's, which has seen to it */
+		return 1;
+	if (vector == X86_BP)
+		return debug_exit(vcpu, vector, vcpu->debug.dr6);
+	if (vector == X86_DB)
+		return on_debug(vcpu, type);
+	event_raise(vcpu, vector, event & EVENT_INFO_ERROR, vmread(VMCS_EXIT_ERROR));
+	return 1;
+}
+
+static int on_nmi_window(struct vcpu *vcpu)
+{
+	vmx_set_bits(vmx_of(vcpu), VMX_CONTROLS, PROC_NMI_WINDOW, false);
+	return 1;
+}
+
+/* It waits for another vCPU, most likely, which another thread would like to run. */
+static int on_pause(struct vcpu *vcpu)
+{
+	yield();
+	return vcpu_skip(vcpu);
+}
+
+static const exit_fn exits[] = {
+	[REASON_EXCEPTION_OR_NMI] = on_exception,
+	[REASON_INTERRUPT] = exit_nothing,
+	[REASON_TRIPLE_FAULT] = exit_shutdown,
+	[REASON_INIT] = exit_nothing,
+	[REASON_SIPI] = exit_nothing,
+	[REASON_INTERRUPT_WINDOW] = exit_interrupt_window,
+	[REASON_NMI_WINDOW] = on_nmi_window,
+	[REASON_TASK_SWITCH] = emulate,
+	[REASON_CPUID] = exit_cpuid,
+	[REASON_GETSEC] = exit_undefined,
+	[REASON_HLT] = exit_hlt,
+	[REASON_INVD] = exit_skip,
+	[REASON_INVLPG] = emulate,
+	[REASON_RDPMC] = emulate,
+	[REASON_RSM] = exit_undefined,
+	[REASON_VMCALL ... REASON_VMXON] = exit_undefined,
+	[REASON_CR] = emulate,
+	[REASON_DR] = exit_debug_register,
+	[REASON_PORT] = on_port,
+	[REASON_RDMSR] = on_rdmsr,
+	[REASON_WRMSR] = on_wrmsr,
+	[REASON_MWAIT] = exit_skip,
+	[REASON_MONITOR] = exit_skip,
+	[REASON_PAUSE] = on_pause,
+	[REASON_EPT_VIOLATION] = on_violation,
+	[REASON_INVEPT] = exit_undefined,
+	[REASON_INVVPID] = exit_undefined,
+	[REASON_WBINVD] = exit_skip,
+	[REASON_XSETBV] = emulate,
+	[REASON_INVPCID] = emulate,
+	[REASON_VMFUNC] = exit_undefined,
+};
+
+/* An IRET has let NMIs in, and then has faulted: they stay out until it is done. 27.2.3. */
+static void block_nmis_again(struct vcpu *vcpu)
+{
+	struct vmx_vcpu *vmx = vmx_of(vcpu);
+	u32 event;
+
+	switch (vmx->reason) {
+	case REASON_EXCEPTION_OR_NMI:
+		event = vmread(VMCS_EXIT_EVENT);
+		if (!(event & EVENT_IRET_UNBLOCKED) || (event & EVENT_INFO_VECTOR) == X86_DF)
+			return;
+		break;
+	case REASON_EPT_VIOLATION:
+		if (!(vmread(VMCS_QUALIFICATION) & VIOLATION_IRET_UNBLOCKED))
+			return;
+		break;
+	default:
+		return;
+	}
+	(void)vmx_get(vcpu, VMX_INTERRUPTIBILITY);
+	vmx_set_bits(vmx, VMX_INTERRUPTIBILITY, BLOCKED_BY_NMI, true);
+}
+
+int vmx_handle_exit(struct vcpu *vcpu)
+{
+	struct vmx_vcpu *vmx = vmx_of(vcpu);
+	u32 event;
+
+	if (vmx->refused)
+		return exit_refused(vcpu, vmread(VMCS_INSTRUCTION_ERROR));
+	if (vmx->reason & EXIT_ENTRY_FAILED)
+		return exit_refused(vcpu, vmx->reason);
+	event = vmread(VMCS_VECTORING_EVENT);
+	if (!(event & EVENT_INFO_VALID))
+		block_nmis_again(vcpu);
+	event_take_back(vcpu, event, event & EVENT_INFO_VALID ? vmread(VMCS_VECTORING_ERROR) : 0);
+	if (vmx->reason < ARRAY_SIZE(exits) && exits[vmx->reason])
+		return exits[vmx->reason](vcpu);
+	return exit_failure(vcpu);
+}
