@@ -85,6 +85,37 @@ static int guard_write(struct raw *raw, struct disk_req *req)
 	return 0;
 }
 
+struct resize {
+	struct disk_req req;
+	struct disk_req *outer;
+	struct raw *raw;
+};
+
+static void resized(struct disk_req *req, int result)
+{
+	struct resize *r = container_of(req, struct resize, req);
+	struct disk_req *outer = r->outer;
+
+	if (result == 0)
+		r->raw->disk.size_bytes = align_up(outer->offset, DISK_SECTOR_SIZE);
+	free(r);
+	outer->done(outer, result);
+}
+
+/* The disk is as large as the file is, also where that cannot be had. */
+static void resize(struct raw *raw, struct disk_req *outer)
+{
+	struct resize *r = calloc(1, sizeof(*r));
+
+	if (!r) {
+		outer->done(outer, -ENOMEM);
+		return;
+	}
+	*r = (struct resize){ .req = { .op = DISK_RESIZE, .offset = outer->offset, .done = resized },
+			      .outer = outer, .raw = raw };
+	raw->file->ops->submit(raw->file, &r->req);
+}
+
 static void raw_submit(struct disk *disk, struct disk_req *req)
 {
 	struct raw *raw = (struct raw *)disk;
@@ -97,8 +128,9 @@ static void raw_submit(struct disk *disk, struct disk_req *req)
 		return;
 	}
 	if (req->op == DISK_RESIZE)
-		disk->size_bytes = align_up(req->offset, DISK_SECTOR_SIZE);
-	raw->file->ops->submit(raw->file, req);
+		resize(raw, req);
+	else
+		raw->file->ops->submit(raw->file, req);
 }
 
 static void raw_kick(struct disk *disk)
