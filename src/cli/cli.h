@@ -12,6 +12,7 @@ int cli_run(int argc, char **argv);
 int cli_image(int argc, char **argv);
 int cli_engines(int argc, char **argv);
 int cli_bt_stats(int argc, char **argv);
+int cli_resize(int argc, char **argv);
 
 /* One line on standard error, "sika VERB: sentence"; returns @status. */
 int cli_complain(int status, const char *verb, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
@@ -22,6 +23,11 @@ gboolean cli_wants_help(const char *arg);
 char *cli_find_program(const char *name);
 /* Become sika-vmm. Returns, with a status, only when that fails. */
 int cli_exec_vmm(const char *verb, int argc, char **argv);
+
+/* ---- ask.c ---- */
+/* The answer of the machine of that name or process number to one line, at its control socket. NULL after a
+ * complaint; caller frees. */
+char *cli_ask(const char *verb, const char *machine, const char *request);
 
 /* ---- image_build.c ---- */
 struct image_options {

@@ -14,6 +14,7 @@ static const struct verb {
 	{ "run", cli_run, "Run a virtual machine in the foreground." },
 	{ "image", cli_image, "Make, look at, check, convert and change disk images." },
 	{ "bt-stats", cli_bt_stats, "Show where a machine of engine bt spends its time." },
+	{ "resize", cli_resize, "Make a disk of a running machine larger." },
 	{ "engines", cli_engines, "Show what can run virtual CPUs on this host, and why not." },
 };
 

@@ -30,11 +30,8 @@ void vm_config_free(struct vm_config *c)
 {
 	if (!c)
 		return;
-	for (unsigned i = 0; i < c->disk_count; i++) {
-		g_free(c->disks[i].path);
-		g_free(c->disks[i].format);
-		g_free(c->disks[i].cache);
-	}
+	for (unsigned i = 0; i < c->disk_count; i++)
+		config_free_disk(&c->disks[i]);
 	for (unsigned i = 0; i < c->net_count; i++) {
 		g_free(c->nets[i].tap);
 		for (unsigned j = 0; j < c->nets[i].forward_count; j++)
@@ -154,35 +151,6 @@ static bool validate_nets(const struct vm_config *c, GError **err)
 	return true;
 }
 
-static bool validate_disks(const struct vm_config *c, GError **err)
-{
-	static const char *const formats[] = { "raw", "qcow2", "vdi", "vhd", "vpc", "vmdk", "vhdx", "parallels", "cloop", NULL };
-	static const char *const caches[] = { "none",	     "writeback", "writethrough",
-					      "directsync", "unsafe",    NULL };
-
-	for (unsigned i = 0; i < c->disk_count; i++) {
-		const struct vm_disk *d = &c->disks[i];
-
-		if (d->format && !g_strv_contains(formats, d->format)) {
-			g_autofree char *known = g_strjoinv(", ", (char **)formats);
-
-			return config_fail(err, "--disk %s: unknown format '%s', known are: %s",
-					   d->path, d->format, known);
-		}
-		if (d->cache && !g_strv_contains(caches, d->cache))
-			return config_fail(err,
-					   "--disk %s: cache is none, writeback, writethrough, "
-					   "directsync or unsafe, not '%s'",
-					   d->path, d->cache);
-		for (unsigned j = 0; j < i; j++)
-			if (!strcmp(d->path, c->disks[j].path) &&
-			    !(d->readonly && c->disks[j].readonly))
-				return config_fail(err, "--disk %s: given twice and not readonly",
-						   d->path);
-	}
-	return true;
-}
-
 static bool validate_name(struct vm_config *c, GError **err)
 {
 	if (!c->name)
@@ -201,5 +169,5 @@ bool vm_config_validate(struct vm_config *c, GError **err)
 {
 	return validate_boot(c, err) && validate_memory(c, err) && validate_cpus(c, err) &&
 	       config_validate_engine(c, err) &&
-	       validate_nets(c, err) && validate_disks(c, err) && validate_name(c, err);
+	       validate_nets(c, err) && config_validate_disks(c, err) && validate_name(c, err);
 }

@@ -17,6 +17,10 @@
 #define VM_MAX_CPUS	 64u
 #define VM_MAX_DISKS	 16u
 #define VM_MAX_NETS	 8u
+#define VM_MAX_QUEUES	 16u
+#define VM_MAX_LUN	 255u
+#define VM_SERIAL_BYTES	 20u /* of a disk: what virtio-blk has room for */
+#define VM_IOTHREAD_BYTES 12u /* the kernel's names of threads have 15, and ours begin with "io " */
 #define VM_MAX_FORWARDS	 32u
 #define VM_MIN_MEMORY	 (1ull << 20)
 #define VM_MAX_MEMORY	 (1ull << 40)
@@ -29,6 +33,14 @@ struct vm_disk {
 	char *format; /* "raw", or NULL: found by content */
 	bool readonly;
 	char *cache; /* a mode of disk.h by its name, or NULL: writeback */
+	char *serial; /* NULL: none */
+	unsigned queues; /* of the device; 0: as many as there are vCPUs, at most VM_MAX_QUEUES */
+	unsigned block_bytes; /* what the guest addresses: 512, 4096; 0: 512 */
+	bool scsi; /* of a SCSI controller, one for each iothread; else a virtio-blk device */
+	bool cdrom; /* with scsi: a drive */
+	bool has_lun;
+	unsigned lun; /* with scsi; chosen by validation unless has_lun */
+	char *iothread; /* name of the thread that works for it; NULL: the one of all devices */
 };
 
 struct vm_forward {

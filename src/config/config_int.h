@@ -10,6 +10,7 @@
 bool config_fail(GError **err, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
 struct vm_config;
+struct vm_disk;
 
 /* ---- options.c ---- */
 /* Whole @text as a number in [min, max]. */
@@ -19,6 +20,12 @@ bool number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *ret);
 char **list_split(const char *text);
 /* "key=value" -> value; "key" -> ""; anything else -> NULL. */
 const char *key_value(const char *item, const char *key);
+
+/* ---- disk.c ---- */
+bool config_apply_disk(struct vm_config *config, const char *value, GError **err);
+/* Numbers the units that have none. */
+bool config_validate_disks(struct vm_config *config, GError **err);
+void config_free_disk(struct vm_disk *disk);
 
 /* ---- cpu.c ---- */
 bool config_apply_cpu(struct vm_config *config, const char *value, GError **err);

@@ -161,45 +161,6 @@ static bool apply_mem_backing(struct vm_config *c, const char *value, GError **e
 	return true;
 }
 
-static bool disk_item(struct vm_disk *disk, const char *item, GError **err)
-{
-	const char *v;
-
-	if ((v = key_value(item, "format")) && *v) {
-		replace(&disk->format, v);
-	} else if ((v = key_value(item, "cache"))) {
-		replace(&disk->cache, v);
-	} else if ((v = key_value(item, "readonly"))) {
-		if (*v && strcmp(v, "on") && strcmp(v, "off"))
-			return config_fail(err, "--disk %s: readonly is 'on' or 'off', not '%s'",
-					   disk->path, v);
-		disk->readonly = strcmp(v, "off") != 0;
-	} else {
-		return config_fail(err,
-				   "--disk %s: unknown '%s', known are: format=F, cache=C, readonly "
-				   "(a comma in a file name is written twice)",
-				   disk->path, item);
-	}
-	return true;
-}
-
-static bool apply_disk(struct vm_config *c, const char *value, GError **err)
-{
-	g_auto(GStrv) items = list_split(value);
-	struct vm_disk *disk = &c->disks[c->disk_count];
-
-	if (c->disk_count == VM_MAX_DISKS)
-		return config_fail(err, "--disk %s: more than %u disks", value, VM_MAX_DISKS);
-	if (!*items[0])
-		return config_fail(err, "--disk: '%s' names no file", value);
-	disk->path = g_strdup(items[0]);
-	c->disk_count++;
-	for (char **item = items + 1; *item; item++)
-		if (!disk_item(disk, *item, err))
-			return false;
-	return true;
-}
-
 static bool is_ip_address(const char *text)
 {
 	uint8_t addr[16];
@@ -364,7 +325,8 @@ static const struct option options[] = {
 	{ { "kernel", "FILE", "bzImage, or ELF by PVH or multiboot" }, apply_kernel },
 	{ { "initrd", "FILE", "initial RAM disk" }, apply_initrd },
 	{ { "append", "STRING", "kernel command line" }, apply_append },
-	{ { "disk", "FILE[,format=F][,cache=C][,readonly]", "virtio disk; again for more" }, apply_disk },
+	{ { "disk", "FILE[,format=F][,cache=C]...", "virtio disk; again for more" },
+	  config_apply_disk },
 	{ { "memory", "SIZE", "RAM, as 512M or 4G (default 1G)" }, apply_memory },
 	{ { "cpu", "MODEL[,+FLAG,-FLAG]", "max, host, x86-64-v2...; help: all" },
 	  config_apply_cpu },

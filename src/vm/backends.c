@@ -65,7 +65,7 @@ bool backends_open(struct vm *vm, GError **err)
 
 		if (d->cache)
 			(void)disk_cache_parse(d->cache, &o.cache); /* the configuration is valid */
-		b->disks[i] = disk_open_options(d->path, &o, vm->loop, err);
+		b->disks[i] = disk_open_options(d->path, &o, io_loop(vm, d->iothread), err);
 		if (!b->disks[i])
 			return false;
 	}

@@ -5,6 +5,7 @@
  * board_build() goes from the ground up and stops at the first failure; board_free() goes down
  * again and takes a half-built board as it is.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/bits.h"
@@ -304,6 +305,73 @@ static bool add_virtio(struct board *b, struct virtio_dev *dev)
 	return true;
 }
 
+/* A queue for each CPU, so that none waits for another to submit. */
+static unsigned queues_of(const struct vm *vm, const struct vm_disk *d)
+{
+	unsigned cpus = vm->board.vcpu_count;
+
+	if (d->queues)
+		return d->queues;
+	return cpus < VM_MAX_QUEUES ? cpus : VM_MAX_QUEUES;
+}
+
+/* The controller of that disk's I/O thread, with all its units; made with the first of them. */
+static bool build_scsi(struct vm *vm, unsigned index, GError **err)
+{
+	const struct vm_config *c = vm->config;
+	const char *iothread = c->disks[index].iothread;
+	struct board *b = &vm->board;
+	const struct virtio_env env = {
+		.pci = b->pci, .mem = b->mem, .loop = io_loop(vm, iothread), .slot = PCI_SLOT_ANY
+	};
+	struct virtio_scsi_unit units[VM_MAX_DISKS];
+	char names[VM_MAX_DISKS][VM_SERIAL_BYTES + 1];
+	struct virtio_dev *dev;
+	unsigned count = 0, queues = 0;
+
+	if (b->disks[index])
+		return true;
+	for (unsigned i = index; i < c->disk_count; i++) {
+		const struct vm_disk *d = &c->disks[i];
+
+		if (!d->scsi || g_strcmp0(d->iothread, iothread))
+			continue;
+		snprintf(names[count], sizeof(names[count]), "disk%u", i);
+		units[count] = (struct virtio_scsi_unit){
+			.disk = vm->back.disks[i],
+			.cdrom = d->cdrom,
+			.lun = d->lun,
+			.serial = d->serial ? d->serial : names[count],
+			.block_bytes = d->block_bytes,
+		};
+		count++;
+		if (queues_of(vm, d) > queues)
+			queues = queues_of(vm, d);
+	}
+	dev = virtio_scsi_new(&env, units, count, queues, err);
+	for (unsigned i = index; i < c->disk_count; i++)
+		if (c->disks[i].scsi && !g_strcmp0(c->disks[i].iothread, iothread))
+			b->disks[i] = dev;
+	return add_virtio(b, dev);
+}
+
+static bool build_disk(struct vm *vm, unsigned index, GError **err)
+{
+	const struct vm_disk *d = &vm->config->disks[index];
+	struct board *b = &vm->board;
+	const struct virtio_env env = {
+		.pci = b->pci, .mem = b->mem, .loop = io_loop(vm, d->iothread), .slot = PCI_SLOT_ANY
+	};
+	const struct virtio_blk_options options = {
+		.serial = d->serial,
+		.queues = queues_of(vm, d),
+		.block_bytes = d->block_bytes,
+	};
+
+	b->disks[index] = virtio_blk_new(&env, vm->back.disks[index], &options, err);
+	return add_virtio(b, b->disks[index]);
+}
+
 static bool build_virtio(struct vm *vm, GError **err)
 {
 	const struct vm_config *c = vm->config;
@@ -314,7 +382,7 @@ static bool build_virtio(struct vm *vm, GError **err)
 	uint8_t mac[6];
 
 	for (unsigned i = 0; i < c->disk_count; i++)
-		if (!add_virtio(b, virtio_blk_new(&env, vm->back.disks[i], NULL, err)))
+		if (!(c->disks[i].scsi ? build_scsi(vm, i, err) : build_disk(vm, i, err)))
 			return false;
 	for (unsigned i = 0; i < c->net_count; i++) {
 		if (c->nets[i].has_mac)

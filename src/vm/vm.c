@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "dev/virtio/virtio.h"
+#include "disk/disk.h"
 #include "vm/vm_int.h"
 
 static gboolean on_wake(gpointer arg)
@@ -56,27 +57,10 @@ void vm_stop(struct vm *vm, int status)
 	vm_wish(vm, WISH_END, status);
 }
 
-static void *io_main(void *arg)
-{
-	struct vm *vm = arg;
-
-	pthread_setname_np(pthread_self(), "io");
-	loop_run(vm->loop);
-	return NULL;
-}
-
 /* Everything that runs beside the main thread. */
 static bool threads_start(struct vm *vm, GError **err)
 {
-	int r = pthread_create(&vm->io_thread, NULL, io_main, vm);
-
-	if (r) {
-		g_set_error(err, VM_CONFIG_ERROR, 0, "cannot start the I/O thread: %s",
-			    g_strerror(r));
-		return false;
-	}
-	vm->io_started = true;
-	return vcpus_start(vm, err);
+	return io_start(vm, err) && vcpus_start(vm, err);
 }
 
 static void threads_stop(struct vm *vm)
@@ -84,14 +68,10 @@ static void threads_stop(struct vm *vm)
 	atomic_store(&vm->stop, true);
 	vcpus_kick(vm);
 	vcpus_join(vm);
-	/* Requests under way still need the I/O thread. */
+	/* Requests under way still need the I/O threads. */
 	for (unsigned i = 0; i < vm->board.virtio_count; i++)
 		virtio_pause(vm->board.virtio[i]);
-	if (vm->io_started) {
-		loop_stop(vm->loop);
-		pthread_join(vm->io_thread, NULL);
-	}
-	vm->io_started = false;
+	io_stop(vm);
 }
 
 /* A descriptor instead of handlers: no system call is interrupted, and GLib needs no thread for it.
@@ -124,12 +104,11 @@ struct vm *vm_new_on(const struct vm_config *config, const struct engine_ops *op
 	vm->signal_fd = signals_block();
 	if (!vcpu_pins_check(config, err))
 		goto fail;
-	vm->loop = loop_new();
-	if (!vm->loop || vm->signal_fd < 0) {
+	if (vm->signal_fd < 0) {
 		g_set_error(err, VM_CONFIG_ERROR, 0, "the host gives no event descriptors");
 		goto fail;
 	}
-	if (backends_open(vm, err) && board_build(vm, err))
+	if (io_open(vm, err) && backends_open(vm, err) && board_build(vm, err))
 		return vm;
 fail:
 	vm_free(vm);
@@ -156,8 +135,7 @@ void vm_free(struct vm *vm)
 	vm_stats_cancel(vm);
 	board_free(vm);
 	backends_close(&vm->back);
-	if (vm->loop)
-		loop_free(vm->loop);
+	io_close(vm);
 	if (vm->signal_fd >= 0)
 		close(vm->signal_fd);
 	if (vm->battery)
@@ -165,6 +143,56 @@ void vm_free(struct vm *vm)
 	g_main_loop_unref(vm->main);
 	pthread_mutex_destroy(&vm->lock);
 	g_free(vm);
+}
+
+static const char *resize_why(int error)
+{
+	switch (error) {
+	case EINVAL:
+		return "the size is no multiple of its blocks";
+	case ERANGE:
+		return "it is larger already, and does not shrink under a guest";
+	case EOPNOTSUPP:
+		return "an image of its kind has one size";
+	default:
+		return g_strerror(error);
+	}
+}
+
+/* By its number or its serial. */
+static int disk_find(const struct vm *vm, const char *name)
+{
+	const struct vm_config *c = vm->config;
+	guint64 n;
+
+	for (unsigned i = 0; i < c->disk_count; i++)
+		if (c->disks[i].serial && !strcmp(c->disks[i].serial, name))
+			return (int)i;
+	if (c->disk_count && g_ascii_string_to_unsigned(name, 10, 0, c->disk_count - 1, &n, NULL))
+		return (int)n;
+	return -1;
+}
+
+bool vm_resize_disk(struct vm *vm, const char *name, uint64_t size_bytes, bool more, GError **err)
+{
+	int i = disk_find(vm, name);
+	int r;
+
+	if (i < 0) {
+		g_set_error(err, VM_CONFIG_ERROR, 0,
+			    "no disk '%s': give a serial or a number, the first --disk being 0", name);
+		return false;
+	}
+	/* Nobody else changes it, and this thread has seen the last change. */
+	if (more)
+		size_bytes += vm->back.disks[i]->size_bytes;
+	r = vm->config->disks[i].scsi ?
+		    virtio_scsi_resize(vm->board.disks[i], vm->config->disks[i].lun, size_bytes) :
+		    virtio_blk_resize(vm->board.disks[i], size_bytes);
+	if (r < 0)
+		g_set_error(err, VM_CONFIG_ERROR, 0, "disk '%s' (%s): %s", name,
+			    vm->config->disks[i].path, resize_why(-r));
+	return r == 0;
 }
 
 /* Run until a wish; returns it. */

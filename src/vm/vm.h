@@ -9,6 +9,7 @@
 
 #include <glib.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 struct vm;
 struct vm_config;
@@ -25,6 +26,10 @@ int vm_run(struct vm *vm);
 /* End the machine with that status, whatever the guest is doing. */
 void vm_stop(struct vm *vm, int status);
 void vm_free(struct vm *vm);
+
+/* Make the disk of that number or serial so large, or by so much larger, and tell the guest. While vm_run() runs; main thread. False: one
+ * sentence in @err. */
+bool vm_resize_disk(struct vm *vm, const char *disk, uint64_t size_bytes, bool more, GError **err);
 
 /* A measurement of the engine, while vm_run() runs. */
 struct vm_stats_ask {

@@ -27,7 +27,14 @@ struct vcpu {
 	bool started;
 };
 
-/* Main thread; the I/O thread does not run while it is opened or closed. */
+struct io_thread {
+	const char *name; /* of the configuration, or NULL */
+	struct loop *loop; /* owned */
+	pthread_t thread;
+	bool started;
+};
+
+/* Main thread; no I/O thread runs while it is opened or closed. */
 struct backends {
 	struct chardev *serial; /* behind COM1 */
 	struct chardev *console; /* behind hvc0 */
@@ -58,6 +65,7 @@ struct board {
 	struct pci_bus *pci;
 	struct virtio_dev *virtio[BOARD_MAX_VIRTIO];
 	unsigned virtio_count;
+	struct virtio_dev *disks[VM_MAX_DISKS]; /* of those, which is whose */
 };
 
 enum vm_wish { WISH_NONE, WISH_RESET, WISH_END };
@@ -66,9 +74,9 @@ struct vm {
 	const struct vm_config *config; /* borrowed */
 	const struct engine_ops *engine_ops; /* static */
 	struct engine_host host;
-	struct loop *loop; /* of the I/O thread */
-	pthread_t io_thread;
-	bool io_started;
+	struct io_thread io[1 + VM_MAX_DISKS]; /* the first is the one of all devices */
+	unsigned io_count;
+	struct loop *loop; /* of the first */
 	GMainLoop *main;
 	int signal_fd; /* SIGINT, SIGTERM, SIGHUP, which are blocked from vm_new() on */
 	struct backends back;
@@ -92,6 +100,14 @@ struct vm *vm_new_on(const struct vm_config *config, const struct engine_ops *op
 /* Any thread. The first wish since the machine (re)started counts. */
 void vm_wish(struct vm *vm, enum vm_wish wish, int status);
 
+/* ---- io.c: the main thread ---- */
+bool io_open(struct vm *vm, GError **err);
+void io_close(struct vm *vm);
+bool io_start(struct vm *vm, GError **err);
+void io_stop(struct vm *vm);
+/* Of the thread that a disk's configuration names, NULL: the one of all devices. */
+struct loop *io_loop(struct vm *vm, const char *name);
+
 /* ---- backends.c ---- */
 bool backends_open(struct vm *vm, GError **err);
 void backends_close(struct backends *back);
@@ -100,7 +116,7 @@ void backends_close(struct backends *back);
 bool board_build(struct vm *vm, GError **err);
 /* Before board_free(), when the machine is to start again. */
 void board_keep(struct vm *vm);
-/* Half-built boards too. No vCPU runs, the I/O thread has ended. */
+/* Half-built boards too. No vCPU runs, the I/O threads have ended. */
 void board_free(struct vm *vm);
 
 /* ---- vcpu.c ---- */

@@ -124,6 +124,23 @@ static bool command_stats(struct client *c, GHashTable *request)
 	return false;
 }
 
+static void command_resize(struct client *c, GHashTable *request)
+{
+	const char *disk = g_hash_table_lookup(request, "disk");
+	const char *size = g_hash_table_lookup(request, "size");
+	const char *more = g_hash_table_lookup(request, "more");
+	g_autoptr(GError) err = NULL;
+	guint64 bytes;
+
+	if (!disk || !size == !more ||
+	    !g_ascii_string_to_unsigned(size ? size : more, 10, 1, G_MAXINT64, &bytes, NULL))
+		answer_error(c, "resize takes disk, and size or more in bytes");
+	else if (vm_resize_disk(c->control->vm, disk, bytes, more != NULL, &err))
+		answer(c, g_string_new("{\"ok\":true}"));
+	else
+		answer_error(c, err->message);
+}
+
 /* True: the answer comes later. */
 static bool handle(struct client *c, const char *line)
 {
@@ -135,8 +152,10 @@ static bool handle(struct client *c, const char *line)
 		answer_error(c, "not a request: a flat JSON object with \"command\" is expected");
 	else if (!strcmp(command, "bt-stats"))
 		later = command_stats(c, request);
+	else if (!strcmp(command, "resize"))
+		command_resize(c, request);
 	else
-		answer_error(c, "no such command, there is: bt-stats");
+		answer_error(c, "no such command, there are: bt-stats, resize");
 	if (request)
 		g_hash_table_unref(request);
 	return later;

@@ -8,6 +8,7 @@
  *
  *	bt-stats	"time_ms" (1 to 60000, default 1000), "top" (0 to 1000, default 10),
  *			"format" ("json": the answer has "stats"; "text": "text")
+ *	resize		"disk" (number or serial), "size" in bytes, or "more" of them than there are
  *
  * Main thread only.
  */

@@ -18,7 +18,7 @@ static const char *const words[] = {
 	",", "=", ":", "+", "-", "0", "1", "64", "65535", "18446744073709551616", "1G", "512M", "128K",
 	"1T", "9999999999G", "user", "tap", "none", "forward", "tcp", "udp", "mac", "52:54:00:12:34:56",
 	"[::1]", "127.0.0.1", "auto", "kvm", "bt", "irqchip=on", "interpret", "off=links+cross", "max",
-	"host", "x86-64-v3", "avx2", "sse", "format", "raw", "readonly", "on", "off", "hugepages",
+	"host", "x86-64-v3", "avx2", "sse", "format", "raw", "readonly", "queues", "serial", "iothread", "block-size", "4096", "on", "off", "hugepages",
 	"merge", "prealloc", "lock", "node", "stdio", "unix", "/", "\n", "\033[2J", "%s%n", "\xff",
 };
 

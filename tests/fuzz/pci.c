@@ -63,7 +63,8 @@ static void make_machine(void)
 	unlink(path);
 	close(fd);
 	env.slot = 1;
-	devs[0] = virtio_blk_new(&env, disk, "fuzz", NULL);
+	devs[0] = virtio_blk_new(&env, disk, &(struct virtio_blk_options){ .serial = "fuzz", .queues = 3 },
+				 NULL);
 	env.slot = 2;
 	devs[1] = virtio_net_new(&env, &net, mac, NULL);
 	env.slot = 3;
@@ -164,6 +165,8 @@ static void step(struct input *in)
 		break;
 	case 13:
 		drv_notify(&drvs[i], off & 3);
+		if (off & 0x100)
+			(void)virtio_blk_resize(devs[0], DISK + (off & 0xe0) * 512);
 		break;
 	default:
 		turn();

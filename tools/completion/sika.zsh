@@ -38,6 +38,7 @@ _sika() {
 		'run:run a virtual machine in the foreground'
 		'image:make, check, convert and change disk images'
 		'bt-stats:show where a machine of engine bt spends its time'
+		'resize:make a disk of a running machine larger'
 		'engines:show what can run virtual CPUs on this host'
 		'help:show the verbs, or the options of one'
 		'version:show the version'
@@ -102,7 +103,7 @@ _sika() {
 				'--help[show the options]'
 			;;
 		engines) _arguments '--json[as JSON]' '--help[show the options]' ;;
-		help) _arguments '1:verb:(run image bt-stats engines)' ;;
+		help) _arguments '1:verb:(run image bt-stats resize engines)' ;;
 		esac
 		;;
 	esac

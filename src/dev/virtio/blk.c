@@ -3,20 +3,25 @@
  * blk.c - the block device: virtio 1.2, section 5.2.
  *
  * A request's data segments go to the disk as they lie in guest RAM. There are as many requests
- * as the queue has entries; the free ones form a stack, so that only those in use take memory.
+ * as the queues have entries; the free ones form a stack, so that only those that were ever in use
+ * at a time take memory.
+ *
+ * Several queues let the guest's processors submit without waiting for each other, each with an
+ * interrupt of its own. All are worked by one thread, the disk's.
  */
 #include "dev/virtio/device.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/loop.h"
 #include "disk/disk.h"
 
-#define QUEUE	   0u
 #define QUEUE_SIZE 256u
 #define SEG_MAX	   (VIRTQ_MAX_IOV - 2u) /* beside header and status */
-#define ID_BYTES   20u
+#define ID_BYTES   VIRTIO_BLK_SERIAL_BYTES
 #define TURN	   QUEUE_SIZE /* requests per turn of the loop */
 
 #define F_SEG_MAX      (1ull << 2)
@@ -24,6 +29,8 @@
 #define F_BLK_SIZE     (1ull << 6)
 #define F_FLUSH	       (1ull << 9)
 #define F_TOPOLOGY     (1ull << 10)
+#define F_CONFIG_WCE   (1ull << 11)
+#define F_MQ	       (1ull << 12)
 #define F_DISCARD      (1ull << 13)
 #define F_WRITE_ZEROES (1ull << 14)
 
@@ -38,6 +45,21 @@
 #define S_IOERR	 1u
 #define S_UNSUPP 2u
 
+/* struct virtio_blk_config, 5.2.4. */
+#define CONFIG_CAPACITY		    0u
+#define CONFIG_SEG_MAX		    12u
+#define CONFIG_BLOCK_SIZE	    20u
+#define CONFIG_PHYSICAL_EXP	    24u
+#define CONFIG_WRITEBACK	    32u
+#define CONFIG_NUM_QUEUES	    34u
+#define CONFIG_DISCARD_SECTORS	    36u
+#define CONFIG_DISCARD_SEGS	    40u
+#define CONFIG_DISCARD_ALIGN	    44u
+#define CONFIG_ZEROES_SECTORS	    48u
+#define CONFIG_ZEROES_SEGS	    52u
+#define CONFIG_ZEROES_MAY_UNMAP	    56u
+#define CONFIG_BYTES		    60u
+
 #define HEADER_BYTES	   16u
 #define RANGE_BYTES	   16u
 #define RANGE_UNMAP	   1u
@@ -47,6 +69,7 @@ struct blk_req {
 	struct disk_req disk_req;
 	struct blk *blk;
 	struct blk_req *next_free;
+	unsigned queue;
 	uint32_t written; /* data bytes for the used ring */
 	uint8_t *status;
 	struct virtq_elem elem;
@@ -57,14 +80,18 @@ struct blk {
 	struct virtio_dev dev;
 	struct disk *disk;
 	char id[ID_BYTES];
+	uint32_t block_bytes;
+	/* What the driver says with CONFIG_WCE; written by vCPU threads. */
+	atomic_bool writeback;
 	struct blk_req *free;
-	struct blk_req *reqs; /* QUEUE_SIZE */
+	struct blk_req *reqs; /* QUEUE_SIZE for each queue */
+	unsigned fresh;	      /* those from here on were never used */
 };
 
 static void finish(struct blk_req *req, uint8_t status)
 {
 	struct blk *blk = req->blk;
-	struct virtq *vq = virtio_vq(&blk->dev, QUEUE);
+	struct virtq *vq = virtio_vq(&blk->dev, req->queue);
 
 	*req->status = status;
 	if (vq) {
@@ -73,19 +100,28 @@ static void finish(struct blk_req *req, uint8_t status)
 		if (req->written + 1ull != req->elem.in_bytes)
 			virtq_elem_written(vq, &req->elem, req->elem.in_bytes);
 		virtq_push(vq, &req->elem, req->written + 1);
-		virtio_signal(&blk->dev, QUEUE);
+		virtio_signal(&blk->dev, req->queue);
 	}
 	req->next_free = blk->free;
 	blk->free = req;
 	virtio_release(&blk->dev);
 }
 
+/* 5.2.5.1 and 5.2.6.2: without FLUSH, and where the driver turned the cache off, a change is durable when it
+ * completes. */
+static bool writes_through(const struct blk *blk)
+{
+	if (virtio_has(&blk->dev, F_CONFIG_WCE))
+		return !atomic_load(&blk->writeback);
+	return !virtio_has(&blk->dev, F_FLUSH);
+}
+
 static void disk_done(struct disk_req *disk_req, int result)
 {
 	struct blk_req *req = container_of(disk_req, struct blk_req, disk_req);
 
-	/* 5.2.5.1: a driver without FLUSH counts on every write being durable. */
-	if (result == 0 && disk_req->op == DISK_WRITE && !virtio_has(&req->blk->dev, F_FLUSH)) {
+	if (result == 0 && disk_req->op != DISK_READ && disk_req->op != DISK_FLUSH &&
+	    writes_through(req->blk)) {
 		disk_req->op = DISK_FLUSH;
 		disk_submit(req->blk->disk, disk_req);
 		disk_kick(req->blk->disk);
@@ -223,10 +259,23 @@ static void start(struct blk_req *req, const uint8_t *header)
 	}
 }
 
-/* One request; false when there is none. */
-static bool take(struct blk *blk)
+/* One that is free, or NULL. It stays free until free_take(). */
+static struct blk_req *free_peek(struct blk *blk)
 {
-	struct blk_req *req = blk->free;
+	struct blk_req *req;
+
+	if (!blk->free && blk->fresh < blk->dev.queue_count * QUEUE_SIZE) {
+		req = &blk->reqs[blk->fresh++];
+		req->blk = blk;
+		blk->free = req;
+	}
+	return blk->free;
+}
+
+/* One request; false when there is none. */
+static bool take(struct blk *blk, unsigned queue)
+{
+	struct blk_req *req = free_peek(blk);
 	struct virtq_elem *e;
 	uint8_t header[HEADER_BYTES];
 	struct iovec *last;
@@ -237,7 +286,7 @@ static bool take(struct blk *blk)
 		return false;
 	}
 	e = &req->elem;
-	if (!virtio_pop(&blk->dev, QUEUE, e))
+	if (!virtio_pop(&blk->dev, queue, e))
 		return false;
 	if (virtq_elem_read(e, 0, header, sizeof(header)) < sizeof(header) || e->in_bytes == 0) {
 		virtio_fail(&blk->dev, "request without header or status");
@@ -247,6 +296,7 @@ static bool take(struct blk *blk)
 	virtio_hold(&blk->dev);
 	last = &e->iov[e->out_count + e->in_count - 1];
 	req->status = (uint8_t *)last->iov_base + last->iov_len - 1;
+	req->queue = queue;
 	req->written = 0;
 	req->disk_req.unmap = false;
 	start(req, header);
@@ -261,12 +311,12 @@ static bool blk_work(struct virtio_dev *dev, unsigned index)
 
 	virtq_set_kick(vq, false);
 	do {
-		while (n < TURN && blk->free && take(blk))
+		while (n < TURN && take(blk, index))
 			n++;
-	} while (n < TURN && blk->free && virtq_set_kick(vq, true));
+	} while (n < TURN && virtq_set_kick(vq, true));
 	disk_kick(blk->disk);
 	/* With every descriptor in use there is nothing to look for, only a kick to wish for. */
-	return n == TURN || (virtq_set_kick(vq, true) && blk->free);
+	return n == TURN || (virtq_set_kick(vq, true) && vq->in_use < vq->cfg.size);
 }
 
 static void blk_drain(struct virtio_dev *dev)
@@ -286,56 +336,122 @@ static void blk_free(struct virtio_dev *dev)
 	g_free(blk);
 }
 
+static void capacity_store(const struct blk *blk, uint8_t *bytes)
+{
+	uint64_t blocks = blk->disk->size_bytes / blk->block_bytes;
+
+	store_le64(bytes, blocks * (blk->block_bytes / DISK_SECTOR_SIZE));
+}
+
+static void fill_config(struct blk *blk)
+{
+	uint8_t *c = blk->dev.config;
+
+	capacity_store(blk, c + CONFIG_CAPACITY);
+	store_le32(c + CONFIG_SEG_MAX, SEG_MAX);
+	store_le32(c + CONFIG_BLOCK_SIZE, blk->block_bytes);
+	/* A physical block has 2^n logical ones. */
+	c[CONFIG_PHYSICAL_EXP] = blk->disk->block_bytes == 8 * blk->block_bytes ? 3 : 0;
+	c[CONFIG_WRITEBACK] = 1;
+	store_le16(c + CONFIG_NUM_QUEUES, (uint16_t)blk->dev.queue_count);
+	store_le32(c + CONFIG_DISCARD_SECTORS, MAX_RANGE_SECTORS);
+	store_le32(c + CONFIG_DISCARD_SEGS, 1);
+	store_le32(c + CONFIG_DISCARD_ALIGN, blk->disk->block_bytes / DISK_SECTOR_SIZE);
+	store_le32(c + CONFIG_ZEROES_SECTORS, MAX_RANGE_SECTORS);
+	store_le32(c + CONFIG_ZEROES_SEGS, 1);
+	c[CONFIG_ZEROES_MAY_UNMAP] = 1;
+	blk->dev.config_size = CONFIG_BYTES;
+}
+
+/* 5.2.5.2: the one field that a driver may write, and only when it has accepted CONFIG_WCE. What was written
+ * before the cache is turned off becomes durable with the next change, whose flush holds for all. */
+static void blk_config_write(struct virtio_dev *dev, unsigned off, unsigned size, uint64_t value)
+{
+	struct blk *blk = (struct blk *)dev;
+
+	if (off != CONFIG_WRITEBACK || size != 1 || value > 1)
+		return;
+	pthread_mutex_lock(&dev->lock);
+	if (virtio_has(dev, F_CONFIG_WCE)) {
+		dev->config[CONFIG_WRITEBACK] = (uint8_t)value;
+		atomic_store(&blk->writeback, value != 0);
+	}
+	pthread_mutex_unlock(&dev->lock);
+}
+
+/* A driver that has not been heard finds the cache turned on. */
+static void blk_stop(struct virtio_dev *dev)
+{
+	struct blk *blk = (struct blk *)dev;
+
+	pthread_mutex_lock(&dev->lock);
+	dev->config[CONFIG_WRITEBACK] = 1;
+	pthread_mutex_unlock(&dev->lock);
+	atomic_store(&blk->writeback, true);
+}
+
+struct resize {
+	struct blk *blk;
+	uint64_t size_bytes;
+	int result;
+};
+
+static void resize_in_loop(void *arg)
+{
+	struct resize *r = arg;
+	struct blk *blk = r->blk;
+	uint8_t capacity[8];
+
+	r->result = virtio_grow_disk(&blk->dev, blk->disk, r->size_bytes, blk->block_bytes);
+	if (r->result < 0)
+		return;
+	capacity_store(blk, capacity);
+	virtio_config_set(&blk->dev, CONFIG_CAPACITY, capacity, sizeof(capacity));
+}
+
+int virtio_blk_resize(struct virtio_dev *dev, uint64_t size_bytes)
+{
+	struct resize r = { .blk = (struct blk *)dev, .size_bytes = size_bytes };
+
+	loop_call(dev->env.loop, resize_in_loop, &r);
+	return r.result;
+}
+
 static const struct virtio_class blk_class = {
 	.name = "virtio-blk",
 	.id = VIRTIO_ID_BLK,
 	.pci_class = 0x010000,
 	.queue_count = 1,
 	.queue_size = QUEUE_SIZE,
+	.stop = blk_stop,
 	.work = blk_work,
 	.drain = blk_drain,
+	.config_write = blk_config_write,
 	.free = blk_free,
 };
 
-/* struct virtio_blk_config, 5.2.4. */
-static void fill_config(struct blk *blk)
-{
-	uint8_t *c = blk->dev.config;
-
-	store_le64(c + 0, blk->disk->size_bytes / DISK_SECTOR_SIZE);
-	store_le32(c + 12, SEG_MAX);
-	store_le32(c + 20, DISK_SECTOR_SIZE);
-	c[24] = blk->disk->block_bytes == 4096 ? 3 : 0; /* physical block: 2^n sectors */
-	store_le32(c + 36, MAX_RANGE_SECTORS);
-	store_le32(c + 40, 1);
-	store_le32(c + 44, blk->disk->block_bytes / DISK_SECTOR_SIZE);
-	store_le32(c + 48, MAX_RANGE_SECTORS);
-	store_le32(c + 52, 1);
-	c[56] = 1; /* write zeroes may unmap */
-	blk->dev.config_size = 60;
-}
-
 struct virtio_dev *virtio_blk_new(const struct virtio_env *env, struct disk *disk,
-				  const char *serial, GError **err)
+				  const struct virtio_blk_options *options, GError **err)
 {
+	const char *serial = options->serial ? options->serial : "";
 	struct blk *blk = g_new0(struct blk, 1);
 
 	blk->disk = disk;
+	blk->block_bytes = options->block_bytes ? options->block_bytes : DISK_SECTOR_SIZE;
+	blk->dev.queue_count = options->queues;
+	atomic_init(&blk->writeback, true);
 	if (!virtio_init(&blk->dev, &blk_class, env, err))
 		goto err;
-	memcpy(blk->id, serial ? serial : "", strnlen(serial ? serial : "", ID_BYTES));
-	blk->dev.features |= F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY;
+	memcpy(blk->id, serial, strnlen(serial, ID_BYTES));
+	blk->dev.features |= F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_CONFIG_WCE;
+	if (blk->dev.queue_count > 1)
+		blk->dev.features |= F_MQ;
 	if (disk->readonly)
 		blk->dev.features |= F_RO;
 	else if (disk->can_discard)
 		blk->dev.features |= F_DISCARD | F_WRITE_ZEROES;
 	fill_config(blk);
-	blk->reqs = g_new0(struct blk_req, QUEUE_SIZE);
-	for (unsigned i = QUEUE_SIZE; i-- > 0;) {
-		blk->reqs[i].blk = blk;
-		blk->reqs[i].next_free = blk->free;
-		blk->free = &blk->reqs[i];
-	}
+	blk->reqs = g_new0(struct blk_req, (size_t)QUEUE_SIZE * blk->dev.queue_count);
 	if (virtio_attach(&blk->dev, err))
 		return &blk->dev;
 err:

@@ -84,7 +84,7 @@ void virtio_fail(struct virtio_dev *dev, const char *why)
 		return;
 	dev->running = false;
 	/* Whoever is working a queue further up the stack finds nothing more in it. */
-	for (unsigned i = 0; i < dev->class->queue_count; i++)
+	for (unsigned i = 0; i < dev->queue_count; i++)
 		dev->queues[i].vq.broken = true;
 	pthread_mutex_lock(&dev->lock);
 	dev->status |= VIRTIO_STATUS_NEEDS_RESET;
@@ -167,13 +167,13 @@ static void start_in_loop(void *arg)
 		return;
 	if (!dev->running) {
 		dev->running = true;
-		for (unsigned i = 0; i < dev->class->queue_count; i++)
+		for (unsigned i = 0; i < dev->queue_count; i++)
 			queue_start(dev, i);
 		if (dev->running && dev->class->start)
 			dev->class->start(dev);
 	}
 	/* Some drivers fill, and even kick, a queue before DRIVER_OK. */
-	for (unsigned i = 0; i < dev->class->queue_count; i++) {
+	for (unsigned i = 0; i < dev->queue_count; i++) {
 		if (dev->running)
 			queue_start(dev, i);
 		virtio_kick(dev, i);
@@ -193,7 +193,7 @@ static void reset_finish(struct virtio_dev *dev)
 	dev->driver_feature_select = 0;
 	dev->queue_select = 0;
 	dev->config_vector = PCI_MSIX_NO_VECTOR;
-	for (unsigned i = 0; i < dev->class->queue_count; i++) {
+	for (unsigned i = 0; i < dev->queue_count; i++) {
 		struct virtio_queue *q = &dev->queues[i];
 
 		q->cfg = (struct virtq_config){ .size = dev->class->queue_size };
@@ -283,7 +283,7 @@ void virtio_enable_queue(struct virtio_dev *dev, unsigned index)
 		loop_call(dev->env.loop, start_in_loop, dev);
 }
 
-static void pause_in_loop(void *arg)
+void virtio_pause_in_loop(void *arg)
 {
 	struct virtio_dev *dev = arg;
 
@@ -292,23 +292,23 @@ static void pause_in_loop(void *arg)
 		dev->class->drain(dev);
 }
 
-static void resume_in_loop(void *arg)
+void virtio_resume_in_loop(void *arg)
 {
 	struct virtio_dev *dev = arg;
 
 	dev->paused = false;
-	for (unsigned i = 0; i < dev->class->queue_count; i++)
+	for (unsigned i = 0; i < dev->queue_count; i++)
 		virtio_kick(dev, i);
 }
 
 void virtio_pause(struct virtio_dev *dev)
 {
-	loop_call(dev->env.loop, pause_in_loop, dev);
+	loop_call(dev->env.loop, virtio_pause_in_loop, dev);
 }
 
 void virtio_resume(struct virtio_dev *dev)
 {
-	loop_call(dev->env.loop, resume_in_loop, dev);
+	loop_call(dev->env.loop, virtio_resume_in_loop, dev);
 }
 
 static bool set_error(const struct virtio_dev *dev, int error, const char *what, GError **err)
@@ -325,14 +325,16 @@ bool virtio_init(struct virtio_dev *dev, const struct virtio_class *class,
 	dev->env = *env;
 	dev->features = TRANSPORT_FEATURES;
 	pthread_mutex_init(&dev->lock, NULL);
-	for (unsigned i = 0; i < class->queue_count; i++) {
+	if (!dev->queue_count)
+		dev->queue_count = class->queue_count;
+	for (unsigned i = 0; i < dev->queue_count; i++) {
 		dev->queues[i].dev = dev;
 		dev->queues[i].kick_fd = -1;
 	}
 	if (virtio_pci_init(dev) < 0)
 		return set_error(dev, ENOMEM, "cannot be made", err);
 	reset_finish(dev);
-	for (unsigned i = 0; i < class->queue_count; i++) {
+	for (unsigned i = 0; i < dev->queue_count; i++) {
 		struct virtio_queue *q = &dev->queues[i];
 
 		q->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -346,7 +348,7 @@ static void watch_in_loop(void *arg)
 {
 	struct virtio_dev *dev = arg;
 
-	for (unsigned i = 0; i < dev->class->queue_count; i++) {
+	for (unsigned i = 0; i < dev->queue_count; i++) {
 		struct virtio_queue *q = &dev->queues[i];
 
 		q->watch = loop_fd_add(dev->env.loop, q->kick_fd, EPOLLIN, kicked, q);
@@ -358,7 +360,7 @@ bool virtio_attach(struct virtio_dev *dev, GError **err)
 	int r;
 
 	loop_call(dev->env.loop, watch_in_loop, dev);
-	for (unsigned i = 0; i < dev->class->queue_count; i++)
+	for (unsigned i = 0; i < dev->queue_count; i++)
 		if (!dev->queues[i].watch)
 			return set_error(dev, ENOMEM, "cannot watch an eventfd", err);
 	r = pci_bus_add(dev->env.pci, &dev->pci, dev->env.slot);
@@ -369,16 +371,16 @@ static void unwatch_in_loop(void *arg)
 {
 	struct virtio_dev *dev = arg;
 
-	for (unsigned i = 0; i < dev->class->queue_count; i++)
+	for (unsigned i = 0; i < dev->queue_count; i++)
 		loop_fd_remove(dev->queues[i].watch);
 }
 
 void virtio_fini(struct virtio_dev *dev)
 {
 	pci_bus_remove(dev->env.pci, &dev->pci);
-	loop_call(dev->env.loop, pause_in_loop, dev);
+	loop_call(dev->env.loop, virtio_pause_in_loop, dev);
 	loop_call(dev->env.loop, unwatch_in_loop, dev);
-	for (unsigned i = 0; i < dev->class->queue_count; i++)
+	for (unsigned i = 0; i < dev->queue_count; i++)
 		if (dev->queues[i].kick_fd >= 0)
 			close(dev->queues[i].kick_fd);
 	pci_dev_fini(&dev->pci);

@@ -27,6 +27,7 @@
 #define VIRTIO_ID_BLK	  2u
 #define VIRTIO_ID_CONSOLE 3u
 #define VIRTIO_ID_RNG	  4u
+#define VIRTIO_ID_SCSI	  8u
 
 /* Feature bits that belong to the transport, section 6. */
 #define VIRTIO_F_INDIRECT_DESC (1ull << 28)
@@ -39,7 +40,8 @@
 #define VIRTIO_STATUS_FEATURES_OK 0x08u
 #define VIRTIO_STATUS_NEEDS_RESET 0x40u
 
-#define VIRTIO_MAX_QUEUES   4u
+/* A SCSI controller has a control and an event queue beside these. */
+#define VIRTIO_MAX_QUEUES   (2u + VIRTIO_MAX_IO_QUEUES)
 #define VIRTIO_CONFIG_BYTES 64u
 
 struct loop_fd;
@@ -48,7 +50,7 @@ struct virtio_class {
 	const char *name; /* for the log */
 	uint16_t id;
 	uint32_t pci_class;
-	unsigned queue_count;
+	unsigned queue_count; /* unless the device says, before virtio_init() */
 	uint16_t queue_size;
 	/* The driver is ready: dev->driver_features holds, queues run. Optional. */
 	void (*start)(struct virtio_dev *dev);
@@ -59,6 +61,8 @@ struct virtio_class {
 	bool (*work)(struct virtio_dev *dev, unsigned index);
 	/* Wait for all requests under way, whose completions run inside. Optional. */
 	void (*drain)(struct virtio_dev *dev);
+	/* The driver writes to the device configuration: in a vCPU's thread, without dev->lock. Optional. */
+	void (*config_write)(struct virtio_dev *dev, unsigned off, unsigned size, uint64_t value);
 	void (*free)(struct virtio_dev *dev);
 };
 
@@ -83,6 +87,7 @@ struct virtio_dev {
 	struct pci_dev pci;
 	struct virtio_env env;
 	uint64_t features; /* offered; fixed after construction */
+	unsigned queue_count; /* the same */
 	struct virtio_queue queues[VIRTIO_MAX_QUEUES];
 
 	/* Loop. */
@@ -129,8 +134,16 @@ void virtio_hold(struct virtio_dev *dev);
 void virtio_release(struct virtio_dev *dev);
 /* Change the device configuration and tell the driver. Any thread. */
 void virtio_config_set(struct virtio_dev *dev, unsigned off, const void *bytes, unsigned len);
+/* virtio_pause() and virtio_resume() for those who are in the loop's thread. */
+void virtio_pause_in_loop(void *dev);
+void virtio_resume_in_loop(void *dev);
 /* Look at queue @index in the next turn of the loop. Any thread. */
 void virtio_kick(struct virtio_dev *dev, unsigned index);
+
+/* ---- grow.c ---- */
+struct disk;
+/* Loop's thread: wait for the requests under way, make the image so large, go on. 0 or -errno, as virtio_blk_resize(). */
+int virtio_grow_disk(struct virtio_dev *dev, struct disk *disk, uint64_t size_bytes, uint32_t block_bytes);
 
 /* ---- device.c for pci.c ---- */
 void virtio_set_status(struct virtio_dev *dev, uint8_t status);

@@ -63,7 +63,7 @@ static struct virtio_dev *from_pci(struct pci_dev *pci)
 /* lock held. */
 static struct virtio_queue *selected(struct virtio_dev *dev)
 {
-	return dev->queue_select < dev->class->queue_count ? &dev->queues[dev->queue_select] : NULL;
+	return dev->queue_select < dev->queue_count ? &dev->queues[dev->queue_select] : NULL;
 }
 
 /* lock held. The whole structure as it stands; reads of any width are cut out of it. */
@@ -81,7 +81,7 @@ static void common_image(struct virtio_dev *dev, uint8_t *c)
 		store_le32(c + COMMON_DRIVER_FEATURE,
 			   (uint32_t)(dev->driver_features >> (32 * dev->driver_feature_select)));
 	store_le16(c + COMMON_CONFIG_VECTOR, dev->config_vector);
-	store_le16(c + COMMON_NUM_QUEUES, (uint16_t)dev->class->queue_count);
+	store_le16(c + COMMON_NUM_QUEUES, (uint16_t)dev->queue_count);
 	c[COMMON_STATUS] = dev->status;
 	c[COMMON_GENERATION] = dev->generation;
 	store_le16(c + COMMON_QUEUE_SELECT, dev->queue_select);
@@ -242,7 +242,6 @@ static uint64_t bar_read(struct pci_dev *pci, unsigned bar, uint64_t off, unsign
 	}
 }
 
-/* Device configuration has no writable field in any of our devices. */
 static void bar_write(struct pci_dev *pci, unsigned bar, uint64_t off, unsigned size,
 		      uint64_t value)
 {
@@ -251,7 +250,9 @@ static void bar_write(struct pci_dev *pci, unsigned bar, uint64_t off, unsigned 
 
 	if (off < ISR_OFF)
 		common_write(dev, off, size, value);
-	else if (off >= NOTIFY_OFF && queue < dev->class->queue_count)
+	else if (off >= DEVICE_OFF && off < NOTIFY_OFF && dev->class->config_write)
+		dev->class->config_write(dev, (unsigned)(off - DEVICE_OFF), size, value);
+	else if (off >= NOTIFY_OFF && queue < dev->queue_count)
 		virtio_kick(dev, (unsigned)queue);
 }
 
@@ -261,7 +262,7 @@ static void bar_mapped(struct pci_dev *pci, unsigned bar, uint64_t base, bool ma
 	struct virtio_dev *dev = from_pci(pci);
 	struct bus *bus = pci_bus_memory(pci->bus);
 
-	for (unsigned i = 0; i < dev->class->queue_count; i++) {
+	for (unsigned i = 0; i < dev->queue_count; i++) {
 		uint64_t addr = base + NOTIFY_OFF + i * NOTIFY_STEP;
 
 		/* Refused, a notification is an ordinary write and ends in bar_write(). */
@@ -354,7 +355,7 @@ int virtio_pci_init(struct virtio_dev *dev)
 	pci_dev_add_intx(&dev->pci);
 	add_cap(dev, CAP_COMMON, CAP_LEN, COMMON_OFF, COMMON_SIZE);
 	at = add_cap(dev, CAP_NOTIFY, CAP_NOTIFY_LEN, NOTIFY_OFF,
-		     dev->class->queue_count * NOTIFY_STEP);
+		     dev->queue_count * NOTIFY_STEP);
 	store_le32(dev->pci.config + at + CAP_LEN, NOTIFY_STEP);
 	add_cap(dev, CAP_ISR, CAP_LEN, ISR_OFF, 1);
 	add_cap(dev, CAP_DEVICE, CAP_LEN, DEVICE_OFF, PART_SIZE);
@@ -362,5 +363,5 @@ int virtio_pci_init(struct virtio_dev *dev)
 	memset(dev->pci.write_mask + dev->cfg_cap + 4, 0xff, 1);
 	memset(dev->pci.write_mask + dev->cfg_cap + 8, 0xff, CAP_PCI_LEN - 8);
 	/* A vector for the configuration, one for each queue. */
-	return pci_dev_add_msix(&dev->pci, dev->class->queue_count + 1, BAR, TABLE_OFF, PBA_OFF);
+	return pci_dev_add_msix(&dev->pci, dev->queue_count + 1, BAR, TABLE_OFF, PBA_OFF);
 }

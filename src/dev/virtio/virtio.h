@@ -31,9 +31,35 @@ struct virtio_env {
 /* Each returns NULL with a sentence in @err when the bus is full or the host refuses a descriptor.
  * Backends are borrowed: they are closed after virtio_free(). */
 
-/* @serial: at most 20 bytes, what the guest finds in /sys/block/vdX/serial; may be NULL. */
+#define VIRTIO_MAX_IO_QUEUES   16u
+#define VIRTIO_BLK_SERIAL_BYTES 20u
+
+struct virtio_blk_options {
+	const char *serial;   /* what the guest finds in /sys/block/vdX/serial; NULL: none */
+	unsigned queues;      /* 1..VIRTIO_MAX_IO_QUEUES; 0: one */
+	unsigned block_bytes; /* what the guest addresses: 512 or 4096; 0: 512 */
+};
+
 struct virtio_dev *virtio_blk_new(const struct virtio_env *env, struct disk *disk,
-				  const char *serial, GError **err);
+				  const struct virtio_blk_options *options, GError **err);
+/* Make the image so large and tell the guest, requests being held meanwhile. 0 or -errno: -EINVAL for a size that
+ * is no multiple of a block, -ERANGE for a smaller one, else what the disk says. Any thread but a vCPU's. */
+int virtio_blk_resize(struct virtio_dev *dev, uint64_t size_bytes);
+
+struct virtio_scsi_unit {
+	struct disk *disk;
+	bool cdrom; /* a drive with the disk as its medium */
+	unsigned lun; /* 0..255 */
+	const char *serial; /* at most VIRTIO_BLK_SERIAL_BYTES; NULL: made of the number */
+	uint32_t block_bytes; /* of a disk: 512 or 4096; 0: 512 */
+};
+
+/* A controller with these units, at most 16. @queues: as above. */
+struct virtio_dev *virtio_scsi_new(const struct virtio_env *env, const struct virtio_scsi_unit *units,
+				   unsigned count, unsigned queues, GError **err);
+/* As virtio_blk_resize(), and -ENODEV. */
+int virtio_scsi_resize(struct virtio_dev *dev, unsigned lun, uint64_t size_bytes);
+
 struct virtio_dev *virtio_net_new(const struct virtio_env *env, struct net *net,
 				  const uint8_t mac[6], GError **err);
 /* hvc0. */

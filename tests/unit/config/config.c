@@ -42,11 +42,28 @@ START_TEST(has_defaults)
 }
 END_TEST
 
+START_TEST(numbers_scsi_units)
+{
+	char *text = NULL;
+	struct vm_config *c = parse("--kernel=k --disk a,bus=scsi --disk b,media=cdrom,lun=1 "
+				    "--disk c,bus=scsi --disk d,bus=scsi,iothread=x --disk e,bus=scsi,lun=0,iothread=y "
+				    "--disk f,bus=scsi",
+				    &text);
+	static const unsigned luns[] = { 0, 1, 2, 0, 0, 3 };
+
+	ck_assert_msg(c != NULL, "%s", text);
+	for (unsigned i = 0; i < 6; i++)
+		ck_assert_uint_eq(c->disks[i].lun, luns[i]);
+	ck_assert(c->disks[1].cdrom && c->disks[1].scsi && c->disks[1].readonly);
+	vm_config_free(c);
+}
+END_TEST
+
 START_TEST(takes_every_option)
 {
 	char *text = NULL;
 	struct vm_config *c = parse(
-		"--kernel=k --initrd i --append=a=b --disk d,format=raw,readonly,cache=none --disk=e,,f "
+		"--kernel=k --initrd i --append=a=b --disk d,format=raw,readonly,cache=none --disk=e,,f,serial=S-1.x,queues=16,iothread=fast,block-size=4096 "
 		"--memory 512M --cpus=2 --pin 0=1,1=0 --mem-backing prealloc,merge,lock,node=1 "
 		"--net "
 		"user,forward=tcp:2222:22,forward=udp:127.0.0.2:53:5353,mac=52:54:00:0a:bC:01 "
@@ -64,6 +81,10 @@ START_TEST(takes_every_option)
 	ck_assert_str_eq(c->disks[0].cache, "none");
 	ck_assert_ptr_null(c->disks[1].cache);
 	ck_assert_str_eq(c->disks[1].path, "e,f");
+	ck_assert_str_eq(c->disks[1].serial, "S-1.x");
+	ck_assert_str_eq(c->disks[1].iothread, "fast");
+	ck_assert(c->disks[1].queues == 16 && c->disks[1].block_bytes == 4096);
+	ck_assert(!c->disks[0].serial && !c->disks[0].iothread && !c->disks[0].queues);
 	ck_assert(c->memory == 512 * MIB && c->cpus == 2);
 	ck_assert(c->pins[0] == 1 && c->pins[1] == 0 && c->pins[2] == -1);
 	ck_assert(c->mem_backing.prealloc && c->mem_backing.merge && c->mem_backing.lock);
@@ -142,6 +163,21 @@ static const struct {
 	{ "--kernel k --disk d,cache=often", "'often'" },
 	{ "--kernel k --disk d,readonly=maybe", "'maybe'" },
 	{ "--kernel k --disk d --disk d", "twice" },
+	{ "--kernel k --disk d,serial=", "''" },
+	{ "--kernel k --disk d,serial=123456789012345678901", "'123456789012345678901'" },
+	{ "--kernel k --disk d,serial=a/b", "'a/b'" },
+	{ "--kernel k --disk d,serial=a --disk e,serial=a", "'a'" },
+	{ "--kernel k --disk d,queues=0", "'0'" },
+	{ "--kernel k --disk d,queues=17", "'17'" },
+	{ "--kernel k --disk d,iothread=", "''" },
+	{ "--kernel k --disk d,iothread=thirteen-long", "'thirteen-long'" },
+	{ "--kernel k --disk d,block-size=1024", "'1024'" },
+	{ "--kernel k --disk d,bus=ide", "'ide'" },
+	{ "--kernel k --disk d,bus=scsi,lun=256", "'256'" },
+	{ "--kernel k --disk d,lun=1", "bus=scsi" },
+	{ "--kernel k --disk d,bus=scsi,lun=1 --disk e,bus=scsi,lun=1", "lun 1" },
+	{ "--kernel k --disk d,media=tape", "'tape'" },
+	{ "--kernel k --disk d,media=cdrom,block-size=512", "2048" },
 	{ "--kernel k --net wifi", "'wifi'" },
 	{ "--kernel k --net tap=", "'tap='" },
 	{ "--kernel k --net tap=abcdefghijklmnop", "'tap=abcdefghijklmnop'" },
@@ -226,6 +262,7 @@ int main(void)
 
 	tcase_add_test(t, has_defaults);
 	tcase_add_test(t, takes_every_option);
+	tcase_add_test(t, numbers_scsi_units);
 	tcase_add_test(t, takes_none_and_edge_values);
 	tcase_add_loop_test(t, refuses_with_one_sentence, 0, G_N_ELEMENTS(refused));
 	tcase_add_test(t, refuses_too_many);

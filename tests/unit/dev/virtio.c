@@ -223,7 +223,7 @@ static struct virtio_dev *blk_up(uint64_t features, bool readonly)
 	close(fd);
 	disk = disk_open(image, "raw", readonly, rig.loop, NULL);
 	ck_assert_ptr_nonnull(disk);
-	dev = virtio_blk_new(&env, disk, "serial-42", NULL);
+	dev = virtio_blk_new(&env, disk, &(struct virtio_blk_options){ .serial = "serial-42" }, NULL);
 	drv_probe(&drv, &rig, 3, features | DRV_VERSION_1, true);
 	drv_queue_setup(&drv, 0, 64, RINGS);
 	drv_ready(&drv);

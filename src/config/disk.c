@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+/* disk.c - --disk: one disk of the machine. */
+#include <string.h>
+
+#include "base/bits.h"
+#include "config/config.h"
+#include "config/config_int.h"
+
+struct key {
+	const char *name, *value; /* as a user is told */
+	bool (*apply)(struct vm_disk *disk, const char *value, GError **err);
+};
+
+static void replace(char **field, const char *value)
+{
+	g_free(*field);
+	*field = g_strdup(value);
+}
+
+static bool apply_format(struct vm_disk *disk, const char *value, GError **err)
+{
+	if (!*value)
+		return config_fail(err, "--disk %s: unknown 'format=', a format's name is missing",
+				   disk->path);
+	replace(&disk->format, value);
+	return true;
+}
+
+static bool apply_cache(struct vm_disk *disk, const char *value, GError **err)
+{
+	replace(&disk->cache, value);
+	return true;
+}
+
+static bool apply_readonly(struct vm_disk *disk, const char *value, GError **err)
+{
+	if (*value && strcmp(value, "on") && strcmp(value, "off"))
+		return config_fail(err, "--disk %s: readonly is 'on' or 'off', not '%s'",
+				   disk->path, value);
+	disk->readonly = strcmp(value, "off") != 0;
+	return true;
+}
+
+static bool is_word(const char *text, size_t max)
+{
+	if (!*text || strlen(text) > max)
+		return false;
+	for (; *text; text++)
+		if (!g_ascii_isalnum(*text) && !strchr("-_.", *text))
+			return false;
+	return true;
+}
+
+static bool apply_serial(struct vm_disk *disk, const char *value, GError **err)
+{
+	if (!is_word(value, VM_SERIAL_BYTES))
+		return config_fail(err, "--disk %s: serial is 1 to %u letters, digits and -_., not '%s'",
+				   disk->path, VM_SERIAL_BYTES, value);
+	replace(&disk->serial, value);
+	return true;
+}
+
+static bool apply_iothread(struct vm_disk *disk, const char *value, GError **err)
+{
+	if (!is_word(value, VM_IOTHREAD_BYTES))
+		return config_fail(err,
+				   "--disk %s: iothread is a name of 1 to %u letters, digits and -_., "
+				   "not '%s'",
+				   disk->path, VM_IOTHREAD_BYTES, value);
+	replace(&disk->iothread, value);
+	return true;
+}
+
+static bool apply_queues(struct vm_disk *disk, const char *value, GError **err)
+{
+	uint64_t n;
+
+	if (!number_parse(value, 1, VM_MAX_QUEUES, &n))
+		return config_fail(err, "--disk %s: queues is a number from 1 to %u, not '%s'",
+				   disk->path, VM_MAX_QUEUES, value);
+	disk->queues = (unsigned)n;
+	return true;
+}
+
+static bool apply_block(struct vm_disk *disk, const char *value, GError **err)
+{
+	if (strcmp(value, "512") && strcmp(value, "4096"))
+		return config_fail(err, "--disk %s: block-size is 512 or 4096, not '%s'",
+				   disk->path, value);
+	disk->block_bytes = *value == '5' ? 512 : 4096;
+	return true;
+}
+
+static bool apply_bus(struct vm_disk *disk, const char *value, GError **err)
+{
+	if (strcmp(value, "virtio") && strcmp(value, "scsi"))
+		return config_fail(err, "--disk %s: bus is virtio or scsi, not '%s'", disk->path, value);
+	disk->scsi = *value == 's';
+	return true;
+}
+
+static bool apply_lun(struct vm_disk *disk, const char *value, GError **err)
+{
+	uint64_t n;
+
+	if (!number_parse(value, 0, VM_MAX_LUN, &n))
+		return config_fail(err, "--disk %s: lun is a number from 0 to %u, not '%s'",
+				   disk->path, VM_MAX_LUN, value);
+	disk->lun = (unsigned)n;
+	disk->has_lun = true;
+	return true;
+}
+
+static bool apply_media(struct vm_disk *disk, const char *value, GError **err)
+{
+	if (strcmp(value, "disk") && strcmp(value, "cdrom"))
+		return config_fail(err, "--disk %s: media is disk or cdrom, not '%s'", disk->path, value);
+	disk->cdrom = *value == 'c';
+	return true;
+}
+
+static const struct key keys[] = {
+	{ "format", "=F", apply_format },
+	{ "cache", "=C", apply_cache },
+	{ "readonly", "", apply_readonly },
+	{ "serial", "=S", apply_serial },
+	{ "queues", "=N", apply_queues },
+	{ "iothread", "=NAME", apply_iothread },
+	{ "block-size", "=512|4096", apply_block },
+	{ "bus", "=virtio|scsi", apply_bus },
+	{ "lun", "=N", apply_lun },
+	{ "media", "=disk|cdrom", apply_media },
+};
+
+static bool apply_item(struct vm_disk *disk, const char *item, GError **err)
+{
+	g_autoptr(GString) known = g_string_new(NULL);
+
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		const char *value = key_value(item, keys[i].name);
+
+		if (value)
+			return keys[i].apply(disk, value, err);
+		g_string_append_printf(known, "%s%s%s", i ? ", " : "", keys[i].name, keys[i].value);
+	}
+	return config_fail(err,
+			   "--disk %s: unknown '%s', known are: %s (a comma in a file name is "
+			   "written twice)",
+			   disk->path, item, known->str);
+}
+
+bool config_apply_disk(struct vm_config *c, const char *value, GError **err)
+{
+	g_auto(GStrv) items = list_split(value);
+	struct vm_disk *disk = &c->disks[c->disk_count];
+
+	if (c->disk_count == VM_MAX_DISKS)
+		return config_fail(err, "--disk %s: more than %u disks", value, VM_MAX_DISKS);
+	if (!*items[0])
+		return config_fail(err, "--disk: '%s' names no file", value);
+	disk->path = g_strdup(items[0]);
+	c->disk_count++;
+	for (char **item = items + 1; *item; item++)
+		if (!apply_item(disk, *item, err))
+			return false;
+	if (disk->cdrom) /* nothing else has a drive, and nobody writes in it */
+		disk->scsi = disk->readonly = true;
+	return true;
+}
+
+static bool validate_names(const struct vm_disk *d, GError **err)
+{
+	static const char *const formats[] = { "raw",  "qcow2", "vdi",	     "vhd",   "vpc",
+					       "vmdk", "vhdx",	"parallels", "cloop", NULL };
+	static const char *const caches[] = { "none",	     "writeback", "writethrough",
+					      "directsync", "unsafe",    NULL };
+
+	if (d->format && !g_strv_contains(formats, d->format)) {
+		g_autofree char *known = g_strjoinv(", ", (char **)formats);
+
+		return config_fail(err, "--disk %s: unknown format '%s', known are: %s", d->path,
+				   d->format, known);
+	}
+	if (d->cache && !g_strv_contains(caches, d->cache))
+		return config_fail(err,
+				   "--disk %s: cache is none, writeback, writethrough, "
+				   "directsync or unsafe, not '%s'",
+				   d->path, d->cache);
+	return true;
+}
+
+static bool validate_beside(const struct vm_disk *d, const struct vm_disk *other, GError **err)
+{
+	if (!strcmp(d->path, other->path) && !(d->readonly && other->readonly))
+		return config_fail(err, "--disk %s: given twice and not readonly", d->path);
+	if (d->serial && other->serial && !strcmp(d->serial, other->serial))
+		return config_fail(err, "--disk %s: serial '%s' is that of %s", d->path, d->serial,
+				   other->path);
+	return true;
+}
+
+static bool same_controller(const struct vm_disk *a, const struct vm_disk *b)
+{
+	return a->scsi && b->scsi && !g_strcmp0(a->iothread, b->iothread);
+}
+
+static bool validate_bus(const struct vm_config *c, unsigned index, GError **err)
+{
+	const struct vm_disk *d = &c->disks[index];
+
+	if (d->has_lun && !d->scsi)
+		return config_fail(err, "--disk %s: lun belongs to bus=scsi", d->path);
+	if (d->cdrom && d->block_bytes)
+		return config_fail(err, "--disk %s: block-size belongs to a disk, a drive has 2048",
+				   d->path);
+	for (unsigned i = 0; d->has_lun && i < index; i++)
+		if (same_controller(d, &c->disks[i]) && c->disks[i].has_lun &&
+		    c->disks[i].lun == d->lun)
+			return config_fail(err, "--disk %s: lun %u is that of %s", d->path, d->lun,
+					   c->disks[i].path);
+	return true;
+}
+
+static bool is_taken(const struct vm_config *c, unsigned index, unsigned lun)
+{
+	for (unsigned i = 0; i < c->disk_count; i++)
+		if (i != index && same_controller(&c->disks[i], &c->disks[index]) &&
+		    (c->disks[i].has_lun || i < index) && c->disks[i].lun == lun)
+			return true;
+	return false;
+}
+
+bool config_validate_disks(struct vm_config *c, GError **err)
+{
+	for (unsigned i = 0; i < c->disk_count; i++) {
+		if (!validate_names(&c->disks[i], err) || !validate_bus(c, i, err))
+			return false;
+		for (unsigned j = 0; j < i; j++)
+			if (!validate_beside(&c->disks[i], &c->disks[j], err))
+				return false;
+	}
+	for (unsigned i = 0; i < c->disk_count; i++) {
+		struct vm_disk *d = &c->disks[i];
+
+		if (d->scsi && !d->has_lun)
+			for (d->lun = 0; is_taken(c, i, d->lun); d->lun++)
+				;
+	}
+	return true;
+}
+
+void config_free_disk(struct vm_disk *disk)
+{
+	g_free(disk->path);
+	g_free(disk->format);
+	g_free(disk->cache);
+	g_free(disk->serial);
+	g_free(disk->iothread);
+}
