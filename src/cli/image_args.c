@@ -46,6 +46,8 @@ static const struct option {
 	TEXT("preallocate", "HOW", "off, metadata, falloc or full", IMAGE_CREATE,
 	     preallocate),
 	TEXT("allow", "PLACE", "a folder or server for images below; again for more", ~0u, allow),
+	TEXT("cache-file", "FILE", "keep copies of what a web server gave", ~0u, cache_file),
+	TEXT("cache-size", "SIZE", "of them at most (default 1G)", ~0u, cache_size),
 	FLAG("force", "replace a file", IMAGE_CREATE | IMAGE_CONVERT, force),
 	FLAG("json", "print JSON, for programs",
 	     IMAGE_INFO | IMAGE_CHECK | IMAGE_MAP | IMAGE_MEASURE | IMAGE_SNAPSHOT |
@@ -192,6 +194,15 @@ static int check_cache(const struct image_args *a, const char *name, const char 
 	return cli_complain(CLI_USAGE, a->verb, "--%s: '%s' is none of: " DISK_CACHE_NAMES, name, value);
 }
 
+static int parse_cache_size(struct image_args *a)
+{
+	g_autoptr(GError) err = NULL;
+
+	if (a->cache_size && !size_parse(a->cache_size, 1, &a->cache_bytes, &err))
+		return cli_complain(CLI_USAGE, a->verb, "--cache-size: %s", err->message);
+	return 0;
+}
+
 int image_parse(struct image_args *a, int argc, char **argv)
 {
 	static const char *const kinds[] = { "zlib", "zstd", NULL };
@@ -206,7 +217,8 @@ int image_parse(struct image_args *a, int argc, char **argv)
 	status = status ? status : check_word(a, "compression", a->compression, kinds);
 	status = status ? status : check_word(a, "preallocate", a->preallocate, hows);
 	status = status ? status : check_cache(a, "cache", a->cache);
-	return status ? status : check_cache(a, "source-cache", a->source_cache);
+	status = status ? status : check_cache(a, "source-cache", a->source_cache);
+	return status ? status : parse_cache_size(a);
 }
 
 int image_create_options(const struct image_args *a, struct qcow2_create *ret)
@@ -239,7 +251,8 @@ struct disk *image_open(const struct image_args *a, const char *path, struct ima
 {
 	struct disk_options o = { .format = how.format, .readonly = !how.write,
 					.unlocked = how.unlocked, .repair = how.repair,
-					.no_backing = how.no_backing, .allow = a->allow };
+					.no_backing = how.no_backing, .allow = a->allow,
+					.cache_file = a->cache_file, .cache_bytes = a->cache_bytes };
 	g_autoptr(GError) err = NULL;
 	struct disk *disk;
 

@@ -148,6 +148,10 @@ struct disk_options {
 	bool unlocked; /* only to look, at an image that may be in use */
 	enum disk_runner runner; /* how a file's requests run */
 	enum disk_cache cache;
+	/* Of a disk at a web server: where copies of what was read are kept from run to run (NULL: until
+	 * it is closed), and how much at most (0: 1 GiB). */
+	const char *cache_file;
+	uint64_t cache_bytes;
 	/* Past the cache: at least so many bytes to a block, a power of two; 0: what the host needs.
 	 * For tests. */
 	uint32_t direct_block;

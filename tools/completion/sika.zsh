@@ -67,6 +67,8 @@ _sika() {
 				'--data-file-raw[as a raw image]' \
 				'--preallocate=[off, metadata, falloc, full]:value:(off metadata falloc full)' \
 				'*--allow=[may hold images below]:value:_files -/' \
+				'--cache-file=[keep copies of what a web server gave]:value:_files' \
+				'--cache-size=[of them at most]:value:' \
 				'--force[replace a file]' \
 				'--json[for programs]' \
 				'--repair[set right what is wrong]' \

@@ -11,6 +11,8 @@ static const struct disk_protocol protocols[] = {
 	{ "nbds+unix://", nbd_disk_open },
 	{ "nbd+vsock://", nbd_disk_open },
 	{ "nbds+vsock://", nbd_disk_open },
+	{ "http://", http_disk_open },
+	{ "https://", http_disk_open },
 };
 
 const struct disk_protocol *disk_protocol_find(const char *name)

@@ -26,3 +26,7 @@ struct disk *nbd_disk_open(const char *name, const struct disk_options *o, bool 
 /* At a connected socket, which is closed in any case. */
 struct disk *nbd_disk_open_socket(int fd, const char *name, const struct disk_options *o,
 				  struct loop *loop, GError **err);
+
+/* ---- http.c: with copies (filters/filters.h) ---- */
+struct disk *http_disk_open(const char *url, const struct disk_options *o, bool named,
+			    struct loop *loop, GError **err);
