@@ -316,6 +316,24 @@ static void walk_result(const struct x86_cpu *cpu, const struct walk *w, uint64_
 	};
 }
 
+/* With paging. X86_NEXT, and accessed and dirty bits are set; or X86_FAULT. */
+static int walk_allowed(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted,
+			struct walk *w)
+{
+	for (unsigned i = 0;; i++) {
+		uint32_t why = descend(cpu, linear, w);
+
+		if (why)
+			return page_fault(cpu, linear, access, why);
+		if (!is_allowed(cpu, w->rights, access, smap_lifted))
+			return page_fault(cpu, linear, access, X86_PF_P);
+		if (mark_used(cpu, w, access & X86_PF_W, false))
+			return X86_NEXT;
+		if (i == MAX_RETRIES)
+			return page_fault(cpu, linear, access, 0);
+	}
+}
+
 int x86_walk(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted,
 	     struct x86_walk *ret)
 {
@@ -327,20 +345,31 @@ int x86_walk(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_li
 	}
 	if (!cpu->long_mode)
 		linear = (uint32_t)linear;
-
-	for (unsigned i = 0;; i++) {
-		uint32_t why = descend(cpu, linear, &w);
-
-		if (why)
-			return page_fault(cpu, linear, access, why);
-		if (!is_allowed(cpu, w.rights, access, smap_lifted))
-			return page_fault(cpu, linear, access, X86_PF_P);
-		if (mark_used(cpu, &w, access & X86_PF_W, false))
-			break;
-		if (i == MAX_RETRIES)
-			return page_fault(cpu, linear, access, 0);
-	}
+	if (walk_allowed(cpu, linear, access, smap_lifted, &w) != X86_NEXT)
+		return X86_FAULT;
 	walk_result(cpu, &w, linear, access, ret);
+	return X86_NEXT;
+}
+
+int x86_walk_path(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted,
+		  struct x86_walk *ret, struct x86_path *ret_path)
+{
+	struct walk w;
+
+	ret_path->steps = 0;
+	if (!(cpu->s.cr0 & X86_CR0_PG)) {
+		identity(linear, ret);
+		return X86_NEXT;
+	}
+	if (!cpu->long_mode)
+		linear = (uint32_t)linear;
+	if (walk_allowed(cpu, linear, access, smap_lifted, &w) != X86_NEXT)
+		return X86_FAULT;
+	walk_result(cpu, &w, linear, access, ret);
+	for (; ret_path->steps < w.steps; ret_path->steps++) {
+		ret_path->gpa[ret_path->steps] = w.step[ret_path->steps].gpa;
+		ret_path->entry[ret_path->steps] = w.step[ret_path->steps].entry;
+	}
 	return X86_NEXT;
 }
 

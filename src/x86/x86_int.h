@@ -61,7 +61,16 @@ struct x86_walk {
  * supervisor data accesses unless @smap_lifted. */
 int x86_walk(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted,
 	     struct x86_walk *ret);
-/* The same where it succeeds and no store has to be reported; false: nothing was done. */
+/* The entries that a walk went through, from the root's on; none without paging. */
+struct x86_path {
+	unsigned steps;
+	uint64_t gpa[4];
+	uint64_t entry[4]; /* accessed and dirty bits as they are now */
+};
+/* As x86_walk(), for who mirrors the guest's tables. */
+int x86_walk_path(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted,
+		  struct x86_walk *ret, struct x86_path *ret_path);
+/* As x86_walk() where it succeeds and no store has to be reported; false: nothing was done. */
 bool x86_walk_quietly(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted,
 		      struct x86_walk *ret);
 /* Guest-physical access by the walker; false when it is not RAM (reads give all ones). */
