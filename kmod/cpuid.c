@@ -23,6 +23,11 @@ static void supported_model(struct x86_cpuid_model *model)
 	x86_cpuid_host_words(host);
 	for (unsigned int i = 0; i < X86_CPUID_WORDS; i++)
 		model->word[i] &= host[i] | (i == X86_CPUID_1_ECX ? ECX1_OWN : 0);
+	/* Shadow tables are not told apart by address space. */
+	if (!nested_paging) {
+		model->word[X86_CPUID_1_ECX] &= ~(1u << 17);  /* PCID */
+		model->word[X86_CPUID_7_EBX] &= ~(1u << 10); /* INVPCID */
+	}
 }
 
 /* Leaves of which the subleaf counts, and how many of them there are. */

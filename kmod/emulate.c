@@ -15,7 +15,7 @@
 #include <linux/vmalloc.h>
 
 #include "chips.h"
-#include "x86_int.h"
+#include "shadow.h"
 
 static struct vcpu *vcpu_of(struct x86_cpu *cpu)
 {
@@ -24,24 +24,36 @@ static struct vcpu *vcpu_of(struct x86_cpu *cpu)
 
 /* ---- guest RAM ---- */
 
+/* A walk looks at the same tables time and again. */
+static struct page *find_held(const struct emulation *emu, gpn_t gpn, bool write)
+{
+	for (unsigned int i = 0; i < emu->pages; i++) {
+		if (emu->held[i].gpn == gpn && (emu->held[i].writable || !write))
+			return emu->held[i].page;
+	}
+	return NULL;
+}
+
 static u8 *op_ram_page(struct x86_cpu *cpu, u64 gpa, bool write, bool *ret_direct)
 {
 	struct vcpu *vcpu = vcpu_of(cpu);
 	struct emulation *emu = &vcpu->emu;
 	gpn_t gpn = gpa >> PAGE_SHIFT;
+	struct page *page = find_held(emu, gpn, write);
 	const struct slot *slot;
-	struct page *page;
 	u8 *at = NULL;
 	int lock;
 
-	*ret_direct = true;
-	if (emu->pages == ARRAY_SIZE(emu->page))
+	*ret_direct = !vcpu->shadow;
+	if (page)
+		return page_address(page);
+	if (emu->pages == ARRAY_SIZE(emu->held))
 		return NULL;
 	lock = srcu_read_lock(&vcpu->vm->srcu);
 	slot = slot_of(vcpu->vm, gpn);
 	if (slot && !(write && slot->flags & KVM_MEM_READONLY) &&
 	    get_user_pages_fast(slot_hva(slot, gpn), 1, write ? FOLL_WRITE : 0, &page) == 1) {
-		emu->page[emu->pages++] = page;
+		emu->held[emu->pages++] = (struct held_page){ gpn, write, page };
 		at = page_address(page);
 		if (write) {
 			slot_mark_dirty(slot, gpn);
@@ -54,6 +66,7 @@ static u8 *op_ram_page(struct x86_cpu *cpu, u64 gpa, bool write, bool *ret_direc
 
 static bool op_ram_written(struct x86_cpu *cpu, u64 gpa, unsigned int len)
 {
+	shadow_written(vcpu_of(cpu), gpa, len);
 	return false;
 }
 
@@ -72,11 +85,18 @@ static bool rom_read(struct vcpu *vcpu, u64 gpa, unsigned int size, u64 *ret)
 	return done;
 }
 
+void emulate_put_pages(struct vcpu *vcpu)
+{
+	while (vcpu->emu.pages)
+		put_page(vcpu->emu.held[--vcpu->emu.pages].page);
+}
+
 static void drop_pages(struct vcpu *vcpu)
 {
+	vcpu->emu.dropping = true;
 	x86_tlb_flush(&vcpu->cpu);
-	while (vcpu->emu.pages)
-		put_page(vcpu->emu.page[--vcpu->emu.pages]);
+	vcpu->emu.dropping = false;
+	emulate_put_pages(vcpu);
 }
 
 /* ---- devices ---- */
@@ -177,7 +197,13 @@ static bool op_should_stop(struct x86_cpu *cpu)
 
 static void op_tlb_flushed(struct x86_cpu *cpu)
 {
-	set_bit(REQ_FLUSH, &vcpu_of(cpu)->requests);
+	struct vcpu *vcpu = vcpu_of(cpu);
+
+	if (vcpu->emu.dropping)
+		return;
+	set_bit(REQ_FLUSH, &vcpu->requests);
+	if (vcpu->shadow)
+		shadow_reload(vcpu);
 }
 
 static const struct x86_cpu_ops ops = {
@@ -308,7 +334,7 @@ int emulate(struct vcpu *vcpu)
 	emu->used = 0;
 	/* Vector and x87 registers are not in the state that the core is given. */
 	if (emulate_length(vcpu) && emu->floating)
-		return exit_failure(vcpu);
+		return vcpu->shadow && shadow_yield(vcpu) ? 1 : exit_failure(vcpu);
 	(void)x86_step(cpu);
 	drop_pages(vcpu);
 	if (cpu->device_waits) {

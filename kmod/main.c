@@ -211,7 +211,7 @@ static int __init sika_init(void)
 		pr_err("/dev/kvm is taken: is another driver loaded?\n");
 		goto stop;
 	}
-	pr_info("%s\n", hw->name);
+	pr_info("%s, %s page tables\n", hw->name, nested_paging ? "nested" : "shadow");
 	return 0;
 stop:
 	unregister_syscore_ops(&sleep_ops);

@@ -11,7 +11,9 @@
 #include <linux/mm.h>
 #include <linux/slab.h>
 
-#include "vm.h"
+#include "shadow.h"
+
+bool nested_paging = true;
 
 #define LEVELS	    4u
 #define LEVEL_BITS  9u
@@ -44,6 +46,8 @@ static bool is_leaf(const struct page_format *format, u64 entry, unsigned int le
 int page_table_init(struct vm *vm)
 {
 	rwlock_init(&vm->page_lock);
+	if (!nested_paging)
+		return shadow_create(vm);
 	vm->table.format = hw->page_format();
 	vm->table.root = (u64 *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	return vm->table.root ? 0 : -ENOMEM;
@@ -64,6 +68,7 @@ void page_table_free(struct vm *vm)
 {
 	if (vm->table.root)
 		free_table(vm->table.format, vm->table.root, LEVELS);
+	shadow_free(vm);
 }
 
 static int cache_fill(struct page_cache *cache)
@@ -131,7 +136,7 @@ static u64 leaf_zap(struct walk *walk, u64 entry)
 
 bool page_zap(struct vm *vm, gpn_t first, gpn_t last)
 {
-	return walk_all(vm, first, last, leaf_zap);
+	return vm->shadow ? shadow_zap(vm, first, last) : walk_all(vm, first, last, leaf_zap);
 }
 
 static u64 leaf_protect(struct walk *walk, u64 entry)
@@ -148,7 +153,8 @@ bool page_protect(struct vm *vm, gpn_t first, unsigned long mask)
 	for (; mask; mask &= mask - 1) {
 		gpn_t gpn = first + __ffs(mask);
 
-		flush |= walk_all(vm, gpn, gpn + 1, leaf_protect);
+		flush |= vm->shadow ? shadow_protect(vm, gpn) :
+				      walk_all(vm, gpn, gpn + 1, leaf_protect);
 	}
 	return flush;
 }
@@ -168,7 +174,8 @@ static u64 leaf_age(struct walk *walk, u64 entry)
 
 bool page_age(struct vm *vm, gpn_t first, gpn_t last, bool clear)
 {
-	return walk_all(vm, first, last, clear ? leaf_age : leaf_young);
+	return vm->shadow ? shadow_age(vm, first, last, clear) :
+			    walk_all(vm, first, last, clear ? leaf_age : leaf_young);
 }
 
 /* ---- mapping ---- */
@@ -260,8 +267,7 @@ static u64 entry_of(const struct page_format *format, u64 pfn, unsigned int leve
 	return writable ? entry | format->write | format->dirty : entry;
 }
 
-/* The page of @hva, with a reference. *writable: what was asked for, and becomes what may be. */
-static struct page *get_page_of(unsigned long hva, bool write, bool *writable)
+struct page *page_get(unsigned long hva, bool write, bool *writable)
 {
 	struct page *page;
 
@@ -284,7 +290,7 @@ static int map_page(struct vcpu *vcpu, struct page_cache *cache, const struct sl
 	unsigned int level;
 
 	smp_rmb(); /* the count before the page: an invalidation between them is noticed below */
-	page = get_page_of(slot_hva(slot, gpn), write, &writable);
+	page = page_get(slot_hva(slot, gpn), write, &writable);
 	if (!page)
 		return signal_pending(current) ? -EINTR : -EFAULT;
 	level = best_level(vm, slot, gpn);

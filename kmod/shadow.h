@@ -34,7 +34,7 @@
  *
  * Reverse maps name the entries for each guest page, for what the host's memory management and the dirty log ask.
  *
- * The processor has paging on at all times, in long mode four levels, else PAE with tables of 8 bytes an entry; a guest's
+ * The processor has paging on at all times, in long mode four levels, else PAE with 8 bytes an entry; a guest's
  * table of 1024 entries has two or four shadow pages (quadrants). Without paging in the guest, PE may be clear: paged
  * real mode, 15.19. CR0.WP is set at all times. With the guest's clear, a page that only the supervisor's privilege
  * makes writable is either readable for all or writable for the supervisor, by turns.

@@ -4,7 +4,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "vm.h"
+#include "shadow.h"
 
 const struct slot *slot_of(const struct vm *vm, gpn_t gpn)
 {
@@ -74,6 +74,12 @@ static void publish(struct vm *vm, struct slots *to)
 {
 	const struct slots *from = current_slots(vm);
 
+	u64 pages = 0;
+
+	for (unsigned int i = 0; i < to->count; i++)
+		pages += to->slot[i].pages;
+	if (vm->shadow)
+		shadow_set_limit(vm, pages);
 	rcu_assign_pointer(vm->slots, to);
 	synchronize_srcu_expedited(&vm->srcu);
 	kvfree(from);
@@ -114,6 +120,8 @@ static void unmap(struct vm *vm, const struct slot *slot)
 
 	write_lock(&vm->page_lock);
 	flush = page_zap(vm, slot->gpn, slot->gpn + slot->pages);
+	if (vm->shadow)
+		shadow_forget(vm, slot->gpn, slot->gpn + slot->pages);
 	if (flush)
 		vm_flush_tlbs(vm);
 	write_unlock(&vm->page_lock);

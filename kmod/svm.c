@@ -6,14 +6,18 @@
 #define pr_fmt(fmt) "sika-kvm: " fmt
 
 #include <linux/mm.h>
+#include <linux/moduleparam.h>
 #include <linux/percpu.h>
 #include <linux/slab.h>
 #include <asm/debugreg.h>
 #include <asm/io.h>
 #include <asm/msr.h>
 
+#include "shadow.h"
 #include "svm.h"
-#include "x86_int.h"
+
+static bool npt = true;
+module_param(npt, bool, 0444);
 
 /* ---- every CPU ---- */
 
@@ -38,14 +42,12 @@ static int svm_probe(void)
 		pr_err("this processor offers no AMD-V\n");
 		return -EOPNOTSUPP;
 	}
-	if (!boot_cpu_has(X86_FEATURE_NPT)) {
-		pr_err("this processor has no nested paging\n");
-		return -EOPNOTSUPP;
-	}
 	if (!rdmsrl_safe(MSR_VM_CR, &control) && control & (1u << SVM_VM_CR_SVM_DISABLE)) {
 		pr_err("AMD-V is off in the firmware\n");
 		return -EOPNOTSUPP;
 	}
+	npt &= boot_cpu_has(X86_FEATURE_NPT);
+	nested_paging = npt;
 	return 0;
 }
 
@@ -168,6 +170,24 @@ static const u8 intercepts[] = {
 	INTERCEPT_EXCEPTION_OFFSET + X86_MC,
 };
 
+/* Of shadow paging: 15.25.1 names what nested paging saves. */
+static const u8 intercepts_shadow[] = {
+	INTERCEPT_CR3_READ, INTERCEPT_CR3_WRITE, INTERCEPT_EXCEPTION_OFFSET + X86_PF,
+};
+
+static void set_paging(struct vcpu *vcpu)
+{
+	struct vmcb *vmcb = svm_of(vcpu)->vmcb;
+
+	if (vcpu->shadow) {
+		for (unsigned int i = 0; i < ARRAY_SIZE(intercepts_shadow); i++)
+			svm_intercept(vmcb, intercepts_shadow[i], true);
+		return;
+	}
+	vmcb->control.nested_ctl = SVM_NESTED_CTL_NP_ENABLE;
+	vmcb->control.nested_cr3 = __pa(vcpu->vm->table.root);
+}
+
 static void svm_debug_window(struct vcpu *vcpu, bool on)
 {
 	for (unsigned int i = 0; i < 8; i++) {
@@ -227,8 +247,7 @@ static int svm_vcpu_create(struct vcpu *vcpu)
 	svm_debug_window(vcpu, false);
 	c->iopm_base_pa = page_to_phys(port_map);
 	c->int_ctl = V_INTR_MASKING_MASK;
-	c->nested_ctl = SVM_NESTED_CTL_NP_ENABLE;
-	c->nested_cr3 = __pa(vcpu->vm->table.root);
+	set_paging(vcpu);
 	c->tsc_offset = vcpu->tsc_offset;
 	return 0;
 }
@@ -297,13 +316,9 @@ static void svm_pull(struct vcpu *vcpu)
 	segment_out(&save->tr, &s->tr);
 	s->gdtr = (struct x86_table){ .base = save->gdtr.base, .limit = save->gdtr.limit };
 	s->idtr = (struct x86_table){ .base = save->idtr.base, .limit = save->idtr.limit };
-	s->cr0 = save->cr0;
 	s->cr2 = save->cr2;
-	s->cr3 = save->cr3;
-	s->cr4 = save->cr4;
 	s->dr[6] = save->dr6;
 	s->dr[7] = save->dr7;
-	s->efer = save->efer & ~(u64)EFER_SVME;
 	s->star = save->star;
 	s->lstar = save->lstar;
 	s->cstar = save->cstar;
@@ -314,6 +329,34 @@ static void svm_pull(struct vcpu *vcpu)
 	s->sysenter_eip = save->sysenter_eip;
 	s->pat = save->g_pat;
 	s->interrupt_shadow = vmcb->control.int_state & SVM_INTERRUPT_SHADOW_MASK ? 1 : 0;
+	if (vcpu->shadow) /* these are ours, and each write to the guest's exits */
+		return;
+	s->cr0 = save->cr0;
+	s->cr3 = save->cr3;
+	s->cr4 = save->cr4;
+	s->efer = save->efer & ~(u64)EFER_SVME;
+}
+
+/* What decides how tables are read. */
+static void push_paging(struct vcpu *vcpu)
+{
+	struct vmcb *vmcb = svm_of(vcpu)->vmcb;
+	const struct x86_state *s = &vcpu->cpu.s;
+
+	if (!vcpu->shadow) {
+		vmcb->save.cr0 = s->cr0;
+		vmcb->save.cr3 = s->cr3;
+		vmcb->save.cr4 = s->cr4;
+		vmcb->save.efer = s->efer | EFER_SVME;
+		return;
+	}
+	vmcb->save.cr0 = shadow_cr0(vcpu);
+	vmcb->save.cr3 = shadow_cr3(vcpu);
+	vmcb->save.cr4 = shadow_cr4(vcpu);
+	vmcb->save.efer = shadow_efer(vcpu) | EFER_SVME;
+	/* The guest is to read its own. */
+	svm_intercept(vmcb, INTERCEPT_CR0_READ, vmcb->save.cr0 != s->cr0);
+	svm_intercept(vmcb, INTERCEPT_CR4_READ, vmcb->save.cr4 != s->cr4);
 }
 
 static void svm_push(struct vcpu *vcpu)
@@ -333,13 +376,10 @@ static void svm_push(struct vcpu *vcpu)
 	segment_in(&s->tr, &save->tr);
 	save->gdtr = (struct vmcb_seg){ .base = s->gdtr.base, .limit = s->gdtr.limit };
 	save->idtr = (struct vmcb_seg){ .base = s->idtr.base, .limit = s->idtr.limit };
-	save->cr0 = s->cr0;
 	save->cr2 = s->cr2;
-	save->cr3 = s->cr3;
-	save->cr4 = s->cr4;
+	push_paging(vcpu);
 	save->dr6 = s->dr[6];
 	save->dr7 = s->dr[7];
-	save->efer = s->efer | EFER_SVME;
 	save->star = s->star;
 	save->lstar = s->lstar;
 	save->cstar = s->cstar;
@@ -465,7 +505,7 @@ static const struct page_format *svm_page_format(void)
 }
 
 const struct hw hw_svm = {
-	.name = "AMD-V with nested paging",
+	.name = "AMD-V",
 	.probe = svm_probe,
 	.setup = svm_setup,
 	.teardown = svm_teardown,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* svm_exit.c - why the guest was left, and who sees to it: APM vol. 2, 15.9 to 15.14 and appendix C. */
+#include "shadow.h"
 #include "svm.h"
-#include "x86_int.h"
 
 /* 1: go on, 0: to user space, or -errno. */
 typedef int (*exit_fn)(struct vcpu *vcpu);
@@ -35,6 +35,12 @@ static int on_nested_fault(struct vcpu *vcpu)
 	return exit_memory(vcpu, gpa, error & X86_PF_W, error & X86_PF_FETCH);
 }
 
+/* 15.12.15: the same, and the linear address, which is not in CR2 yet. */
+static int on_page_fault(struct vcpu *vcpu)
+{
+	return shadow_fault(vcpu, control_of(vcpu)->exit_info_2, control_of(vcpu)->exit_info_1);
+}
+
 /* The end of an NMI. It is not executed yet; the x86 core does, and NMIs are open behind it. */
 static int on_iret(struct vcpu *vcpu)
 {
@@ -57,14 +63,19 @@ static int on_exception(struct vcpu *vcpu)
 }
 
 static const exit_fn exits[] = {
+	[SVM_EXIT_READ_CR0] = emulate,
+	[SVM_EXIT_READ_CR3] = emulate,
+	[SVM_EXIT_READ_CR4] = emulate,
 	[SVM_EXIT_READ_CR8] = emulate,
 	[SVM_EXIT_WRITE_CR0] = emulate,
+	[SVM_EXIT_WRITE_CR3] = emulate,
 	[SVM_EXIT_WRITE_CR4] = emulate,
 	[SVM_EXIT_WRITE_CR8] = emulate,
 	[SVM_EXIT_READ_DR0... SVM_EXIT_READ_DR7] = exit_debug_register,
 	[SVM_EXIT_WRITE_DR0... SVM_EXIT_WRITE_DR7] = exit_debug_register,
 	[SVM_EXIT_EXCP_BASE + X86_DB] = on_exception,
 	[SVM_EXIT_EXCP_BASE + X86_BP] = on_exception,
+	[SVM_EXIT_EXCP_BASE + X86_PF] = on_page_fault,
 	[SVM_EXIT_EXCP_BASE + X86_AC] = on_exception,
 	[SVM_EXIT_EXCP_BASE + X86_MC] = on_exception,
 	[SVM_EXIT_INTR] = exit_nothing,

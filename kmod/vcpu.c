@@ -17,7 +17,7 @@
 #include <asm/fpu/xcr.h>
 
 #include "chips.h"
-#include "x86_int.h"
+#include "shadow.h"
 
 /* How long a halted vCPU looks for what wakes it before it sleeps, at most; the factors that the time grows and shrinks
  * by, and where it starts: Documentation/virt/kvm/halt-polling.rst. */
@@ -211,10 +211,15 @@ static bool is_breakpoint(struct vcpu *vcpu)
 /* One stay in the guest. As handle_exit(). */
 static int run_once(struct vcpu *vcpu)
 {
+	int r;
+
 	if (is_breakpoint(vcpu)) {
 		vcpu_state(vcpu)->exception_pending = false;
 		return emulate(vcpu);
 	}
+	r = vcpu->shadow ? shadow_load(vcpu) : 0;
+	if (r)
+		return r;
 	event_inject(vcpu);
 	if (vcpu->changed && hw->prepare)
 		hw->prepare(vcpu);
@@ -608,6 +613,8 @@ static int vcpu_init(struct vcpu *vcpu)
 	x86_update_mode(&vcpu->cpu);
 	vcpu->changed = true;
 	vcpu->tsc_offset = READ_ONCE(vcpu->vm->tsc_offset);
+	if (vcpu->vm->shadow && shadow_vcpu_create(vcpu))
+		return -ENOMEM;
 	return hw->vcpu_create(vcpu);
 }
 
@@ -618,6 +625,7 @@ void vcpu_destroy(struct vcpu *vcpu)
 	if (vcpu->fpu.fpstate)
 		fpu_free_guest_fpstate(&vcpu->fpu);
 	lapic_free(vcpu);
+	shadow_vcpu_free(vcpu);
 	emulate_free(vcpu);
 	kvfree(vcpu->cpuid);
 	free_page((unsigned long)vcpu->run);

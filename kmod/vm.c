@@ -10,6 +10,7 @@
 
 #include "chips.h"
 #include "irq.h"
+#include "shadow.h"
 
 /* ---- what the host does with the program's memory (mm/mmu_notifier.c) ---- */
 
@@ -145,6 +146,8 @@ void vm_flush_tlbs(struct vm *vm)
 	smp_call_function_many(have ? cpus : cpu_online_mask, nothing, NULL, true);
 	preempt_enable();
 	free_cpumask_var(cpus);
+	if (vm->shadow)
+		vm->shadow->stale = vm->shadow->pieces = false;
 }
 
 /* ---- system calls ---- */

@@ -78,6 +78,10 @@ static inline unsigned long slot_hva(const struct slot *slot, gpn_t gpn)
 
 /* ---- page.c: the nested page table ---- */
 
+/* Else the processor walks tables of shadow.h, and there is none of these. The vendor's probe() says; constant from
+ * then on. */
+extern bool nested_paging;
+
 /* Bits of its entries, which are the vendor's. In all formats bit 0 is set of those that are there. */
 struct page_format {
 	u64 table; /* of an entry that names a table */
@@ -105,7 +109,9 @@ void page_cache_free(struct page_cache *cache);
 /* Map the page of @gpa for an access that faulted. 1: done, or try again; 0: it is not RAM, or not so
  * accessible: a device; -EFAULT: the program's own memory is not there. */
 int page_fault(struct vcpu *vcpu, u64 gpa, bool write, bool exec);
-/* Under page_lock: unmap [first, last). True when a TLB may know of it. */
+/* The page of @hva, with a reference. *writable: whether it may be written, which is asked for in any case. */
+struct page *page_get(unsigned long hva, bool write, bool *writable);
+/* The rest are of both kinds of paging. Under page_lock: unmap [first, last). True when a TLB may know of it. */
 bool page_zap(struct vm *vm, gpn_t first, gpn_t last);
 /* Under page_lock: take write access from the pages of @slot from @first on that @mask names. */
 bool page_protect(struct vm *vm, gpn_t first, unsigned long mask);
@@ -127,6 +133,7 @@ struct vm {
 
 	rwlock_t page_lock;
 	struct page_table table;
+	struct shadow *shadow; /* shadow.h; NULL: nested paging */
 	/* An invalidation is under way while busy; ended ones so far. */
 	unsigned long invalidating, invalidated;
 
@@ -204,8 +211,13 @@ struct emulation {
 	struct device_access want;
 	bool floating; /* the instruction last looked at uses vector or x87 registers */
 	bool breakpoint; /* it is INT3 */
-	struct page *page[32]; /* of guest RAM, held while the core may reach them */
+	struct held_page {
+		gpn_t gpn;
+		bool writable;
+		struct page *page;
+	} held[32]; /* of guest RAM, while the core may reach them */
 	unsigned int pages;
+	bool dropping; /* the core's TLB forgets them: the guest's need not */
 };
 
 /* What user space watches the guest with: debug.c. */
@@ -268,6 +280,7 @@ struct vcpu {
 	u64 port_rip; /* linear, of the port instruction that user space was asked about */
 	u32 poll_ns; /* how long it polls when it halts */
 	u64 exits; /* statistics */
+	struct vcpu_shadow *shadow; /* where vm->shadow */
 
 	bool debug_open;    /* the debug registers are the guest's until the next exit */
 	bool nmi_injected;  /* its delivery was interrupted: again */
@@ -393,6 +406,8 @@ void emulate_free(struct vcpu *vcpu);
 int emulate(struct vcpu *vcpu);
 /* Length of the instruction at RIP, or 0: it cannot be fetched. */
 unsigned int emulate_length(struct vcpu *vcpu);
+/* Behind a walk by the core: the pages it looked at. */
+void emulate_put_pages(struct vcpu *vcpu);
 
 /* ---- device.c: devices that are in the kernel ---- */
 long ioevent_set(struct vm *vm, const void __user *arg);
