@@ -38,6 +38,7 @@ fi
 strip -g -o "$build/kmod/driver.ko" "$build/kmod/sika-kvm.ko"
 pieces="boot-1 boot-2 boot-chips engine models guests-1 guests-2 guests-smp"
 pieces+=" qemu-guests-on qemu-on-1 qemu-on-2 qemu-split-1 qemu-split-2 qemu-off-1"
+pieces+=" shadow-engine shadow-boot shadow-boot-2 shadow-guests-1 shadow-guests-2 shadow-guests-smp"
 KVM_LAB_DRIVER=$build/kmod/driver.ko KVM_LAB_TIMEOUT=${KVM_LAB_TIMEOUT:-900} \
 	KVM_LAB_ONLY=${KVM_LAB_ONLY:-$pieces} \
 	exec "$top/tests/kvm/run.sh" "$build"

@@ -168,7 +168,7 @@ models() {
 }
 
 if [ -e /modules/driver.ko ]; then
-	insmod /modules/driver.ko || dmesg | tail -n 20
+	insmod /modules/driver.ko npt="$(word lab_npt)" || dmesg | tail -n 20
 else
 	for m in irqbypass kvm; do
 		insmod /modules/$m.ko || echo "INFO cannot load $m"

@@ -8,7 +8,7 @@
 #
 # usage: tests/kvm/run.sh [BUILD_DIR]     (default: build)
 # environment: KVM_LAB_TIMEOUT seconds after which no further piece is begun that may be left out (200),
-# KVM_LAB_ONLY="PIECE..." (names at the end), KVM_LAB_THREADS=single|multi, KVM_LAB_CPU,
+# KVM_LAB_ONLY="PIECE..." (names at the end; one:GUEST,...:NPT for those tiny guests alone), KVM_LAB_THREADS=single|multi, KVM_LAB_CPU,
 # KVM_LAB_DRIVER=FILE.ko (another driver instead of the stock one),
 # KVM_LAB_KEEP=1 (leaves what was made, and what the second serial port said: the uptime, the last of a console),
 # KVM_LAB_WORDS=WORD,... (of the innermost kernel's command line, instead of quiet),
@@ -262,6 +262,17 @@ want models && piece may models 1 60 "lab_npt=1 lab_work=models"
 want guests-smp && piece may guests-smp 1 60 "lab_npt=1 lab_work=guests:smp"
 want shadow-engine && piece may shadow-engine 1 60 "lab_npt=0 lab_work=engine"
 want shadow-boot && piece may shadow-boot 1 100 "lab_npt=0 lab_work=boot:1:256M:kvm"
+# Of our own driver, where they are named.
+if [ -n "$only" ]; then
+	want shadow-boot-2 && piece must shadow-boot-2 1 120 "lab_npt=0 lab_work=boot:2:512M:kvm"
+	want shadow-chips && piece must shadow-chips 1 120 "lab_npt=0 lab_work=boot:1:256M:kvm,irqchip=off"
+	want shadow-guests-1 && piece must shadow-guests-1 1 120 "lab_npt=0 lab_work=guests:$(names 'NR % 2 && $2 == 1')"
+	want shadow-guests-2 && piece must shadow-guests-2 1 120 "lab_npt=0 lab_work=guests:$(names '!(NR % 2) && $2 == 1')"
+	want shadow-guests-smp && piece must shadow-guests-smp 1 90 "lab_npt=0 lab_work=guests:smp"
+	want shadow-qemu && piece must shadow-qemu 1 180 "lab_npt=0 lab_work=qemu:2:on"
+	[[ $only =~ one:([a-z0-9,]+):([01]) ]] &&
+		piece may "one-npt${BASH_REMATCH[2]}" 1 120 "lab_npt=${BASH_REMATCH[2]} lab_work=guests:${BASH_REMATCH[1]}"
+fi
 
 # QEMU as the monitor: what our own driver is asked for by others. Not where nothing is named.
 for irqchip in off split on; do
