@@ -15,6 +15,8 @@ static const struct verb {
 	{ "image", cli_image, "Make, look at, check, convert and change disk images." },
 	{ "bt-stats", cli_bt_stats, "Show where a machine of engine bt spends its time." },
 	{ "resize", cli_resize, "Make a disk of a running machine larger." },
+	{ "status", cli_status, "Say whether a machine runs, or why it is paused." },
+	{ "resume", cli_resume, "Let a machine that is paused try again now." },
 	{ "engines", cli_engines, "Show what can run virtual CPUs on this host, and why not." },
 };
 

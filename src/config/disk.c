@@ -119,6 +119,31 @@ static bool apply_media(struct vm_disk *disk, const char *value, GError **err)
 	return true;
 }
 
+static bool is_policy(const char *value)
+{
+	static const char *const names[] = { "report", "ignore", "stop", "enospc", NULL };
+
+	return g_strv_contains(names, value);
+}
+
+static bool apply_werror(struct vm_disk *disk, const char *value, GError **err)
+{
+	if (!is_policy(value))
+		return config_fail(err, "--disk %s: werror is report, ignore, stop or enospc, not '%s'",
+				   disk->path, value);
+	replace(&disk->werror, value);
+	return true;
+}
+
+static bool apply_rerror(struct vm_disk *disk, const char *value, GError **err)
+{
+	if (!is_policy(value))
+		return config_fail(err, "--disk %s: rerror is report, ignore, stop or enospc, not '%s'",
+				   disk->path, value);
+	replace(&disk->rerror, value);
+	return true;
+}
+
 static const struct key keys[] = {
 	{ "format", "=F", apply_format },
 	{ "cache", "=C", apply_cache },
@@ -130,6 +155,8 @@ static const struct key keys[] = {
 	{ "bus", "=virtio|scsi", apply_bus },
 	{ "lun", "=N", apply_lun },
 	{ "media", "=disk|cdrom", apply_media },
+	{ "werror", "=E", apply_werror },
+	{ "rerror", "=E", apply_rerror },
 };
 
 static bool apply_item(struct vm_disk *disk, const char *item, GError **err)
@@ -255,5 +282,7 @@ void config_free_disk(struct vm_disk *disk)
 	g_free(disk->format);
 	g_free(disk->cache);
 	g_free(disk->serial);
+	g_free(disk->werror);
+	g_free(disk->rerror);
 	g_free(disk->iothread);
 }

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "char/char.h"
 #include "disk/disk.h"
+#include "disk/hold.h"
 #include "net/net.h"
 #include "vm/vm.h"
 #include "vm/vm_int.h"
@@ -54,6 +55,34 @@ static struct net *open_net(struct vm *vm, const struct vm_net *n, GError **err)
 	return net_user_open(forwards, n->forward_count, vm->loop, err);
 }
 
+/* What becomes of errors of the disk. */
+static bool hold_errors(struct vm *vm, unsigned index, GError **err)
+{
+	const struct vm_disk *d = &vm->config->disks[index];
+	struct disk_hold_options o = { .on_read = DISK_ERROR_REPORT,
+				       .on_write = DISK_ERROR_ENOSPC,
+				       .changed = pause_disk_changed,
+				       .arg = &vm->disk_watches[index] };
+	struct disk *disk;
+
+	vm->disk_watches[index] = (struct disk_watch){ vm, index };
+	if (d->rerror)
+		(void)disk_on_error_parse(d->rerror, &o.on_read); /* the configuration is valid */
+	if (d->werror)
+		(void)disk_on_error_parse(d->werror, &o.on_write);
+	if (d->readonly)
+		o.on_write = DISK_ERROR_REPORT;
+	if (o.on_read == DISK_ERROR_REPORT && o.on_write == DISK_ERROR_REPORT)
+		return true;
+	disk = disk_hold_new(vm->back.disks[index], &o);
+	if (!disk) {
+		g_set_error(err, VM_CONFIG_ERROR, 0, "disk '%s': no memory", d->path);
+		return false;
+	}
+	vm->back.disks[index] = disk;
+	return true;
+}
+
 bool backends_open(struct vm *vm, GError **err)
 {
 	const struct vm_config *c = vm->config;
@@ -66,7 +95,7 @@ bool backends_open(struct vm *vm, GError **err)
 		if (d->cache)
 			(void)disk_cache_parse(d->cache, &o.cache); /* the configuration is valid */
 		b->disks[i] = disk_open_options(d->path, &o, io_loop(vm, d->iothread), err);
-		if (!b->disks[i])
+		if (!b->disks[i] || !hold_errors(vm, i, err))
 			return false;
 	}
 	for (unsigned i = 0; i < c->net_count; i++)

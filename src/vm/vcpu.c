@@ -122,6 +122,8 @@ static void *vcpu_main(void *arg)
 	snprintf(name, sizeof(name), "vcpu %u", v->index);
 	pthread_setname_np(pthread_self(), name);
 	while (!atomic_load(&vm->stop)) {
+		if (atomic_load(&vm->paused))
+			pause_wait(vm);
 		switch (ops->vcpu_run(v->ev)) {
 		case ENGINE_EXIT_KICK:
 			break;

@@ -49,6 +49,7 @@ void vm_wish(struct vm *vm, enum vm_wish wish, int status)
 		return;
 	atomic_store(&vm->stop, true);
 	vcpus_kick(vm);
+	pause_wake(vm);
 	g_idle_add_full(G_PRIORITY_HIGH, on_wake, vm, NULL);
 }
 
@@ -67,11 +68,13 @@ static void threads_stop(struct vm *vm)
 {
 	atomic_store(&vm->stop, true);
 	vcpus_kick(vm);
+	pause_wake(vm);
 	vcpus_join(vm);
 	/* Requests under way still need the I/O threads. */
 	for (unsigned i = 0; i < vm->board.virtio_count; i++)
 		virtio_pause(vm->board.virtio[i]);
 	io_stop(vm);
+	pause_forget(vm);
 }
 
 /* A descriptor instead of handlers: no system call is interrupted, and GLib needs no thread for it.
@@ -100,6 +103,7 @@ struct vm *vm_new_on(const struct vm_config *config, const struct engine_ops *op
 	vm->engine_ops = ops;
 	vm->host.ops = &vcpu_host_ops;
 	pthread_mutex_init(&vm->lock, NULL);
+	pthread_cond_init(&vm->go_on, NULL);
 	vm->main = g_main_loop_new(NULL, FALSE);
 	vm->signal_fd = signals_block();
 	if (!vcpu_pins_check(config, err))
@@ -141,6 +145,7 @@ void vm_free(struct vm *vm)
 	if (vm->battery)
 		g_byte_array_unref(vm->battery);
 	g_main_loop_unref(vm->main);
+	pthread_cond_destroy(&vm->go_on);
 	pthread_mutex_destroy(&vm->lock);
 	g_free(vm);
 }

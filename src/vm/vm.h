@@ -31,6 +31,12 @@ void vm_free(struct vm *vm);
  * sentence in @err. */
 bool vm_resize_disk(struct vm *vm, const char *disk, uint64_t size_bytes, bool more, GError **err);
 
+/* A machine whose disk cannot do what its guest has written is paused; try now. While vm_run() runs; main thread.
+ * False: one sentence in @err. */
+bool vm_retry(struct vm *vm, GError **err);
+/* Members of a JSON object: "state", "running" or "paused", and then "why". */
+void vm_status_append(struct vm *vm, GString *json);
+
 /* A measurement of the engine, while vm_run() runs. */
 struct vm_stats_ask {
 	unsigned ms;  /* how long */

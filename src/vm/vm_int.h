@@ -86,8 +86,19 @@ struct vm {
 	/* What the clock chip's battery keeps over a reset (rtc_save()); NULL at first. */
 	GByteArray *battery;
 
+	/* Main thread. */
+	int disk_errors[VM_MAX_DISKS]; /* why a disk holds requests; 0: it does not */
+	guint retry_source; /* while any does */
+	struct disk_watch { /* what disks are given to tell of it */
+		struct vm *vm;
+		unsigned index;
+	} disk_watches[VM_MAX_DISKS];
+	unsigned epoch; /* counts boards; the I/O threads read it */
+
+	atomic_bool paused; /* vCPUs wait for go_on */
 	/* vCPUs look at it after each return from the engine. Set before they are kicked. */
 	atomic_bool stop;
+	pthread_cond_t go_on; /* no longer paused, or stop; with lock */
 	pthread_mutex_t
 		lock; /* guards the next two; taken by vCPU threads inside device callbacks */
 	enum vm_wish wish;
@@ -107,6 +118,16 @@ bool io_start(struct vm *vm, GError **err);
 void io_stop(struct vm *vm);
 /* Of the thread that a disk's configuration names, NULL: the one of all devices. */
 struct loop *io_loop(struct vm *vm, const char *name);
+
+/* ---- pause.c ---- */
+/* A vCPU's thread: until the machine is not paused, or is to stop. */
+void pause_wait(struct vm *vm);
+/* Any thread: look again. */
+void pause_wake(struct vm *vm);
+/* struct disk_hold_options.changed; @arg: a struct disk_watch. */
+void pause_disk_changed(void *arg, int error);
+/* Main thread, while no other runs: what disks hold is not done any more. */
+void pause_forget(struct vm *vm);
 
 /* ---- backends.c ---- */
 bool backends_open(struct vm *vm, GError **err);

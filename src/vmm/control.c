@@ -141,6 +141,25 @@ static void command_resize(struct client *c, GHashTable *request)
 		answer_error(c, err->message);
 }
 
+static void command_status(struct client *c)
+{
+	GString *line = g_string_new("{\"ok\":true,");
+
+	vm_status_append(c->control->vm, line);
+	g_string_append_c(line, '}');
+	answer(c, line);
+}
+
+static void command_resume(struct client *c)
+{
+	g_autoptr(GError) err = NULL;
+
+	if (vm_retry(c->control->vm, &err))
+		answer(c, g_string_new("{\"ok\":true}"));
+	else
+		answer_error(c, err->message);
+}
+
 /* True: the answer comes later. */
 static bool handle(struct client *c, const char *line)
 {
@@ -154,8 +173,12 @@ static bool handle(struct client *c, const char *line)
 		later = command_stats(c, request);
 	else if (!strcmp(command, "resize"))
 		command_resize(c, request);
+	else if (!strcmp(command, "status"))
+		command_status(c);
+	else if (!strcmp(command, "resume"))
+		command_resume(c);
 	else
-		answer_error(c, "no such command, there are: bt-stats, resize");
+		answer_error(c, "no such command, there are: bt-stats, resize, status, resume");
 	if (request)
 		g_hash_table_unref(request);
 	return later;

@@ -8,6 +8,8 @@
  *
  *	bt-stats	"time_ms" (1 to 60000, default 1000), "top" (0 to 1000, default 10),
  *			"format" ("json": the answer has "stats"; "text": "text")
+ *	status		the answer has "state", "running" or "paused", and with that "why"
+ *	resume		of a machine that is paused because of a disk: try again now
  *	resize		"disk" (number or serial), "size" in bytes, or "more" of them than there are
  *
  * Main thread only.

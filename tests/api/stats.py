@@ -136,6 +136,47 @@ def bad_requests_are_answered():
         stop(p)
 
 
+def verb(*args):
+    return subprocess.run([SIKA, *args], env=ENV, capture_output=True, text=True, timeout=60)
+
+
+def status_and_sizes_of_disks():
+    """Without a guest that looks: test_dev_blk and disks.py have those."""
+    paths = [os.path.join(tmp.name, n) for n in ("raw", "scsi", "vhd")]
+    for path in paths[:2]:
+        with open(path, "wb") as f:
+            f.truncate(1 << 20)
+    assert verb("image", "create", "--format", "vhd", paths[2], "1M").returncode == 0
+    p = start("idle", "--name", "sized", "--disk", f"{paths[0]},format=raw,serial=one,iothread=x", "--disk",
+              f"{paths[1]},format=raw,bus=scsi,werror=stop,rerror=ignore", "--disk", paths[2])
+    try:
+        r = verb("status", "sized")
+        assert r.returncode == 0 and r.stdout == "running\n", r
+        assert json.loads(verb("status", "sized", "--json").stdout) == {"state": "running"}
+        is_refused(verb("resume", "sized"), 1, "sized", "not paused")
+        for disk, size, bytes_ in (("one", "2M", 2 << 20), ("0", "+1M", 3 << 20)):
+            assert verb("resize", "sized", disk, size).returncode == 0
+            assert os.path.getsize(paths[0]) == bytes_
+        assert verb("resize", str(p.pid), "1", "4M").returncode == 0
+        assert os.path.getsize(paths[1]) == 4 << 20
+        is_refused(verb("resize", "sized", "one", "1M"), 1, "'one'", paths[0], "shrink")
+        is_refused(verb("resize", "sized", "0", "4000001"), 1, "multiple")
+        is_refused(verb("resize", "sized", "3", "4M"), 1, "'3'")
+        is_refused(verb("resize", "sized", "2", "4M"), 1, paths[2], "one size")
+        is_refused(verb("resize", "sized", "0", "much"), 2, "much")
+        is_refused(verb("resize", "sized", "0"), 2, "expected")
+        is_refused(verb("resize", "nobody", "0", "4M"), 1, "nobody")
+        is_refused(verb("status", "nobody"), 1, "nobody")
+        is_refused(verb("status"), 2, "which machine")
+        path = os.path.join(RUN, f"sized.{p.pid}")
+        bad = [b'{"command":"resize"}\n', b'{"command":"resize","disk":"0"}\n',
+               b'{"command":"resize","disk":"0","size":"x"}\n', b'{"command":"resize","disk":"0","size":1,"more":1}\n',
+               b'{"command":"resize","disk":"0","more":9223372036854775807}\n']
+        assert all(a["ok"] is False and a["error"] for a in ask(path, *bad))
+    finally:
+        stop(p)
+
+
 def mistakes_are_told():
     is_refused(stats(), 2, "which machine")
     is_refused(stats("a", "b"), 2, "'b'")
@@ -198,6 +239,7 @@ TESTS = [
     tells_where_time_goes,
     socket_is_for_the_owner_and_goes_with_the_machine,
     bad_requests_are_answered,
+    status_and_sizes_of_disks,
     mistakes_are_told,
     machine_can_do_without_a_socket,
 ]

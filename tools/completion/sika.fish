@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # fish completion of sika. tools/check_man.py holds it against --help.
-set -l verbs run image bt-stats resize engines help version
+set -l verbs run image bt-stats resize status resume engines help version
 
 complete -c sika -f
 complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a run -d 'Run a virtual machine in the foreground'
 complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a image -d 'Make, check, convert and change disk images'
 complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a bt-stats -d 'Show where a machine spends its time'
 complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a resize -d 'Make a disk of a running machine larger'
+complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a status -d 'Say whether a machine runs, or why it is paused'
+complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a resume -d 'Let a machine that is paused try again'
 complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a engines -d 'Show what can run virtual CPUs here'
 complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a 'help version'
 complete -c sika -n "__fish_seen_subcommand_from $verbs" -l help -d 'Show the options'
@@ -86,4 +88,4 @@ complete -c sika -n $stats -l time -x -d 'Seconds to look at it'
 complete -c sika -n $stats -l top -x -d 'Rows of the lists'
 complete -c sika -n $stats -l json -d 'As a JSON object'
 complete -c sika -n "__fish_seen_subcommand_from engines" -l json -d 'As JSON'
-complete -c sika -n "__fish_seen_subcommand_from help" -a 'run image bt-stats resize engines'
+complete -c sika -n "__fish_seen_subcommand_from help" -a 'run image bt-stats resize status resume engines'

@@ -39,6 +39,8 @@ _sika() {
 		'image:make, check, convert and change disk images'
 		'bt-stats:show where a machine of engine bt spends its time'
 		'resize:make a disk of a running machine larger'
+		'status:say whether a machine runs, or why it is paused'
+		'resume:let a machine that is paused try again'
 		'engines:show what can run virtual CPUs on this host'
 		'help:show the verbs, or the options of one'
 		'version:show the version'
@@ -104,8 +106,9 @@ _sika() {
 				'--top=[rows of the lists]:number:' '--json[as a JSON object]' \
 				'--help[show the options]'
 			;;
+		status | resume) _arguments '1:machine:_sika_machines' '--json[as a JSON object]' ;;
 		engines) _arguments '--json[as JSON]' '--help[show the options]' ;;
-		help) _arguments '1:verb:(run image bt-stats resize engines)' ;;
+		help) _arguments '1:verb:(run image bt-stats resize status resume engines)' ;;
 		esac
 		;;
 	esac

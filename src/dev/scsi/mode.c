@@ -19,7 +19,7 @@
 static void page_recovery(const struct scsi_unit *unit, uint8_t *p)
 {
 	if (unit->kind == SCSI_DISK)
-		p[2] = 0x80 | 0x40; /* AWRE, ARRE */
+		p[2] = 0x80 | 0x40; /* blocks are given another place, by writes and by reads */
 }
 
 /* SBC-3 6.5.5: WCE, unless each change is durable anyway. */

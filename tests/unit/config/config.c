@@ -173,6 +173,8 @@ static const struct {
 	{ "--kernel k --disk d,iothread=thirteen-long", "'thirteen-long'" },
 	{ "--kernel k --disk d,block-size=1024", "'1024'" },
 	{ "--kernel k --disk d,bus=ide", "'ide'" },
+	{ "--kernel k --disk d,werror=panic", "'panic'" },
+	{ "--kernel k --disk d,rerror=", "''" },
 	{ "--kernel k --disk d,bus=scsi,lun=256", "'256'" },
 	{ "--kernel k --disk d,lun=1", "bus=scsi" },
 	{ "--kernel k --disk d,bus=scsi,lun=1 --disk e,bus=scsi,lun=1", "lun 1" },
