@@ -21,17 +21,10 @@
 #include "base/bits.h"
 #include "base/fd.h"
 #include "disk/disk_int.h"
+#include "disk/ranges.h"
 #include "disk/wait.h"
 
 #define BOUNCE_BYTES (1u << 20)
-
-/* Blocks that a write is busy with: whole ones are shared, parts of them are the writer's alone. */
-struct range {
-	uint64_t from, to; /* bytes, whole blocks */
-	bool alone;
-	struct range *next;
-	struct fiber_queue waiting;
-};
 
 struct direct {
 	struct disk disk;
@@ -41,7 +34,8 @@ struct direct {
 	uint64_t memory_block; /* of addresses of memory; 1: any */
 	bool keep_end;
 	struct fiber_pool fibers;
-	struct range *ranges;
+	struct range *ranges; /* bytes of blocks that writes are busy with: whole ones are shared,
+				 parts of them are the writer's alone */
 	unsigned under_way; /* in fibers */
 	bool submitting;
 };
@@ -77,33 +71,6 @@ static bool is_aligned(const struct direct *d, const struct disk_req *req)
 		if (!is_multiple(d, (uintptr_t)req->iov[i].iov_base | req->iov[i].iov_len))
 			return false;
 	return true;
-}
-
-static void enter(struct direct *d, struct range *range)
-{
-	struct range *r = d->ranges;
-
-	while (r) {
-		if (r->from < range->to && range->from < r->to && (r->alone || range->alone)) {
-			fiber_queue_wait(&d->fibers, &r->waiting);
-			r = d->ranges;
-		} else {
-			r = r->next;
-		}
-	}
-	range->next = d->ranges;
-	d->ranges = range;
-}
-
-static void leave(struct direct *d, struct range *range)
-{
-	struct range **p = &d->ranges;
-
-	while (*p != range)
-		p = &(*p)->next;
-	*p = range->next;
-	while (fiber_queue_wake(&range->waiting))
-		;
 }
 
 /* To the next segment that holds anything. */
@@ -277,16 +244,18 @@ static void request_fiber(void *arg)
 	struct start s = *(struct start *)arg; /* the caller's stack, until the first wait */
 	struct direct *d = s.d;
 	struct disk_req inner = *s.req;
-	struct range range = { .from = align_down(inner.offset, d->block),
-			       .to = align_up(inner.offset + inner.len, d->block),
+	bool changes = inner.op == DISK_WRITE || inner.op == DISK_WRITE_ZEROES ||
+		       inner.op == DISK_DISCARD;
+	struct range range = { .first = align_down(inner.offset, d->block),
+			       .last = align_up(inner.offset + inner.len, d->block) - 1,
 			       .alone = !s.aligned };
 	int r;
 
-	if (inner.op != DISK_READ)
-		enter(d, &range);
+	if (changes)
+		range_enter(&d->fibers, &d->ranges, &range);
 	r = serve(d, &inner, s.aligned);
-	if (inner.op != DISK_READ)
-		leave(d, &range);
+	if (changes)
+		range_leave(&d->ranges, &range);
 	if (r == 0 && inner.op == DISK_RESIZE)
 		d->disk.size_bytes = s.req->offset;
 	d->under_way--;

@@ -172,7 +172,7 @@ static int about_to_change(struct blocks *b)
 
 static int serve(struct blocks *b, struct disk_req *req)
 {
-	struct blocks_iov v = { req->iov, req->iov_count, 0 };
+	struct segments v = { req->iov, req->iov_count, 0 };
 	int r;
 
 	if (b->broken && req->op != DISK_READ && req->op != DISK_MAP)

@@ -37,6 +37,8 @@
 #include "disk/disk_int.h"
 #include "disk/fiber.h"
 #include "disk/formats/formats.h"
+#include "disk/ranges.h"
+#include "disk/segments.h"
 
 #define BLOCKS_MAX_TABLE (256ull << 20) /* bytes */
 #define BLOCKS_PAGE	 4096u
@@ -92,13 +94,6 @@ struct blocks_page {
 	bool dirty;
 };
 
-/* Blocks that a request gives a place to. */
-struct blocks_range {
-	uint64_t first, last;
-	struct blocks_range *next;
-	struct fiber_queue waiting;
-};
-
 /* A disk of which a part of this one consists. */
 struct blocks_part {
 	struct disk *disk; /* owned */
@@ -135,7 +130,7 @@ struct blocks {
 	bool changed, broken;
 	struct fiber_pool fibers;
 	struct fiber_lock meta;
-	struct blocks_range *ranges;
+	struct range *ranges; /* blocks that a request gives a place to */
 	unsigned under_way;
 	bool submitting;
 	uint8_t *unpacked; /* block_bytes: the packed block that was read last */
@@ -185,14 +180,8 @@ int blocks_each(struct blocks *b,
 int blocks_find_end(struct blocks *b);
 
 /* ---- blocks_data.c ---- */
-struct blocks_iov {
-	const struct iovec *iov;
-	unsigned count;
-	size_t skip;
-};
-
-int blocks_read(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_iov *to);
-int blocks_write(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_iov *from);
+int blocks_read(struct blocks *b, uint64_t offset, uint64_t len, struct segments *to);
+int blocks_write(struct blocks *b, uint64_t offset, uint64_t len, struct segments *from);
 int blocks_empty(struct blocks *b, const struct disk_req *req);
 
 /* ---- blocks_check.c: what `sika image check` finds ---- */

@@ -11,87 +11,27 @@
 #include "base/bits.h"
 #include "disk/formats/blocks.h"
 
-#define VECTOR	    128u
 #define MAX_AT_ONCE (16u << 20) /* of new blocks of one request, in a row */
 
-/* Move up to @len bytes of @v, at most @max segments, into @out. */
-static unsigned iov_take(struct blocks_iov *v, uint64_t len, struct iovec *out, unsigned max,
-			 uint64_t *ret_bytes)
-{
-	uint64_t bytes = 0;
-	unsigned n = 0;
-
-	while (bytes < len && n < max && v->count) {
-		uint64_t part = MIN(len - bytes, v->iov->iov_len - v->skip);
-
-		if (part)
-			out[n++] = (struct iovec){ (char *)v->iov->iov_base + v->skip, part };
-		bytes += part;
-		v->skip += part;
-		if (v->skip == v->iov->iov_len) {
-			v->iov++;
-			v->count--;
-			v->skip = 0;
-		}
-	}
-	*ret_bytes = bytes;
-	return n;
-}
-
 static int child_io(struct blocks *b, struct disk *disk, enum disk_op op, uint64_t offset,
-		    uint64_t len, struct blocks_iov *v)
+		    uint64_t len, struct segments *v)
 {
-	while (len > 0) {
-		struct iovec iov[VECTOR];
-		struct disk_req req = { .op = op, .offset = offset, .iov = iov };
-		int r;
+	struct disk_req req = { .op = op, .offset = offset, .len = len };
 
-		req.iov_count = iov_take(v, len, iov, VECTOR, &req.len);
-		if (req.len == 0)
-			return -EINVAL; /* segments that do not make up the length */
-		offset += req.len;
-		len -= req.len;
-		r = blocks_io(b, disk, &req);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-/* @from: NULL: zeros. */
-static void fill(struct blocks_iov *to, const uint8_t *from, uint64_t len)
-{
-	while (len > 0) {
-		struct iovec part;
-		uint64_t n;
-
-		/* No segments are left only by a mistake of ours. */
-		if (iov_take(to, len, &part, 1, &n) == 0)
-			return;
-		if (from)
-			memcpy(part.iov_base, from, n);
-		else
-			memset(part.iov_base, 0, n);
-		from = from ? from + n : NULL;
-		len -= n;
-	}
+	return segments_run(&b->fibers, b->submitting, disk, &req, v);
 }
 
 /* The file as far as it goes, and zeros where it ends inside of a block. */
 static int read_data(struct blocks *b, struct disk *from, uint64_t offset, uint64_t len,
-		     struct blocks_iov *to)
+		     struct segments *to)
 {
-	uint64_t size = from ? from->size_bytes : 0;
-	uint64_t inside = offset < size ? MIN(len, size - offset) : 0;
-	int r = inside ? child_io(b, from, DISK_READ, offset, inside, to) : 0;
+	struct disk_req req = { .offset = offset, .len = len };
 
-	if (r == 0)
-		fill(to, NULL, len - inside);
-	return r;
+	return segments_read(&b->fibers, b->submitting, from, &req, to);
 }
 
 static int read_packed(struct blocks *b, uint64_t host, uint64_t offset, uint64_t len,
-		       struct blocks_iov *to)
+		       struct segments *to)
 {
 	int r = 0;
 
@@ -104,12 +44,12 @@ static int read_packed(struct blocks *b, uint64_t host, uint64_t offset, uint64_
 		b->unpacked_host = r == 0 ? host : 0;
 	}
 	if (r == 0)
-		fill(to, b->unpacked + offset % b->block_bytes, len);
+		segments_fill(to, b->unpacked + offset % b->block_bytes, len);
 	fiber_unlock(&b->meta);
 	return r;
 }
 
-int blocks_read(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_iov *to)
+int blocks_read(struct blocks *b, uint64_t offset, uint64_t len, struct segments *to)
 {
 	while (len > 0) {
 		struct blocks_extent e;
@@ -128,7 +68,7 @@ int blocks_read(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_i
 			r = read_data(b, b->parent, offset, e.len, to);
 			break;
 		case BLOCKS_ZERO:
-			fill(to, NULL, e.len);
+			segments_fill(to, NULL, e.len);
 			break;
 		}
 		if (r < 0)
@@ -137,32 +77,6 @@ int blocks_read(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_i
 		len -= e.len;
 	}
 	return 0;
-}
-
-static void range_enter(struct blocks *b, struct blocks_range *range)
-{
-	for (;;) {
-		struct blocks_range *r = b->ranges;
-
-		while (r && (r->first > range->last || range->first > r->last))
-			r = r->next;
-		if (!r)
-			break;
-		fiber_queue_wait(&b->fibers, &r->waiting);
-	}
-	range->next = b->ranges;
-	b->ranges = range;
-}
-
-static void range_leave(struct blocks *b, struct blocks_range *range)
-{
-	struct blocks_range **p = &b->ranges;
-
-	while (*p != range)
-		p = &(*p)->next;
-	*p = range->next;
-	while (fiber_queue_wake(&range->waiting))
-		;
 }
 
 /* A write to blocks that have no place, as it goes on. */
@@ -210,7 +124,7 @@ static int copy_below(struct blocks *b, uint64_t offset, uint64_t len, uint64_t 
 {
 	g_autofree uint8_t *bytes = len ? g_try_malloc(len) : NULL;
 	struct iovec iov = { bytes, len };
-	struct blocks_iov v = { &iov, 1, 0 };
+	struct segments v = { &iov, 1, 0 };
 	int r;
 
 	if (len == 0)
@@ -254,7 +168,7 @@ static int name_places(struct blocks *b, const struct placing *p)
 
 /* All of it, within blocks of one kind that have no place. *len comes back smaller. */
 static int write_new(struct blocks *b, uint64_t offset, uint64_t *len, bool below,
-		     struct blocks_iov *from)
+		     struct segments *from)
 {
 	struct placing p = {
 		.offset = offset, .len = *len, .first = offset / b->block_bytes, .below = below
@@ -279,26 +193,19 @@ static int write_new(struct blocks *b, uint64_t offset, uint64_t *len, bool belo
 }
 
 /* A whole new block, packed. The range is the caller's. */
-static int write_packed(struct blocks *b, uint64_t offset, uint64_t *len, struct blocks_iov *from)
+static int write_packed(struct blocks *b, uint64_t offset, uint64_t *len, struct segments *from)
 {
 	g_autofree uint8_t *bytes = g_try_malloc0(b->block_bytes);
 	struct blocks_place place = { BLOCKS_PACKED, 0 };
-	uint64_t n = MIN(b->block_bytes, b->disk.size_bytes - offset), at = 0;
+	uint64_t n = MIN(b->block_bytes, b->disk.size_bytes - offset);
 	int r;
 
 	if (!bytes)
 		return -ENOMEM;
 	if (offset % b->block_bytes || *len < n)
 		return -EOPNOTSUPP;
-	while (at < n) {
-		struct iovec part;
-		uint64_t took;
-
-		if (iov_take(from, n - at, &part, 1, &took) == 0)
-			return -EINVAL;
-		memcpy(bytes + at, part.iov_base, took);
-		at += took;
-	}
+	if (!segments_copy(from, bytes, n))
+		return -EINVAL;
 	*len = n;
 	fiber_lock(&b->fibers, &b->meta);
 	r = blocks_change(b);
@@ -311,7 +218,7 @@ static int write_packed(struct blocks *b, uint64_t offset, uint64_t *len, struct
 }
 
 /* Somebody may have given places to some of them meanwhile: as far as they are all alike. */
-static int write_alone(struct blocks *b, uint64_t offset, uint64_t *len, struct blocks_iov *from)
+static int write_alone(struct blocks *b, uint64_t offset, uint64_t *len, struct segments *from)
 {
 	struct blocks_extent e;
 	int r = blocks_lookup(b, offset, *len, &e);
@@ -328,10 +235,10 @@ static int write_alone(struct blocks *b, uint64_t offset, uint64_t *len, struct 
 	return write_new(b, offset, len, e.place.kind == BLOCKS_ABSENT && b->parent, from);
 }
 
-int blocks_write(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_iov *from)
+int blocks_write(struct blocks *b, uint64_t offset, uint64_t len, struct segments *from)
 {
 	while (len > 0) {
-		struct blocks_range range = { .first = offset / b->block_bytes };
+		struct range range = { .first = offset / b->block_bytes, .alone = true };
 		struct blocks_extent e;
 		uint64_t n = MIN(len, MAX_AT_ONCE);
 		int r = blocks_lookup(b, offset, n, &e);
@@ -343,9 +250,9 @@ int blocks_write(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_
 			r = child_io(b, e.in, DISK_WRITE, e.place.host, n, from);
 		} else {
 			range.last = (offset + n - 1) / b->block_bytes;
-			range_enter(b, &range);
+			range_enter(&b->fibers, &b->ranges, &range);
 			r = b->broken ? -EIO : write_alone(b, offset, &n, from);
-			range_leave(b, &range);
+			range_leave(&b->ranges, &range);
 		}
 		if (r < 0)
 			return r;
@@ -353,23 +260,6 @@ int blocks_write(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_
 		len -= n;
 	}
 	return 0;
-}
-
-static int write_zeros_over_parent(struct blocks *b, uint64_t offset, uint64_t len)
-{
-	static const uint8_t zeros[64u << 10];
-	int r = 0;
-
-	while (len > 0 && r == 0) {
-		uint64_t n = MIN(len, sizeof(zeros));
-		struct iovec iov = { (void *)zeros, n };
-		struct blocks_iov v = { &iov, 1, 0 };
-
-		r = blocks_write(b, offset, n, &v);
-		offset += n;
-		len -= n;
-	}
-	return r;
 }
 
 /* Zeros, or a discard: what has a place keeps it and becomes a hole in the host's file. */
@@ -380,6 +270,7 @@ int blocks_empty(struct blocks *b, const struct disk_req *req)
 
 	while (len > 0 && r == 0) {
 		struct disk_req below = { .op = req->op, .unmap = req->unmap };
+		struct segments zeros = { NULL, 0, 0 };
 		struct blocks_extent e;
 
 		r = blocks_lookup(b, offset, len, &e);
@@ -390,7 +281,7 @@ int blocks_empty(struct blocks *b, const struct disk_req *req)
 		if (e.place.kind == BLOCKS_DATA)
 			r = blocks_io(b, e.in, &below);
 		else if (e.place.kind == BLOCKS_ABSENT && b->parent && req->op == DISK_WRITE_ZEROES)
-			r = write_zeros_over_parent(b, offset, e.len);
+			r = blocks_write(b, offset, e.len, &zeros);
 		else if (e.place.kind == BLOCKS_PACKED)
 			r = -EOPNOTSUPP;
 		offset += e.len;

@@ -252,20 +252,18 @@ static int put_packed(struct qcow2 *s, uint64_t offset, const uint8_t *bytes, si
 	return r;
 }
 
-int qcow2_write_packed(struct qcow2 *s, uint64_t offset, struct qcow2_iov *from, uint64_t len)
+int qcow2_write_packed(struct qcow2 *s, uint64_t offset, struct segments *from, uint64_t len)
 {
 	g_autofree uint8_t *bytes = g_try_malloc0(s->cluster_bytes);
 	g_autofree uint8_t *packed = g_try_malloc(s->cluster_bytes);
 	struct job job = { .pack = true, .from = bytes, .from_len = s->cluster_bytes, .to = packed };
-	uint64_t done = 0;
+	struct segments all = *from;
 	int r;
 
 	if (!bytes || !packed)
 		return -ENOMEM;
-	for (const struct iovec *v = from->iov; done < len; v++) {
-		memcpy(bytes + done, v->iov_base, v->iov_len);
-		done += v->iov_len;
-	}
+	if (!segments_copy(&all, bytes, len))
+		return -EINVAL;
 	r = run_job(s, &job);
 	if (r < 0)
 		return r;

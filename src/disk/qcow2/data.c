@@ -14,89 +14,21 @@
 
 #define VECTOR 128u
 
-/* Move up to @len bytes of @v, at most @max segments, into @out. */
-static unsigned iov_take(const struct qcow2 *s, struct qcow2_iov *v, uint64_t len,
-			 struct iovec *out, unsigned max, uint64_t *ret_bytes)
-{
-	uint64_t bytes = 0;
-	unsigned n = 0;
-
-	while (bytes < len && n < max && (!v->iov || v->count)) {
-		uint64_t part;
-
-		if (!v->iov) {
-			part = MIN(len - bytes, s->cluster_bytes);
-			out[n++] = (struct iovec){ (void *)s->zeros, part };
-			bytes += part;
-			continue;
-		}
-		part = MIN(len - bytes, v->iov->iov_len - v->skip);
-		if (part)
-			out[n++] = (struct iovec){ (char *)v->iov->iov_base + v->skip, part };
-		bytes += part;
-		v->skip += part;
-		if (v->skip == v->iov->iov_len) {
-			v->iov++;
-			v->count--;
-			v->skip = 0;
-		}
-	}
-	*ret_bytes = bytes;
-	return n;
-}
-
 /* Read or write @len bytes of @v at @offset of a node below. */
 static int child_io(struct qcow2 *s, struct disk *disk, enum disk_op op, uint64_t offset,
-		    uint64_t len, struct qcow2_iov *v)
+		    uint64_t len, struct segments *v)
 {
-	while (len > 0) {
-		struct iovec iov[VECTOR];
-		struct disk_req req = { .op = op, .offset = offset, .iov = iov };
-		int r;
+	struct disk_req req = { .op = op, .offset = offset, .len = len };
 
-		req.iov_count = iov_take(s, v, len, iov, VECTOR, &req.len);
-		if (req.len == 0)
-			return -EINVAL; /* segments that do not make up the length */
-		offset += req.len;
-		len -= req.len;
-		r = qcow2_io(s, disk, &req);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static void fill(const struct qcow2 *s, struct qcow2_iov *to, const uint8_t *from, uint64_t len)
-{
-	while (len > 0) {
-		struct iovec part;
-		uint64_t n;
-
-		/* No segments are left only by a mistake of ours. */
-		if (iov_take(s, to, len, &part, 1, &n) == 0)
-			return;
-		if (from)
-			memcpy(part.iov_base, from, n);
-		else
-			memset(part.iov_base, 0, n);
-		from = from ? from + n : NULL;
-		len -= n;
-	}
+	return segments_run(&s->fibers, s->submitting, disk, &req, v);
 }
 
 /* What no cluster of ours holds: the backing image as far as it goes, then zeros. */
-static int read_absent(struct qcow2 *s, uint64_t offset, uint64_t len, struct qcow2_iov *to)
+static int read_absent(struct qcow2 *s, uint64_t offset, uint64_t len, struct segments *to)
 {
-	uint64_t below = 0;
-	int r = 0;
+	struct disk_req req = { .offset = offset, .len = len };
 
-	if (s->backing && offset < s->backing->size_bytes)
-		below = MIN(len, s->backing->size_bytes - offset);
-	if (below)
-		r = child_io(s, s->backing, DISK_READ, offset, below, to);
-	if (r == 0)
-		fill(s, to, NULL, len - below);
-	return r;
+	return segments_read(&s->fibers, s->submitting, s->backing, &req, to);
 }
 
 /* Written anew since it was looked up, where it was packed may hold something else by now. */
@@ -109,18 +41,18 @@ static bool has_moved(struct qcow2 *s, uint64_t offset, uint64_t entry)
 }
 
 static int read_compressed(struct qcow2 *s, uint64_t entry, uint64_t offset, uint64_t len,
-			   struct qcow2_iov *to)
+			   struct segments *to)
 {
 	const uint8_t *bytes;
 	int r = qcow2_unpack(s, entry, &bytes);
 
 	if (r < 0)
 		return r == -EIO && has_moved(s, offset, entry) ? -EAGAIN : r;
-	fill(s, to, bytes + (offset & (s->cluster_bytes - 1)), len);
+	segments_fill(to, bytes + (offset & (s->cluster_bytes - 1)), len);
 	return 0;
 }
 
-int qcow2_read(struct qcow2 *s, uint64_t offset, uint64_t len, struct qcow2_iov *to)
+int qcow2_read(struct qcow2 *s, uint64_t offset, uint64_t len, struct segments *to)
 {
 	while (len > 0) {
 		struct qcow2_extent e;
@@ -142,7 +74,7 @@ int qcow2_read(struct qcow2 *s, uint64_t offset, uint64_t len, struct qcow2_iov 
 			r = read_absent(s, offset, e.len, to);
 			break;
 		case QCOW2_K_ZERO:
-			fill(s, to, NULL, e.len);
+			segments_fill(to, NULL, e.len);
 			break;
 		}
 		if (r < 0)
@@ -156,7 +88,7 @@ int qcow2_read(struct qcow2 *s, uint64_t offset, uint64_t len, struct qcow2_iov 
 static int read_buffer(struct qcow2 *s, uint64_t offset, uint64_t len, uint8_t *to)
 {
 	struct iovec iov = { to, len };
-	struct qcow2_iov v = { &iov, 1, 0 };
+	struct segments v = { &iov, 1, 0 };
 	/* The last cluster may reach behind the end of the disk. */
 	uint64_t inside = offset < s->disk.size_bytes ? MIN(len, s->disk.size_bytes - offset) : 0;
 
@@ -217,20 +149,20 @@ static int place(struct qcow2 *s, struct placing *p)
 }
 
 /* Everything in one request where it has room for that. */
-static int write_filled(struct qcow2 *s, const struct placing *p, struct qcow2_iov *from,
+static int write_filled(struct qcow2 *s, const struct placing *p, struct segments *from,
 			uint8_t *head, uint8_t *tail)
 {
 	uint64_t host = p->host + (p->from - cluster_start(s, p->offset));
 	uint64_t head_len = p->offset - p->from, tail_len = p->to - p->offset - p->len, body;
 	struct iovec iov[VECTOR + 2];
 	struct disk_req req = { .op = DISK_WRITE, .offset = host, .iov = iov };
-	struct qcow2_iov before = *from;
+	struct segments before = *from;
 	unsigned n = 0;
 	int r;
 
 	if (head_len)
 		iov[n++] = (struct iovec){ head, head_len };
-	n += iov_take(s, from, p->len, iov + n, VECTOR, &body);
+	n += segments_take(from, p->len, iov + n, VECTOR, &body);
 	if (body == p->len) {
 		if (tail_len)
 			iov[n++] = (struct iovec){ tail, tail_len };
@@ -251,7 +183,7 @@ static int write_filled(struct qcow2 *s, const struct placing *p, struct qcow2_i
 	return r == 0 && tail_len ? qcow2_io(s, s->data, &req) : r;
 }
 
-static int fill_and_write(struct qcow2 *s, const struct placing *p, struct qcow2_iov *from)
+static int fill_and_write(struct qcow2 *s, const struct placing *p, struct segments *from)
 {
 	uint64_t head_len = p->offset - p->from, tail_len = p->to - p->offset - p->len;
 	g_autofree uint8_t *head = head_len ? g_try_malloc(head_len) : NULL;
@@ -292,7 +224,7 @@ static int name_clusters(struct qcow2 *s, const struct placing *p)
 }
 
 /* @from is written as far as it fits: *len comes back smaller. The range is the caller's alone. */
-static int write_elsewhere(struct qcow2 *s, uint64_t offset, uint64_t *len, struct qcow2_iov *from)
+static int write_elsewhere(struct qcow2 *s, uint64_t offset, uint64_t *len, struct segments *from)
 {
 	struct placing p = { .offset = offset, .len = MIN(*len, qcow2_slice_left(s, offset)) };
 	int r;
@@ -313,15 +245,15 @@ static int write_elsewhere(struct qcow2 *s, uint64_t offset, uint64_t *len, stru
 	return r;
 }
 
-static struct qcow2_range range_of(const struct qcow2 *s, uint64_t offset, uint64_t len, bool alone)
+static struct range range_of(const struct qcow2 *s, uint64_t offset, uint64_t len, bool alone)
 {
-	return (struct qcow2_range){ .first = offset >> s->h.cluster_bits,
+	return (struct range){ .first = offset >> s->h.cluster_bits,
 				     .last = (offset + len - 1) >> s->h.cluster_bits,
 				     .alone = alone };
 }
 
 /* As far as the clusters are ours alone. *done: how far that was. */
-static int write_in_place(struct qcow2 *s, uint64_t offset, uint64_t len, struct qcow2_iov *from,
+static int write_in_place(struct qcow2 *s, uint64_t offset, uint64_t len, struct segments *from,
 			  uint64_t *done)
 {
 	for (*done = 0; *done < len;) {
@@ -341,7 +273,7 @@ static int write_in_place(struct qcow2 *s, uint64_t offset, uint64_t len, struct
 }
 
 /* The range is the caller's alone. */
-static int write_alone(struct qcow2 *s, uint64_t offset, uint64_t len, struct qcow2_iov *from)
+static int write_alone(struct qcow2 *s, uint64_t offset, uint64_t len, struct segments *from)
 {
 	while (len > 0) {
 		uint64_t n;
@@ -372,23 +304,23 @@ static int write_alone(struct qcow2 *s, uint64_t offset, uint64_t len, struct qc
 	return 0;
 }
 
-int qcow2_write(struct qcow2 *s, uint64_t offset, uint64_t len, struct qcow2_iov *from)
+int qcow2_write(struct qcow2 *s, uint64_t offset, uint64_t len, struct segments *from)
 {
-	struct qcow2_range range = range_of(s, offset, len, false);
+	struct range range = range_of(s, offset, len, false);
 	uint64_t n;
 	int r;
 
-	qcow2_range_enter(s, &range);
+	range_enter(&s->fibers, &s->ranges, &range);
 	r = write_in_place(s, offset, len, from, &n);
-	qcow2_range_leave(s, &range);
+	range_leave(&s->ranges, &range);
 	if (r < 0 || n == len)
 		return r;
 	offset += n;
 	len -= n;
 	range = range_of(s, offset, len, true);
-	qcow2_range_enter(s, &range);
+	range_enter(&s->fibers, &s->ranges, &range);
 	r = write_alone(s, offset, len, from);
-	qcow2_range_leave(s, &range);
+	range_leave(&s->ranges, &range);
 	return r;
 }
 
@@ -418,10 +350,10 @@ static int empty_cluster(struct qcow2 *s, uint64_t offset, bool zero, bool unmap
 
 static int empty_clusters(struct qcow2 *s, uint64_t offset, uint64_t len, bool zero, bool unmap)
 {
-	struct qcow2_range range = range_of(s, offset, len, true);
+	struct range range = range_of(s, offset, len, true);
 	int r = 0;
 
-	qcow2_range_enter(s, &range);
+	range_enter(&s->fibers, &s->ranges, &range);
 	for (uint64_t at = 0; at < len && r == 0; at += s->cluster_bytes) {
 		struct qcow2_extent e;
 
@@ -437,7 +369,7 @@ static int empty_clusters(struct qcow2 *s, uint64_t offset, uint64_t len, bool z
 		r = empty_cluster(s, offset + at, zero, unmap);
 		fiber_unlock(&s->meta);
 	}
-	qcow2_range_leave(s, &range);
+	range_leave(&s->ranges, &range);
 	return r;
 }
 
@@ -470,7 +402,7 @@ static void whole_clusters(const struct qcow2 *s, uint64_t offset, uint64_t len,
 static int write_zeros_as_data(struct qcow2 *s, uint64_t offset, uint64_t len)
 {
 	while (len > 0) {
-		struct qcow2_iov zeros = { NULL, 0, 0 };
+		struct segments zeros = { NULL, 0, 0 };
 		struct qcow2_extent e;
 		uint64_t n;
 		int r = qcow2_lookup(s, offset, len, &e);

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/bits.h"
 #include "base/error.h"
@@ -86,37 +85,6 @@ int qcow2_corrupt(struct qcow2 *s, const char *what, uint64_t offset)
 	return -EIO;
 }
 
-/* ---- ranges ---- */
-
-static struct qcow2_range *conflict(struct qcow2 *s, const struct qcow2_range *range)
-{
-	for (struct qcow2_range *r = s->ranges; r; r = r->next)
-		if (r->first <= range->last && range->first <= r->last && (r->alone || range->alone))
-			return r;
-	return NULL;
-}
-
-void qcow2_range_enter(struct qcow2 *s, struct qcow2_range *range)
-{
-	struct qcow2_range *other;
-
-	while ((other = conflict(s, range)))
-		fiber_queue_wait(&s->fibers, &other->waiting);
-	range->next = s->ranges;
-	s->ranges = range;
-}
-
-void qcow2_range_leave(struct qcow2 *s, struct qcow2_range *range)
-{
-	struct qcow2_range **p = &s->ranges;
-
-	while (*p != range)
-		p = &(*p)->next;
-	*p = range->next;
-	while (fiber_queue_wake(&range->waiting))
-		;
-}
-
 /* ---- requests ---- */
 
 static int map(struct qcow2 *s, struct disk_req *req)
@@ -146,20 +114,20 @@ static int map(struct qcow2 *s, struct disk_req *req)
 	return r;
 }
 
-static int write_data(struct qcow2 *s, struct disk_req *req, struct qcow2_iov *v)
+static int write_data(struct qcow2 *s, struct disk_req *req, struct segments *v)
 {
 	bool whole = !(req->offset & (s->cluster_bytes - 1)) && req->len <= s->cluster_bytes &&
 		     (req->len == s->cluster_bytes ||
 		      req->offset + req->len == s->disk.size_bytes);
-	struct qcow2_range range = { .first = req->offset >> s->h.cluster_bits, .alone = true };
+	struct range range = { .first = req->offset >> s->h.cluster_bits, .alone = true };
 	int r;
 
 	if (!req->compress || !whole || qcow2_has_data_file(s))
 		return qcow2_write(s, req->offset, req->len, v);
 	range.last = range.first;
-	qcow2_range_enter(s, &range);
+	range_enter(&s->fibers, &s->ranges, &range);
 	r = qcow2_write_packed(s, req->offset, v, req->len);
-	qcow2_range_leave(s, &range);
+	range_leave(&s->ranges, &range);
 	return r == 1 ? qcow2_write(s, req->offset, req->len, v) : r;
 }
 
@@ -175,7 +143,7 @@ static int flush(struct qcow2 *s)
 
 static int serve(struct qcow2 *s, struct disk_req *req)
 {
-	struct qcow2_iov v = { req->iov, req->iov_count, 0 };
+	struct segments v = { req->iov, req->iov_count, 0 };
 
 	if (s->broken && req->op != DISK_READ && req->op != DISK_MAP)
 		return -EIO;
@@ -283,8 +251,6 @@ static void qcow2_close(struct disk *disk)
 	qcow2_cache_fini(&s->refs);
 	if (s->freed)
 		g_array_unref(s->freed);
-	if (s->zeros)
-		munmap((void *)s->zeros, s->cluster_bytes);
 	if (s->data && s->data != s->file)
 		disk_close(s->data);
 	disk_close(s->backing);
@@ -392,12 +358,6 @@ static bool load_tables(struct qcow2 *s, GError **err)
 	int r;
 
 	s->reftable_entries = (uint32_t)(s->h.reftable_clusters * (s->cluster_bytes / 8));
-	s->zeros = mmap(NULL, s->cluster_bytes, PROT_READ,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (s->zeros == MAP_FAILED) {
-		s->zeros = NULL;
-		return fail(s, ENOMEM, err, "cannot be opened");
-	}
 	/* Who only reads needs no counts. */
 	r = qcow2_load_table(s, s->h.reftable_offset, s->reftable_entries, &s->reftable);
 	for (uint32_t i = 0; r == 0 && i < s->reftable_entries; i++)

@@ -8,16 +8,16 @@
  * memory as a whole) names. Numbers in the file are big-endian; sections cited are those of the
  * format's specification, "The QCOW2 format", as QEMU's documentation has it.
  *
- *	qcow2.c		 open and close, what happens with a request, ranges that requests keep busy
- *	header.c   the header, its extensions; bytes only
- *	cache.c    tables in memory, and the order in which they reach the file
+ *	qcow2.c		 open and close, what happens with a request
+ *	header.c	 the header, its extensions; bytes only
+ *	cache.c	 tables in memory, and the order in which they reach the file
  *	refcount.c counts, and finding free clusters
- *	map.c      L1 and L2: where a byte lies, and making it lie elsewhere
- *	data.c     reading, writing, zeroing and discarding
+ *	map.c	 L1 and L2: where a byte lies, and making it lie elsewhere
+ *	data.c	 reading, writing, zeroing and discarding
  *	compress.c clusters of zlib and zstd
- *	resize.c   another size, another L1 table
- *	check.c    counting again, and repair
- *	create.c   making an image
+ *	resize.c	 another size, another L1 table
+ *	check.c	 counting again, and repair
+ *	create.c	 making an image
  *	snapshot.c internal snapshots
  *
  * What a power cut may find. Tables change in memory and reach the file in qcow2_commit():
@@ -38,7 +38,7 @@
  * Fibers. Requests run in fibers. Who changes tables, or waits for one to be loaded, holds s->meta. A
  * table that is in memory may be read without it, up to the next wait. Data is read and written
  * without it. Requests that change which cluster a range lies in keep that range for themselves
- * (struct qcow2_range), so that no write goes to a cluster that has been given away.
+ * (ranges.h), so that no write goes to a cluster that has been given away.
  *
  * An image is hostile. What an entry says is checked where it is used; a wrong one gives -EIO, is
  * logged once, and the image is marked corrupt, after which it takes no writes.
@@ -49,6 +49,8 @@
 #include "disk/disk_int.h"
 #include "disk/fiber.h"
 #include "disk/qcow2/qcow2.h"
+#include "disk/ranges.h"
+#include "disk/segments.h"
 #include "disk/work.h"
 
 #define QCOW2_MAGIC	       0x514649fbu
@@ -133,15 +135,6 @@ struct qcow2_cache {
 
 /* ---- qcow2.c ---- */
 
-/* Clusters of the disk that a request keeps busy: changes in place share a range, those that make
- * it lie elsewhere have it alone. */
-struct qcow2_range {
-	uint64_t first, last;
-	bool alone;
-	struct qcow2_range *next;
-	struct fiber_queue waiting;
-};
-
 struct qcow2_span {
 	uint64_t offset, len; /* bytes of the file, whole clusters */
 };
@@ -167,10 +160,10 @@ struct qcow2 {
 	bool lazy, broken;	   /* broken: no writes any more */
 	struct fiber_pool fibers;
 	struct fiber_lock meta;
-	struct qcow2_range *ranges;
+	struct range *ranges; /* clusters: changes in place share them, those that make them lie
+				 elsewhere have them alone */
 	unsigned under_way;
 	bool submitting;	   /* disk_kick() will follow */
-	const void *zeros;	   /* cluster_bytes of them */
 	uint8_t *unpacked;	   /* the compressed cluster that was read last */
 	uint64_t unpacked_entry;   /* its L2 entry; 0: none */
 	uint64_t packed_count;	   /* clusters packed: an entry may since mean something else */
@@ -205,8 +198,6 @@ int qcow2_corrupt(struct qcow2 *s, const char *what, uint64_t offset);
 /* Numbers, @count of them; caller frees. */
 int qcow2_load_table(struct qcow2 *s, uint64_t offset, uint64_t count, uint64_t **ret);
 int qcow2_set_incompatible(struct qcow2 *s, uint64_t features);
-void qcow2_range_enter(struct qcow2 *s, struct qcow2_range *range);
-void qcow2_range_leave(struct qcow2 *s, struct qcow2_range *range);
 
 /* The rest: s->meta held where tables are changed or loaded. */
 
@@ -273,14 +264,8 @@ void qcow2_compressed_span(const struct qcow2 *s, uint64_t entry, uint64_t *ret_
 			   uint64_t *ret_len);
 
 /* ---- data.c ---- */
-struct qcow2_iov {
-	const struct iovec *iov; /* NULL: zeros */
-	unsigned count;
-	size_t skip;
-};
-
-int qcow2_read(struct qcow2 *s, uint64_t offset, uint64_t len, struct qcow2_iov *to);
-int qcow2_write(struct qcow2 *s, uint64_t offset, uint64_t len, struct qcow2_iov *from);
+int qcow2_read(struct qcow2 *s, uint64_t offset, uint64_t len, struct segments *to);
+int qcow2_write(struct qcow2 *s, uint64_t offset, uint64_t len, struct segments *from);
 int qcow2_write_zeroes(struct qcow2 *s, uint64_t offset, uint64_t len, bool unmap);
 int qcow2_discard(struct qcow2 *s, uint64_t offset, uint64_t len);
 /* Whole clusters, behind the end of the disk as well, are absent. */
@@ -313,4 +298,4 @@ int qcow2_unpack(struct qcow2 *s, uint64_t entry, const uint8_t **ret_bytes);
 /* What packing keeps. */
 void qcow2_compress_fini(struct qcow2 *s);
 /* One whole cluster. 1: it does not get smaller, write it as it is. */
-int qcow2_write_packed(struct qcow2 *s, uint64_t offset, struct qcow2_iov *from, uint64_t len);
+int qcow2_write_packed(struct qcow2 *s, uint64_t offset, struct segments *from, uint64_t len);

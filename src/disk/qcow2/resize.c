@@ -100,7 +100,7 @@ static int clear_growth(struct qcow2 *s, uint64_t from, uint64_t to)
 static int clear_tail(struct qcow2 *s, uint64_t from, uint64_t to)
 {
 	while (from < to) {
-		struct qcow2_iov zeros = { NULL, 0, 0 };
+		struct segments zeros = { NULL, 0, 0 };
 		struct qcow2_extent e;
 		int r = qcow2_lookup(s, from, to - from, &e);
 
