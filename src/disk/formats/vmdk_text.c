@@ -8,19 +8,6 @@
 #include "base/error.h"
 #include "disk/formats/vmdk.h"
 
-static bool fail(GError **err, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-static bool fail(GError **err, const char *fmt, ...)
-{
-	g_autofree char *text = NULL;
-	va_list ap;
-
-	va_start(ap, fmt);
-	text = g_strdup_vprintf(fmt, ap);
-	va_end(ap);
-	g_set_error_literal(err, BASE_ERROR, ENOTSUP, text);
-	return false;
-}
-
 static void extent_clear(void *p)
 {
 	g_free(((struct vmdk_extent_line *)p)->name);
@@ -39,16 +26,16 @@ static int parse_extent(const char *line, struct vmdk_extent_line *ret, GError *
 	    (strcmp(access, "RW") && strcmp(access, "RDONLY") && strcmp(access, "NOACCESS")))
 		return 0;
 	if (n < 3)
-		return fail(err, "has an extent that makes no sense: '%.60s'", line), -1;
+		return base_fail(err, ENOTSUP, "has an extent that makes no sense: '%.60s'", line), -1;
 	flat = !strcmp(kind, "FLAT") || !strcmp(kind, "VMFS");
 	if (!strcmp(access, "NOACCESS") || (!flat && strcmp(kind, "SPARSE")))
-		return fail(err, "has an extent of kind %s %s, which is not supported", access,
+		return base_fail(err, ENOTSUP, "has an extent of kind %s %s, which is not supported", access,
 			    kind),
 		       -1;
 	if (n < 4 || (!strcmp(kind, "FLAT") && n < 5))
-		return fail(err, "has an extent that makes no sense: '%.60s'", line), -1;
+		return base_fail(err, ENOTSUP, "has an extent that makes no sense: '%.60s'", line), -1;
 	if (sectors == 0 || sectors >= 1ull << 48 || offset >= 1ull << 48)
-		return fail(err, "has an extent of %llu sectors", sectors), -1;
+		return base_fail(err, ENOTSUP, "has an extent of %llu sectors", sectors), -1;
 	*ret = (struct vmdk_extent_line){ .sparse = !flat,
 					  .sectors = sectors,
 					  .offset = offset,
@@ -100,7 +87,7 @@ static bool parse_line(const char *line, long at, struct vmdk_text *t, GError **
 			return false;
 		if (r > 0 && t->extents->len == VMDK_MAX_EXTENTS) {
 			g_free(extent.name);
-			return fail(err, "has more than %u extents", VMDK_MAX_EXTENTS);
+			return base_fail(err, ENOTSUP, "has more than %u extents", VMDK_MAX_EXTENTS);
 		}
 		if (r > 0)
 			g_array_append_val(t->extents, extent);

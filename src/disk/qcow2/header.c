@@ -12,19 +12,6 @@
 #define EXT_DATA_FILE	   0x44415441u
 #define FEATURE_BYTES	   48u /* kind, bit, 46 of name */
 
-static bool fail(GError **err, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-static bool fail(GError **err, const char *fmt, ...)
-{
-	g_autofree char *text = NULL;
-	va_list ap;
-
-	va_start(ap, fmt);
-	text = g_strdup_vprintf(fmt, ap);
-	va_end(ap);
-	g_set_error_literal(err, BASE_ERROR, EINVAL, text);
-	return false;
-}
-
 size_t qcow2_header_cluster_bytes(const uint8_t *b, size_t len)
 {
 	uint32_t bits = len >= QCOW2_HEADER_V2 ? load_be32(b + 20) : 0;
@@ -68,9 +55,9 @@ static bool refuse_feature(const uint8_t *table, size_t len, uint64_t unknown, G
 		for (char *c = name; *c; c++)
 			if (!g_ascii_isprint(*c))
 				*c = '?';
-		return fail(err, "needs the feature '%s', which is not supported", name);
+		return base_fail(err, EINVAL, "needs the feature '%s', which is not supported", name);
 	}
-	return fail(err, "needs a feature that is not supported (incompatible bit %u)", bit);
+	return base_fail(err, EINVAL, "needs a feature that is not supported (incompatible bit %u)", bit);
 }
 
 static void load_name(const uint8_t *text, size_t len, char **ret)
@@ -93,7 +80,7 @@ static bool load_extensions(const uint8_t *b, size_t at, size_t end, struct qcow
 		if (type == EXT_END)
 			break;
 		if (len > end - at)
-			return fail(err, "has a header extension that is longer than the header");
+			return base_fail(err, EINVAL, "has a header extension that is longer than the header");
 		if (type == EXT_BACKING_FORMAT)
 			load_name(b + at, len, &h->backing_format);
 		else if (type == EXT_DATA_FILE)
@@ -115,43 +102,43 @@ static bool check_tables(const struct qcow2_header *h, GError **err)
 	uint64_t need = (h->size_bytes >> l1_bits) + ((h->size_bytes & ((1ull << l1_bits) - 1)) != 0);
 
 	if (h->size_bytes > (uint64_t)INT64_MAX - DISK_SECTOR_SIZE)
-		return fail(err, "claims a size of more than 2^63 bytes");
+		return base_fail(err, EINVAL, "claims a size of more than 2^63 bytes");
 	if (h->l1_entries > QCOW2_MAX_L1_BYTES / 8)
-		return fail(err, "asks for an L1 table of %u entries; %u are the most",
+		return base_fail(err, EINVAL, "asks for an L1 table of %u entries; %u are the most",
 			    h->l1_entries, QCOW2_MAX_L1_BYTES / 8);
 	if (h->l1_entries < need)
-		return fail(err, "has an L1 table too small for its size");
+		return base_fail(err, EINVAL, "has an L1 table too small for its size");
 	if ((h->l1_offset & mask) || h->l1_offset >= QCOW2_MAX_FILE)
-		return fail(err, "has an L1 table at an impossible place");
+		return base_fail(err, EINVAL, "has an L1 table at an impossible place");
 	if ((h->reftable_offset & mask) || h->reftable_offset >= QCOW2_MAX_FILE ||
 	    h->reftable_offset == 0)
-		return fail(err, "has a reference count table at an impossible place");
+		return base_fail(err, EINVAL, "has a reference count table at an impossible place");
 	if (h->reftable_clusters == 0 ||
 	    h->reftable_clusters > QCOW2_MAX_REFTABLE >> h->cluster_bits)
-		return fail(err, "asks for a reference count table of %u clusters",
+		return base_fail(err, EINVAL, "asks for a reference count table of %u clusters",
 			    h->reftable_clusters);
 	if (h->snapshot_count > QCOW2_MAX_SNAPSHOTS)
-		return fail(err, "claims %u snapshots; %u are the most", h->snapshot_count,
+		return base_fail(err, EINVAL, "claims %u snapshots; %u are the most", h->snapshot_count,
 			    QCOW2_MAX_SNAPSHOTS);
 	if ((h->snapshots_offset & mask) || h->snapshots_offset >= QCOW2_MAX_FILE)
-		return fail(err, "has a snapshot table at an impossible place");
+		return base_fail(err, EINVAL, "has a snapshot table at an impossible place");
 	return true;
 }
 
 static bool check_features(const struct qcow2_header *h, GError **err)
 {
 	if (h->refcount_order > 6)
-		return fail(err, "has reference counts of 2^%u bits; 64 bits are the most",
+		return base_fail(err, EINVAL, "has reference counts of 2^%u bits; 64 bits are the most",
 			    h->refcount_order);
 	if (h->compression > QCOW2_ZSTD)
-		return fail(err, "is compressed by a method that is not supported (type %u)",
+		return base_fail(err, EINVAL, "is compressed by a method that is not supported (type %u)",
 			    h->compression);
 	if ((h->compression != QCOW2_ZLIB) != !!(h->incompatible & QCOW2_INCOMPAT_COMPRESSION))
-		return fail(err, "contradicts itself about its compression");
+		return base_fail(err, EINVAL, "contradicts itself about its compression");
 	if ((h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2) && h->cluster_bits < 14)
-		return fail(err, "has subclusters of less than 512 bytes");
+		return base_fail(err, EINVAL, "has subclusters of less than 512 bytes");
 	if ((h->incompatible & QCOW2_INCOMPAT_DATA_FILE) && !h->data_file)
-		return fail(err, "keeps its data in another file, but does not say in which");
+		return base_fail(err, EINVAL, "keeps its data in another file, but does not say in which");
 	return true;
 }
 
@@ -163,10 +150,10 @@ static bool load_backing(const uint8_t *b, size_t len, struct qcow2_header *h, G
 	if (at == 0)
 		return true;
 	if (bytes == 0 || bytes > QCOW2_MAX_BACKING_NAME)
-		return fail(err, "has a backing file name of %u bytes; 1 to %u are possible", bytes,
+		return base_fail(err, EINVAL, "has a backing file name of %u bytes; 1 to %u are possible", bytes,
 			    QCOW2_MAX_BACKING_NAME);
 	if (at > len || bytes > len - at)
-		return fail(err, "has its backing file's name outside of the header");
+		return base_fail(err, EINVAL, "has its backing file's name outside of the header");
 	load_name(b + at, bytes, &h->backing);
 	return true;
 }
@@ -177,21 +164,21 @@ static bool parse(const uint8_t *b, size_t len, struct qcow2_header *h, GError *
 	uint32_t header_bytes = QCOW2_HEADER_V2;
 
 	if (len < QCOW2_HEADER_V3 || load_be32(b) != QCOW2_MAGIC)
-		return fail(err, "is not a qcow2 image");
+		return base_fail(err, EINVAL, "is not a qcow2 image");
 	load_fields(b, h);
 	if (h->version != 2 && h->version != 3)
-		return fail(err, "is of qcow version %u; 2 and 3 are supported", h->version);
+		return base_fail(err, EINVAL, "is of qcow version %u; 2 and 3 are supported", h->version);
 	if (qcow2_header_cluster_bytes(b, len) == 0)
-		return fail(err, "has clusters of 2^%u bytes; 2^9 to 2^21 are possible",
+		return base_fail(err, EINVAL, "has clusters of 2^%u bytes; 2^9 to 2^21 are possible",
 			    h->cluster_bits);
 	if (len > (size_t)1 << h->cluster_bits)
 		len = (size_t)1 << h->cluster_bits;
 	if (load_be32(b + 32) != 0)
-		return fail(err, "is encrypted, which is not supported");
+		return base_fail(err, EINVAL, "is encrypted, which is not supported");
 	if (h->version == 3)
 		header_bytes = load_be32(b + 100);
 	if (header_bytes > len || (h->version == 3 && header_bytes < QCOW2_HEADER_V3))
-		return fail(err, "has a header of %u bytes", header_bytes);
+		return base_fail(err, EINVAL, "has a header of %u bytes", header_bytes);
 	if (header_bytes > QCOW2_HEADER_V3)
 		h->compression = b[104];
 	backing_at = load_be64(b + 8);
