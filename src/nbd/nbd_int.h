@@ -66,6 +66,8 @@ struct nbd_stream *nbd_stream_new(struct loop *loop, struct fiber_pool *fibers, 
 void nbd_stream_free(struct nbd_stream *s);
 /* Both return 0 or -errno: -ECONNRESET at the other side's end or our own hanging up. */
 int nbd_read(struct nbd_stream *s, void *buf, size_t len);
+/* Read what there is no memory for, or no sense in. */
+int nbd_skip(struct nbd_stream *s, uint32_t len);
 int nbd_writev(struct nbd_stream *s, struct iovec *iov, unsigned count); /* the iovec is used up */
 int nbd_write(struct nbd_stream *s, const void *buf, size_t len);
 /* That can be read without waiting. */

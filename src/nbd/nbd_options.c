@@ -285,17 +285,6 @@ static int take_option(struct nbd_client *c, struct option *o, bool *secure, boo
 	}
 }
 
-/* The data of an option too long to be meant, unread. */
-static int skip(struct nbd_client *c, uint32_t len)
-{
-	uint8_t nothing[4096];
-	int r = 0;
-
-	for (; len > 0 && r == 0; len -= MIN(len, sizeof(nothing)))
-		r = nbd_read(c->stream, nothing, MIN(len, sizeof(nothing)));
-	return r;
-}
-
 static int next_option(struct nbd_client *c, bool *secure, bool *ret_go)
 {
 	g_autofree uint8_t *data = NULL;
@@ -311,7 +300,7 @@ static int next_option(struct nbd_client *c, bool *secure, bool *ret_go)
 	o.number = load_be32(head + 8);
 	o.len = load_be32(head + 12);
 	if (o.len > NBD_MAX_OPTION) {
-		r = o.number == NBD_OPT_EXPORT_NAME ? -EPROTO : skip(c, o.len);
+		r = o.number == NBD_OPT_EXPORT_NAME ? -EPROTO : nbd_skip(c->stream, o.len);
 		return r < 0 ? r : refuse(c, &o, NBD_REP_ERR_TOO_BIG, "so much data is not read");
 	}
 	o.data = data = g_malloc0((gsize)o.len + 1);

@@ -5,6 +5,7 @@
 
 #include "base/bits.h"
 #include "base/loop.h"
+#include "disk/wait.h"
 #include "nbd/nbd_int.h"
 #include "nbd/nbd_proto.h"
 
@@ -22,8 +23,6 @@ struct nbd_request {
 	uint16_t type, flags;
 	uint32_t len, carried; /* of the disk; of data, both ways */
 	bool flush_follows;
-	struct fiber *fiber; /* that waits for req */
-	bool over;
 	uint8_t *data;
 	/* The reply: */
 	uint8_t head[28];
@@ -197,26 +196,12 @@ static void done(struct disk_req *req, int result)
 	kick(r->client);
 }
 
-static void map_done(struct disk_req *req, int result)
-{
-	struct nbd_request *r = container_of(req, struct nbd_request, req);
-
-	r->over = true;
-	req->result = result;
-	wake(&r->fiber);
-}
-
 static int map(struct nbd_request *r, uint64_t offset, uint64_t len)
 {
-	r->req = (struct disk_req){ .op = DISK_MAP, .offset = offset, .len = len, .done = map_done };
-	r->over = false;
-	submit(r);
-	kick(r->client);
-	if (!r->over) {
-		r->fiber = r->client->server->fibers.current;
-		fiber_yield(&r->client->server->fibers);
-	}
-	return r->req.result;
+	struct nbd_server *s = r->client->server;
+
+	r->req = (struct disk_req){ .op = DISK_MAP, .offset = offset, .len = len };
+	return disk_wait(&s->fibers, false, s->disk, &r->req);
 }
 
 /* A fiber: the extents of base:allocation in the range, as many as an answer holds. */
@@ -327,17 +312,6 @@ static void wait_for_room(struct nbd_client *c, uint32_t carried)
 	}
 }
 
-/* Data that there is no memory for, or no sense in. */
-static int skip(struct nbd_client *c, uint32_t len)
-{
-	uint8_t nothing[4096];
-	int r = 0;
-
-	for (; len > 0 && r == 0; len -= MIN(len, sizeof(nothing)))
-		r = nbd_read(c->stream, nothing, MIN(len, sizeof(nothing)));
-	return r;
-}
-
 /* 0; STOP; or -errno: it is not to be listened to any more. */
 static int next_request(struct nbd_client *c)
 {
@@ -378,7 +352,7 @@ static int next_request(struct nbd_client *c)
 	if (r->type == NBD_CMD_WRITE) {
 		if (nbd_buffered(c->stream) < r->len)
 			kick(c);
-		result = r->data ? nbd_read(c->stream, r->data, r->len) : skip(c, r->len);
+		result = r->data ? nbd_read(c->stream, r->data, r->len) : nbd_skip(c->stream, r->len);
 	}
 	if (result < 0)
 		request_free(r);

@@ -323,6 +323,16 @@ int nbd_read(struct nbd_stream *s, void *buf, size_t len)
 	return 0;
 }
 
+int nbd_skip(struct nbd_stream *s, uint32_t len)
+{
+	uint8_t nothing[4096];
+	int r = 0;
+
+	for (; len > 0 && r == 0; len -= MIN(len, sizeof(nothing)))
+		r = nbd_read(s, nothing, MIN(len, sizeof(nothing)));
+	return r;
+}
+
 static ssize_t write_some(struct nbd_stream *s, struct iovec *iov, unsigned count)
 {
 	const struct msghdr msg = { .msg_iov = iov, .msg_iovlen = count };
