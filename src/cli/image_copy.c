@@ -32,7 +32,10 @@ static int convert_into(const struct image_args *a, struct disk *from, const cha
 	c.to = image_open(a, path, how);
 	if (!c.to)
 		return CLI_FAILURE;
-	c.piece = form ? MIN(form->piece, 64 * KIB) : !strcmp(format, "raw") ? 4096 : a->compress ? o->cluster_bytes : MIN(MAX(o->cluster_bytes, 4096), CHUNK);
+	c.piece = form			  ? MIN(form->piece, 64 * KIB)
+		  : !strcmp(format, "raw") ? 4096
+		  : a->compress		  ? o->cluster_bytes
+					  : MIN(MAX(o->cluster_bytes, 4096), CHUNK);
 	c.compress |= disk_form_packs(c.to);
 	r = image_copy_run(&c, &failed);
 	disk_close(c.to);
@@ -93,37 +96,51 @@ static uint64_t zeros_at(struct disk *disk, uint64_t at, uint64_t len)
 	return req.map.len;
 }
 
+struct comparison {
+	const struct image_args *a;
+	struct disk *x, *y;
+	uint64_t end;
+	uint8_t *p, *q; /* CHUNK */
+};
+
+/* @len bytes at most, from @at on. 0, and how many are the same; or an exit status. */
+static int compare_some(const struct comparison *c, uint64_t at, uint64_t len, uint64_t *ret_same)
+{
+	uint64_t zeros = zeros_at(c->x, at, c->end - at), i = 0;
+	int r;
+
+	zeros = zeros ? MIN(zeros, zeros_at(c->y, at, zeros)) : 0;
+	*ret_same = zeros;
+	if (zeros)
+		return 0;
+	image_progress("comparing", at, c->end);
+	r = read_padded(c->x, c->p, len, at);
+	if (r < 0)
+		return image_fail(c->a, c->x->path, "cannot be read", r);
+	r = read_padded(c->y, c->q, len, at);
+	if (r < 0)
+		return image_fail(c->a, c->y->path, "cannot be read", r);
+	*ret_same = len;
+	if (memcmp(c->p, c->q, len) == 0)
+		return 0;
+	while (c->p[i] == c->q[i])
+		i++;
+	image_progress("comparing", c->end, c->end);
+	printf("they differ at byte %" G_GUINT64_FORMAT "\n", at + i);
+	return CLI_FAILURE;
+}
+
 static int compare_disks(const struct image_args *a, struct disk *x, struct disk *y)
 {
 	uint64_t end = MAX(x->size_bytes, y->size_bytes);
 	g_autofree uint8_t *p = g_malloc(CHUNK), *q = g_malloc(CHUNK);
+	const struct comparison c = { a, x, y, end, p, q };
 
-	for (uint64_t at = 0; at < end;) {
-		uint64_t skip = zeros_at(x, at, end - at), n = MIN(CHUNK, end - at);
-		int r;
+	for (uint64_t at = 0, n; at < end; at += n) {
+		int status = compare_some(&c, at, MIN(CHUNK, end - at), &n);
 
-		skip = skip ? MIN(skip, zeros_at(y, at, skip)) : 0;
-		if (skip) {
-			at += skip;
-			continue;
-		}
-		image_progress("comparing", at, end);
-		r = read_padded(x, p, n, at);
-		if (r < 0)
-			return image_fail(a, x->path, "cannot be read", r);
-		r = read_padded(y, q, n, at);
-		if (r < 0)
-			return image_fail(a, y->path, "cannot be read", r);
-		if (memcmp(p, q, n)) {
-			uint64_t i = 0;
-
-			while (p[i] == q[i])
-				i++;
-			image_progress("comparing", end, end);
-			printf("they differ at byte %" G_GUINT64_FORMAT "\n", at + i);
-			return CLI_FAILURE;
-		}
-		at += n;
+		if (status)
+			return status;
 	}
 	image_progress("comparing", end, end);
 	puts(x->size_bytes == y->size_bytes ? "they are equal" :
@@ -250,31 +267,39 @@ static int keep_content(struct disk *disk, struct disk *below)
 	return r < 0 ? r : disk_flush_wait(disk);
 }
 
+/* @below: NULL: it stands alone from now on. */
+static int rebase(const struct image_args *a, struct disk *disk, struct disk *below)
+{
+	int r = a->unsafe ? 0 : keep_content(disk, below);
+
+	if (r == 0)
+		r = qcow2_set_backing(disk, below ? a->backing : NULL, below ? below->format : NULL);
+	if (r == -ENOSPC)
+		return cli_complain(CLI_FAILURE, a->verb,
+				    "'%s': the name does not fit the header, or the host's disk is full",
+				    a->files[0]);
+	return r < 0 ? image_fail(a, a->files[0], "cannot be put on top of it", r) : 0;
+}
+
 int image_rebase_main(struct image_args *a)
 {
-	bool none = a->backing && !strcmp(a->backing, "none");
 	struct disk *disk, *below = NULL;
 	g_autofree char *path = NULL;
-	int r = 0;
+	int status = CLI_FAILURE;
 
 	if (!a->backing)
-		return cli_complain(CLI_USAGE, a->verb, "--backing is missing; 'none' makes the image stand alone");
+		return cli_complain(CLI_USAGE, a->verb,
+				    "--backing is missing; 'none' makes the image stand alone");
 	disk = open_qcow2(a, (struct image_open){ .write = true, .no_backing = a->unsafe });
 	if (!disk)
 		return CLI_FAILURE;
-	path = none ? NULL : disk_beside(a->files[0], a->backing);
-	if (path && !(below = image_open(a, path, (struct image_open){ .format = a->backing_format }))) {
-		disk_close(disk);
-		return CLI_FAILURE;
-	}
-	if (!a->unsafe)
-		r = keep_content(disk, below);
-	if (r == 0)
-		r = qcow2_set_backing(disk, none ? NULL : a->backing, below ? below->format : NULL);
+	if (strcmp(a->backing, "none"))
+		path = beside(a->files[0], a->backing);
+	if (path)
+		below = image_open(a, path, (struct image_open){ .format = a->backing_format });
+	if (!path || below)
+		status = rebase(a, disk, below);
 	disk_close(below);
 	disk_close(disk);
-	if (r == -ENOSPC)
-		return cli_complain(CLI_FAILURE, a->verb, "'%s': the name does not fit the header, or the host's disk is full",
-				    a->files[0]);
-	return r < 0 ? image_fail(a, a->files[0], "cannot be put on top of it", r) : 0;
+	return status;
 }

@@ -148,6 +148,25 @@ static int place(struct qcow2 *s, struct placing *p)
 	return 0;
 }
 
+static int write_bytes(struct qcow2 *s, uint8_t *bytes, uint64_t len, uint64_t host)
+{
+	struct iovec iov = { bytes, len };
+	struct segments v = { &iov, 1, 0 };
+
+	return len ? child_io(s, s->data, DISK_WRITE, host, len, &v) : 0;
+}
+
+static int write_parts(struct qcow2 *s, const struct placing *p, struct segments *from,
+		       uint8_t *head, uint8_t *tail)
+{
+	uint64_t host = p->host + (p->offset - cluster_start(s, p->offset));
+	int r = child_io(s, s->data, DISK_WRITE, host, p->len, from);
+
+	if (r == 0)
+		r = write_bytes(s, head, p->offset - p->from, host - (p->offset - p->from));
+	return r < 0 ? r : write_bytes(s, tail, p->to - p->offset - p->len, host + p->len);
+}
+
 /* Everything in one request where it has room for that. */
 static int write_filled(struct qcow2 *s, const struct placing *p, struct segments *from,
 			uint8_t *head, uint8_t *tail)
@@ -156,31 +175,20 @@ static int write_filled(struct qcow2 *s, const struct placing *p, struct segment
 	uint64_t head_len = p->offset - p->from, tail_len = p->to - p->offset - p->len, body;
 	struct iovec iov[VECTOR + 2];
 	struct disk_req req = { .op = DISK_WRITE, .offset = host, .iov = iov };
-	struct segments before = *from;
+	struct segments rest = *from;
 	unsigned n = 0;
-	int r;
 
 	if (head_len)
 		iov[n++] = (struct iovec){ head, head_len };
-	n += segments_take(from, p->len, iov + n, VECTOR, &body);
-	if (body == p->len) {
-		if (tail_len)
-			iov[n++] = (struct iovec){ tail, tail_len };
-		req.iov_count = n;
-		req.len = p->to - p->from;
-		return qcow2_io(s, s->data, &req);
-	}
-	*from = before;
-	r = child_io(s, s->data, DISK_WRITE, host + head_len, p->len, from);
-	req.iov_count = 1;
-	req.len = head_len;
-	if (r == 0 && head_len)
-		r = qcow2_io(s, s->data, &req);
-	iov[0] = (struct iovec){ tail, tail_len };
-	req.iov = iov;
-	req.offset = host + head_len + p->len;
-	req.len = tail_len;
-	return r == 0 && tail_len ? qcow2_io(s, s->data, &req) : r;
+	n += segments_take(&rest, p->len, iov + n, VECTOR, &body);
+	if (body < p->len)
+		return write_parts(s, p, from, head, tail);
+	if (tail_len)
+		iov[n++] = (struct iovec){ tail, tail_len };
+	*from = rest;
+	req.iov_count = n;
+	req.len = p->to - p->from;
+	return qcow2_io(s, s->data, &req);
 }
 
 static int fill_and_write(struct qcow2 *s, const struct placing *p, struct segments *from)
@@ -276,6 +284,7 @@ static int write_in_place(struct qcow2 *s, uint64_t offset, uint64_t len, struct
 static int write_alone(struct qcow2 *s, uint64_t offset, uint64_t len, struct segments *from)
 {
 	while (len > 0) {
+		struct qcow2_extent e;
 		uint64_t n;
 		int r = write_in_place(s, offset, len, from, &n);
 
@@ -285,15 +294,9 @@ static int write_alone(struct qcow2 *s, uint64_t offset, uint64_t len, struct se
 		len -= n;
 		if (len == 0)
 			break;
-		n = len;
 		/* Up to the next cluster that may be written in place. */
-		{
-			struct qcow2_extent e;
-
-			r = qcow2_lookup(s, offset, len, &e);
-			if (r == 0 && !qcow2_has_subclusters(s))
-				n = e.len;
-		}
+		r = qcow2_lookup(s, offset, len, &e);
+		n = r == 0 && !qcow2_has_subclusters(s) ? e.len : len;
 		if (r == 0)
 			r = write_elsewhere(s, offset, &n, from);
 		if (r < 0)
