@@ -8,30 +8,13 @@ A sequence makes an image by one side with options picked at random, lets both s
 several requests at a time), and after each step asks both sides whether it is sound, as far as they can tell, and
 whether it holds what the model holds. Closing line: "P passed, F failed, S skipped".
 """
-import argparse
 import os
 import random
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
 
-SECTOR = 512
+from sequences import SECTOR, Failure, by_qemu_io, main, parser, run
+
 MIB = 1 << 20
-
-
-class Failure(Exception):
-    pass
-
-
-def run(*command, ok=(0,)):
-    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          timeout=120, check=False)
-    if done.returncode not in ok:
-        raise Failure(f"{' '.join(map(str, command))}: status {done.returncode}: "
-                      f"{done.stdout.decode(errors='replace')[-600:]}")
-    return done
 
 
 def read_at(file, at, count):
@@ -159,21 +142,7 @@ class Sequence:
         run(*self.ops, "repair", self.image)
 
     def theirs(self, most=8):
-        commands = []
-        with open(self.model, "r+b") as model:
-            for _ in range(self.rng.randint(1, most)):
-                sectors = self.size // SECTOR
-                length = SECTOR * self.rng.randint(1, min(sectors, 300))
-                at = SECTOR * self.rng.randint(0, (self.size - length) // SECTOR)
-                kind, byte = self.rng.choice(["write", "write", "zero", "zeru"]), self.rng.randint(1, 255)
-                model.seek(at)
-                if kind == "write":
-                    commands.append(f"write -q -P {byte} {at} {length}")
-                    model.write(bytes([byte]) * length)
-                else:
-                    commands.append(f"write -q -z {'-u ' if kind == 'zeru' else ''}{at} {length}")
-                    model.write(bytes(length))
-        run("qemu-io", "-f", self.theirs_name, *[x for c in commands for x in ("-c", c)], self.image)
+        run("qemu-io", "-f", self.theirs_name, *by_qemu_io(self.rng, self.model, most), self.image)
 
     def verify(self):
         if self.checks:
@@ -181,6 +150,9 @@ class Sequence:
         run(*self.ops, "check", self.image)
         run("qemu-img", "compare", "-q", "-f", self.theirs_name, "-F", "raw", self.image, self.model)
         run(*self.ops, "compare", self.image, self.model)
+
+    def about(self):
+        return f"after {self.last}: {self.size} '{self.options}' {'ours' if self.by_us else 'theirs'}"
 
     def go(self):
         self.create()
@@ -192,54 +164,12 @@ class Sequence:
             self.verify()
 
 
-def opens_direct(folder):
-    path = os.path.join(folder, "try")
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT))
-        return True
-    except OSError:
-        return False
-    finally:
-        os.unlink(path)
-
-
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("ops")
-    parser.add_argument("form", choices=FORMATS)
-    parser.add_argument("--sequences", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
-    parser.add_argument("--seconds", type=int, default=3600, help="begin none after so long")
-    parser.add_argument("--keep", action="store_true")
-    args = parser.parse_args()
-    if not shutil.which("qemu-img") or not shutil.which("qemu-io"):
-        print("SKIP: qemu-img is not installed (qemu-utils)\n0 passed, 0 failed, 1 skipped")
-        return 77
-    passed = failed = 0
-    end = time.monotonic() + args.seconds
-    for seed in range(args.seed, args.seed + args.sequences):
-        if time.monotonic() > end:
-            break
-        # Past the host's cache goes what lies on a disk; the rest is faster in memory.
-        direct = seed % 5 == 0
-        memory = not direct and os.access("/dev/shm", os.W_OK)
-        folder = tempfile.mkdtemp(prefix="sika-forms-", dir="/dev/shm" if memory else None)
-        sequence = Sequence(os.path.abspath(args.ops), args.form, folder, seed, direct and opens_direct(folder))
-        try:
-            sequence.go()
-            passed += 1
-        except (Failure, subprocess.TimeoutExpired) as error:
-            failed += 1
-            print(f"seed {seed}: after {sequence.last}: {sequence.size} '{sequence.options}' "
-                  f"{'ours' if sequence.by_us else 'theirs'}\n  {error}", flush=True)
-        if not args.keep or not failed:
-            shutil.rmtree(folder)
-        else:
-            print(folder)
-            break
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    return failed > 0
+def arguments():
+    p = parser()
+    p.add_argument("form", choices=FORMATS)
+    return p.parse_args()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ARGS = arguments()
+    sys.exit(main(ARGS, lambda ops, *more: Sequence(ops, ARGS.form, *more)))

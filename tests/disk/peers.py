@@ -9,29 +9,12 @@ turn (ours several requests at a time), takes, applies and deletes snapshots, re
 step asks both sides whether the image is sound and holds what the model holds. Closing line:
 "P passed, F failed, S skipped".
 """
-import argparse
 import os
 import random
 import shutil
-import subprocess
 import sys
-import tempfile
-import time
 
-SECTOR = 512
-
-
-class Failure(Exception):
-    pass
-
-
-def run(*command, ok=(0,)):
-    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          timeout=120, check=False)
-    if done.returncode not in ok:
-        raise Failure(f"{' '.join(map(str, command))}: status {done.returncode}: "
-                      f"{done.stdout.decode(errors='replace')[-600:]}")
-    return done
+from sequences import SECTOR, Failure, by_qemu_io, main, parser, run
 
 
 class Sequence:
@@ -43,6 +26,7 @@ class Sequence:
         self.features = self.pick()
         self.direct = direct
         self.snapshots = {}
+        self.last = "create"
 
     def pick(self):
         r = self.rng
@@ -118,22 +102,7 @@ class Sequence:
         run(self.ops, "run", self.image, self.model, self.rng.getrandbits(60), count, *flags)
 
     def theirs(self):
-        size = os.path.getsize(self.model)
-        commands = []
-        with open(self.model, "r+b") as model:
-            for _ in range(self.rng.randint(1, 8)):
-                sectors = size // SECTOR
-                length = SECTOR * self.rng.randint(1, min(sectors, 300))
-                at = SECTOR * self.rng.randint(0, (size - length) // SECTOR)
-                kind, byte = self.rng.choice(["write", "write", "zero", "zeru"]), self.rng.randint(1, 255)
-                model.seek(at)
-                if kind == "write":
-                    commands.append(f"write -q -P {byte} {at} {length}")
-                    model.write(bytes([byte]) * length)
-                else:
-                    commands.append(f"write -q -z {'-u ' if kind == 'zeru' else ''}{at} {length}")
-                    model.write(bytes(length))
-        run("qemu-io", "-f", "qcow2", *[x for c in commands for x in ("-c", c)], self.image)
+        run("qemu-io", "-f", "qcow2", *by_qemu_io(self.rng, self.model), self.image)
 
     def snapshot(self):
         if self.features["data"] or self.features["refcount"] < 4:
@@ -191,6 +160,9 @@ class Sequence:
             run(self.ops, "repair", self.image)
             run("qemu-img", "check", "-q", "-f", "qcow2", self.image)
 
+    def about(self):
+        return f"after {self.last}: {self.features}"
+
     def go(self):
         self.create()
         self.verify(True)
@@ -201,54 +173,5 @@ class Sequence:
             self.verify(step == self.ours or self.refused)
 
 
-def opens_direct(folder):
-    path = os.path.join(folder, "try")
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT))
-        return True
-    except OSError:
-        return False
-    finally:
-        os.unlink(path)
-
-
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("ops")
-    parser.add_argument("--sequences", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
-    parser.add_argument("--seconds", type=int, default=3600, help="begin none after so long")
-    parser.add_argument("--keep", action="store_true")
-    args = parser.parse_args()
-    if not shutil.which("qemu-img") or not shutil.which("qemu-io"):
-        print("SKIP: qemu-img is not installed (qemu-utils)\n0 passed, 0 failed, 1 skipped")
-        return 77
-    passed = failed = 0
-    end = time.monotonic() + args.seconds
-    for seed in range(args.seed, args.seed + args.sequences):
-        if time.monotonic() > end:
-            break
-        # What is tested is the order of writes, not the disk below: memory is faster. But only a disk is
-        # particular about what lies where in requests past the host's cache.
-        direct = seed % 5 == 0
-        memory = not direct and os.access("/dev/shm", os.W_OK)
-        folder = tempfile.mkdtemp(prefix="sika-peers-", dir="/dev/shm" if memory else None)
-        sequence = Sequence(os.path.abspath(args.ops), folder, seed, direct and opens_direct(folder))
-        try:
-            sequence.go()
-            passed += 1
-        except (Failure, subprocess.TimeoutExpired) as error:
-            failed += 1
-            print(f"seed {seed}: after {getattr(sequence, 'last', 'create')}: {sequence.features}\n  {error}",
-                  flush=True)
-        if not args.keep:
-            shutil.rmtree(folder)
-        elif failed:
-            print(folder)
-            break
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    return failed > 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(parser().parse_args(), Sequence))

@@ -15,11 +15,9 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "disk/formats/formats.h"
+#include "requests.h"
 
 #define MAX_REQUESTS 16u
-#define MAX_IO	     (64u << 10)
-
-static uint8_t data[MAX_IO];
 
 /* Where tables lie, more often than elsewhere. */
 static void image_spoil(const struct form_fuzz *f, struct memdisk *m, struct input *in)
@@ -48,24 +46,6 @@ static void image_spoil(const struct form_fuzz *f, struct memdisk *m, struct inp
 		m->disk.size_bytes = MIN(m->disk.size_bytes, input_take(in, 3));
 }
 
-static void request(struct disk *disk, struct input *in)
-{
-	uint8_t kind = input_byte(in);
-	struct iovec iov = { data, 0 };
-	struct disk_req req = { .iov = &iov, .iov_count = 1, .unmap = kind & 0x80 };
-
-	req.op = (enum disk_op)(kind % 6);
-	req.compress = kind & 0x40;
-	req.offset = 512 * (kind & 8 ? input_take(in, 6) : input_take(in, 2));
-	req.len = 512 * (1 + input_take(in, 1) % (MAX_IO / 512));
-	if (disk->size_bytes)
-		req.offset %= disk->size_bytes;
-	req.offset &= ~511ull;
-	req.len = MIN(req.len, disk->size_bytes - MIN(req.offset, disk->size_bytes));
-	iov.iov_len = req.len;
-	(void)disk_run(disk, &req);
-}
-
 static void use(struct disk *disk, struct input *in)
 {
 	unsigned count = input_byte(in) % MAX_REQUESTS;
@@ -73,11 +53,11 @@ static void use(struct disk *disk, struct input *in)
 	struct disk_found found = { 0 };
 
 	while (count--)
-		request(disk, in);
+		fuzz_request(disk, in);
 	if (what & 1)
 		(void)disk_form_check(disk, (what & 2) && !disk->readonly, &found);
 	if (what & 4)
-		request(disk, in);
+		fuzz_request(disk, in);
 }
 
 int form_fuzz(const struct form_fuzz *f, const uint8_t *bytes, size_t size)

@@ -12,12 +12,10 @@
 #include "base/loop.h"
 #include "disk/qcow2/qcow2_int.h"
 #include "input.h"
+#include "requests.h"
 
 #define ROOM	     (1u << 20)
 #define MAX_REQUESTS 24u
-#define MAX_IO	     (64u << 10)
-
-static uint8_t data[MAX_IO];
 
 static void image_make(struct memdisk *m, struct input *in)
 {
@@ -61,26 +59,6 @@ static void image_spoil(struct memdisk *m, struct input *in)
 	}
 }
 
-static void request(struct disk *disk, struct input *in)
-{
-	uint8_t kind = input_byte(in);
-	struct iovec iov = { data, 0 };
-	struct disk_req req = { .iov = &iov, .iov_count = 1, .unmap = kind & 0x80 };
-
-	req.op = (enum disk_op)(kind % 7);
-	req.compress = kind & 0x40;
-	req.offset = 512 * (kind & 8 ? input_take(in, 6) : input_take(in, 2));
-	req.len = 512 * (1 + input_take(in, 1) % (MAX_IO / 512));
-	if (req.op == DISK_RESIZE)
-		req.offset %= 64u << 20;
-	else if (disk->size_bytes)
-		req.offset %= disk->size_bytes;
-	req.offset &= ~511ull;
-	req.len = MIN(req.len, disk->size_bytes - MIN(req.offset, disk->size_bytes));
-	iov.iov_len = req.len;
-	(void)disk_run(disk, &req);
-}
-
 static void use(struct disk *disk, struct input *in)
 {
 	unsigned count = input_byte(in) % MAX_REQUESTS;
@@ -88,7 +66,7 @@ static void use(struct disk *disk, struct input *in)
 	struct qcow2_check found;
 
 	while (count--)
-		request(disk, in);
+		fuzz_request(disk, in);
 	if (what & 1)
 		(void)qcow2_check(disk, what & 2, NULL, NULL, &found);
 	if ((what & 4) && !disk->readonly)
@@ -98,7 +76,7 @@ static void use(struct disk *disk, struct input *in)
 	if ((what & 16) && !disk->readonly)
 		(void)qcow2_snapshot_delete(disk, "1");
 	if (what & 32)
-		request(disk, in);
+		fuzz_request(disk, in);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)

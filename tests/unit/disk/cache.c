@@ -10,34 +10,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/loop.h"
 #include "disk/disk_int.h"
 #include "disk/qcow2/qcow2.h"
+#include "image_file.h"
 
 int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd);
 
-static struct loop *loop;
-static char path[64];
 static unsigned flushes; /* the host's; by the one thread that has a request at a time */
 
 int __wrap_fdatasync(int fd)
 {
 	__atomic_add_fetch(&flushes, 1, __ATOMIC_SEQ_CST);
 	return __real_fdatasync(fd);
-}
-
-static void setup(void)
-{
-	loop = loop_new();
-	strcpy(path, "/tmp/sika-test-cache-XXXXXX");
-	close(mkstemp(path));
-}
-
-static void teardown(void)
-{
-	unlink(path);
-	loop_free(loop);
 }
 
 static struct disk *open_or_null(const char *format, enum disk_cache cache, enum disk_runner runner,
@@ -245,8 +230,6 @@ int main(void)
 {
 	Suite *s = suite_create("disk cache");
 	TCase *t = tcase_create("cache");
-	SRunner *r = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 40);
@@ -255,8 +238,5 @@ int main(void)
 	tcase_add_loop_test(t, parts_of_blocks_past_the_cache, 0, 6);
 	tcase_add_test(t, knows_the_modes_by_name);
 	suite_add_tcase(s, t);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }

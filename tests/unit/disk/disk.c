@@ -13,26 +13,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/loop.h"
 #include "disk/disk_int.h"
+#include "image_file.h"
 
 static const enum disk_runner runners[] = { DISK_RUNNER_URING, DISK_RUNNER_POOL };
-
-static struct loop *loop;
-static char path[64];
-
-static void setup(void)
-{
-	loop = loop_new();
-	strcpy(path, "/tmp/sika-test-disk-XXXXXX");
-	close(mkstemp(path));
-}
-
-static void teardown(void)
-{
-	unlink(path);
-	loop_free(loop);
-}
 
 static void fill(size_t bytes, uint8_t *model)
 {
@@ -426,8 +410,6 @@ int main(void)
 {
 	Suite *s = suite_create("disk");
 	TCase *t = tcase_create("disk");
-	SRunner *r = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 20);
@@ -443,8 +425,5 @@ int main(void)
 	tcase_add_loop_test(t, tells_holes_from_data_and_grows, 0, 2);
 	tcase_add_test(t, says_what_is_wrong);
 	suite_add_tcase(s, t);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(s);
 }
