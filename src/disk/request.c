@@ -49,15 +49,26 @@ static bool finish(struct disk_req *req, int result)
 	return true;
 }
 
+/* The file ends. Behind the end it had are zeros; what is missing in front of that was cut off by
+ * somebody else, and is no zeros. */
+static bool finish_at_end(const struct disk_image *image, struct disk_req *req)
+{
+	/* In a thread of pool.c; the loop's writes it in disk_wait(). */
+	uint64_t size = __atomic_load_n(&image->disk.size_bytes, __ATOMIC_RELAXED);
+
+	if (req->offset + req->progress < size)
+		return finish(req, -EIO);
+	disk_req_zero_rest(req);
+	return finish(req, 0);
+}
+
 static bool step_data(const struct disk_image *image, struct disk_req *req, int64_t n)
 {
 	/* No call goes on in the middle of a block there. */
 	bool cut = image->direct && n % image->direct;
 
-	if (n == 0 && req->op == DISK_READ) {
-		disk_req_zero_rest(req);
-		return finish(req, 0);
-	}
+	if (n == 0 && req->op == DISK_READ)
+		return finish_at_end(image, req);
 	if (n == 0)
 		return finish(req, -ENOSPC);
 	req->progress += (uint64_t)n;
@@ -67,11 +78,7 @@ static bool step_data(const struct disk_image *image, struct disk_req *req, int6
 		return finish(req, -ENOSPC);
 	if (!req->by_hand)
 		disk_req_advance(req, (uint64_t)n);
-	if (cut) {
-		disk_req_zero_rest(req);
-		return finish(req, 0);
-	}
-	return false;
+	return cut ? finish_at_end(image, req) : false;
 }
 
 /* What file systems and devices answer when they cannot do it their way. */
@@ -146,6 +153,11 @@ int disk_req_run(struct disk_image *image, struct disk_req *req)
 	return req->result;
 }
 
+static bool was_cut_off(const struct disk_image *image)
+{
+	return (uint64_t)lseek(image->fd, 0, SEEK_END) < image->disk.size_bytes;
+}
+
 /* The file system knows holes; where it does not, all is data. */
 static int map(struct disk_image *image, struct disk_req *req)
 {
@@ -154,7 +166,8 @@ static int map(struct disk_image *image, struct disk_req *req)
 
 	req->map = (struct disk_map){ .state = DISK_DATA, .len = req->len,
 				      .host_offset = req->offset };
-	if (data > start || (data < 0 && errno == ENXIO)) {
+	/* What is missing is data that cannot be read. */
+	if (data > start || (data < 0 && errno == ENXIO && !was_cut_off(image))) {
 		req->map.state = DISK_ZERO;
 		end = data;
 	} else {

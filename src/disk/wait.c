@@ -43,6 +43,6 @@ int disk_wait(struct fiber_pool *fibers, bool batch, struct disk *disk, struct d
 	int r = fibers->current ? in_fiber(fibers, batch, disk, req) : disk_run(disk, req);
 
 	if (r == 0 && disk->growable && end > disk->size_bytes)
-		disk->size_bytes = end;
+		__atomic_store_n(&disk->size_bytes, end, __ATOMIC_RELAXED); /* request.c reads it */
 	return r;
 }

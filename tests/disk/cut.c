@@ -11,9 +11,7 @@
 #include <time.h>
 
 #include "base/loop.h"
-#include "disk/formats/formats.h"
-#include "disk/qcow2/qcow2_int.h"
-#include "memdisk.h"
+#include "memimage.h"
 
 #define ROOM	 (8u << 20)
 #define REQUESTS 60u
@@ -51,14 +49,9 @@ static void die(const struct story *s, const char *what, unsigned cut)
 	exit(1);
 }
 
-static struct disk *open_take(struct story *s, struct memdisk *file, bool repair, GError **err)
+static struct disk *open_take(struct story *s, struct memdisk *file, GError **err)
 {
-	const struct disk_options o = { .repair = repair };
-	const struct disk_chain chain = { 0 };
-
-	if (s->form)
-		return s->form->open_take(&file->disk, &o, s->loop, &chain, err);
-	return qcow2_open_take(&file->disk, &o, s->loop, &chain, err);
+	return memimage_open_take(file, s->form, false, s->loop, err);
 }
 
 static void request_done(struct disk_req *req, int result)
@@ -107,57 +100,16 @@ static void note_flush(struct story *s)
 							 g_memdup2(s->model, s->bytes) };
 }
 
-static bool create_qcow2(struct story *s, uint64_t *seed)
-{
-	struct qcow2_create o = { .size_bytes = s->bytes, .version = 2 + !!memdisk_random(seed, 3),
-				  .cluster_bytes = 512ull << memdisk_random(seed, 8),
-				  .refcount_bits = 16 };
-
-	if (o.version == 3) {
-		o.refcount_bits = 1u << memdisk_random(seed, 7);
-		o.lazy_refcounts = memdisk_random(seed, 4) == 0;
-		o.extended_l2 = o.cluster_bytes >= 16384 && memdisk_random(seed, 2);
-	}
-	return qcow2_create(&s->start->disk, &o, NULL);
-}
-
-/* As VMware makes them: a table is there when it is needed. */
-static void forget_tables(struct memdisk *m)
-{
-	uint64_t sectors, tables;
-
-	memcpy(&sectors, m->bytes + 12, 8);
-	memcpy(&tables, m->bytes + 20, 8);
-	tables = (sectors + tables * 512 - 1) / (tables * 512);
-	for (unsigned at = 48; at <= 56; at += 8) {
-		memcpy(&sectors, m->bytes + at, 8);
-		memset(m->bytes + sectors * 512, 0, tables * 4);
-	}
-}
-
-static bool create_form(struct story *s, uint64_t *seed)
-{
-	const struct disk_form_create o = { .size_bytes = s->bytes, .name = "cut",
-					    .options = !strcmp(s->form->name, "vhdx") ? "block_size=1M" : NULL,
-					    .block_bytes = 4096ull << memdisk_random(seed, 6) };
-
-	if (!s->form->create(&s->start->disk, &o, NULL))
-		return false;
-	if (!strcmp(s->form->name, "vmdk") && memdisk_random(seed, 2))
-		forget_tables(s->start);
-	return true;
-}
-
 static void create(struct story *s, uint64_t *seed)
 {
 	s->start = memdisk_new(ROOM, s->seed);
-	if (!(s->form ? create_form : create_qcow2)(s, seed))
+	if (!memimage_create(s->start, s->form, seed))
 		die(s, "cannot be created", 0);
 	s->file = memdisk_new(ROOM, s->seed);
 	memcpy(s->file->bytes, s->start->bytes, ROOM);
 	s->file->disk.size_bytes = s->start->disk.size_bytes;
 	s->file->note = true;
-	s->disk = open_take(s, s->file, false, NULL);
+	s->disk = open_take(s, s->file, NULL);
 	if (!s->disk)
 		die(s, "does not open", 0);
 }
@@ -205,33 +157,12 @@ static void check_content(struct story *s, struct disk *disk, unsigned cut)
 	g_free(now);
 }
 
-static void tell_line(void *arg, const char *line)
+static void check(struct story *s, struct disk *disk, unsigned cut)
 {
-	fprintf(stderr, "  %s\n", line);
-	(void)arg;
-}
+	const char *wrong = memimage_check(disk, s->form);
 
-static void check_qcow2(struct story *s, struct disk *disk, unsigned cut)
-{
-	struct qcow2_check found;
-
-	if (qcow2_check(disk, false, NULL, NULL, &found) < 0 || found.errors) {
-		(void)qcow2_check(disk, false, tell_line, NULL, &found);
-		die(s, "has errors", cut);
-	}
-	if (qcow2_check(disk, true, NULL, NULL, &found) < 0 ||
-	    ((found.errors || found.leaks) && !found.repaired))
-		die(s, "is not repaired", cut);
-}
-
-static void check_form(struct story *s, struct disk *disk, unsigned cut)
-{
-	struct disk_found found = { 0 }, again = { .tell = tell_line };
-
-	if (disk_form_check(disk, false, &found) == 0 && !found.errors)
-		return;
-	(void)disk_form_check(disk, false, &again);
-	die(s, "has errors", cut);
+	if (wrong)
+		die(s, wrong, cut);
 }
 
 /* Goes on after the cut: what is free must be free. */
@@ -260,15 +191,15 @@ static void cut_at(struct story *s, unsigned cut, uint64_t seed)
 {
 	struct memdisk *file = memdisk_cut(s->file, s->start, cut, seed);
 	g_autoptr(GError) err = NULL;
-	struct disk *disk = open_take(s, file, false, &err);
+	struct disk *disk = open_take(s, file, &err);
 
 	if (!disk)
 		die(s, err->message, cut);
 	check_content(s, disk, cut);
-	(s->form ? check_form : check_qcow2)(s, disk, cut);
+	check(s, disk, cut);
 	check_content(s, disk, cut);
 	use_on(s, disk, cut, seed);
-	(s->form ? check_form : check_qcow2)(s, disk, cut);
+	check(s, disk, cut);
 	disk_close(disk);
 }
 
@@ -280,7 +211,7 @@ static unsigned tell(struct loop *loop, const struct disk_form *form, uint64_t f
 	s->seed = first_seed;
 	s->loop = loop;
 	s->form = form;
-	s->bytes = form && !strcmp(form->name, "vhdx") ? 3u << 20 : 512u << 10;
+	s->bytes = memimage_bytes(form);
 	s->model = g_malloc0(s->bytes);
 	create(s, &seed);
 	write_story(s, &seed);

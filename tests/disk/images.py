@@ -9,6 +9,7 @@ Closing line: "P passed, F failed, S skipped".
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -360,8 +361,67 @@ def nothing_half_made():
     assert status and "x" not in names and not [n for n in names if ".sika-" in n], (status, names)
 
 
+def cut_off():
+    """Somebody makes the image below smaller while it is in use: errors, and no zeros made up."""
+    with open("base", "wb") as f:
+        f.write(b"x" * 8 * MIB)
+    image("convert", "base", "base.qcow2")
+    for base, form in (("base", "raw"), ("base.qcow2", "qcow2")):
+        image("create", "--force", "--backing", base, "--backing-format", form, "top")
+        child = subprocess.Popen([SIKA, "image", "serve", "--socket", "s", "top"], stdout=subprocess.PIPE, text=True)
+        uri = child.stdout.readline().strip()
+        try:
+            os.truncate(base, 4 * MIB)
+            run("qemu-io", "-f", "raw", "-c", "read -q -P 120 0 1M", uri)
+            assert "Input/output error" in run("qemu-io", "-f", "raw", "-c", "read 7M 4k", uri, status=1)
+            run("qemu-io", "-f", "raw", "-c", "write -q -P 5 7M 64k", "-c", "read -q -P 5 7M 64k", uri)
+        finally:
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(timeout=60) == 0
+        run("qemu-io", "-f", "qcow2", "-r", "-U", "-c", "read -q -P 5 7M 64k", "top")
+        image("check", "top")
+
+
+def full_disks():
+    """No room for what is made: one sentence, nothing half-made, the source as it was."""
+    with open("raw", "wb") as f:
+        f.write(os.urandom(8 * MIB))
+    shutil.copy("raw", "before")
+    image("create", "small", "8M")
+    limit = (4 * MIB, 4 * MIB)
+    for arguments in (("convert", "raw", "x"), ("convert", "--compress", "raw", "x"), ("convert", "-O", "raw", "raw", "x"),
+                      ("convert", "-O", "vmdk", "raw", "x"), ("convert", "-O", "vhdx", "raw", "x"),
+                      ("create", "-f", "raw", "--preallocate", "full", "x", "8M"),
+                      ("create", "--preallocate", "falloc", "x", "8M")):
+        # A limit of the size of files; SIGXFSZ stays ignored as Python has it.
+        done = subprocess.run([SIKA, "image", *arguments], capture_output=True, text=True, timeout=60, check=False,
+                              restore_signals=False,
+                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+        lines = done.stderr.strip().splitlines()
+        assert done.returncode == 1 and len(lines) == 1 and "x" in lines[0], (arguments, done.returncode, done.stderr)
+        assert sorted(os.listdir(".")) == ["before", "raw", "small"], (arguments, os.listdir("."))
+    run("cmp", "raw", "before")
+
+
+def full_file_systems():
+    """The same where the host's disk is full, if we may mount a small one."""
+    os.mkdir("disk")
+    with open("raw", "wb") as f:
+        f.write(os.urandom(8 * MIB))
+    script = ("mount -t tmpfs -o size=4M none disk || exit 77; " + SIKA + " image convert -O \"$1\" raw disk/x 2>err; "
+              "echo $? >status; ls disk >left")
+    for form in ("raw", "qcow2", "vdi", "vhd", "vmdk", "vhdx"):
+        done = subprocess.run(["unshare", "-Urm", "sh", "-c", script, "sh", form], capture_output=True, timeout=60,
+                              check=False)
+        if done.returncode:
+            return  # no user namespaces, or no tmpfs in them
+        said, status, left = (open(n).read() for n in ("err", "status", "left"))
+        assert status == "1\n" and left == "" and len(said.splitlines()) == 1, (form, status, left, said)
+        assert "No space left on device" in said, said
+
+
 CASES = [converts, creates, chains, snapshots, resizes, repairs, measures, forms, streams, fixed_vhds, cloops, benches,
-         mistakes, nothing_half_made]
+         mistakes, nothing_half_made, full_disks, full_file_systems, cut_off]
 
 if __name__ == "__main__":
     sys.exit(main(CASES, {"qemu-img": "qemu-utils", "qemu-io": "qemu-utils"}, "sika-images-", memory=True))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* memdisk.c - a file node in memory: hostile images, and power cuts. */
+/* memdisk.c - a file node in memory: hostile images, power cuts, disks that fail (memdisk.h). */
 #include "memdisk.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@ uint64_t memdisk_random(uint64_t *seed, uint64_t below)
 
 static void change(struct memdisk *m, bool flush, uint64_t offset, uint64_t len, bool zeros)
 {
-	struct memdisk_change c = { flush, offset, len, NULL };
+	struct memdisk_change c = { flush, offset, len, NULL, false };
 
 	if (!m->note)
 		return;
@@ -78,6 +78,40 @@ static int perform(struct memdisk *m, struct disk_req *req)
 	return -EOPNOTSUPP;
 }
 
+/* What the host's cache held and could not write. */
+static void lose(struct memdisk *m)
+{
+	for (guint i = m->changes->len; i > 0; i--) {
+		struct memdisk_change *c = &g_array_index(m->changes, struct memdisk_change, i - 1);
+
+		if (c->flush)
+			break;
+		c->lost |= memdisk_random(&m->seed, 2) == 0;
+	}
+}
+
+static bool fails(struct memdisk *m, const struct disk_req *req)
+{
+	struct memdisk_faults *f = &m->faults;
+
+	if (f->full && req->op != DISK_WRITE && req->op != DISK_WRITE_ZEROES)
+		return false;
+	f->calls++;
+	return f->calls >= f->from && f->calls < f->to;
+}
+
+static int serve(struct memdisk *m, struct disk_req *req)
+{
+	if (!fails(m, req))
+		return perform(m, req);
+	m->faults.failed++;
+	if (req->op == DISK_FLUSH)
+		lose(m);
+	else if (!m->faults.full && req->op != DISK_READ && memdisk_random(&m->seed, 2))
+		(void)perform(m, req);
+	return m->faults.full ? -ENOSPC : -EIO;
+}
+
 static void mem_submit(struct disk *disk, struct disk_req *req)
 {
 	struct memdisk *m = (struct memdisk *)disk;
@@ -98,7 +132,7 @@ static void mem_drain(struct disk *disk)
 		req = *p;
 		*p = req->next;
 		req->next = NULL;
-		req->done(req, perform(m, req));
+		req->done(req, serve(m, req));
 	}
 }
 
@@ -106,6 +140,10 @@ static void mem_close(struct disk *disk)
 {
 	struct memdisk *m = (struct memdisk *)disk;
 
+	if (m->keep) {
+		m->keep = false;
+		return;
+	}
 	for (guint i = 0; i < m->changes->len; i++)
 		g_free(g_array_index(m->changes, struct memdisk_change, i).bytes);
 	g_array_unref(m->changes);
@@ -130,6 +168,15 @@ struct memdisk *memdisk_new(uint64_t room_bytes, uint64_t seed)
 	m->bytes = g_malloc0(room_bytes);
 	m->seed = seed;
 	m->changes = g_array_new(FALSE, FALSE, sizeof(struct memdisk_change));
+	return m;
+}
+
+struct memdisk *memdisk_copy(const struct memdisk *from, uint64_t seed)
+{
+	struct memdisk *m = memdisk_new(from->room_bytes, seed);
+
+	memcpy(m->bytes, from->bytes, from->room_bytes);
+	m->disk.size_bytes = from->disk.size_bytes;
 	return m;
 }
 
@@ -158,6 +205,8 @@ struct memdisk *memdisk_cut(const struct memdisk *from, const struct memdisk *st
 	for (unsigned i = 0; i < count; i++) {
 		const struct memdisk_change *c = &g_array_index(from->changes, struct memdisk_change, i);
 
+		if (c->lost)
+			continue;
 		if (i < flushed || mode == 0) {
 			apply(m, c, 0, c->len);
 			continue;

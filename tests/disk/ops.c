@@ -13,6 +13,8 @@
  *        ops snapshot create|apply|delete IMAGE NAME
  *        ops resize IMAGE SIZE
  *        ops compare IMAGE RAW
+ *        ops load IMAGE SEED                    requests without end, to be killed; a line for each flush
+ *        ops loaded IMAGE SEED FLUSHES          what it must have left
  * Exit status 0: all agreed.
  */
 #include <fcntl.h>
@@ -363,6 +365,96 @@ static int do_resize(const char *path, const char *size)
 	return 0;
 }
 
+/* ---- load, and what it leaves ---- */
+
+struct load {
+	uint64_t bytes; /* of the disk */
+	unsigned count;
+	struct one batch[AT_ONCE];
+	bool flush; /* behind it */
+};
+
+/* The next requests of the series that the seed picks, in parts of the disk of their own. */
+static void load_next(struct load *l)
+{
+	uint64_t part;
+
+	l->count = 1 + (unsigned)rnd(MIN(AT_ONCE, l->bytes / 512));
+	part = align_down(l->bytes / l->count, 512);
+	for (unsigned i = 0; i < l->count; i++) {
+		struct one *o = &l->batch[i];
+		uint64_t len = 512 * (1 + rnd(MIN(part / 512, 200)));
+
+		*o = (struct one){ .req = { .op = rnd(5) ? DISK_WRITE : DISK_WRITE_ZEROES,
+					    .offset = i * part + 512 * rnd((part - len) / 512 + 1),
+					    .len = len, .iov = o->iov, .iov_count = 1,
+					    .unmap = rnd(2), .done = done } };
+		o->buf = g_malloc0(len);
+		o->iov[0] = (struct iovec){ o->buf, len };
+		for (uint64_t at = 0; at < len && o->req.op == DISK_WRITE; at += 512)
+			memcpy(o->buf + at, &state, sizeof(state));
+	}
+	l->flush = rnd(4) == 0;
+}
+
+static int do_load(const char *path, const char *seed)
+{
+	struct disk *disk = open_image(path, false, false);
+	struct load l = { .bytes = disk->size_bytes };
+	unsigned flushes = 0;
+
+	state = strtoull(seed, NULL, 0);
+	for (;;) {
+		load_next(&l);
+		for (unsigned i = 0; i < l.count; i++)
+			disk_submit(disk, &l.batch[i].req);
+		disk_kick(disk);
+		disk_drain(disk);
+		for (unsigned i = 0; i < l.count; i++) {
+			if (l.batch[i].result < 0)
+				die("request: %s", strerror(-l.batch[i].result));
+			g_free(l.batch[i].buf);
+		}
+		if (!l.flush)
+			continue;
+		if (disk_flush_wait(disk) < 0)
+			die("flush fails");
+		printf("%u\n", ++flushes);
+		fflush(stdout);
+	}
+}
+
+/* Each sector is what it was when the last flush that was told of ended, or what was written to it up
+ * to the next one. */
+static int do_loaded(const char *path, const char *seed, unsigned flushes)
+{
+	struct disk *disk = open_image(path, true, false);
+	struct load l = { .bytes = disk->size_bytes };
+	uint8_t *found = g_malloc(l.bytes), *model = g_malloc0(l.bytes);
+	bool *right = g_new0(bool, l.bytes / 512);
+
+	if (disk_read_wait(disk, found, l.bytes, 0) < 0)
+		die("cannot be read");
+	state = strtoull(seed, NULL, 0);
+	for (unsigned told = 0; told <= flushes; told += l.flush) {
+		for (uint64_t i = 0; told == flushes && i < l.bytes / 512; i++)
+			right[i] |= !memcmp(found + i * 512, model + i * 512, 512);
+		load_next(&l);
+		for (unsigned i = 0; i < l.count; i++) {
+			memcpy(model + l.batch[i].req.offset, l.batch[i].buf, l.batch[i].req.len);
+			g_free(l.batch[i].buf);
+		}
+	}
+	for (uint64_t i = 0; i < l.bytes / 512; i++)
+		if (!right[i] && memcmp(found + i * 512, model + i * 512, 512))
+			die("sector %llu is nothing that was written", (unsigned long long)i);
+	disk_close(disk);
+	g_free(found);
+	g_free(model);
+	g_free(right);
+	return 0;
+}
+
 static int do_compare(const char *path, const char *raw)
 {
 	struct disk *disk = open_image(path, true, false);
@@ -388,6 +480,10 @@ int main(int argc, char **argv)
 		status = do_run(argc - 2, argv + 2);
 	else if (argc > 3 && !strcmp(argv[1], "create"))
 		status = do_create(argc - 2, argv + 2);
+	else if (argc == 4 && !strcmp(argv[1], "load"))
+		status = do_load(argv[2], argv[3]);
+	else if (argc == 5 && !strcmp(argv[1], "loaded"))
+		status = do_loaded(argv[2], argv[3], (unsigned)atoi(argv[4]));
 	else if (argc == 3)
 		status = do_check(argv[2], !strcmp(argv[1], "repair"));
 	else if (argc == 5 && !strcmp(argv[1], "snapshot"))
