@@ -294,7 +294,7 @@ int image_rebase_main(struct image_args *a)
 	if (!disk)
 		return CLI_FAILURE;
 	if (strcmp(a->backing, "none"))
-		path = beside(a->files[0], a->backing);
+		path = disk_beside(a->files[0], a->backing);
 	if (path)
 		below = image_open(a, path, (struct image_open){ .format = a->backing_format });
 	if (!path || below)

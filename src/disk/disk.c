@@ -32,14 +32,18 @@ static bool refuse_format(const struct disk *file, const char *what, const char 
  * data anything may lie that a guest wrote. */
 static void tell_tail(struct disk *file)
 {
+	static const char *const tails[][3] = { { "conectix", "fixed VHD", "vhd" },
+						{ "koly", "DMG", "dmg" } };
 	uint8_t tail[DISK_PROBE_BYTES];
 
-	if (file->size_bytes > sizeof(tail) &&
-	    disk_read_wait(file, tail, sizeof(tail), file->size_bytes - sizeof(tail)) == 0 &&
-	    !memcmp(tail, "conectix", 8))
-		log_warn("disk '%s': ends like a fixed VHD image, and is taken as raw "
-			 "(format=vhd takes it as that)",
-			 file->path);
+	if (file->size_bytes <= sizeof(tail) ||
+	    disk_read_wait(file, tail, sizeof(tail), file->size_bytes - sizeof(tail)) < 0)
+		return;
+	for (size_t i = 0; i < G_N_ELEMENTS(tails); i++)
+		if (!memcmp(tail, tails[i][0], strlen(tails[i][0])))
+			log_warn("disk '%s': ends like a %s image, and is taken as raw (format=%s takes it "
+				 "as that)",
+				 file->path, tails[i][1], tails[i][2]);
 }
 
 /* What to take the file as. False: neither told nor found to be a format that we have. */

@@ -359,7 +359,7 @@ struct disk *blocks_open_take(struct blocks *b, GError **err)
 	b->disk.size_bytes = align_up(b->disk.size_bytes, DISK_SECTOR_SIZE);
 	if (b->flat)
 		b->block_bytes = DISK_SECTOR_SIZE; /* all have a place */
-	else if (!open_table(b, err))
+	else if (!b->ops->lookup && !open_table(b, err))
 		return blocks_fail_take(b);
 	return &b->disk;
 }

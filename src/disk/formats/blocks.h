@@ -52,6 +52,13 @@ struct blocks_place {
 
 struct blocks;
 
+struct blocks_extent {
+	struct blocks_place place;
+	uint64_t len; /* bytes alike, in a row in the file as well */
+	struct disk *in; /* the file, or a part */
+	uint64_t block, block_at; /* of one that is packed: its number, and where in the disk it begins */
+};
+
 struct blocks_ops {
 	/* What an entry says, no matter whether it makes sense. */
 	struct blocks_place (*decode)(const struct blocks *b, uint64_t block, const uint8_t *entry);
@@ -76,6 +83,8 @@ struct blocks_ops {
 	int (*copy_page)(struct blocks *b, uint64_t page, const uint8_t *bytes, uint64_t len);
 	/* Behind step 4. */
 	int (*after)(struct blocks *b);
+	/* Pieces of any size, found by the format's own means, in place of blocks and their table. */
+	int (*lookup)(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_extent *ret);
 	/* A block that is packed, into b->unpacked; and one to be packed, of which @len bytes are
 	 * the disk's. */
 	int (*unpack)(struct blocks *b, uint64_t block, uint64_t host);
@@ -134,7 +143,7 @@ struct blocks {
 	unsigned under_way;
 	bool submitting;
 	uint8_t *unpacked; /* block_bytes: the packed block that was read last */
-	uint64_t unpacked_host; /* 0: none */
+	uint64_t unpacked_number; /* of the block, from 1 on; 0: none */
 };
 
 /* ---- blocks.c ---- */
@@ -160,11 +169,6 @@ int blocks_change(struct blocks *b);
 /* ---- blocks_table.c ---- */
 bool blocks_table_init(struct blocks *b);
 void blocks_table_fini(struct blocks *b);
-struct blocks_extent {
-	struct blocks_place place;
-	uint64_t len; /* bytes alike, in a row in the file as well */
-	struct disk *in; /* the file, or a part */
-};
 /* Without b->meta: takes it where it must. */
 int blocks_lookup(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_extent *ret);
 /* b->meta held. */

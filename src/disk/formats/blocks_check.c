@@ -85,7 +85,7 @@ int blocks_check(struct blocks *b, bool repair, struct disk_found *found)
 
 	found->total = b->block_count;
 	found->end_bytes = b->data_at;
-	if (!b->flat) {
+	if (!b->flat && !b->ops->lookup) {
 		g.places = g_array_new(FALSE, FALSE, sizeof(struct placed));
 		r = blocks_each(b, note_block, &g);
 		if (r == 0)

@@ -30,7 +30,7 @@ static int read_data(struct blocks *b, struct disk *from, uint64_t offset, uint6
 	return segments_read(&b->fibers, b->submitting, from, &req, to);
 }
 
-static int read_packed(struct blocks *b, uint64_t host, uint64_t offset, uint64_t len,
+static int read_packed(struct blocks *b, const struct blocks_extent *e, uint64_t offset,
 		       struct segments *to)
 {
 	int r = 0;
@@ -38,13 +38,13 @@ static int read_packed(struct blocks *b, uint64_t host, uint64_t offset, uint64_
 	fiber_lock(&b->fibers, &b->meta);
 	if (!b->unpacked && !(b->unpacked = g_try_malloc(b->block_bytes)))
 		r = -ENOMEM;
-	if (r == 0 && b->unpacked_host != host) {
-		b->unpacked_host = 0;
-		r = b->ops->unpack(b, offset / b->block_bytes, host);
-		b->unpacked_host = r == 0 ? host : 0;
+	if (r == 0 && b->unpacked_number != e->block + 1) {
+		b->unpacked_number = 0;
+		r = b->ops->unpack(b, e->block, e->place.host);
+		b->unpacked_number = r == 0 ? e->block + 1 : 0;
 	}
 	if (r == 0)
-		segments_fill(to, b->unpacked + offset % b->block_bytes, len);
+		segments_fill(to, b->unpacked + (offset - e->block_at), e->len);
 	fiber_unlock(&b->meta);
 	return r;
 }
@@ -62,7 +62,7 @@ int blocks_read(struct blocks *b, uint64_t offset, uint64_t len, struct segments
 			r = read_data(b, e.in, e.place.host, e.len, to);
 			break;
 		case BLOCKS_PACKED:
-			r = read_packed(b, e.place.host, offset, e.len, to);
+			r = read_packed(b, &e, offset, to);
 			break;
 		case BLOCKS_ABSENT:
 			r = read_data(b, b->parent, offset, e.len, to);

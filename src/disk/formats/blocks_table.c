@@ -123,6 +123,8 @@ static int scan(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_e
 		ret->place.host += skip;
 	ret->len = MIN(len, n * b->block_bytes - skip);
 	ret->in = b->file;
+	ret->block = block;
+	ret->block_at = block * b->block_bytes;
 	return 0;
 }
 
@@ -144,20 +146,25 @@ static void find_part(const struct blocks *b, uint64_t offset, uint64_t len,
 
 int blocks_lookup(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_extent *ret)
 {
-	uint64_t page = b->flat ? 0 : offset / b->block_bytes / b->page_entries, span;
+	uint64_t page, span;
 	int r;
 
+	if (b->ops->lookup)
+		return b->ops->lookup(b, offset, len, ret);
 	if (b->flat) {
-		*ret = (struct blocks_extent){ { BLOCKS_DATA, b->data_at + offset }, len, b->file };
+		*ret = (struct blocks_extent){ .place = { BLOCKS_DATA, b->data_at + offset },
+					       .len = len,
+					       .in = b->file };
 		if (b->parts)
 			find_part(b, offset, len, ret);
 		return 0;
 	}
+	page = offset / b->block_bytes / b->page_entries;
 	if (b->pages[page].bytes)
 		return scan(b, offset, len, ret);
 	if (page_at(b, page) == 0) {
 		span = (page + 1) * b->page_entries * b->block_bytes - offset;
-		*ret = (struct blocks_extent){ { BLOCKS_ABSENT, 0 }, MIN(len, span), b->file };
+		*ret = (struct blocks_extent){ .len = MIN(len, span), .in = b->file };
 		return 0;
 	}
 	fiber_lock(&b->fibers, &b->meta);

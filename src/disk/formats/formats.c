@@ -17,6 +17,7 @@ const struct disk_form disk_forms[] = {
 	{ "vmdk", NULL, "VMDK", vmdk_open_take, vmdk_create, vmdk_measure, 64u << 10 },
 	{ "vhdx", NULL, "VHDX", vhdx_open_take, vhdx_create, vhdx_measure, 8u << 20 },
 	{ "parallels", NULL, "Parallels", parallels_open_take, NULL, NULL, 1u << 20 },
+	{ "dmg", NULL, "DMG", dmg_open_take, NULL, NULL, 1u << 20 },
 	{ "cloop", NULL, "cloop", cloop_open_take, NULL, NULL, 64u << 10 },
 	{ NULL, NULL, NULL, NULL, NULL, NULL, 0 },
 };

@@ -12,6 +12,8 @@ void disk_form_guid(uint8_t ret[16]);
 
 struct disk *parallels_open_take(struct disk *file, const struct disk_options *o, struct loop *loop,
 				 const struct disk_chain *chain, GError **err);
+struct disk *dmg_open_take(struct disk *file, const struct disk_options *o, struct loop *loop,
+			   const struct disk_chain *chain, GError **err);
 struct disk *cloop_open_take(struct disk *file, const struct disk_options *o, struct loop *loop,
 			     const struct disk_chain *chain, GError **err);
 
