@@ -270,6 +270,7 @@ static void blocks_close(struct disk *disk)
 		finish(b);
 	fiber_pool_fini(&b->fibers);
 	blocks_table_fini(b);
+	blocks_sectors_fini(b);
 	if (b->ops->fini)
 		b->ops->fini(b);
 	for (unsigned i = 0; i < b->part_count; i++)
@@ -304,6 +305,7 @@ struct blocks *blocks_new(size_t bytes, struct disk *file, const char *format,
 	b->file = file;
 	b->ops = ops;
 	b->page_entries = 1;
+	b->unit_bytes = DISK_SECTOR_SIZE;
 	b->place_align = DISK_SECTOR_SIZE;
 	return b;
 }

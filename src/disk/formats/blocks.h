@@ -11,6 +11,7 @@
  *	blocks.c	open and close, what becomes of a request, the order of writes
  *	blocks_table.c	the table, of which pages are in memory
  *	blocks_data.c	reading, writing, zeroing and discarding
+ *	blocks_sectors.c blocks of which some sectors are the parent's
  *	blocks_check.c	whether blocks overlap, or lie outside of the file
  *
  * What a power cut may find. The table's changed pages reach the file when the guest flushes:
@@ -43,7 +44,13 @@
 #define BLOCKS_MAX_TABLE (256ull << 20) /* bytes */
 #define BLOCKS_PAGE	 4096u
 
-enum blocks_kind { BLOCKS_ABSENT, BLOCKS_ZERO, BLOCKS_DATA, BLOCKS_PACKED };
+enum blocks_kind {
+	BLOCKS_ABSENT,
+	BLOCKS_ZERO,
+	BLOCKS_DATA,
+	BLOCKS_PACKED,
+	BLOCKS_PARTIAL, /* has a place, but a bitmap says which of its sectors lie there */
+};
 
 struct blocks_place {
 	enum blocks_kind kind;
@@ -56,6 +63,7 @@ struct blocks_extent {
 	struct blocks_place place;
 	uint64_t len; /* bytes alike, in a row in the file as well */
 	struct disk *in; /* the file, or a part */
+	bool placed; /* what is absent has a place all the same, that of the block's other sectors */
 	uint64_t block, block_at; /* of one that is packed: its number, and where in the disk it begins */
 };
 
@@ -89,6 +97,10 @@ struct blocks_ops {
 	 * the disk's. */
 	int (*unpack)(struct blocks *b, uint64_t block, uint64_t host);
 	int (*pack)(struct blocks *b, uint64_t block, const uint8_t *bytes, uint64_t *ret_host);
+	/* Of a partial block: its bitmap, the first sector being the first byte's highest bit; and
+	 * from now on all its sectors are there, as what is in them is. */
+	int (*bitmap)(struct blocks *b, uint64_t block, uint64_t host, uint8_t *to, uint64_t len);
+	int (*complete)(struct blocks *b, uint64_t block, uint64_t host);
 	/* Everything is in the file: what is to be done when it is closed; @b->broken may be set.
 	 */
 	int (*finish)(struct blocks *b);
@@ -101,6 +113,13 @@ struct blocks_ops {
 struct blocks_page {
 	uint8_t *bytes; /* NULL: not in memory */
 	bool dirty;
+};
+
+#define BLOCKS_BITMAPS 64u /* in memory */
+
+struct blocks_bitmap {
+	uint64_t number; /* of the block, from 1 on; 0: none */
+	uint8_t *bits;
 };
 
 /* A disk of which a part of this one consists. */
@@ -127,6 +146,7 @@ struct blocks {
 	bool pack_only; /* only new, whole blocks are written, packed */
 	uint64_t data_at; /* no block lies before it */
 	uint64_t place_align; /* of a new block at the end of the file */
+	uint64_t unit_bytes; /* of a bit in a partial block's bitmap */
 	uint64_t tables_end; /* behind it lie but blocks; 0: not known, new ones come behind the
 				file */
 	char *about; /* for `sika image info`; owned */
@@ -142,6 +162,7 @@ struct blocks {
 	struct range *ranges; /* blocks that a request gives a place to */
 	unsigned under_way;
 	bool submitting;
+	struct blocks_bitmap bitmaps[BLOCKS_BITMAPS];
 	uint8_t *unpacked; /* block_bytes: the packed block that was read last */
 	uint64_t unpacked_number; /* of the block, from 1 on; 0: none */
 };
@@ -187,6 +208,16 @@ int blocks_find_end(struct blocks *b);
 int blocks_read(struct blocks *b, uint64_t offset, uint64_t len, struct segments *to);
 int blocks_write(struct blocks *b, uint64_t offset, uint64_t len, struct segments *from);
 int blocks_empty(struct blocks *b, const struct disk_req *req);
+
+/* What the parent shows at @offset of the disk goes to @host of the file. */
+int blocks_copy_below(struct blocks *b, uint64_t offset, uint64_t len, uint64_t host);
+
+/* ---- blocks_sectors.c ---- */
+void blocks_sectors_fini(struct blocks *b);
+/* Of an extent of a partial block that begins at @offset of the disk: is it here or the parent's? */
+int blocks_sectors_resolve(struct blocks *b, uint64_t offset, struct blocks_extent *e);
+/* All sectors of the block are here. The range is the caller's alone. */
+int blocks_sectors_complete(struct blocks *b, uint64_t offset);
 
 /* ---- blocks_check.c: what `sika image check` finds ---- */
 int blocks_check(struct blocks *b, bool repair, struct disk_found *found);

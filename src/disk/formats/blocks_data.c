@@ -67,6 +67,7 @@ int blocks_read(struct blocks *b, uint64_t offset, uint64_t len, struct segments
 		case BLOCKS_ABSENT:
 			r = read_data(b, b->parent, offset, e.len, to);
 			break;
+		case BLOCKS_PARTIAL: /* never found */
 		case BLOCKS_ZERO:
 			segments_fill(to, NULL, e.len);
 			break;
@@ -119,8 +120,7 @@ static int zero_file(struct blocks *b, uint64_t at, uint64_t len)
 	return len ? blocks_io(b, b->file, &req) : 0;
 }
 
-/* What the parent shows of the blocks at @offset of the disk goes to @host. */
-static int copy_below(struct blocks *b, uint64_t offset, uint64_t len, uint64_t host)
+int blocks_copy_below(struct blocks *b, uint64_t offset, uint64_t len, uint64_t host)
 {
 	g_autofree uint8_t *bytes = len ? g_try_malloc(len) : NULL;
 	struct iovec iov = { bytes, len };
@@ -141,10 +141,10 @@ static int fill_up(struct blocks *b, const struct placing *p)
 	int r = 0;
 
 	if (p->below) {
-		r = copy_below(b, start, head, p->host);
+		r = blocks_copy_below(b, start, head, p->host);
 		return r < 0 ? r
-			     : copy_below(b, end - tail, tail,
-					  p->host + p->count * b->block_bytes - tail);
+			     : blocks_copy_below(b, end - tail, tail,
+						 p->host + p->count * b->block_bytes - tail);
 	}
 	/* Beyond what was in use before, the file is a hole. */
 	if (p->host >= b->stale_end)
@@ -217,7 +217,8 @@ static int write_packed(struct blocks *b, uint64_t offset, uint64_t *len, struct
 	return r;
 }
 
-/* Somebody may have given places to some of them meanwhile: as far as they are all alike. */
+/* Somebody may have given places to some of them meanwhile: as far as they are all alike. *len 0: to be
+ * tried again. */
 static int write_alone(struct blocks *b, uint64_t offset, uint64_t *len, struct segments *from)
 {
 	struct blocks_extent e;
@@ -232,6 +233,10 @@ static int write_alone(struct blocks *b, uint64_t offset, uint64_t *len, struct 
 		return -EOPNOTSUPP; /* such an image is written once */
 	if (b->pack_only)
 		return write_packed(b, offset, len, from);
+	if (e.placed) {
+		*len = 0;
+		return blocks_sectors_complete(b, offset);
+	}
 	return write_new(b, offset, len, e.place.kind == BLOCKS_ABSENT && b->parent, from);
 }
 

@@ -89,7 +89,7 @@ static uint8_t *entry_of(const struct blocks *b, uint64_t block)
 
 static bool is_place(const struct blocks *b, struct blocks_place p)
 {
-	if (p.kind != BLOCKS_DATA && p.kind != BLOCKS_PACKED)
+	if (p.kind == BLOCKS_ABSENT || p.kind == BLOCKS_ZERO)
 		return true;
 	if (p.host < b->data_at || p.host >= MAX(b->file->size_bytes, b->end))
 		return false;
@@ -99,7 +99,7 @@ static bool is_place(const struct blocks *b, struct blocks_place p)
 static bool goes_on(const struct blocks *b, struct blocks_place first, struct blocks_place next,
 		    uint64_t blocks)
 {
-	if (next.kind != first.kind || next.kind == BLOCKS_PACKED)
+	if (next.kind != first.kind || next.kind == BLOCKS_PACKED || next.kind == BLOCKS_PARTIAL)
 		return false;
 	return next.kind != BLOCKS_DATA || next.host == first.host + blocks * b->block_bytes;
 }
@@ -119,10 +119,11 @@ static int scan(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_e
 			break;
 	}
 	ret->place = first;
-	if (first.kind == BLOCKS_DATA)
+	if (first.kind == BLOCKS_DATA || first.kind == BLOCKS_PARTIAL)
 		ret->place.host += skip;
 	ret->len = MIN(len, n * b->block_bytes - skip);
 	ret->in = b->file;
+	ret->placed = false;
 	ret->block = block;
 	ret->block_at = block * b->block_bytes;
 	return 0;
@@ -144,7 +145,7 @@ static void find_part(const struct blocks *b, uint64_t offset, uint64_t len,
 	ret->in = b->parts[low].disk;
 }
 
-int blocks_lookup(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_extent *ret)
+static int look_up(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_extent *ret)
 {
 	uint64_t page, span;
 	int r;
@@ -173,6 +174,13 @@ int blocks_lookup(struct blocks *b, uint64_t offset, uint64_t len, struct blocks
 		r = scan(b, offset, len, ret);
 	fiber_unlock(&b->meta);
 	return r;
+}
+
+int blocks_lookup(struct blocks *b, uint64_t offset, uint64_t len, struct blocks_extent *ret)
+{
+	int r = look_up(b, offset, len, ret);
+
+	return r == 0 && ret->place.kind == BLOCKS_PARTIAL ? blocks_sectors_resolve(b, offset, ret) : r;
 }
 
 int blocks_get(struct blocks *b, uint64_t block, struct blocks_place *ret)
@@ -255,7 +263,7 @@ static int take_end(struct blocks *b, uint64_t block, struct blocks_place place,
 	uint64_t *end = arg;
 
 	(void)block;
-	if (place.kind == BLOCKS_DATA && is_place(b, place))
+	if ((place.kind == BLOCKS_DATA || place.kind == BLOCKS_PARTIAL) && is_place(b, place))
 		*end = MAX(*end, place.host + b->block_bytes);
 	return 0;
 }
