@@ -6,20 +6,21 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/bits.h"
 #include "base/error.h"
 #include "base/units.h"
 #include "disk/formats/blocks.h"
 #include "disk/formats/formats_int.h"
 
 const struct disk_form disk_forms[] = {
-	{ "vdi", NULL, "VDI", vdi_open_take, vdi_create, vdi_measure, 1u << 20 },
-	{ "vhd", "vpc", "VHD", vhd_open_take, vhd_create, vhd_measure, 2u << 20 },
-	{ "vmdk", NULL, "VMDK", vmdk_open_take, vmdk_create, vmdk_measure, 64u << 10 },
-	{ "vhdx", NULL, "VHDX", vhdx_open_take, vhdx_create, vhdx_measure, 8u << 20 },
-	{ "parallels", NULL, "Parallels", parallels_open_take, NULL, NULL, 1u << 20 },
-	{ "dmg", NULL, "DMG", dmg_open_take, NULL, NULL, 1u << 20 },
-	{ "cloop", NULL, "cloop", cloop_open_take, NULL, NULL, 64u << 10 },
-	{ NULL, NULL, NULL, NULL, NULL, NULL, 0 },
+	{ "vdi", NULL, "VDI", vdi_open_take, vdi_create, vdi_measure, true, 1u << 20 },
+	{ "vhd", "vpc", "VHD", vhd_open_take, vhd_create, vhd_measure, true, 2u << 20 },
+	{ "vmdk", NULL, "VMDK", vmdk_open_take, vmdk_create, vmdk_measure, true, 64u << 10 },
+	{ "vhdx", NULL, "VHDX", vhdx_open_take, vhdx_create, vhdx_measure, true, 8u << 20 },
+	{ "parallels", NULL, "Parallels", parallels_open_take, NULL, NULL, false, 1u << 20 },
+	{ "dmg", NULL, "DMG", dmg_open_take, NULL, NULL, false, 1u << 20 },
+	{ "cloop", NULL, "cloop", cloop_open_take, NULL, NULL, false, 64u << 10 },
+	{ NULL, NULL, NULL, NULL, NULL, NULL, false, 0 },
 };
 
 const struct disk_form *disk_form_find(const char *name)
@@ -48,6 +49,41 @@ bool disk_form_create_file(const struct disk_form *form, const char *path,
 
 	disk_close(file);
 	return made;
+}
+
+char *disk_form_parent_name(const uint8_t *utf16, size_t bytes, bool big)
+{
+	g_autofree gunichar2 *units = g_new0(gunichar2, bytes / 2 + 1);
+	g_autofree char *name = NULL;
+	char *start;
+
+	for (size_t i = 0; i < bytes / 2; i++)
+		units[i] = big ? load_be16(utf16 + i * 2) : load_le16(utf16 + i * 2);
+	name = g_utf16_to_utf8(units, -1, NULL, NULL, NULL);
+	if (!name || !*name)
+		return NULL;
+	g_strdelimit(name, "\\", '/');
+	/* A drive is nothing that is to be found here: beside the image then. */
+	start = strchr(name, ':') ? strrchr(name, '/') : NULL;
+	start = start ? start + 1 : name;
+	while (g_str_has_prefix(start, "./"))
+		start += 2;
+	return *start ? g_strdup(start) : NULL;
+}
+
+size_t disk_form_put_name(const char *name, bool big, uint8_t *to, size_t room)
+{
+	g_autofree gunichar2 *units = NULL;
+	g_autofree char *copy = g_strdup(name);
+	glong count = 0;
+
+	g_strdelimit(copy, "/", '\\');
+	units = g_utf8_to_utf16(copy, -1, NULL, &count, NULL);
+	if (!units || count == 0 || (size_t)count * 2 > room)
+		return 0;
+	for (glong i = 0; i < count; i++)
+		(big ? store_be16 : store_le16)(to + i * 2, units[i]);
+	return (size_t)count * 2;
 }
 
 /* Formats that are no qcow2 and no raw image are images of blocks. */

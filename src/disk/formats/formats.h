@@ -14,7 +14,10 @@ struct disk_form_create {
 	uint64_t size_bytes;
 	const char *options; /* "KEY=VALUE,...", as QEMU calls them; NULL: none */
 	const char *name; /* of the image as it will be called, for formats that write it down */
-	const char *backing; /* as it is to be written; NULL: none */
+	/* The image that it will stand on, of the same format, and its name as it is to be written;
+	 * NULL: none. */
+	struct disk *parent;
+	const char *backing;
 	uint64_t block_bytes; /* 0: what others use as well; for tests */
 };
 
@@ -40,6 +43,7 @@ struct disk_form {
 	bool (*create)(struct disk *file, const struct disk_form_create *o, GError **err);
 	/* Bytes of a file that holds @data bytes of data in whole blocks; NULL: not told. */
 	uint64_t (*measure)(const struct disk_form_create *o, uint64_t data);
+	bool stacks; /* an image may stand on another one */
 	uint64_t piece; /* bytes that are written at once when an image is made; a power of two */
 };
 

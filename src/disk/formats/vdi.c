@@ -4,18 +4,25 @@
  *
  * The layout is that of the headers of VirtualBox's src/VBox/Storage/VDICore.h: VDIPREHEADER (text,
  * signature, version), VDIHEADER1PLUS, the array of blocks (32-bit indexes, little-endian), then
- * the blocks, an array of places of block_bytes each. Images with a parent are refused.
+ * the blocks, an array of places of block_bytes each.
+ *
+ * An image may stand on another one, of which it knows two UUIDs: which image, and in which state of
+ * its content. It does not know its name (VirtualBox keeps names elsewhere), so it is looked for
+ * among the .vdi files beside the image.
  *
  * The header counts the places in use, and others take that count as the next free place. It goes
  * to the file ahead of the indexes, so that no power cut leaves an index behind it. What it then
  * counts and no index names is free to us.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bits.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "disk/formats/blocks.h"
 #include "disk/formats/formats_int.h"
 
@@ -27,6 +34,8 @@
 #define VDI_ZERO       0xfffffffeu
 #define VDI_DYNAMIC    1u
 #define VDI_STATIC     2u
+#define VDI_DIFF       4u
+#define VDI_MAX_LOOKED 1000u /* files, in search of a parent */
 #define VDI_MAX_BLOCKS (uint32_t)(BLOCKS_MAX_TABLE / 4)
 
 enum vdi_field {
@@ -114,6 +123,15 @@ static int vdi_before(struct blocks *b)
 	return blocks_file_write(b, v->header, VDI_HEADER, 0);
 }
 
+/* Who stands on this image as it was must notice. */
+static int vdi_first(struct blocks *b)
+{
+	struct vdi *v = (struct vdi *)b;
+
+	disk_form_guid(v->header + VDI_AT_UUID_LAST);
+	return blocks_file_write(b, v->header, VDI_HEADER, 0);
+}
+
 static void vdi_fini(struct blocks *b)
 {
 	g_free(((struct vdi *)b)->taken);
@@ -190,6 +208,7 @@ static const struct blocks_ops vdi_ops = {
 	.decode = vdi_decode,
 	.encode = vdi_encode,
 	.take = vdi_take,
+	.first = vdi_first,
 	.before = vdi_before,
 	.fini = vdi_fini,
 	.check = vdi_check,
@@ -214,10 +233,11 @@ static bool check_header(const struct blocks *b, const uint8_t *h, GError **err)
 		return blocks_refuse(b, err, "is of VDI version %u.%u; 1.1 is supported",
 				     load_le16(h + VDI_AT_VERSION + 2),
 				     load_le16(h + VDI_AT_VERSION));
-	if (is_set(h + VDI_AT_UUID_LINK) || is_set(h + VDI_AT_UUID_PARENT) ||
-	    (type != VDI_DYNAMIC && type != VDI_STATIC))
-		return blocks_refuse(
-			b, err, "is a VDI image on top of another one, which is not supported");
+	if (type != VDI_DYNAMIC && type != VDI_STATIC && type != VDI_DIFF)
+		return blocks_refuse(b, err, "is a VDI image of type %u, which is not supported",
+				     type);
+	if (is_set(h + VDI_AT_UUID_LINK) != (type == VDI_DIFF))
+		return blocks_refuse(b, err, "contradicts itself about what it stands on");
 	if (load_le32(h + VDI_AT_SECTOR) != DISK_SECTOR_SIZE)
 		return blocks_refuse(b, err, "has sectors of %u bytes; 512 are supported",
 				     load_le32(h + VDI_AT_SECTOR));
@@ -236,6 +256,72 @@ static bool check_header(const struct blocks *b, const uint8_t *h, GError **err)
 	return true;
 }
 
+static bool is_the_one(const char *path, const uint8_t *uuid)
+{
+	auto_fd int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	uint8_t h[VDI_HEADER];
+
+	return fd >= 0 && pread(fd, h, sizeof(h), 0) == sizeof(h) &&
+	       load_le32(h + VDI_AT_SIGNATURE) == VDI_SIGNATURE &&
+	       !memcmp(h + VDI_AT_UUID, uuid, 16);
+}
+
+/* NULL: not found. */
+static char *find_parent(const char *image, const uint8_t *uuid)
+{
+	g_autofree char *folder = g_path_get_dirname(image);
+	g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+	const char *name;
+
+	for (unsigned i = 0; dir && i < VDI_MAX_LOOKED && (name = g_dir_read_name(dir));) {
+		g_autofree char *path = g_build_filename(folder, name, NULL);
+
+		if (!g_str_has_suffix(name, ".vdi"))
+			continue;
+		i++;
+		if (is_the_one(path, uuid))
+			return g_strdup(name);
+	}
+	return NULL;
+}
+
+static bool open_parent(struct vdi *v, const struct disk_options *o, struct loop *loop,
+			const struct disk_chain *chain, GError **err)
+{
+	const uint8_t *h = v->header;
+	struct disk_options below = *o;
+	struct blocks *b = &v->b;
+	g_autofree char *name = NULL;
+	const struct vdi *parent;
+
+	if (load_le32(h + VDI_AT_TYPE) != VDI_DIFF || o->no_backing)
+		return true;
+	name = find_parent(b->disk.path, h + VDI_AT_UUID_LINK);
+	if (!name)
+		return blocks_refuse(b, err,
+				     "stands on another image, whose UUID no .vdi file beside it has");
+	below.readonly = true;
+	below.repair = false;
+	b->parent = disk_open_named(b->disk.path, name, "backing file", "vdi", &below, loop, chain,
+				    err);
+	if (!b->parent)
+		return false;
+	parent = (const struct vdi *)b->parent;
+	if (memcmp(parent->header + VDI_AT_UUID, h + VDI_AT_UUID_LINK, 16) ||
+	    memcmp(parent->header + VDI_AT_UUID_LAST, h + VDI_AT_UUID_PARENT, 16))
+		return blocks_refuse(
+			b, err, "its backing file '%s' was changed since it was put on top of it",
+			name);
+	return true;
+}
+
+static const char *kind_of(const struct vdi *v)
+{
+	uint32_t type = load_le32(v->header + VDI_AT_TYPE);
+
+	return type == VDI_STATIC ? "static" : type == VDI_DIFF ? "on top of another one" : "dynamic";
+}
+
 struct disk *vdi_open_take(struct disk *file, const struct disk_options *o, struct loop *loop,
 			   const struct disk_chain *chain, GError **err)
 {
@@ -244,12 +330,9 @@ struct disk *vdi_open_take(struct disk *file, const struct disk_options *o, stru
 	struct disk *disk;
 	int r = blocks_file_read(b, v->header, VDI_HEADER, 0);
 
-	(void)o;
-	(void)loop;
-	(void)chain;
 	if (r < 0)
 		blocks_refuse(b, err, "cannot be read: %s", g_strerror(-r));
-	if (r < 0 || !check_header(b, v->header, err))
+	if (r < 0 || !check_header(b, v->header, err) || !open_parent(v, o, loop, chain, err))
 		return blocks_fail_take(b);
 	b->disk.size_bytes = load_le64(v->header + VDI_AT_SIZE);
 	b->block_bytes = load_le32(v->header + VDI_AT_BLOCK);
@@ -257,9 +340,7 @@ struct disk *vdi_open_take(struct disk *file, const struct disk_options *o, stru
 	b->data_at = load_le32(v->header + VDI_AT_DATA);
 	b->entry_bytes = 4;
 	b->page_entries = BLOCKS_PAGE / 4;
-	b->about = g_strdup_printf("%s, blocks of %" G_GUINT64_FORMAT " KiB",
-				   load_le32(v->header + VDI_AT_TYPE) == VDI_STATIC ? "static"
-										    : "dynamic",
+	b->about = g_strdup_printf("%s, blocks of %" G_GUINT64_FORMAT " KiB", kind_of(v),
 				   b->block_bytes / 1024);
 	disk = blocks_open_take(b, err);
 	r = disk && !disk->readonly ? find_places(v) : 0;
@@ -290,6 +371,13 @@ static void make_header(uint8_t *h, uint64_t size, uint32_t block, uint32_t bloc
 	store_le32(h + VDI_AT_USED, fixed ? blocks : 0);
 	disk_form_guid(h + VDI_AT_UUID);
 	disk_form_guid(h + VDI_AT_UUID_LAST);
+}
+
+static void put_on(uint8_t *h, const struct vdi *parent)
+{
+	store_le32(h + VDI_AT_TYPE, VDI_DIFF);
+	memcpy(h + VDI_AT_UUID_LINK, parent->header + VDI_AT_UUID, 16);
+	memcpy(h + VDI_AT_UUID_PARENT, parent->header + VDI_AT_UUID_LAST, 16);
 }
 
 static int write_image(struct disk *file, const uint8_t *header, uint32_t blocks, bool fixed)
@@ -332,7 +420,13 @@ bool vdi_create(struct disk *file, const struct disk_form_create *o, GError **er
 			    VDI_MAX_BLOCKS);
 		return false;
 	}
+	if (fixed && o->parent) {
+		g_set_error(err, BASE_ERROR, EINVAL, "a static image stands on no other one");
+		return false;
+	}
 	make_header(header, o->size_bytes, (uint32_t)block, (uint32_t)blocks, fixed);
+	if (o->parent)
+		put_on(header, (const struct vdi *)o->parent);
 	r = write_image(file, header, (uint32_t)blocks, fixed);
 	if (r < 0)
 		g_set_error(err, BASE_ERROR, -r, "the image cannot be written: %s", g_strerror(-r));

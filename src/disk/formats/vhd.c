@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * vhd.c - VHD images (QEMU's "vpc"), fixed and dynamic (vhd.h); differencing ones are refused.
+ * vhd.c - VHD images (QEMU's "vpc"), fixed, dynamic, and differencing (vhd.h).
  *
  * A fixed image is the disk and a footer. A dynamic one has a copy of the footer in front, a
  * header, a table of where blocks lie, and the footer behind the last block: a new block takes the
@@ -9,7 +9,8 @@
  *
  * In front of each block lies a bitmap of its sectors that hold something. All bits are set when
  * the block gets its place, and in a dynamic image nothing else is looked for there: sectors never
- * written are zeros in the block as well.
+ * written are zeros in the block as well. In a differencing one the sectors whose bits are clear are
+ * the parent's (blocks_sectors.c). It knows the parent by its UUID and by several names.
  *
  * Size. Virtual PC takes it from the geometry, and so do we for its images and those that QEMU made
  * the same way; others write down the size in bytes, and mean it.
@@ -30,7 +31,16 @@ struct vhd {
 	uint64_t bitmap_bytes;
 	uint64_t footer_at; /* behind the blocks; 0: not there */
 	uint64_t header_at;
+	bool differs; /* stands on another one */
+	uint8_t parent_uuid[16];
+	char *parent_name; /* owned; NULL: not told */
+	uint64_t locators_end;
 };
+
+const uint8_t *vhd_footer(const struct disk *disk)
+{
+	return ((const struct vhd *)disk)->footer;
+}
 
 uint32_t vhd_sum(const uint8_t *bytes, unsigned len, unsigned sum_at)
 {
@@ -55,13 +65,14 @@ uint64_t vhd_bitmap_bytes(uint64_t block_bytes)
 
 static struct blocks_place vhd_decode(const struct blocks *b, uint64_t block, const uint8_t *entry)
 {
+	const struct vhd *v = (const struct vhd *)b;
 	uint32_t sector = load_be32(entry);
 
 	(void)block;
 	if (sector == VHD_ABSENT)
 		return (struct blocks_place){ BLOCKS_ABSENT, 0 };
-	return (struct blocks_place){ BLOCKS_DATA, (uint64_t)sector * DISK_SECTOR_SIZE +
-							   ((const struct vhd *)b)->bitmap_bytes };
+	return (struct blocks_place){ v->differs ? BLOCKS_PARTIAL : BLOCKS_DATA,
+				      (uint64_t)sector * DISK_SECTOR_SIZE + v->bitmap_bytes };
 }
 
 static void vhd_encode(const struct blocks *b, struct blocks_place place, uint8_t *entry)
@@ -102,6 +113,12 @@ static int vhd_take(struct blocks *b, uint64_t count, uint64_t *ret_host, uint64
 	return 0;
 }
 
+static int vhd_bitmap(struct blocks *b, uint64_t block, uint64_t host, uint8_t *to, uint64_t len)
+{
+	(void)block;
+	return blocks_file_read(b, to, len, host - ((struct vhd *)b)->bitmap_bytes);
+}
+
 /* It takes the footer's place, or comes behind one that is never written. */
 static int vhd_prepare(struct blocks *b, uint64_t host)
 {
@@ -112,6 +129,15 @@ static int vhd_prepare(struct blocks *b, uint64_t host)
 		return -ENOMEM;
 	memset(bitmap, 0xff, v->bitmap_bytes);
 	return blocks_file_write(b, bitmap, v->bitmap_bytes, host - v->bitmap_bytes);
+}
+
+/* The sectors are there before the bits say so. */
+static int vhd_complete(struct blocks *b, uint64_t block, uint64_t host)
+{
+	int r = blocks_file_flush(b);
+
+	(void)block;
+	return r == 0 ? vhd_prepare(b, host) : r;
 }
 
 static int vhd_before(struct blocks *b)
@@ -159,6 +185,11 @@ static int vhd_check(struct blocks *b, bool repair, struct disk_found *found)
 	return r;
 }
 
+static void vhd_fini(struct blocks *b)
+{
+	g_free(((struct vhd *)b)->parent_name);
+}
+
 static const struct blocks_ops vhd_ops = {
 	.decode = vhd_decode,
 	.encode = vhd_encode,
@@ -166,7 +197,10 @@ static const struct blocks_ops vhd_ops = {
 	.take = vhd_take,
 	.prepare = vhd_prepare,
 	.before = vhd_before,
+	.bitmap = vhd_bitmap,
+	.complete = vhd_complete,
 	.finish = vhd_finish,
+	.fini = vhd_fini,
 	.check = vhd_check,
 };
 
@@ -203,6 +237,35 @@ static uint64_t size_of(const uint8_t *f)
 	return sectors * DISK_SECTOR_SIZE;
 }
 
+/* A path from here on, where there is one; else the name alone. */
+static bool load_parent_name(struct vhd *v, const uint8_t *h, GError **err)
+{
+	memcpy(v->parent_uuid, h + VHD_AT_H_PARENT, 16);
+	for (unsigned i = 0; i < VHD_LOCATORS; i++) {
+		const uint8_t *l = h + VHD_AT_H_LOCATORS + i * 24ul;
+		uint32_t bytes = load_be32(l + VHD_AT_L_BYTES), space = load_be32(l + VHD_AT_L_SPACE);
+		uint64_t at = load_be64(l + VHD_AT_L_OFFSET), size = v->b.file->size_bytes;
+		uint8_t text[2048];
+		int r;
+
+		if (load_be32(l + VHD_AT_L_CODE) == 0 || at > size || bytes > sizeof(text))
+			continue;
+		/* Some count the space in sectors, some in bytes. */
+		v->locators_end = MAX(v->locators_end, at + align_up(bytes, DISK_SECTOR_SIZE));
+		if (space <= size - at)
+			v->locators_end = MAX(v->locators_end, at + align_up(space, DISK_SECTOR_SIZE));
+		if (load_be32(l + VHD_AT_L_CODE) != VHD_RELATIVE || v->parent_name)
+			continue;
+		r = blocks_file_read(&v->b, text, bytes, at);
+		if (r < 0)
+			return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
+		v->parent_name = disk_form_parent_name(text, bytes, false);
+	}
+	if (!v->parent_name)
+		v->parent_name = disk_form_parent_name(h + VHD_AT_H_NAME, VHD_NAME, true);
+	return true;
+}
+
 static bool load_header(struct vhd *v, GError **err)
 {
 	struct blocks *b = &v->b;
@@ -232,6 +295,8 @@ static bool load_header(struct vhd *v, GError **err)
 		return blocks_refuse(b, err, "has a table of blocks at an impossible place");
 	if (b->disk.size_bytes > blocks * b->block_bytes)
 		return blocks_refuse(b, err, "has a table of blocks too small for its size");
+	if (v->differs && !load_parent_name(v, h, err))
+		return false;
 	v->bitmap_bytes = vhd_bitmap_bytes(b->block_bytes);
 	b->data_at = VHD_FOOTER + v->bitmap_bytes;
 	b->entry_bytes = 4;
@@ -244,7 +309,7 @@ static int raise_end(struct blocks *b, uint64_t block, struct blocks_place place
 	uint64_t *end = arg;
 
 	(void)block;
-	if (place.kind == BLOCKS_DATA && place.host < b->file->size_bytes)
+	if (place.kind != BLOCKS_ABSENT && place.host < b->file->size_bytes)
 		*end = MAX(*end, place.host + b->block_bytes);
 	return 0;
 }
@@ -257,8 +322,10 @@ static int find_end(struct vhd *v)
 		MAX(v->header_at + VHD_HEADER, align_up(b->table_at + b->block_count * 4, 512));
 	uint64_t size = b->file->size_bytes;
 	uint8_t last[VHD_FOOTER] = { 0 };
-	int r = blocks_each(b, raise_end, &end);
+	int r;
 
+	end = MAX(end, v->locators_end);
+	r = blocks_each(b, raise_end, &end);
 	b->end = end;
 	if (r == 0 && size >= VHD_FOOTER)
 		r = blocks_file_read(b, last, VHD_FOOTER, size - VHD_FOOTER);
@@ -273,10 +340,8 @@ static bool check_type(struct vhd *v, GError **err)
 	struct blocks *b = &v->b;
 	uint32_t type = load_be32(v->footer + VHD_AT_TYPE);
 
-	if (type == VHD_DIFFERENCING)
-		return blocks_refuse(
-			b, err, "is a VHD image on top of another one, which is not supported");
-	if (type != VHD_FIXED && type != VHD_DYNAMIC)
+	v->differs = type == VHD_DIFFERENCING;
+	if (type != VHD_FIXED && type != VHD_DYNAMIC && !v->differs)
 		return blocks_refuse(b, err, "is a VHD image of type %u, which is not supported",
 				     type);
 	if (b->disk.size_bytes == 0 || b->disk.size_bytes > VHD_MAX_BYTES)
@@ -288,6 +353,38 @@ static bool check_type(struct vhd *v, GError **err)
 	return true;
 }
 
+static bool open_parent(struct vhd *v, const struct disk_options *o, struct loop *loop,
+			const struct disk_chain *chain, GError **err)
+{
+	struct disk_options below = *o;
+	struct blocks *b = &v->b;
+
+	if (!v->differs || o->no_backing)
+		return true;
+	if (!v->parent_name)
+		return blocks_refuse(b, err, "stands on another image and does not say on which");
+	below.readonly = true;
+	below.repair = false;
+	b->parent = disk_open_named(b->disk.path, v->parent_name, "backing file", "vhd", &below,
+				    loop, chain, err);
+	if (!b->parent)
+		return false;
+	if (memcmp(vhd_footer(b->parent) + VHD_AT_UUID, v->parent_uuid, 16))
+		return blocks_refuse(b, err, "its backing file '%s' is not the one it was put on",
+				     v->parent_name);
+	return true;
+}
+
+static char *about(const struct vhd *v)
+{
+	if (v->b.flat)
+		return g_strdup("fixed");
+	return g_strdup_printf("%s, blocks of %" G_GUINT64_FORMAT " KiB%s%s",
+			       v->differs ? "differencing" : "dynamic", v->b.block_bytes / 1024,
+			       v->parent_name ? ", on top of " : "",
+			       v->parent_name ? v->parent_name : "");
+}
+
 struct disk *vhd_open_take(struct disk *file, const struct disk_options *o, struct loop *loop,
 			   const struct disk_chain *chain, GError **err)
 {
@@ -295,18 +392,14 @@ struct disk *vhd_open_take(struct disk *file, const struct disk_options *o, stru
 	struct blocks *b = &v->b;
 	struct disk *disk;
 
-	(void)o;
-	(void)loop;
-	(void)chain;
 	disk_direct_keep_end(file); /* the footer's place */
 	if (!find_footer(v, err))
 		return blocks_fail_take(b);
 	b->disk.size_bytes = size_of(v->footer);
-	if (!check_type(v, err) || (!b->flat && !load_header(v, err)))
+	if (!check_type(v, err) || (!b->flat && !load_header(v, err)) ||
+	    !open_parent(v, o, loop, chain, err))
 		return blocks_fail_take(b);
-	b->about = b->flat ? g_strdup("fixed")
-			   : g_strdup_printf("dynamic, blocks of %" G_GUINT64_FORMAT " KiB",
-					     b->block_bytes / 1024);
+	b->about = about(v);
 	disk = blocks_open_take(b, err);
 	if (!disk || b->flat || disk->readonly || find_end(v) == 0)
 		return disk;

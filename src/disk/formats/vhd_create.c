@@ -37,13 +37,13 @@ static void set_geometry(uint8_t *f, uint64_t sectors)
 
 /* Others take the size from the geometry unless they know the creator. "win " is what Hyper-V
  * writes, and all take it at its word. */
-static void make_footer(uint8_t *f, uint64_t size, bool fixed)
+static void make_footer(uint8_t *f, uint64_t size, uint32_t type)
 {
 	memset(f, 0, VHD_FOOTER);
 	memcpy(f + VHD_AT_COOKIE, "conectix", 8);
 	store_be32(f + VHD_AT_FEATURES, 2); /* a bit that is always set */
 	store_be32(f + VHD_AT_VERSION, 0x00010000);
-	store_be64(f + VHD_AT_HEADER, fixed ? VHD_NONE : VHD_FOOTER);
+	store_be64(f + VHD_AT_HEADER, type == VHD_FIXED ? VHD_NONE : VHD_FOOTER);
 	store_be32(f + VHD_AT_TIME, (uint32_t)(time(NULL) - SECONDS_2000));
 	memcpy(f + VHD_AT_CREATOR, "win ", 4);
 	store_be32(f + VHD_AT_CREATOR_VERSION, 0x00060001);
@@ -51,9 +51,30 @@ static void make_footer(uint8_t *f, uint64_t size, bool fixed)
 	store_be64(f + VHD_AT_ORIGINAL_SIZE, size);
 	store_be64(f + VHD_AT_SIZE, size);
 	set_geometry(f, size / DISK_SECTOR_SIZE);
-	store_be32(f + VHD_AT_TYPE, fixed ? VHD_FIXED : VHD_DYNAMIC);
+	store_be32(f + VHD_AT_TYPE, type);
 	disk_form_guid(f + VHD_AT_UUID);
 	store_be32(f + VHD_AT_SUM, vhd_sum(f, VHD_FOOTER, VHD_AT_SUM));
+}
+
+#define LOCATOR_BYTES 1024u /* behind the table */
+
+/* By UUID, by name, and by a path from here on. False: the name is no UTF-8, or too long. */
+static bool put_on(uint8_t *h, uint8_t *locator, uint64_t locator_at, const struct disk_form_create *o)
+{
+	const uint8_t *footer = vhd_footer(o->parent);
+	g_autofree char *base = g_path_get_basename(o->backing);
+	g_autofree char *path = g_path_is_absolute(o->backing) ? g_strdup(o->backing)
+							       : g_strconcat("./", o->backing, NULL);
+	uint8_t *l = h + VHD_AT_H_LOCATORS;
+	size_t len = disk_form_put_name(path, false, locator, LOCATOR_BYTES);
+
+	memcpy(h + VHD_AT_H_PARENT, footer + VHD_AT_UUID, 16);
+	memcpy(h + VHD_AT_H_PARENT_TIME, footer + VHD_AT_TIME, 4);
+	store_be32(l + VHD_AT_L_CODE, VHD_RELATIVE);
+	store_be32(l + VHD_AT_L_SPACE, LOCATOR_BYTES);
+	store_be32(l + VHD_AT_L_BYTES, (uint32_t)len);
+	store_be64(l + VHD_AT_L_OFFSET, locator_at);
+	return len && disk_form_put_name(base, true, h + VHD_AT_H_NAME, VHD_NAME);
 }
 
 static void make_header(uint8_t *h, uint32_t blocks, uint32_t block)
@@ -64,7 +85,6 @@ static void make_header(uint8_t *h, uint32_t blocks, uint32_t block)
 	store_be32(h + VHD_AT_H_VERSION, 0x00010000);
 	store_be32(h + VHD_AT_H_BLOCKS, blocks);
 	store_be32(h + VHD_AT_H_BLOCK, block);
-	store_be32(h + VHD_AT_H_SUM, vhd_sum(h, VHD_HEADER, VHD_AT_H_SUM));
 }
 
 static uint64_t table_end(uint64_t blocks)
@@ -77,14 +97,18 @@ static int write_dynamic(struct disk *file, const struct disk_form_create *o)
 {
 	uint32_t block = o->block_bytes ? (uint32_t)o->block_bytes : VHD_BLOCK;
 	uint32_t blocks = (uint32_t)((o->size_bytes + block - 1) / block);
-	uint64_t end = table_end(blocks);
+	uint64_t locator_at = table_end(blocks), end = locator_at + (o->parent ? LOCATOR_BYTES : 0);
 	g_autofree uint8_t *bytes = g_try_malloc0(end + VHD_FOOTER);
 
 	if (!bytes)
 		return -ENOMEM;
-	make_footer(bytes, o->size_bytes, false);
+	make_footer(bytes, o->size_bytes, o->parent ? VHD_DIFFERENCING : VHD_DYNAMIC);
 	make_header(bytes + VHD_FOOTER, blocks, block);
-	memset(bytes + VHD_FOOTER + VHD_HEADER, 0xff, end - VHD_FOOTER - VHD_HEADER);
+	if (o->parent && !put_on(bytes + VHD_FOOTER, bytes + locator_at, locator_at, o))
+		return -ENAMETOOLONG;
+	store_be32(bytes + VHD_FOOTER + VHD_AT_H_SUM,
+		   vhd_sum(bytes + VHD_FOOTER, VHD_HEADER, VHD_AT_H_SUM));
+	memset(bytes + VHD_FOOTER + VHD_HEADER, 0xff, locator_at - VHD_FOOTER - VHD_HEADER);
 	memcpy(bytes + end, bytes, VHD_FOOTER);
 	return disk_write_wait(file, bytes, end + VHD_FOOTER, 0);
 }
@@ -112,7 +136,11 @@ bool vhd_create(struct disk *file, const struct disk_form_create *o, GError **er
 		g_set_error(err, BASE_ERROR, EINVAL, "a VHD image has at most 2040 GiB");
 		return false;
 	}
-	make_footer(footer, o->size_bytes, fixed);
+	if (fixed && o->parent) {
+		g_set_error(err, BASE_ERROR, EINVAL, "a fixed image stands on no other one");
+		return false;
+	}
+	make_footer(footer, o->size_bytes, VHD_FIXED);
 	r = fixed ? disk_write_wait(file, footer, VHD_FOOTER, o->size_bytes)
 		  : write_dynamic(file, o);
 	if (r < 0)

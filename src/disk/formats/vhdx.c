@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * vhdx.c - Hyper-V's disk images, dynamic and fixed (vhdx.h); differencing ones are refused.
+ * vhdx.c - Hyper-V's disk images, dynamic, fixed and differencing (vhdx.h).
  *
- * The table has an entry for a bitmap of sectors behind each chunk of blocks; only differencing
- * images use them. A chunk is a page of the table here.
+ * The table has an entry for a bitmap of sectors behind each chunk of blocks. A chunk is a page of
+ * the table here. Only differencing images use the bitmaps, for blocks that are there in part
+ * (blocks_sectors.c).
  *
  * The specification has changes of the table go through the log, so that a sector that is half
  * written can be written again. We change it in place: an entry has eight bytes and lies in one
@@ -35,6 +36,9 @@ static struct blocks_place vhdx_decode(const struct blocks *b, uint64_t block, c
 	case VHDX_PRESENT:
 		return (struct blocks_place){ BLOCKS_DATA, e & ~(uint64_t)(VHDX_ALIGN - 1) };
 	case VHDX_PARTIAL:
+		if (((const struct vhdx *)b)->has_parent)
+			return (struct blocks_place){ BLOCKS_PARTIAL,
+						      e & ~(uint64_t)(VHDX_ALIGN - 1) };
 		break;
 	}
 	return (struct blocks_place){ BLOCKS_DATA, 0 }; /* where none can be */
@@ -65,6 +69,38 @@ static uint64_t vhdx_page_at(const struct blocks *b, uint64_t page)
 	return b->table_at + page * (b->page_entries + 1ull) * 8;
 }
 
+/* 2.5.1.2: the bits of a chunk's blocks lie in a row, at a place that the entry behind the chunk's
+ * others names; the lowest bit of a byte is its first sector's. */
+static int vhdx_bitmap(struct blocks *b, uint64_t block, uint64_t host, uint8_t *to, uint64_t len)
+{
+	uint64_t page = block / b->page_entries, at;
+	uint8_t entry[8];
+	int r = blocks_file_read(b, entry, sizeof(entry),
+				 vhdx_page_at(b, page) + b->page_entries * 8ull);
+
+	(void)host;
+	if (r < 0)
+		return r;
+	at = load_le64(entry) & ~(uint64_t)(VHDX_ALIGN - 1);
+	if ((load_le64(entry) & 7) != VHDX_PRESENT || at < VHDX_ALIGN || at >= b->file->size_bytes)
+		return blocks_damaged(b, "a bitmap of sectors at an impossible place", at);
+	r = blocks_file_read(b, to, len, at + block % b->page_entries * len);
+	for (uint64_t i = 0; i < len; i++)
+		to[i] = (uint8_t)((to[i] * 0x0202020202ull & 0x010884422010ull) % 1023);
+	return r;
+}
+
+/* The entry of the table changes, as with a new block: behind the data. */
+static int vhdx_complete(struct blocks *b, uint64_t block, uint64_t host)
+{
+	return blocks_set(b, block, (struct blocks_place){ BLOCKS_DATA, host });
+}
+
+static void vhdx_fini(struct blocks *b)
+{
+	g_free(((struct vhdx *)b)->parent_name);
+}
+
 /* 2.2.2: who keeps something about the content must notice that it changes. */
 static int vhdx_first(struct blocks *b)
 {
@@ -81,6 +117,9 @@ static const struct blocks_ops vhdx_ops = {
 	.is_possible = vhdx_is_possible,
 	.page_at = vhdx_page_at,
 	.first = vhdx_first,
+	.bitmap = vhdx_bitmap,
+	.complete = vhdx_complete,
+	.fini = vhdx_fini,
 };
 
 /* The table has an entry for each block, and lies where nothing else does. */
@@ -93,7 +132,9 @@ static bool check_table(struct vhdx *v, GError **err)
 	b->entry_bytes = 8;
 	b->data_at = VHDX_ALIGN;
 	b->place_align = VHDX_ALIGN;
-	if ((blocks + (blocks - 1) / b->page_entries) * 8 > v->table_bytes)
+	b->unit_bytes = v->logical_sector;
+	if ((v->has_parent ? ((blocks - 1) / b->page_entries + 1) * (b->page_entries + 1ull)
+			   : blocks + (blocks - 1) / b->page_entries) * 8 > v->table_bytes)
 		return blocks_refuse(b, err, "has a table of blocks too small for its size");
 	if (overlaps(b->table_at, v->table_bytes, v->metadata_at, v->metadata_bytes) ||
 	    overlaps(b->table_at, v->table_bytes, v->log_at, v->log_bytes) ||
@@ -121,13 +162,14 @@ struct disk *vhdx_open_take(struct disk *file, const struct disk_options *o, str
 {
 	struct vhdx *v = (struct vhdx *)blocks_new(sizeof(*v), file, "vhdx", &vhdx_ops);
 
-	(void)o;
-	(void)loop;
-	(void)chain;
-	if (!load(v, err))
+	if (!load(v, err) || !vhdx_open_parent(v, o, loop, chain, err))
 		return blocks_fail_take(&v->b);
-	v->b.about = g_strdup_printf("%s, blocks of %u MiB, sectors of %u bytes",
-				     v->fixed ? "fixed" : "dynamic",
-				     (unsigned)(v->b.block_bytes / VHDX_ALIGN), v->logical_sector);
+	v->b.about = g_strdup_printf("%s, blocks of %u MiB, sectors of %u bytes%s%s",
+				     v->has_parent ? "differencing"
+				     : v->fixed	   ? "fixed"
+						   : "dynamic",
+				     (unsigned)(v->b.block_bytes / VHDX_ALIGN), v->logical_sector,
+				     v->parent_name ? ", on top of " : "",
+				     v->parent_name ? v->parent_name : "");
 	return blocks_open_take(&v->b, err);
 }

@@ -5,6 +5,7 @@
  *
  *	vhdx.c		opening, and blocks
  *	vhdx_header.c	the two headers, the regions, the metadata
+ *	vhdx_parent.c	what an image stands on
  *	vhdx_log.c	replay of a log that was not emptied
  *	vhdx_create.c	making an image
  *
@@ -59,6 +60,7 @@ extern const uint8_t vhdx_guid_table[16], vhdx_guid_metadata[16]; /* regions */
 /* items of metadata */
 extern const uint8_t vhdx_guid_parameters[16], vhdx_guid_size[16], vhdx_guid_page83[16],
 	vhdx_guid_logical[16], vhdx_guid_physical[16], vhdx_guid_parent[16];
+extern const uint8_t vhdx_guid_locator[16]; /* of the kind of parent's locator that there is */
 
 struct vhdx {
 	struct blocks b;
@@ -69,6 +71,8 @@ struct vhdx {
 	uint32_t chunk; /* blocks; behind each so many in the table lies the entry of a bitmap */
 	uint32_t logical_sector, physical_sector;
 	bool fixed, has_parent;
+	char *parent_name; /* owned; NULL: not told */
+	uint8_t parent_guid[16]; /* DataWriteGuid of the parent as it must be */
 };
 
 /* CRC-32C (2.2, Castagnoli's polynomial), the four bytes at @sum_at taken as zeros. */
@@ -80,6 +84,14 @@ bool vhdx_load_regions(struct vhdx *v, GError **err);
 bool vhdx_load_metadata(struct vhdx *v, GError **err);
 /* Write v->header, as the valid one from now on, durably. */
 int vhdx_write_header(struct vhdx *v);
+
+/* ---- vhdx_parent.c ---- */
+/* 2.6.2.6: the item that says where the parent is, of @len bytes. */
+bool vhdx_load_locator(struct vhdx *v, const uint8_t *item, uint32_t len, GError **err);
+/* The other way round: bytes of it, or 0: the name is no UTF-8, or too long. */
+uint32_t vhdx_make_locator(const struct vhdx *parent, const char *name, uint8_t *to, uint32_t room);
+bool vhdx_open_parent(struct vhdx *v, const struct disk_options *o, struct loop *loop,
+		      const struct disk_chain *chain, GError **err);
 
 /* ---- vhdx_log.c ---- */
 bool vhdx_log_is_empty(const struct vhdx *v);

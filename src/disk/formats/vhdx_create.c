@@ -8,6 +8,7 @@
 #include "disk/formats/formats_int.h"
 #include "disk/formats/vhdx.h"
 
+#define ITEMS_BYTES 16384u
 #define FRONT_BYTES (VHDX_REGIONS_2 + VHDX_REGIONS_BYTES)
 
 struct options {
@@ -57,13 +58,17 @@ struct layout {
 	uint64_t blocks, chunk, table_at, table_bytes, metadata_at, data_at;
 };
 
-static struct layout lay_out(uint64_t size, const struct options *o)
+static struct layout lay_out(uint64_t size, const struct options *o, bool differs)
 {
 	struct layout l = { .blocks = (size + o->block - 1) / o->block,
 			    .chunk = (1ull << 32) / o->block,
 			    .table_at = VHDX_ALIGN + o->log };
 
 	l.table_bytes = align_up((l.blocks + (l.blocks - 1) / l.chunk) * 8, VHDX_ALIGN);
+	/* The last chunk has a bitmap as well, behind as many blocks as the others have. */
+	if (differs)
+		l.table_bytes = align_up(((l.blocks - 1) / l.chunk + 1) * (l.chunk + 1) * 8,
+					 VHDX_ALIGN);
 	l.metadata_at = l.table_at + l.table_bytes;
 	l.data_at = l.metadata_at + VHDX_ALIGN;
 	return l;
@@ -116,33 +121,47 @@ struct item {
 	uint64_t value;
 };
 
-static void make_metadata(uint8_t *m, const struct disk_form_create *create,
+static void put_item(uint8_t *m, unsigned i, const struct item *item, uint32_t at)
+{
+	uint8_t *entry = m + 32 + i * 32ul;
+
+	store_le16(m + 10, (uint16_t)(i + 1));
+	memcpy(entry, item->guid, 16);
+	store_le32(entry + 16, at);
+	store_le32(entry + 20, item->len);
+	store_le32(entry + 24, item->flags);
+}
+
+/* False: the parent's name is no UTF-8, or too long. */
+static bool make_metadata(uint8_t *m, const struct disk_form_create *create,
 			  const struct options *o)
 {
 	const struct item items[] = {
-		{ vhdx_guid_parameters, 8, 4, o->block | (uint64_t)o->fixed << 32 },
+		{ vhdx_guid_parameters, 8, 4,
+		  o->block | (uint64_t)o->fixed << 32 | (uint64_t)!!create->parent << 33 },
 		{ vhdx_guid_size, 8, 6, create->size_bytes },
 		{ vhdx_guid_page83, 16, 6, 0 },
 		{ vhdx_guid_logical, 4, 6, 512 },
 		{ vhdx_guid_physical, 4, 6, 4096 },
 	};
+	struct item parent = { vhdx_guid_parent, 0, 4, 0 };
 	uint32_t at = VHDX_METADATA_BYTES;
 
 	memcpy(m, "metadata", 8);
-	store_le16(m + 10, ARRAY_SIZE(items));
 	for (unsigned i = 0; i < ARRAY_SIZE(items); i++) {
-		uint8_t *entry = m + 32 + i * 32ul;
-
-		memcpy(entry, items[i].guid, 16);
-		store_le32(entry + 16, at);
-		store_le32(entry + 20, items[i].len);
-		store_le32(entry + 24, items[i].flags);
+		put_item(m, i, &items[i], at);
 		if (items[i].len == 16)
 			disk_form_guid(m + at);
 		else
 			memcpy(m + at, &items[i].value, items[i].len);
 		at += items[i].len;
 	}
+	if (!create->parent)
+		return true;
+	parent.len = vhdx_make_locator((const struct vhdx *)create->parent, create->backing, m + at,
+				       VHDX_METADATA_BYTES + ITEMS_BYTES - at);
+	put_item(m, ARRAY_SIZE(items), &parent, at);
+	return parent.len > 0;
 }
 
 /* Of a dynamic image with blocks that are not there, it is a hole. */
@@ -164,11 +183,13 @@ static int write_table(struct disk *file, const struct options *o, const struct 
 static int write_image(struct disk *file, const struct disk_form_create *create,
 		       const struct options *o)
 {
-	const struct layout l = lay_out(create->size_bytes, o);
+	const struct layout l = lay_out(create->size_bytes, o, create->parent);
 	struct disk_req grow = { .op = DISK_RESIZE, .offset = l.data_at };
 	g_autofree uint8_t *front = g_try_malloc0(FRONT_BYTES);
-	g_autofree uint8_t *metadata = g_try_malloc0(VHDX_METADATA_BYTES + 64);
-	int r = front && metadata ? 0 : -ENOMEM;
+	g_autofree uint8_t *metadata = g_try_malloc0(VHDX_METADATA_BYTES + ITEMS_BYTES);
+	int r = !front || !metadata		      ? -ENOMEM
+		: make_metadata(metadata, create, o) ? 0
+						      : -ENAMETOOLONG;
 
 	if (o->fixed)
 		grow.offset += l.blocks * o->block;
@@ -177,8 +198,7 @@ static int write_image(struct disk *file, const struct disk_form_create *create,
 	if (r < 0)
 		return r;
 	make_front(front, o, &l);
-	make_metadata(metadata, create, o);
-	r = disk_write_wait(file, metadata, VHDX_METADATA_BYTES + 64, l.metadata_at);
+	r = disk_write_wait(file, metadata, VHDX_METADATA_BYTES + ITEMS_BYTES, l.metadata_at);
 	if (r == 0)
 		r = write_table(file, o, &l);
 	return r == 0 ? disk_write_wait(file, front, FRONT_BYTES, 0) : r;
@@ -194,6 +214,8 @@ bool vhdx_create(struct disk *file, const struct disk_form_create *create, GErro
 	if (create->size_bytes > VHDX_MAX_BYTES ||
 	    create->size_bytes / o.block >= BLOCKS_MAX_TABLE / 8)
 		return refuse(err, "a VHDX image has at most 64 TiB, and 32 Mi blocks");
+	if (create->parent && (o.fixed || o.zero))
+		return refuse(err, "an image on top of another one is dynamic");
 	r = write_image(file, create, &o);
 	if (r < 0)
 		g_set_error(err, BASE_ERROR, -r, "the image cannot be written: %s", g_strerror(-r));
@@ -207,7 +229,7 @@ uint64_t vhdx_measure(const struct disk_form_create *create, uint64_t data)
 
 	if (!parse_options(create, &o, NULL))
 		return 0;
-	l = lay_out(create->size_bytes, &o);
+	l = lay_out(create->size_bytes, &o, create->parent);
 	/* Counted in blocks of 8 MiB, which may lie in as many larger ones. */
 	data = MIN((data + (8u << 20) - 1) / (8u << 20), l.blocks) * MAX(o.block, 8u << 20);
 	return l.data_at + (o.fixed ? l.blocks * o.block : MIN(data, l.blocks * o.block));

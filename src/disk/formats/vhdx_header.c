@@ -20,6 +20,8 @@ const uint8_t vhdx_guid_logical[16] = { 0x1d, 0xbf, 0x41, 0x81, 0x6f, 0xa9, 0x09
 					0xba, 0x47, 0xf2, 0x33, 0xa8, 0xfa, 0xab, 0x5f };
 const uint8_t vhdx_guid_physical[16] = { 0xc7, 0x48, 0xa3, 0xcd, 0x5d, 0x44, 0x71, 0x44,
 					 0x9c, 0xc9, 0xe9, 0x88, 0x52, 0x51, 0xc5, 0x56 };
+const uint8_t vhdx_guid_locator[16] = { 0xb7, 0xef, 0x4a, 0xb0, 0x9e, 0xd1, 0x81, 0x4a,
+					0xb7, 0x89, 0x25, 0xb8, 0xe9, 0x44, 0x59, 0x13 };
 const uint8_t vhdx_guid_parent[16] = { 0x2d, 0x5f, 0xd3, 0xa8, 0x0b, 0xb3, 0x4d, 0x45,
 				       0xab, 0xf7, 0xd3, 0xd8, 0x48, 0x34, 0xab, 0x0c };
 
@@ -187,6 +189,20 @@ bool vhdx_load_regions(struct vhdx *v, GError **err)
 	return true;
 }
 
+static bool load_locator(struct vhdx *v, uint64_t at, uint32_t len, GError **err)
+{
+	g_autofree uint8_t *item = NULL;
+	int r;
+
+	if (len > VHDX_ALIGN)
+		return blocks_refuse(&v->b, err, "has a parent locator of %u bytes", len);
+	item = g_malloc0(len + 1ul);
+	r = blocks_file_read(&v->b, item, len, at);
+	if (r < 0)
+		return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
+	return vhdx_load_locator(v, item, len, err);
+}
+
 static bool load_item(struct vhdx *v, const uint8_t *entry, GError **err)
 {
 	uint32_t at = load_le32(entry + 16), len = load_le32(entry + 20);
@@ -208,8 +224,9 @@ static bool load_item(struct vhdx *v, const uint8_t *entry, GError **err)
 		v->logical_sector = load_le32(value);
 	} else if (!memcmp(entry, vhdx_guid_physical, 16)) {
 		v->physical_sector = load_le32(value);
-	} else if (memcmp(entry, vhdx_guid_page83, 16) && memcmp(entry, vhdx_guid_parent, 16) &&
-		   (load_le32(entry + 24) & 4)) {
+	} else if (!memcmp(entry, vhdx_guid_parent, 16)) {
+		return load_locator(v, v->metadata_at + at, len, err);
+	} else if (memcmp(entry, vhdx_guid_page83, 16) && (load_le32(entry + 24) & 4)) {
 		return blocks_refuse(&v->b, err, "needs metadata that is not supported");
 	}
 	return true;
@@ -219,9 +236,6 @@ static bool check_metadata(struct vhdx *v, GError **err)
 {
 	struct blocks *b = &v->b;
 
-	if (v->has_parent)
-		return blocks_refuse(
-			b, err, "is a VHDX image on top of another one, which is not supported");
 	if (b->block_bytes < VHDX_ALIGN || b->block_bytes > 256u << 20 ||
 	    (b->block_bytes & (b->block_bytes - 1)))
 		return blocks_refuse(b, err, "has blocks of %u bytes", (unsigned)b->block_bytes);
