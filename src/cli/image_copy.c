@@ -38,6 +38,7 @@ static int convert_into(const struct image_args *a, struct disk *from, const cha
 					  : MIN(MAX(o->cluster_bytes, 4096), CHUNK);
 	c.compress |= disk_form_packs(c.to);
 	r = image_copy_run(&c, &failed);
+	c.to->abandoned = r < 0;
 	disk_close(c.to);
 	if (r < 0)
 		return image_fail(a, failed == source ? source : a->files[1],

@@ -106,6 +106,7 @@ struct disk {
 	bool can_discard;
 	bool growable; /* a file: a write behind its end makes it longer */
 	bool writethrough; /* a change completes when it is durable */
+	bool abandoned; /* set by who will delete the file: closing it writes nothing */
 };
 
 enum disk_runner {

@@ -45,10 +45,18 @@ class Sequence:
         # A line cut short is one that was on its way when the flush had ended.
         self.flushes = out.count(b"\n")
 
+    def wait_for_lock(self):
+        """The kernel ends requests that were under way, and only then gives up the lock."""
+        for _ in range(200):
+            if b"in use by" not in run(*self.ops, "check", self.image, ok=(0, 1, 2, 3)).stdout:
+                return
+            time.sleep(0.02)
+
     def go(self):
         seed = self.rng.getrandbits(60)
         run(*self.ops, "create", self.image, self.rng.choice([1, 8]) << 20, *self.options)
         self.load(seed)
+        self.wait_for_lock()
         if "lazy=1" not in self.options:
             run(*self.ops, "check", self.image, ok=(0, 3))
             if self.checks:

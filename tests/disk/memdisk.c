@@ -104,7 +104,10 @@ static int serve(struct memdisk *m, struct disk_req *req)
 {
 	if (!fails(m, req))
 		return perform(m, req);
-	m->faults.failed++;
+	m->faults.failed += req->op != DISK_DISCARD;
+	m->faults.op = req->op;
+	m->faults.at = req->offset;
+	m->faults.len = req->len;
 	if (req->op == DISK_FLUSH)
 		lose(m);
 	else if (!m->faults.full && req->op != DISK_READ && memdisk_random(&m->seed, 2))

@@ -23,7 +23,9 @@ struct memdisk_change {
 struct memdisk_faults {
 	unsigned from, to; /* calls that fail, [from, to), the first being number 1 */
 	bool full; /* for want of room: only what writes is counted and fails, with -ENOSPC */
-	unsigned calls, failed;
+	unsigned calls, failed; /* discards, which are hints, are not counted as failed */
+	enum disk_op op; /* the last that failed */
+	uint64_t at, len;
 };
 
 struct memdisk {

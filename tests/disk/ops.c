@@ -397,7 +397,7 @@ static void load_next(struct load *l)
 	l->flush = rnd(4) == 0;
 }
 
-static int do_load(const char *path, const char *seed)
+static void do_load(const char *path, const char *seed)
 {
 	struct disk *disk = open_image(path, false, false);
 	struct load l = { .bytes = disk->size_bytes };
@@ -481,7 +481,7 @@ int main(int argc, char **argv)
 	else if (argc > 3 && !strcmp(argv[1], "create"))
 		status = do_create(argc - 2, argv + 2);
 	else if (argc == 4 && !strcmp(argv[1], "load"))
-		status = do_load(argv[2], argv[3]);
+		do_load(argv[2], argv[3]);
 	else if (argc == 5 && !strcmp(argv[1], "loaded"))
 		status = do_loaded(argv[2], argv[3], (unsigned)atoi(argv[4]));
 	else if (argc == 3)

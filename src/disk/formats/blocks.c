@@ -93,8 +93,9 @@ int blocks_commit(struct blocks *b)
 
 	if (b->broken)
 		return -EIO;
-	if (b->pages_dirty == 0)
+	if (b->pages_dirty == 0 && !b->unfinished)
 		return blocks_file_flush(b);
+	b->unfinished = true;
 	if (b->ops->before)
 		r = b->ops->before(b);
 	if (r == 0)
@@ -105,7 +106,10 @@ int blocks_commit(struct blocks *b)
 		r = blocks_table_write(b);
 	if (r == 0)
 		r = blocks_file_flush(b);
-	return r == 0 && b->ops->after ? b->ops->after(b) : r;
+	if (r == 0 && b->ops->after)
+		r = b->ops->after(b);
+	b->unfinished = r < 0;
+	return r;
 }
 
 static int map(struct blocks *b, struct disk_req *req)
@@ -266,7 +270,7 @@ static void blocks_close(struct disk *disk)
 {
 	struct blocks *b = (struct blocks *)disk;
 
-	if (b->changed && !b->broken)
+	if (b->changed && !b->broken && !disk->abandoned)
 		finish(b);
 	fiber_pool_fini(&b->fibers);
 	blocks_table_fini(b);

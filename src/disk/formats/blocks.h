@@ -157,6 +157,7 @@ struct blocks {
 	uint64_t end; /* of what is in use in the file: the next place */
 	uint64_t stale_end; /* free places before it may hold something */
 	bool changed, broken;
+	bool unfinished; /* a commit failed: the next one does all of it again */
 	struct fiber_pool fibers;
 	struct fiber_lock meta;
 	struct range *ranges; /* blocks that a request gives a place to */

@@ -116,11 +116,16 @@ static int vdi_take(struct blocks *b, uint64_t count, uint64_t *ret_host, uint64
 static int vdi_before(struct blocks *b)
 {
 	struct vdi *v = (struct vdi *)b;
+	uint32_t old = load_le32(v->header + VDI_AT_USED);
+	int r;
 
-	if (load_le32(v->header + VDI_AT_USED) == v->used)
+	if (old == v->used)
 		return 0;
 	store_le32(v->header + VDI_AT_USED, v->used);
-	return blocks_file_write(b, v->header, VDI_HEADER, 0);
+	r = blocks_file_write(b, v->header, VDI_HEADER, 0);
+	if (r < 0)
+		store_le32(v->header + VDI_AT_USED, old); /* to be tried again */
+	return r;
 }
 
 /* Who stands on this image as it was must notice. */

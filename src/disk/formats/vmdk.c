@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/error.h"
 #include "disk/formats/formats_int.h"
 
 int vmdk_change_cid(struct blocks *b)
@@ -187,9 +188,15 @@ struct disk *vmdk_open_take(struct disk *file, const struct disk_options *o, str
 			    const struct disk_chain *chain, GError **err)
 {
 	uint8_t head[32] = { 0 };
+	int r = file->size_bytes >= sizeof(head) ? disk_read_wait(file, head, sizeof(head), 0) : 0;
 
-	if (file->size_bytes >= sizeof(head) && disk_read_wait(file, head, sizeof(head), 0) == 0 &&
-	    !memcmp(head, "# Disk DescriptorFile", 21))
+	if (r < 0) {
+		g_set_error(err, BASE_ERROR, -r, "disk '%s': cannot be read: %s", file->path,
+			    g_strerror(-r));
+		disk_close(file);
+		return NULL;
+	}
+	if (!memcmp(head, "# Disk DescriptorFile", 21))
 		return open_descriptor(file, o, loop, chain, err);
 	return open_single(file, o, loop, chain, err);
 }

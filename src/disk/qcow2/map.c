@@ -185,9 +185,15 @@ static int copy_cluster(struct qcow2 *s, uint64_t from, uint64_t to)
 
 static int zero_cluster(struct qcow2 *s, uint64_t at)
 {
+	static const uint8_t zeros[DISK_SECTOR_SIZE];
 	struct disk_req req = { .op = DISK_WRITE_ZEROES, .offset = at, .len = s->cluster_bytes };
+	uint64_t end = at + s->cluster_bytes;
+	int r = qcow2_io(s, s->file, &req);
 
-	return qcow2_io(s, s->file, &req);
+	/* That makes no file longer; and a table that stays empty is never written again. */
+	if (r == 0 && s->file->growable && end > s->file->size_bytes)
+		r = qcow2_file_write(s, zeros, sizeof(zeros), end - sizeof(zeros));
+	return r;
 }
 
 int qcow2_prepare(struct qcow2 *s, uint64_t offset)

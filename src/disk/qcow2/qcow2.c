@@ -58,6 +58,15 @@ int qcow2_file_write_flush(struct qcow2 *s, const void *buf, uint64_t len, uint6
 	return r == 0 ? qcow2_file_flush(s) : r;
 }
 
+int qcow2_header_name(struct qcow2 *s, const void *field, uint64_t len, uint64_t offset)
+{
+	int r = qcow2_file_write_flush(s, field, len, offset);
+
+	if (r < 0)
+		s->broken = true;
+	return r;
+}
+
 int qcow2_set_incompatible(struct qcow2 *s, uint64_t features)
 {
 	uint8_t field[8];
@@ -244,7 +253,7 @@ static void qcow2_close(struct disk *disk)
 {
 	struct qcow2 *s = (struct qcow2 *)disk;
 
-	if (!disk->readonly && !s->broken && s->l1)
+	if (!disk->readonly && !s->broken && s->l1 && !disk->abandoned)
 		finish(s);
 	fiber_pool_fini(&s->fibers);
 	qcow2_cache_fini(&s->l2);

@@ -193,6 +193,9 @@ int qcow2_file_write(struct qcow2 *s, const void *buf, uint64_t len, uint64_t of
 int qcow2_file_flush(struct qcow2 *s);
 /* Durable on return: fields of the header. */
 int qcow2_file_write_flush(struct qcow2 *s, const void *buf, uint64_t len, uint64_t offset);
+/* The same where the header then names another table, or more of it. When that fails nobody can tell
+ * which one it names, and there are no writes any more. */
+int qcow2_header_name(struct qcow2 *s, const void *field, uint64_t len, uint64_t offset);
 /* @what is wrong in the image: logs it once, marks it corrupt; returns -EIO. */
 int qcow2_corrupt(struct qcow2 *s, const char *what, uint64_t offset);
 /* Numbers, @count of them; caller frees. */

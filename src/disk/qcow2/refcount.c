@@ -121,7 +121,7 @@ int qcow2_reftable_name(struct qcow2 *s, uint64_t offset, uint64_t clusters)
 
 	store_be64(field, offset);
 	store_be32(field + 8, (uint32_t)clusters);
-	return qcow2_file_write_flush(s, field, sizeof(field), QCOW2_AT_REFTABLE);
+	return qcow2_header_name(s, field, sizeof(field), QCOW2_AT_REFTABLE);
 }
 
 /* The longer table is complete in the file: make the header name it. */

@@ -27,7 +27,7 @@ int qcow2_l1_switch(struct qcow2 *s, const uint64_t *entries, uint32_t count)
 	if (r == 0) {
 		store_be32(field, count);
 		store_be64(field + 4, at);
-		r = qcow2_file_write_flush(s, field, sizeof(field), QCOW2_AT_L1);
+		r = qcow2_header_name(s, field, sizeof(field), QCOW2_AT_L1);
 	}
 	if (r < 0) {
 		g_free(table);

@@ -239,7 +239,7 @@ static int switch_table(struct qcow2 *s, const GByteArray *blob, uint32_t count,
 	store_be32(field, count);
 	store_be64(field + 4, at);
 	if (r == 0)
-		r = qcow2_file_write_flush(s, field, sizeof(field), QCOW2_AT_SNAPSHOTS);
+		r = qcow2_header_name(s, field, sizeof(field), QCOW2_AT_SNAPSHOTS);
 	if (r < 0)
 		return r;
 	s->h.snapshot_count = count;
@@ -273,7 +273,13 @@ static int end(struct qcow2 *s, int r)
 		r = qcow2_cache_write(s, &s->refs);
 	if (r == 0)
 		r = qcow2_commit(s);
+	/* What the header names is not known any more: counts stay as they are, too large if not right. */
+	if (r < 0 && s->broken)
+		return r;
 	e = r < 0 ? qcow2_rebuild(s) : 0;
+	/* Who opens it next sees the mark and counts again. */
+	if (e < 0)
+		s->broken = true;
 	if (e == 0 && s->h.version >= 3)
 		e = qcow2_set_incompatible(s, s->h.incompatible & ~QCOW2_INCOMPAT_DIRTY);
 	return r < 0 ? r : e;
@@ -353,6 +359,13 @@ int qcow2_snapshot_create(struct disk *disk, const char *name, uint32_t seconds,
 	if (r < 0)
 		return r;
 	r = ref_tree(s, s->l1, s->h.l1_entries, 1);
+	/* From here on nothing is written in place, be the snapshot named or not. */
+	if (r == 0)
+		r = qcow2_commit(s);
+	if (r == 0)
+		r = set_copied(s);
+	if (r == 0)
+		r = qcow2_commit(s);
 	if (r == 0)
 		r = copy_l1(s, &l1_at);
 	if (r == 0) {
