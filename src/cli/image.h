@@ -47,6 +47,7 @@ struct image_args {
 	bool compress, lazy, extended, data_file_raw, force, json, repair, shrink, unsafe;
 	bool write, random, readonly, once;
 	struct loop *loop;
+	GPtrArray *made; /* paths of further files of an image that is being made; NULL: none */
 };
 
 /* ---- image_args.c ---- */
@@ -75,7 +76,7 @@ struct image_output {
 
 int image_output_begin(struct image_output *o, const struct image_args *a, const char *path);
 /* @status: how it went; on failure nothing is left. Returns the status. */
-int image_output_end(struct image_output *o, const struct image_args *a, int status);
+int image_output_end(struct image_output *o, struct image_args *a, int status);
 
 /* Memory that the kernel copies to and from at its best: large pages where the host gives them, aligned
  * for requests past the cache. NULL: none. Caller frees with free(). */
@@ -119,13 +120,13 @@ int image_build_main(int argc, char **argv);
 int image_build_help(void);
 
 /* Make an image of @size_bytes in an empty file; "raw", "qcow2" or one of formats.h. */
-int image_make(const struct image_args *a, const char *path, const struct qcow2_create *o,
+int image_make(struct image_args *a, const char *path, const struct qcow2_create *o,
 	       const char *format);
 
 /* ---- image_forms.c: formats other than raw and qcow2 ---- */
 /* Complains where options are given that are of no use for that format. */
 int image_form_options(const struct image_args *a, const char *format);
-int image_form_make(const struct image_args *a, const char *path, const struct qcow2_create *o,
+int image_form_make(struct image_args *a, const char *path, const struct qcow2_create *o,
 		    const struct disk_form *form);
 int image_form_measure(const struct image_args *a, const struct disk_form *form, uint64_t size,
 		       uint64_t data, uint64_t *ret_bytes);

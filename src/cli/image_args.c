@@ -322,7 +322,7 @@ static int sync_path(const char *path, int flags)
 	return fd >= 0 && fsync(fd) == 0 ? 0 : -errno;
 }
 
-int image_output_end(struct image_output *o, const struct image_args *a, int status)
+int image_output_end(struct image_output *o, struct image_args *a, int status)
 {
 	g_autofree char *folder = g_path_get_dirname(o->path);
 	bool unsafe = a->cache && !strcmp(a->cache, "unsafe");
@@ -331,7 +331,10 @@ int image_output_end(struct image_output *o, const struct image_args *a, int sta
 	if (!status && interrupted)
 		status = cli_complain(CLI_FAILURE, a->verb, "interrupted, '%s' was not made", o->path);
 	if (!status) {
-		r = unsafe ? 0 : sync_path(o->temporary, O_RDONLY);
+		for (guint i = 0; a->made && i < a->made->len && r == 0 && !unsafe; i++)
+			r = sync_path(g_ptr_array_index(a->made, i), O_RDONLY);
+		if (r == 0 && !unsafe)
+			r = sync_path(o->temporary, O_RDONLY);
 		if (r == 0 && (o->force ? rename(o->temporary, o->path) :
 					  renameat2(AT_FDCWD, o->temporary, AT_FDCWD, o->path,
 						    RENAME_NOREPLACE)) < 0)
@@ -343,6 +346,9 @@ int image_output_end(struct image_output *o, const struct image_args *a, int sta
 	}
 	if (status && o->temporary)
 		g_unlink(o->temporary);
+	for (guint i = 0; a->made && i < a->made->len && status; i++)
+		g_unlink(g_ptr_array_index(a->made, i));
+	g_clear_pointer(&a->made, g_ptr_array_unref);
 	g_clear_pointer(&o->temporary, g_free);
 	return status;
 }

@@ -15,7 +15,7 @@ static bool is_durable(const char *cache)
 	return !cache || !strcmp(cache, "writeback");
 }
 
-static int convert_into(const struct image_args *a, struct disk *from, const char *path,
+static int convert_into(struct image_args *a, struct disk *from, const char *path,
 			const struct qcow2_create *o, const char *format)
 {
 	/* Nobody sees the file before it is synchronized as a whole: flushes on the way are for nothing. */

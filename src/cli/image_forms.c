@@ -34,15 +34,31 @@ static struct disk_form_create options_of(const struct image_args *a, uint64_t s
 					  .name = a->files[a->which == IMAGE_CONVERT] };
 }
 
-int image_form_make(const struct image_args *a, const char *path, const struct qcow2_create *o,
+static struct disk *open_below(const struct image_args *a, const char *name, const struct disk_form *form)
+{
+	g_autofree char *folder = g_path_get_dirname(a->files[0]);
+	g_autofree char *path = g_path_is_absolute(name) ? g_strdup(name)
+							 : g_build_filename(folder, name, NULL);
+
+	return image_open(a, path, (struct image_open){ .format = form->name });
+}
+
+int image_form_make(struct image_args *a, const char *path, const struct qcow2_create *o,
 		    const struct disk_form *form)
 {
-	const struct disk_form_create create = options_of(a, o->size_bytes);
+	struct disk_form_create create = options_of(a, o->size_bytes);
 	g_autoptr(GError) err = NULL;
+	bool made;
 
-	if (disk_form_create_file(form, path, &create, a->loop, &err))
-		return 0;
-	return cli_complain(CLI_FAILURE, a->verb, "%s", err->message);
+	if (!a->made)
+		a->made = g_ptr_array_new_with_free_func(g_free);
+	create.made = a->made;
+	create.backing = o->backing;
+	if (o->backing && !(create.parent = open_below(a, o->backing, form)))
+		return CLI_FAILURE;
+	made = disk_form_create_file(form, path, &create, a->loop, &err);
+	disk_close(create.parent);
+	return made ? 0 : cli_complain(CLI_FAILURE, a->verb, "%s", err->message);
 }
 
 int image_form_measure(const struct image_args *a, const struct disk_form *form, uint64_t size,

@@ -43,7 +43,7 @@ static int make_raw(const struct image_args *a, const char *path, const struct q
 	return r < 0 ? image_fail(a, path, "cannot be made", r) : 0;
 }
 
-int image_make(const struct image_args *a, const char *path, const struct qcow2_create *o,
+int image_make(struct image_args *a, const char *path, const struct qcow2_create *o,
 	       const char *format)
 {
 	const struct disk_form *form = disk_form_find(format);
@@ -85,6 +85,7 @@ static int make_data_file(const struct image_args *a, struct qcow2_create *o, ch
 int image_create_main(struct image_args *a)
 {
 	const char *format = a->format ? a->format : "qcow2";
+	const struct disk_form *form = disk_form_find(format);
 	g_autofree char *data_file = NULL;
 	g_autoptr(GError) err = NULL;
 	struct image_output out;
@@ -96,11 +97,16 @@ int image_create_main(struct image_args *a)
 		status = cli_complain(CLI_USAGE, a->verb, "%s", err->message);
 	if (!status && !a->files[1] && !a->backing)
 		status = cli_complain(CLI_USAGE, a->verb, "the size is missing, as 10G");
-	if (!status && strcmp(format, "qcow2") && (a->backing || a->data_file))
+	if (!status && strcmp(format, "qcow2") && a->data_file)
+		status = cli_complain(CLI_USAGE, a->verb, "a %s image has no data file; take qcow2", format);
+	if (!status && a->backing && strcmp(format, "qcow2") && !(form && form->stacks))
 		status = cli_complain(CLI_USAGE, a->verb, "a %s image has no image below it; take qcow2",
 				      format);
 	if (!status && a->backing)
 		status = look_below(a, &o, &o.backing_format);
+	if (!status && a->backing && form && strcmp(o.backing_format, form->name))
+		status = cli_complain(CLI_USAGE, a->verb, "'%s' is %s; a %s image stands on %s images only",
+				      a->backing, o.backing_format, form->title, form->title);
 	o.backing = a->backing;
 	o.size_bytes = (o.size_bytes + DISK_SECTOR_SIZE - 1) & ~(uint64_t)(DISK_SECTOR_SIZE - 1);
 	if (!status && o.size_bytes == 0)

@@ -17,6 +17,7 @@ import sys
 import time
 import zlib
 
+import udif
 from cases import main
 
 SIKA = os.path.abspath(sys.argv[1])
@@ -349,6 +350,80 @@ def cloops():
     image("convert", "c", "x", status=1)
 
 
+def dmgs():
+    """Made here, for nothing in Debian writes them."""
+    sparse_disk("raw")
+    with open("raw", "rb") as f:
+        content = f.read()
+    for seed in range(6):
+        rng = random.Random(seed)
+        # QEMU reads bzip2 by a module that is seldom installed, and wants the tables in the order of the disk.
+        kinds = [udif.RAW, udif.ZLIB] + [udif.BZIP2] * (seed % 2)
+        udif.build("d", content, rng, kinds, resources=seed in (2, 3), reverse=seed % 2)
+        assert json.loads(image("info", "--json", "--format", "dmg", "d"))["size_bytes"] == len(content)
+        image("compare", "--format", "dmg", "d", "raw")
+        image("check", "--format", "dmg", "d")
+        image("convert", "--force", "--format", "dmg", "d", "q")
+        image("compare", "q", "raw")
+        if udif.BZIP2 not in kinds:
+            run("qemu-img", "compare", "-q", "-f", "dmg", "-F", "raw", "d", "raw")
+    assert json.loads(image("info", "--json", "d"))["format"] == "raw", "a raw disk may end like one"
+    refused("create", "-f", "dmg", "x", "1M", words=["only be read"])
+    refused("bench", "--format", "dmg", "--write", "--count", "1", "d", words=["only be read"])
+    with open("d", "rb") as f:
+        good = f.read()
+    for kind, name in ((0x80000004, "ADC"), (0x80000007, "LZFSE"), (0x80000008, "LZMA"), (77, "0x4d")):
+        udif.build("d", content[:MIB], random.Random(1), [udif.RAW], resources=True)
+        with open("d", "rb") as f:
+            other = f.read().replace(udif.number(udif.RAW, 4) + bytes(4), udif.number(kind, 4) + bytes(4))
+        with open("d", "wb") as f:
+            f.write(other)
+        refused("convert", "--format", "dmg", "d", "x", words=["d", name])
+    with open("d", "wb") as f:  # where a compressed piece was there is something else
+        f.write(bytes(len(good) // 2) + good[len(good) // 2:])
+    image("convert", "--format", "dmg", "d", "x", status=1)
+    refused("info", "--format", "dmg", "raw", words=["not a DMG"])
+
+
+def split_vmdks():
+    """Images of several files."""
+    sparse_disk("raw")
+    for kind, parts in (("monolithicFlat", ["ours-flat.vmdk"]), ("twoGbMaxExtentFlat", ["ours-f001.vmdk"]),
+                        ("twoGbMaxExtentSparse", ["ours-s001.vmdk"])):
+        image("convert", "-O", "vmdk", "-o", "subformat=" + kind, "raw", "ours.vmdk")
+        assert sorted(n for n in os.listdir(".") if n != "raw") == sorted(parts + ["ours.vmdk"]), os.listdir(".")
+        run("qemu-img", "compare", "-q", "-f", "vmdk", "-F", "raw", "ours.vmdk", "raw")
+        image("compare", "ours.vmdk", "raw")
+        assert json.loads(image("info", "--json", "ours.vmdk"))["about"].startswith(kind)
+        run("qemu-io", "-f", "vmdk", "-c", "write -q -P 9 5M 100k", "ours.vmdk")
+        run("qemu-io", "-f", "vmdk", "-r", "-c", "read -q -P 9 5M 100k", "ours.vmdk")
+        image("bench", "-f", "vmdk", "-w", "--pattern", "7", "-c", "100", "-s", "64K", "ours.vmdk")
+        run("qemu-io", "-f", "vmdk", "-r", "-c", "read -q -P 7 0 6400k", "ours.vmdk")
+        refused("create", "-f", "vmdk", "-o", "subformat=" + kind, "new/x.vmdk", "1M", words=["new/x.vmdk"])
+        os.unlink("ours.vmdk")
+        refused("create", "-f", "vmdk", "-o", "subformat=" + kind, "ours.vmdk", "1M", words=[parts[0], "exists"])
+        assert os.path.exists(parts[0]) and not os.path.exists("ours.vmdk"), "somebody else's file is gone"
+        os.unlink(parts[0])
+        # Four extents of 2047 MiB and the rest.
+        image("create", "-f", "vmdk", "-o", "subformat=" + kind, "big.vmdk", "8G")
+        info = json.loads(run("qemu-img", "info", "--output=json", "big.vmdk"))
+        assert info["virtual-size"] == 8 << 30, info
+        run("qemu-io", "-f", "vmdk", "-c", "write -q -P 3 2146435000 8192".replace("2146435000", str(2047 * MIB - 4096)),
+            "big.vmdk")
+        run("qemu-io", "-f", "vmdk", "-c", "write -q -P 4 8000M 4k", "big.vmdk")
+        image("convert", "big.vmdk", "q")
+        run("qemu-io", "-f", "qcow2", "-r", "-c", f"read -q -P 3 {2047 * MIB - 4096} 8192", "-c", "read -q -P 4 8000M 4k", "q")
+        image("check", "big.vmdk")
+        for name in os.listdir("."):
+            if name != "raw":
+                os.unlink(name)
+    limit = (MIB, MIB)
+    done = subprocess.run([SIKA, "image", "convert", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", "raw", "x.vmdk"],
+                          capture_output=True, text=True, timeout=60, check=False, restore_signals=False,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    assert done.returncode == 1 and os.listdir(".") == ["raw"], (done.stderr, os.listdir("."))
+
+
 def nothing_half_made():
     with open("big", "wb") as f:
         for _ in range(64):
@@ -420,7 +495,7 @@ def full_file_systems():
         assert "No space left on device" in said, said
 
 
-CASES = [converts, creates, chains, snapshots, resizes, repairs, measures, forms, streams, fixed_vhds, cloops, benches,
+CASES = [converts, creates, chains, snapshots, resizes, repairs, measures, forms, streams, fixed_vhds, cloops, dmgs, split_vmdks, benches,
          mistakes, nothing_half_made, full_disks, full_file_systems, cut_off]
 
 if __name__ == "__main__":

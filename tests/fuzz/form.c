@@ -14,7 +14,7 @@
 #include "base/bits.h"
 #include "base/log.h"
 #include "base/loop.h"
-#include "disk/formats/formats.h"
+#include "disk/formats/blocks.h"
 #include "requests.h"
 
 #define MAX_REQUESTS 16u
@@ -88,6 +88,14 @@ int form_fuzz(const struct form_fuzz *f, const uint8_t *bytes, size_t size)
 		f->mend(m->bytes, f->room);
 	m->disk.readonly = (how & 4) || f->make;
 	disk = form->open_take(&m->disk, &o, loop, &chain, &err);
+	/* Where the image says that it stands on another one, this is it. */
+	if (disk && o.no_backing && !((struct blocks *)disk)->flat) {
+		struct memdisk *parent = memdisk_new(64u << 10, size);
+
+		memset(parent->bytes, 0x5a, parent->room_bytes);
+		parent->disk.size_bytes = parent->room_bytes;
+		((struct blocks *)disk)->parent = &parent->disk;
+	}
 	if (disk)
 		use(disk, &in);
 	else if (!err || strlen(err->message) < 8)

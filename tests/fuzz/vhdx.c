@@ -7,7 +7,8 @@
 #include "disk/formats/vhdx.h"
 #include "form.h"
 
-#define LOG  0x100000u
+#define LOG	 0x100000u
+#define METADATA 0x300000u
 #define ROOM (6u << 20)
 
 /* Checksums as they should be, and often an entry in the log that is right as far as can be. */
@@ -17,6 +18,9 @@ static void mend(uint8_t *bytes, uint64_t room)
 	uint32_t len = load_le32(entry + 8);
 
 	(void)room;
+	/* Has a parent; the parameters are the first item. */
+	if (header[VHDX_AT_FILE_GUID] & 1)
+		bytes[METADATA + VHDX_METADATA_BYTES + 4] |= 2;
 	if (header[VHDX_AT_LOG_GUID]) {
 		store_le32(entry, 0x65676f6c);
 		memcpy(entry + 32, header + VHDX_AT_LOG_GUID, 16);

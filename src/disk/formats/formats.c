@@ -45,8 +45,13 @@ bool disk_form_create_file(const struct disk_form *form, const char *path,
 {
 	const struct disk_options options = { 0 };
 	struct disk *file = disk_file_open(path, &options, loop, err);
-	bool made = file && form->create(file, o, err);
+	struct disk_form_create create = *o;
+	g_autofree char *folder = g_path_get_dirname(path);
+	bool made;
 
+	create.folder = folder;
+	create.loop = loop;
+	made = file && form->create(file, &create, err);
 	disk_close(file);
 	return made;
 }

@@ -18,6 +18,12 @@ struct disk_form_create {
 	 * NULL: none. */
 	struct disk *parent;
 	const char *backing;
+	/* For images of several files, as of VMDK: the folder that they are made in, beside the one
+	 * that is given; and a list (of char *, each owned) that the paths of those that were made
+	 * are added to, also where it fails. NULL: there can be but one file. */
+	const char *folder;
+	GPtrArray *made;
+	struct loop *loop;
 	uint64_t block_bytes; /* 0: what others use as well; for tests */
 };
 

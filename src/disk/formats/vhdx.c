@@ -143,6 +143,27 @@ static bool check_table(struct vhdx *v, GError **err)
 	return true;
 }
 
+/* Bitmaps of sectors lie among the blocks: none may take their places. */
+static bool spare_bitmaps(struct vhdx *v, GError **err)
+{
+	struct blocks *b = &v->b;
+	uint64_t blocks = (b->disk.size_bytes + b->block_bytes - 1) / b->block_bytes;
+
+	for (uint64_t page = 0; v->has_parent && page * b->page_entries < blocks; page++) {
+		uint8_t entry[8];
+		uint64_t end;
+		int r = blocks_file_read(b, entry, sizeof(entry),
+					 vhdx_page_at(b, page) + b->page_entries * 8ull);
+
+		if (r < 0)
+			return blocks_refuse(b, err, "cannot be read: %s", g_strerror(-r));
+		end = (load_le64(entry) & ~(uint64_t)(VHDX_ALIGN - 1)) + VHDX_ALIGN;
+		if ((load_le64(entry) & 7) == VHDX_PRESENT && end <= b->file->size_bytes)
+			b->tables_end = MAX(b->tables_end, end);
+	}
+	return true;
+}
+
 static bool load(struct vhdx *v, GError **err)
 {
 	if (!vhdx_load_header(v, err))
@@ -154,7 +175,8 @@ static bool load(struct vhdx *v, GError **err)
 			"with: sika image check --repair");
 	if (!vhdx_log_is_empty(v) && !vhdx_log_replay(v, err))
 		return false;
-	return vhdx_load_regions(v, err) && vhdx_load_metadata(v, err) && check_table(v, err);
+	return vhdx_load_regions(v, err) && vhdx_load_metadata(v, err) && check_table(v, err) &&
+	       spare_bitmaps(v, err);
 }
 
 struct disk *vhdx_open_take(struct disk *file, const struct disk_options *o, struct loop *loop,

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+/* dmg.c - fuzz target: a DMG image with bytes of the fuzzer's choice in its trailer, resources and
+ * pieces. */
+#include <bzlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "base/bits.h"
+#include "disk/formats/dmg.h"
+#include "form.h"
+
+#define PIECES	  12u
+#define SECTORS	  8u /* of a piece */
+#define RESOURCES 0x8000u
+#define TABLE	  (RESOURCES + 256 + 4)
+#define TRAILER	  0x9000u
+
+static uint64_t pack(uint8_t *to, unsigned i, uint32_t *ret_kind)
+{
+	uint8_t block[SECTORS * 512];
+	uLongf len = sizeof(block) + 1024;
+	unsigned small = sizeof(block) + 1024;
+
+	memset(block, (int)i, sizeof(block));
+	switch (i % 4) {
+	case 0:
+		*ret_kind = DMG_NOTHING;
+		return 0;
+	case 1:
+		*ret_kind = DMG_RAW;
+		memcpy(to, block, sizeof(block));
+		return sizeof(block);
+	case 2:
+		*ret_kind = DMG_ZLIB;
+		(void)compress(to, &len, block, sizeof(block));
+		return len;
+	default:
+		*ret_kind = DMG_BZIP2;
+		(void)BZ2_bzBuffToBuffCompress((char *)to, &small, (char *)block, sizeof(block), 1, 0,
+					       0);
+		return small;
+	}
+}
+
+static void make(uint8_t *bytes, uint64_t *ret_bytes)
+{
+	uint8_t *table = bytes + TABLE, *trailer = bytes + TRAILER;
+	uint64_t at = 0;
+
+	memcpy(table, "mish", 4);
+	store_be32(table + DMG_AT_T_COUNT, PIECES);
+	for (unsigned i = 0; i < PIECES; i++) {
+		uint8_t *e = table + DMG_TABLE + (size_t)i * DMG_PIECE;
+		uint32_t kind;
+		uint64_t len = pack(bytes + at, i, &kind);
+
+		store_be32(e, kind);
+		store_be64(e + 8, i * SECTORS);
+		store_be64(e + 16, SECTORS);
+		store_be64(e + 24, at);
+		store_be64(e + 32, len);
+		at += len;
+	}
+	store_be32(bytes + RESOURCES, 256);
+	store_be32(bytes + RESOURCES + 8, 4 + DMG_TABLE + PIECES * DMG_PIECE);
+	store_be32(bytes + RESOURCES + 256, DMG_TABLE + PIECES * DMG_PIECE);
+	memcpy(trailer, "koly", 4);
+	store_be32(trailer + DMG_AT_BYTES, DMG_TRAILER);
+	store_be64(trailer + DMG_AT_RESOURCES, RESOURCES);
+	store_be64(trailer + DMG_AT_RESOURCES + 8, TRAILER - RESOURCES);
+	store_be64(trailer + DMG_AT_SECTORS, PIECES * SECTORS);
+	*ret_bytes = TRAILER + DMG_TRAILER;
+}
+
+/* Where a property list is asked for there is one. */
+static void mend(uint8_t *bytes, uint64_t room)
+{
+	uint8_t *trailer = bytes + TRAILER;
+	static const char list[] = "<data>bWlzaAAAAAE=</data><data>";
+
+	(void)room;
+	if (trailer[DMG_AT_RESOURCES + 15] % 8)
+		return;
+	store_be64(trailer + DMG_AT_RESOURCES + 8, 0);
+	store_be64(trailer + DMG_AT_LIST, RESOURCES);
+	store_be64(trailer + DMG_AT_LIST + 8, 4096);
+	memcpy(bytes + RESOURCES, list, sizeof(list) - 1);
+	for (unsigned i = 0; i < 1000; i++)
+		bytes[RESOURCES + sizeof(list) - 1 + i] &= 0x7f;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
+{
+	static const uint64_t places[] = { TRAILER, TRAILER + 0xc0, TRAILER + 0x1c0, RESOURCES, TABLE,
+					   TABLE + 100, TABLE + 200, TABLE + 300, 0x1000, 0x2000 };
+	static const struct form_fuzz fuzz = { .name = "dmg", .room = 256u << 10, .make = make,
+					       .mend = mend, .places = places,
+					       .place_count = ARRAY_SIZE(places) };
+
+	return form_fuzz(&fuzz, bytes, size);
+}
