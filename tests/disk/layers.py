@@ -163,22 +163,22 @@ def stack(form, seed):
 
 
 def vdis():
-    for seed in range(4):
+    for seed in range(2):
         stack("vdi", seed)
 
 
 def vhds():
-    for seed in range(4):
+    for seed in range(2):
         stack("vhd", seed)
 
 
 def vhdxs():
-    for seed in range(4):
+    for seed in range(2):
         stack("vhdx", seed)
 
 
 def vmdks():
-    for seed in range(4):
+    for seed in range(2):
         stack("vmdk", seed)
 
 
