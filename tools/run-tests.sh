@@ -47,7 +47,8 @@ unset ASAN_OPTIONS UBSAN_OPTIONS
 
 program debian tools/run.sh build
 sika=build/src/cli/sika
-program debian-boots tests/debian/boots.py $sika out/debian.img --cpus 1,2,4 --memory 256M,6G
+program debian-boots tests/debian/boots.py $sika out/debian.img --cpus 1,2,4 --memory 256M,6G --at-once 2
+program debian-boots-off tests/debian/boots.py $sika out/debian.img --each-off --cpus 2 --memory 512M --at-once 2
 program debian-survive tests/debian/survive.py $sika out/debian.img --engine bt
 program debian-merge tests/debian/merge.py $sika out/debian.img --engine bt
 program debian-tap tests/debian/tap.py $sika out/debian.img --engine bt

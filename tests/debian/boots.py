@@ -2,17 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """boots.py - Debian boots to a login and powers off, for every number of vCPUs and size of memory.
 
-usage: boots.py SIKA IMAGE [--engine E] [--cpus 1,2,4] [--memory 256M,1G,6G] [--times N]
-	[--beyond MIB] [OPTION...]
+usage: boots.py SIKA IMAGE [--engine E | --each-off] [--cpus 1,2,4] [--memory 256M,1G,6G] [--times N]
+	[--at-once N] [--beyond MIB] [-- OPTION...]
 What follows `--` goes to sika run. Each boot logs in, looks for complaints of the kernel, counts CPUs and
 memory, powers off; what the machine has resident beyond its guest's RAM at the login may not be more than --beyond.
+With --each-off it boots under bt with each of its optimizations off, one by one, and with a code cache that is
+always full.
 """
 import argparse
+import itertools
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from scratch import Failure, Guest, copy_image, memory_beyond_guest, report, run_command
 
@@ -56,35 +60,53 @@ def boot(command, cpus, memory, beyond):
         guest.kill()
 
 
+def each_off(sika):
+    """Options of sika run: every optimization of bt off, and the cache. The names are in the error of one
+    that there is not."""
+    r = subprocess.run([sika, "run", "--engine", "bt,off=?", "--kernel", "/dev/null"], capture_output=True,
+                       text=True, check=False)
+    names = r.stderr.partition("there are: ")[2].replace(",", " ").split()
+    if not names:
+        sys.exit(f"boots.py: which optimizations are there? {r.stderr}")
+    return [["--engine", f"bt,off={name}"] for name in names] + [["--engine", "bt", "--bt-cache", "6M"]]
+
+
+def one(args, case):
+    """A boot with a disk of its own: what to print, and whether it is right."""
+    engine, cpus, memory, n = case
+    what = f"{' '.join(engine[1:])}: {cpus} vCPUs, {memory}, boot {n + 1}"
+    with tempfile.TemporaryDirectory() as tmp:
+        command = run_command(args.sika, args.image, copy_image(args.image, tmp), *engine, "--cpus", str(cpus),
+                              "--memory", memory, *args.options)
+        try:
+            took, mib = boot(command, cpus, memory, args.beyond)
+        except (Failure, OSError, subprocess.TimeoutExpired) as e:
+            return f"FAILED  {what}: {e}", False
+    return f"ok      {what}: login after {took:.1f} s, {mib:.0f} MiB beyond RAM", True
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("sika")
     ap.add_argument("image")
     ap.add_argument("--engine", default="bt")
+    ap.add_argument("--each-off", action="store_true")
     ap.add_argument("--cpus", default="1,2,4")
     ap.add_argument("--memory", default="256M,1G,6G")
     ap.add_argument("--times", type=int, default=1)
+    ap.add_argument("--at-once", type=int, default=1)
     ap.add_argument("--beyond", type=float, default=100, help="MiB (100)")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     args = ap.parse_args(sys.argv[1:end])
-    options = sys.argv[end + 1:]
+    args.options = sys.argv[end + 1:]
+    engines = each_off(args.sika) if args.each_off else [["--engine", args.engine]]
+    cases = itertools.product(engines, map(int, args.cpus.split(",")), args.memory.split(","), range(args.times))
     passed = failed = 0
-    with tempfile.TemporaryDirectory() as tmp:
-        for cpus in map(int, args.cpus.split(",")):
-            for memory in args.memory.split(","):
-                for i in range(args.times):
-                    disk = copy_image(args.image, tmp)
-                    what = f"{args.engine}: {cpus} vCPUs, {memory}, boot {i + 1}"
-                    try:
-                        took, mib = boot(run_command(args.sika, args.image, disk, "--engine", args.engine,
-                                                "--cpus", str(cpus), "--memory", memory,
-                                                *options), cpus, memory, args.beyond)
-                        print(f"ok      {what}: login after {took:.1f} s, {mib:.0f} MiB beyond RAM",
-                              flush=True)
-                        passed += 1
-                    except (Failure, OSError, subprocess.TimeoutExpired) as e:
-                        print(f"FAILED  {what}: {e}", flush=True)
-                        failed += 1
+    with ThreadPoolExecutor(args.at_once) as pool:
+        for line, right in pool.map(lambda case: one(args, case), cases):
+            print(line, flush=True)
+            passed += right
+            failed += not right
     return report(passed, failed)
 
 

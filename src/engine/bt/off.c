@@ -16,8 +16,7 @@ static const struct {
 	{ "system", BT_OFF_SYSTEM },   { "direct", BT_OFF_DIRECT },
 	{ "direct-wait", BT_OFF_DIRECT_WAIT }, { "return-entry", BT_OFF_RETURN_ENTRY },
 	{ "direct-classes", BT_OFF_DIRECT_CLASSES }, { "gates", BT_OFF_GATES },
-	{ "fallbacks", BT_OFF_FALLBACKS },
-	{ "direct-classes", BT_OFF_DIRECT_CLASSES }, { "user", BT_OFF_USER },
+	{ "fallbacks", BT_OFF_FALLBACKS }, { "user", BT_OFF_USER },
 	{ "user-wait", BT_OFF_USER_WAIT },
 };
 
