@@ -28,6 +28,26 @@
 #define VM_MAX_BT_CACHE	 (1ull << 30)
 #define VM_CMDLINE_BYTES 2048u /* Linux COMMAND_LINE_SIZE on x86 */
 
+/* Units a second, on average and in bursts; 0: no limit, no burst. */
+struct vm_rate {
+	uint64_t avg, max, length_s;
+};
+
+/* In the order of disk/filters/throttle.h. */
+enum vm_rate_kind {
+	VM_RATE_BYTES,
+	VM_RATE_BYTES_READ,
+	VM_RATE_BYTES_WRITE,
+	VM_RATE_OPS,
+	VM_RATE_OPS_READ,
+	VM_RATE_OPS_WRITE,
+	VM_RATES,
+};
+
+#define VM_MAX_RATE	1000000000000000ull
+#define VM_MAX_BURST_S	86400u
+#define VM_MAX_ALLOW	16u
+
 struct vm_disk {
 	char *path;
 	char *format; /* "raw", or NULL: found by content */
@@ -42,6 +62,11 @@ struct vm_disk {
 	bool has_lun;
 	unsigned lun; /* with scsi; chosen by validation unless has_lun */
 	char *iothread; /* name of the thread that works for it; NULL: the one of all devices */
+	struct vm_rate rates[VM_RATES];
+	uint64_t op_bytes; /* a request counts once for each so many; 0: once */
+	char *allow[VM_MAX_ALLOW + 1]; /* where images below it may lie: disk.h; NULL behind the last */
+	char *cache_file; /* for what a web server gave, NULL: none is kept */
+	uint64_t cache_bytes; /* of that; 0: 1 GiB */
 };
 
 struct vm_forward {

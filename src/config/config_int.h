@@ -27,6 +27,11 @@ bool config_apply_disk(struct vm_config *config, const char *value, GError **err
 bool config_validate_disks(struct vm_config *config, GError **err);
 void config_free_disk(struct vm_disk *disk);
 
+/* ---- limits.c ---- */
+/* False with *ret_known: a value that is wrong; without: the item is something else. */
+bool config_apply_limit(struct vm_disk *disk, const char *item, bool *ret_known, GError **err);
+bool config_validate_limits(const struct vm_disk *disk, GError **err);
+
 /* ---- cpu.c ---- */
 bool config_apply_cpu(struct vm_config *config, const char *value, GError **err);
 

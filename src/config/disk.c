@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/units.h"
 #include "config/config.h"
 #include "config/config_int.h"
 
@@ -144,6 +145,35 @@ static bool apply_rerror(struct vm_disk *disk, const char *value, GError **err)
 	return true;
 }
 
+static bool apply_allow(struct vm_disk *disk, const char *value, GError **err)
+{
+	unsigned n = 0;
+
+	while (n < VM_MAX_ALLOW && disk->allow[n])
+		n++;
+	if (!*value || n == VM_MAX_ALLOW)
+		return config_fail(err, "--disk %s: allow is a folder or a server's name, up to %u times, "
+					"not '%s'", disk->path, VM_MAX_ALLOW, value);
+	disk->allow[n] = g_strdup(value);
+	return true;
+}
+
+static bool apply_cache_file(struct vm_disk *disk, const char *value, GError **err)
+{
+	if (!*value)
+		return config_fail(err, "--disk %s: cache-file names no file", disk->path);
+	replace(&disk->cache_file, value);
+	return true;
+}
+
+static bool apply_cache_size(struct vm_disk *disk, const char *value, GError **err)
+{
+	g_autoptr(GError) why = NULL;
+
+	return size_parse(value, 1, &disk->cache_bytes, &why) ||
+	       config_fail(err, "--disk %s: cache-size: %s", disk->path, why->message);
+}
+
 static const struct key keys[] = {
 	{ "format", "=F", apply_format },
 	{ "cache", "=C", apply_cache },
@@ -157,12 +187,20 @@ static const struct key keys[] = {
 	{ "media", "=disk|cdrom", apply_media },
 	{ "werror", "=E", apply_werror },
 	{ "rerror", "=E", apply_rerror },
+	{ "allow", "=PLACE", apply_allow },
+	{ "cache-file", "=FILE", apply_cache_file },
+	{ "cache-size", "=SIZE", apply_cache_size },
 };
 
 static bool apply_item(struct vm_disk *disk, const char *item, GError **err)
 {
 	g_autoptr(GString) known = g_string_new(NULL);
+	bool is_limit;
 
+	if (config_apply_limit(disk, item, &is_limit, err))
+		return true;
+	if (is_limit)
+		return false;
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
 		const char *value = key_value(item, keys[i].name);
 
@@ -171,7 +209,7 @@ static bool apply_item(struct vm_disk *disk, const char *item, GError **err)
 		g_string_append_printf(known, "%s%s%s", i ? ", " : "", keys[i].name, keys[i].value);
 	}
 	return config_fail(err,
-			   "--disk %s: unknown '%s', known are: %s (a comma in a file name is "
+			   "--disk %s: unknown '%s', known are: %s, bps..., iops... (a comma in a file name is "
 			   "written twice)",
 			   disk->path, item, known->str);
 }
@@ -260,7 +298,8 @@ static bool is_taken(const struct vm_config *c, unsigned index, unsigned lun)
 bool config_validate_disks(struct vm_config *c, GError **err)
 {
 	for (unsigned i = 0; i < c->disk_count; i++) {
-		if (!validate_names(&c->disks[i], err) || !validate_bus(c, i, err))
+		if (!validate_names(&c->disks[i], err) || !validate_bus(c, i, err) ||
+		    !config_validate_limits(&c->disks[i], err))
 			return false;
 		for (unsigned j = 0; j < i; j++)
 			if (!validate_beside(&c->disks[i], &c->disks[j], err))
@@ -285,4 +324,7 @@ void config_free_disk(struct vm_disk *disk)
 	g_free(disk->werror);
 	g_free(disk->rerror);
 	g_free(disk->iothread);
+	g_free(disk->cache_file);
+	for (char **place = disk->allow; *place; place++)
+		g_free(*place);
 }

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /* backends.c - open and close what stands behind the devices. */
+#include <assert.h>
+
 #include "base/log.h"
 #include "char/char.h"
 #include "disk/disk.h"
+#include "disk/filters/stats.h"
+#include "disk/filters/throttle.h"
 #include "disk/hold.h"
 #include "net/net.h"
 #include "vm/vm.h"
@@ -83,21 +87,58 @@ static bool hold_errors(struct vm *vm, unsigned index, GError **err)
 	return true;
 }
 
+/* What its configuration wants on top of it. Takes over @disk. */
+static struct disk *add_filters(struct disk *disk, const struct vm_disk *d, struct loop *loop,
+				GError **err)
+{
+	struct throttle_limits limits = { .op_bytes = d->op_bytes };
+	struct disk *top = disk;
+	bool any = false;
+
+	static_assert((int)VM_RATES == (int)THROTTLE_KINDS &&
+			      (int)VM_RATE_OPS_WRITE == (int)THROTTLE_OPS_WRITE,
+		      "the same in the same order");
+	for (unsigned k = 0; k < VM_RATES; k++) {
+		const struct vm_rate *r = &d->rates[k];
+
+		limits.rates[k] = (struct throttle_rate){ r->avg, r->max, r->length_s };
+		any |= r->avg > 0;
+	}
+	if (any && (top = disk_throttle_new(disk, &limits, loop)))
+		disk = top;
+	if (top && (top = disk_stats_new(disk)))
+		return top;
+	g_set_error(err, VM_CONFIG_ERROR, 0, "disk '%s': no memory", d->path);
+	disk_close(disk);
+	return NULL;
+}
+
+static bool open_disk(struct vm *vm, unsigned index, GError **err)
+{
+	const struct vm_disk *d = &vm->config->disks[index];
+	struct loop *loop = io_loop(vm, d->iothread);
+	struct disk_options o = { .format = d->format, .readonly = d->readonly,
+				  .allow = (const char *const *)d->allow,
+				  .cache_file = d->cache_file, .cache_bytes = d->cache_bytes };
+	struct disk *disk;
+
+	if (d->cache)
+		(void)disk_cache_parse(d->cache, &o.cache); /* the configuration is valid */
+	disk = disk_open_options(d->path, &o, loop, err);
+	if (!disk || !(disk = add_filters(disk, d, loop, err)))
+		return false;
+	vm->back.disks[index] = vm->back.counts[index] = disk;
+	return hold_errors(vm, index, err);
+}
+
 bool backends_open(struct vm *vm, GError **err)
 {
 	const struct vm_config *c = vm->config;
 	struct backends *b = &vm->back;
 
-	for (unsigned i = 0; i < c->disk_count; i++) {
-		const struct vm_disk *d = &c->disks[i];
-		struct disk_options o = { .format = d->format, .readonly = d->readonly };
-
-		if (d->cache)
-			(void)disk_cache_parse(d->cache, &o.cache); /* the configuration is valid */
-		b->disks[i] = disk_open_options(d->path, &o, io_loop(vm, d->iothread), err);
-		if (!b->disks[i] || !hold_errors(vm, i, err))
+	for (unsigned i = 0; i < c->disk_count; i++)
+		if (!open_disk(vm, i, err))
 			return false;
-	}
 	for (unsigned i = 0; i < c->net_count; i++)
 		if (!(b->nets[i] = open_net(vm, &c->nets[i], err)))
 			return false;

@@ -36,6 +36,9 @@ bool vm_resize_disk(struct vm *vm, const char *disk, uint64_t size_bytes, bool m
 bool vm_retry(struct vm *vm, GError **err);
 /* Members of a JSON object: "state", "running" or "paused", and then "why". */
 void vm_status_append(struct vm *vm, GString *json);
+/* What the disks were used for so far, as JSON on one line, or text for a person. While vm_run() runs; main thread. Caller
+ * frees. */
+char *vm_disk_stats(const struct vm *vm, bool json, bool histogram);
 
 /* A measurement of the engine, while vm_run() runs. */
 struct vm_stats_ask {

@@ -39,6 +39,7 @@ struct backends {
 	struct chardev *serial; /* behind COM1 */
 	struct chardev *console; /* behind hvc0 */
 	struct disk *disks[VM_MAX_DISKS];
+	struct disk *counts[VM_MAX_DISKS]; /* of each the node that counts; part of it */
 	struct net *nets[VM_MAX_NETS];
 };
 

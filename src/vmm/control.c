@@ -150,6 +150,29 @@ static void command_status(struct client *c)
 	answer(c, line);
 }
 
+static void command_disk_stats(struct client *c, GHashTable *request)
+{
+	const char *format = g_hash_table_lookup(request, "format");
+	const char *histogram = g_hash_table_lookup(request, "histogram");
+	bool json = !format || !strcmp(format, "json");
+	g_autofree char *text = NULL;
+	GString *line;
+
+	if (!json && strcmp(format, "text")) {
+		answer_error(c, "disk-stats takes format, which is json or text, and histogram");
+		return;
+	}
+	text = vm_disk_stats(c->control->vm, json, histogram && !strcmp(histogram, "true"));
+	line = g_string_new("{\"ok\":true,");
+	g_string_append(line, json ? "\"stats\":" : "\"text\":");
+	if (json)
+		g_string_append(line, text);
+	else
+		json_append_string(line, text);
+	g_string_append_c(line, '}');
+	answer(c, line);
+}
+
 static void command_resume(struct client *c)
 {
 	g_autoptr(GError) err = NULL;
@@ -177,8 +200,10 @@ static bool handle(struct client *c, const char *line)
 		command_status(c);
 	else if (!strcmp(command, "resume"))
 		command_resume(c);
+	else if (!strcmp(command, "disk-stats"))
+		command_disk_stats(c, request);
 	else
-		answer_error(c, "no such command, there are: bt-stats, resize, status, resume");
+		answer_error(c, "no such command, there are: bt-stats, disk-stats, resize, status, resume");
 	if (request)
 		g_hash_table_unref(request);
 	return later;

@@ -10,6 +10,7 @@
  *			"format" ("json": the answer has "stats"; "text": "text")
  *	status		the answer has "state", "running" or "paused", and with that "why"
  *	resume		of a machine that is paused because of a disk: try again now
+ *	disk-stats	"format", as above, "histogram" (true: with text, too)
  *	resize		"disk" (number or serial), "size" in bytes, or "more" of them than there are
  *
  * Main thread only.

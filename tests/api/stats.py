@@ -234,7 +234,34 @@ def perf_map_names_code():
             os.unlink(path)
 
 
+def disks_are_counted():
+    images = [os.path.join(tmp.name, n) for n in ("one.img", "two.img")]
+    for image in images:
+        with open(image, "wb") as f:
+            f.truncate(1 << 20)
+    p = start("spin", "--name", "disks", "--disk", images[0] + ",format=raw,serial=first,iops=100,bps-rd=1M,bps-rd-max=2M",
+              "--disk", images[1] + ",format=raw")
+    try:
+        def ask(*args):
+            return subprocess.run([SIKA, "disk-stats", *args], env=ENV, capture_output=True, text=True, timeout=60)
+        r = ask("disks", "--json")
+        assert r.returncode == 0, r.stderr
+        disks = json.loads(r.stdout)
+        assert [(d["disk"], d["path"], d.get("serial")) for d in disks] == [
+            (0, images[0], "first"), (1, images[1], None)], disks
+        for kind in ("read", "write", "flush", "discard", "zeroes"):
+            assert disks[0][kind] == {"ops": 0, "bytes": 0, "errors": 0, "time_ns": 0, "latency": []}, disks
+        text = ask(str(p.pid), "--histogram")
+        assert text.returncode == 0 and text.stdout.count("requests under way") == 2 and "first" in text.stdout, text
+        is_refused(ask("nobody"), 1, "'nobody'")
+        is_refused(ask(), 2, "which machine")
+        is_refused(ask("disks", "--colour"), 2, "--colour")
+    finally:
+        stop(p)
+
+
 TESTS = [
+    disks_are_counted,
     perf_map_names_code,
     tells_where_time_goes,
     socket_is_for_the_owner_and_goes_with_the_machine,

@@ -26,6 +26,29 @@ static struct vm_config *parse(const char *line, char **ret_text)
 	return NULL;
 }
 
+/* Each name, and QEMU's for it. */
+static void limits(void)
+{
+	struct vm_config *c = parse("--kernel k --disk a,bps=1M,bps-max=2M,bps-max-length=3,iops-rd=4,iops-wr=5,iops-wr-max=6,"
+				    "iops-size=8K,allow=/x,allow=nbd://h/,cache-file=f,cache-size=1G "
+				    "--disk b,throttling.bps-read=7,throttling.bps-write-max=9,throttling.bps-write=8,"
+				    "throttling.iops-total=10,throttling.iops-total-max=11,throttling.iops-size=512",
+				    NULL);
+	const struct vm_disk *a = &c->disks[0], *b = &c->disks[1];
+
+	ck_assert(a->rates[VM_RATE_BYTES].avg == MIB && a->rates[VM_RATE_BYTES].max == 2 * MIB);
+	ck_assert_uint_eq(a->rates[VM_RATE_BYTES].length_s, 3);
+	ck_assert(a->rates[VM_RATE_OPS_READ].avg == 4 && a->rates[VM_RATE_OPS_WRITE].avg == 5);
+	ck_assert(a->rates[VM_RATE_OPS_WRITE].max == 6 && a->op_bytes == 8192 && !a->rates[VM_RATE_OPS].avg);
+	ck_assert_str_eq(a->allow[1], "nbd://h/");
+	ck_assert_ptr_null(a->allow[2]);
+	ck_assert(!g_strcmp0(a->cache_file, "f") && a->cache_bytes == GIB && !b->cache_file);
+	ck_assert(b->rates[VM_RATE_BYTES_READ].avg == 7 && b->rates[VM_RATE_BYTES_WRITE].avg == 8);
+	ck_assert(b->rates[VM_RATE_BYTES_WRITE].max == 9 && b->rates[VM_RATE_OPS].avg == 10);
+	ck_assert(b->rates[VM_RATE_OPS].max == 11 && b->op_bytes == 512);
+	vm_config_free(c);
+}
+
 START_TEST(has_defaults)
 {
 	char *text = NULL;
@@ -84,6 +107,7 @@ START_TEST(takes_every_option)
 	ck_assert_str_eq(c->disks[1].serial, "S-1.x");
 	ck_assert_str_eq(c->disks[1].iothread, "fast");
 	ck_assert(c->disks[1].queues == 16 && c->disks[1].block_bytes == 4096);
+	limits();
 	ck_assert(!c->disks[0].serial && !c->disks[0].iothread && !c->disks[0].queues);
 	ck_assert(c->memory == 512 * MIB && c->cpus == 2);
 	ck_assert(c->pins[0] == 1 && c->pins[1] == 0 && c->pins[2] == -1);
@@ -179,6 +203,22 @@ static const struct {
 	{ "--kernel k --disk d,lun=1", "bus=scsi" },
 	{ "--kernel k --disk d,bus=scsi,lun=1 --disk e,bus=scsi,lun=1", "lun 1" },
 	{ "--kernel k --disk d,media=tape", "'tape'" },
+	{ "--kernel k --disk d,bps=", "bps=" },
+	{ "--kernel k --disk d,bps=0", "bps=0" },
+	{ "--kernel k --disk d,bps=2000T", "bps=2000T" },
+	{ "--kernel k --disk d,iops=x", "iops=x" },
+	{ "--kernel k --disk d,iops-rd-max=5", "missing" },
+	{ "--kernel k --disk d,iops=10,iops-max=5", "less" },
+	{ "--kernel k --disk d,iops=10,iops-max-length=5", "missing" },
+	{ "--kernel k --disk d,iops=10,iops-max=20,iops-max-length=100000", "86400" },
+	{ "--kernel k --disk d,bps=1M,bps-wr=1M", "excludes" },
+	{ "--kernel k --disk d,iops-size=4K", "belongs" },
+	{ "--kernel k --disk d,iops=5,iops-size=1", "512" },
+	{ "--kernel k --disk d,bps-xx=1", "'bps-xx=1'" },
+	{ "--kernel k --disk d,iops-max-lengthy=1", "'iops-max-lengthy=1'" },
+	{ "--kernel k --disk d,allow=", "allow" },
+	{ "--kernel k --disk d,cache-file=", "cache-file" },
+	{ "--kernel k --disk d,cache-size=x", "cache-size" },
 	{ "--kernel k --disk d,media=cdrom,block-size=512", "2048" },
 	{ "--kernel k --net wifi", "'wifi'" },
 	{ "--kernel k --net tap=", "'tap='" },
