@@ -65,6 +65,8 @@ struct vm_disk {
 	struct vm_rate rates[VM_RATES];
 	uint64_t op_bytes; /* a request counts once for each so many; 0: once */
 	char *allow[VM_MAX_ALLOW + 1]; /* where images below it may lie: disk.h; NULL behind the last */
+	bool cow; /* what is written goes to another image over it */
+	char *cow_file; /* that is kept, NULL: nothing is */
 	char *cache_file; /* for what a web server gave, NULL: none is kept */
 	uint64_t cache_bytes; /* of that; 0: 1 GiB */
 };

@@ -174,6 +174,16 @@ static bool apply_cache_size(struct vm_disk *disk, const char *value, GError **e
 	       config_fail(err, "--disk %s: cache-size: %s", disk->path, why->message);
 }
 
+static bool apply_cow(struct vm_disk *disk, const char *value, GError **err)
+{
+	(void)err;
+	disk->cow = true;
+	g_clear_pointer(&disk->cow_file, g_free);
+	if (*value)
+		disk->cow_file = g_strdup(value);
+	return true;
+}
+
 static const struct key keys[] = {
 	{ "format", "=F", apply_format },
 	{ "cache", "=C", apply_cache },
@@ -187,6 +197,7 @@ static const struct key keys[] = {
 	{ "media", "=disk|cdrom", apply_media },
 	{ "werror", "=E", apply_werror },
 	{ "rerror", "=E", apply_rerror },
+	{ "cow", "[=FILE]", apply_cow },
 	{ "allow", "=PLACE", apply_allow },
 	{ "cache-file", "=FILE", apply_cache_file },
 	{ "cache-size", "=SIZE", apply_cache_size },
@@ -254,9 +265,18 @@ static bool validate_names(const struct vm_disk *d, GError **err)
 	return true;
 }
 
+/* The file of that name. */
+static bool only_reads(const struct vm_disk *d)
+{
+	return d->readonly || d->cow;
+}
+
 static bool validate_beside(const struct vm_disk *d, const struct vm_disk *other, GError **err)
 {
-	if (!strcmp(d->path, other->path) && !(d->readonly && other->readonly))
+	/* Each has memory of its own. */
+	bool alone = g_str_has_prefix(d->path, "scratch:");
+
+	if (!strcmp(d->path, other->path) && !alone && !(only_reads(d) && only_reads(other)))
 		return config_fail(err, "--disk %s: given twice and not readonly", d->path);
 	if (d->serial && other->serial && !strcmp(d->serial, other->serial))
 		return config_fail(err, "--disk %s: serial '%s' is that of %s", d->path, d->serial,
@@ -273,6 +293,9 @@ static bool validate_bus(const struct vm_config *c, unsigned index, GError **err
 {
 	const struct vm_disk *d = &c->disks[index];
 
+	if (d->cow && d->readonly)
+		return config_fail(err, "--disk %s: cow is for what is written, and readonly lets nobody write",
+				   d->path);
 	if (d->has_lun && !d->scsi)
 		return config_fail(err, "--disk %s: lun belongs to bus=scsi", d->path);
 	if (d->cdrom && d->block_bytes)
@@ -324,6 +347,7 @@ void config_free_disk(struct vm_disk *disk)
 	g_free(disk->werror);
 	g_free(disk->rerror);
 	g_free(disk->iothread);
+	g_free(disk->cow_file);
 	g_free(disk->cache_file);
 	for (char **place = disk->allow; *place; place++)
 		g_free(*place);

@@ -129,7 +129,9 @@ static struct disk *open_below(const char *name, const struct disk_options *o, b
 struct disk *disk_open_options(const char *path, const struct disk_options *o, struct loop *loop,
 			       GError **err)
 {
+	const struct disk_protocol *protocol = disk_protocol_find(path);
 	struct disk *file = open_below(path, o, false, loop, err);
+	struct disk_options options = *o;
 	g_autofree char *real = file && !disk_is_remote(path) ? realpath(path, NULL) : NULL;
 	g_autofree char *home = real ? g_path_get_dirname(real) : NULL;
 	struct disk_chain chain = { .home = home };
@@ -142,7 +144,9 @@ struct disk *disk_open_options(const char *path, const struct disk_options *o, s
 		chain.device = st.st_dev;
 		chain.inode = st.st_ino;
 	}
-	disk = open_format(file, o, loop, &chain, err);
+	if (!o->format && protocol)
+		options.format = protocol->format;
+	disk = open_format(file, &options, loop, &chain, err);
 	if (disk)
 		disk->writethrough = o->cache == DISK_CACHE_WRITETHROUGH ||
 				     o->cache == DISK_CACHE_DIRECTSYNC;
@@ -275,7 +279,7 @@ struct disk *disk_open_named(const char *image, const char *name, const char *wh
 
 	if (!find_named(&n, o, chain, &link, &path, err))
 		return NULL;
-	file = open_below(path, o, true, loop, err);
+	file = open_below(path, o, !o->given || strcmp(path, o->given), loop, err);
 	if (!file || (format && !strcmp(format, "file")))
 		return file;
 	options.format = format;

@@ -153,6 +153,8 @@ struct disk_options {
 	 * it is closed), and how much at most (0: 1 GiB). */
 	const char *cache_file;
 	uint64_t cache_bytes;
+	/* A name that the user gave, should an image name it below it; NULL: none. */
+	const char *given;
 	/* Past the cache: at least so many bytes to a block, a power of two; 0: what the host needs.
 	 * For tests. */
 	uint32_t direct_block;

@@ -41,6 +41,9 @@ struct disk *disk_open_named(const char *image, const char *name, const char *wh
 struct disk *disk_file_open(const char *path, const struct disk_options *options,
 			    struct loop *loop, GError **err);
 
+/* One without a name, in TMPDIR or /var/tmp; -1: errno tells. */
+int disk_anonymous_file(void);
+
 /* Room for these bytes, as fallocate(2) gives it. @disk: -EOPNOTSUPP where it is no file node. */
 int disk_file_allocate(struct disk *disk, uint64_t offset, uint64_t len);
 

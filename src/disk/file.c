@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -196,4 +197,21 @@ int disk_file_allocate(struct disk *disk, uint64_t offset, uint64_t len)
 	if (strcmp(disk->format, "file"))
 		return -EOPNOTSUPP;
 	return fallocate(image->fd, 0, (off_t)offset, (off_t)len) == 0 ? 0 : -errno;
+}
+
+int disk_anonymous_file(void)
+{
+	const char *folder = g_getenv("TMPDIR");
+	g_autofree char *name = NULL;
+	int fd;
+
+	folder = folder ? folder : "/var/tmp";
+	fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		return fd;
+	name = g_build_filename(folder, "sika-XXXXXX", NULL);
+	fd = mkostemp(name, O_CLOEXEC);
+	if (fd >= 0)
+		(void)unlink(name);
+	return fd;
 }

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "char/char.h"
+#include "disk/cow.h"
 #include "disk/disk.h"
 #include "disk/filters/stats.h"
 #include "disk/filters/throttle.h"
@@ -124,7 +125,8 @@ static bool open_disk(struct vm *vm, unsigned index, GError **err)
 
 	if (d->cache)
 		(void)disk_cache_parse(d->cache, &o.cache); /* the configuration is valid */
-	disk = disk_open_options(d->path, &o, loop, err);
+	disk = d->cow ? disk_open_cow(d->path, d->cow_file, &o, loop, err) :
+			disk_open_options(d->path, &o, loop, err);
 	if (!disk || !(disk = add_filters(disk, d, loop, err)))
 		return false;
 	vm->back.disks[index] = vm->back.counts[index] = disk;

@@ -347,24 +347,6 @@ static const struct disk_ops copies_ops = {
 
 /* ---- the store ---- */
 
-/* A file without a name, or -1. */
-static int anonymous_file(void)
-{
-	const char *folder = g_getenv("TMPDIR");
-	g_autofree char *name = NULL;
-	int fd;
-
-	folder = folder ? folder : "/var/tmp";
-	fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (fd >= 0)
-		return fd;
-	name = g_build_filename(folder, "sika-XXXXXX", NULL);
-	fd = mkostemp(name, O_CLOEXEC);
-	if (fd >= 0)
-		(void)unlink(name);
-	return fd;
-}
-
 static struct disk *open_store(const char *path, struct loop *loop, GError **err)
 {
 	const struct disk_options o = { .cache = DISK_CACHE_UNSAFE };
@@ -375,7 +357,7 @@ static struct disk *open_store(const char *path, struct loop *loop, GError **err
 	if (path)
 		fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	else
-		fd = anonymous_file();
+		fd = disk_anonymous_file();
 	if (fd < 0) {
 		base_fail(err, errno, "cache file '%s': %s", path ? path : "in TMPDIR", g_strerror(errno));
 		return NULL;

@@ -5,14 +5,15 @@
 #include <string.h>
 
 static const struct disk_protocol protocols[] = {
-	{ "nbd:", nbd_disk_open }, /* and nbd:// */
-	{ "nbds://", nbd_disk_open },
-	{ "nbd+unix://", nbd_disk_open },
-	{ "nbds+unix://", nbd_disk_open },
-	{ "nbd+vsock://", nbd_disk_open },
-	{ "nbds+vsock://", nbd_disk_open },
-	{ "http://", http_disk_open },
-	{ "https://", http_disk_open },
+	{ "nbd:", NULL, nbd_disk_open }, /* and nbd:// */
+	{ "nbds://", NULL, nbd_disk_open },
+	{ "nbd+unix://", NULL, nbd_disk_open },
+	{ "nbds+unix://", NULL, nbd_disk_open },
+	{ "nbd+vsock://", NULL, nbd_disk_open },
+	{ "nbds+vsock://", NULL, nbd_disk_open },
+	{ "scratch:", "raw", scratch_disk_open },
+	{ "http://", NULL, http_disk_open },
+	{ "https://", NULL, http_disk_open },
 };
 
 const struct disk_protocol *disk_protocol_find(const char *name)

@@ -12,6 +12,7 @@
 
 struct disk_protocol {
 	const char *prefix; /* of names: "nbd://" */
+	const char *format; /* of what is there; NULL: its content is looked at */
 	/* @named: by an image, not by the user: the name must not lead to further files. */
 	struct disk *(*open)(const char *name, const struct disk_options *o, bool named,
 			     struct loop *loop, GError **err);
@@ -19,6 +20,10 @@ struct disk_protocol {
 
 /* NULL: a file. One of that name is reached as "./NAME". */
 const struct disk_protocol *disk_protocol_find(const char *name);
+
+/* ---- scratch.c ---- */
+struct disk *scratch_disk_open(const char *name, const struct disk_options *o, bool named,
+			       struct loop *loop, GError **err);
 
 /* ---- nbd.c ---- */
 struct disk *nbd_disk_open(const char *name, const struct disk_options *o, bool named,

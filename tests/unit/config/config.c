@@ -26,6 +26,16 @@ static struct vm_config *parse(const char *line, char **ret_text)
 	return NULL;
 }
 
+static void layers(void)
+{
+	struct vm_config *c = parse("--kernel k --disk d,cow --disk d,cow=x --disk d,readonly "
+				    "--disk scratch:1G --disk scratch:1G", NULL);
+
+	ck_assert(c->disks[0].cow && !c->disks[0].cow_file);
+	ck_assert(c->disks[1].cow && !g_strcmp0(c->disks[1].cow_file, "x"));
+	vm_config_free(c);
+}
+
 /* Each name, and QEMU's for it. */
 static void limits(void)
 {
@@ -108,6 +118,7 @@ START_TEST(takes_every_option)
 	ck_assert_str_eq(c->disks[1].iothread, "fast");
 	ck_assert(c->disks[1].queues == 16 && c->disks[1].block_bytes == 4096);
 	limits();
+	layers();
 	ck_assert(!c->disks[0].serial && !c->disks[0].iothread && !c->disks[0].queues);
 	ck_assert(c->memory == 512 * MIB && c->cpus == 2);
 	ck_assert(c->pins[0] == 1 && c->pins[1] == 0 && c->pins[2] == -1);
@@ -217,6 +228,8 @@ static const struct {
 	{ "--kernel k --disk d,bps-xx=1", "'bps-xx=1'" },
 	{ "--kernel k --disk d,iops-max-lengthy=1", "'iops-max-lengthy=1'" },
 	{ "--kernel k --disk d,allow=", "allow" },
+	{ "--kernel k --disk d,cow,readonly", "readonly" },
+	{ "--kernel k --disk d,cow --disk d", "twice" },
 	{ "--kernel k --disk d,cache-file=", "cache-file" },
 	{ "--kernel k --disk d,cache-size=x", "cache-size" },
 	{ "--kernel k --disk d,media=cdrom,block-size=512", "2048" },
