@@ -11,6 +11,9 @@ static const struct disk_protocol protocols[] = {
 	{ "nbds+unix://", NULL, nbd_disk_open },
 	{ "nbd+vsock://", NULL, nbd_disk_open },
 	{ "nbds+vsock://", NULL, nbd_disk_open },
+#ifdef SIKA_RBD
+	{ "rbd:", NULL, rbd_disk_open },
+#endif
 	{ "scratch:", "raw", scratch_disk_open },
 	{ "http://", NULL, http_disk_open },
 	{ "https://", NULL, http_disk_open },

@@ -32,6 +32,10 @@ struct disk *nbd_disk_open(const char *name, const struct disk_options *o, bool 
 struct disk *nbd_disk_open_socket(int fd, const char *name, const struct disk_options *o,
 				  struct loop *loop, GError **err);
 
+/* ---- rbd.c: where it is built ---- */
+struct disk *rbd_disk_open(const char *name, const struct disk_options *o, bool named,
+			   struct loop *loop, GError **err);
+
 /* ---- http.c: with copies (filters/filters.h) ---- */
 struct disk *http_disk_open(const char *url, const struct disk_options *o, bool named,
 			    struct loop *loop, GError **err);
