@@ -190,6 +190,10 @@ engine)
 	check "what other monitors ask for, npt=$(word lab_npt)" test_kvm_abi
 	check "state of both engines, npt=$(word lab_npt)" test_engine_state
 	;;
+abi)
+	check "what other monitors ask for" test_kvm_abi
+	check "state of both engines" test_engine_state
+	;;
 boot:*)
 	IFS=: read -r _ cpus memory engine <<-END
 		$work
