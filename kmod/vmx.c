@@ -380,7 +380,7 @@ static void vmx_set_tsc_offset(struct vcpu *vcpu)
 }
 
 const struct hw hw_vmx = {
-	.name = "VT-x with EPT",
+	.name = "VT-x",
 	.probe = vmx_probe,
 	.setup = vmx_setup,
 	.teardown = vmx_teardown,

@@ -260,9 +260,10 @@ static void debugger_in(struct vcpu *vcpu, struct put_aside *ret)
 	if (!debug_steps(vcpu))
 		return;
 	vmx_set(vmx, VMX_RFLAGS, rflags | X86_FL_TF);
+	/* The last step is pending where a shadow keeps it (26.3.1.5), and nowhere else; Bochs leaves it behind any exit. */
 	(void)vmx_get(vcpu, VMX_PENDING_DEBUG);
-	if (vmx_get(vcpu, VMX_INTERRUPTIBILITY) & (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS))
-		vmx_set_bits(vmx, VMX_PENDING_DEBUG, PENDING_STEP, true);
+	vmx_set_bits(vmx, VMX_PENDING_DEBUG, PENDING_STEP,
+		     vmx_get(vcpu, VMX_INTERRUPTIBILITY) & (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS));
 }
 
 /* The exit is behind us: the fields are to be read before they are changed. */

@@ -271,7 +271,8 @@ static void *kick_later(void *arg)
 
 START_TEST(kick_ends_a_loop)
 {
-	static const uint8_t code[] = { 0xeb, 0xfe };
+	/* sti; cli; jmp back: Bochs lets an interrupt of the host's end a guest's stay only when IF has changed in it. */
+	static const uint8_t code[] = { 0xfb, 0xfa, 0xeb, 0xfc };
 	pthread_t thread;
 
 	open_machine(_i, 1);

@@ -168,7 +168,7 @@ models() {
 }
 
 if [ -e /modules/driver.ko ]; then
-	insmod /modules/driver.ko npt="$(word lab_npt)" || dmesg | tail -n 20
+	insmod /modules/driver.ko npt="$(word lab_npt)" ept="$(word lab_npt)" || dmesg | tail -n 20
 else
 	for m in irqbypass kvm; do
 		insmod /modules/$m.ko || echo "INFO cannot load $m"
@@ -189,10 +189,6 @@ engine)
 	check "engine against kvm-amd, npt=$(word lab_npt)" test_kvm_engine
 	check "what other monitors ask for, npt=$(word lab_npt)" test_kvm_abi
 	check "state of both engines, npt=$(word lab_npt)" test_engine_state
-	;;
-abi)
-	check "what other monitors ask for" test_kvm_abi
-	check "state of both engines" test_engine_state
 	;;
 boot:*)
 	IFS=: read -r _ cpus memory engine <<-END

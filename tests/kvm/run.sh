@@ -13,7 +13,8 @@
 # KVM_LAB_KEEP=1 (leaves what was made, and what the second serial port said: the uptime, the last of a console),
 # KVM_LAB_WORDS=WORD,... (of the innermost kernel's command line, instead of quiet),
 # KVM_LAB_ICOUNT=1 (the emulated machine's time is what it has executed: for a host so busy that a kernel would
-# miss its timers), KVM_LAB_PATIENCE=N (limits times N)
+# miss its timers), KVM_LAB_PATIENCE=N (limits times N),
+# KVM_LAB_MACHINE=bochs (VT-x instead, in Bochs, with pieces of its own: about a minute of its time to start each)
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -23,6 +24,8 @@ budget=${KVM_LAB_TIMEOUT:-200}
 threads=${KVM_LAB_THREADS:-single}
 patience=${KVM_LAB_PATIENCE:-1}
 silence=$((40 * patience))
+machine=${KVM_LAB_MACHINE:-qemu}
+[ "$machine" = qemu ] || silence=$((300 * patience))
 cpu=${KVM_LAB_CPU:-EPYC,+svm,+npt}
 started=$(date +%s)
 
@@ -38,13 +41,27 @@ fail() {
 	exit 1
 }
 
-need() { # command package
-	command -v "$1" >/dev/null && return
+need() { # command or file, package
+	case $1 in
+	/*) [ -e "$1" ] ;;
+	*) command -v "$1" >/dev/null ;;
+	esac && return
 	[ "$(id -u)" = 0 ] || skip "$1 is missing: apt-get install $2"
 	apt-get install -y --no-install-recommends "$2" >/dev/null 2>&1 || skip "cannot install $2"
 }
 
-need qemu-system-x86_64 qemu-system-x86
+if [ "$machine" = bochs ]; then
+	need bochs bochs
+	need /usr/lib/bochs/plugins/libbx_term_gui.so bochs-term
+	need /usr/share/bochs/BIOS-bochs-latest bochsbios
+	need /usr/share/vgabios/vgabios.bin vgabios
+	need /usr/lib/ISOLINUX/isolinux.bin isolinux
+	need /usr/lib/syslinux/modules/bios/ldlinux.c32 syslinux-common
+	need xorriso xorriso
+	need script bsdutils
+else
+	need qemu-system-x86_64 qemu-system-x86
+fi
 need busybox busybox-static
 need dpkg dpkg
 need apt-get apt
@@ -98,7 +115,7 @@ cp "$(command -v busybox)" "$outer/bin/busybox"
 for applet in $(busybox --list); do # Debian's cannot --install itself
 	[ "$applet" = busybox ] || ln -s busybox "$outer/bin/$applet"
 done
-for m in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-amd; do
+for m in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-amd arch/x86/kvm/kvm-intel; do
 	[ -z "${KVM_LAB_DRIVER:-}" ] || break
 	cp "$modules/$m.ko" "$outer/modules/" || fail "the kernel's package has no $m.ko"
 done
@@ -152,6 +169,7 @@ logs=$build/tests/kvm
 passed=0 failed=0 skipped=0
 
 kill_qemu() {
+	[ -s "$work/bochs.pid" ] && kill -KILL "$(cat "$work/bochs.pid")" 2>/dev/null && rm "$work/bochs.pid"
 	[ -n "$qemu" ] && kill -KILL "$qemu" 2>/dev/null && wait "$qemu" 2>/dev/null
 	qemu=
 }
@@ -160,6 +178,48 @@ trap 'kill_qemu; [ -n "${KVM_LAB_KEEP:-}" ] || rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 
 left() { echo $((started + budget - $(date +%s))); }
+
+# In the background, its process in $qemu.
+start_qemu() { # CPUs initrd words-for-the-kernel
+	# shellcheck disable=SC2086
+	qemu-system-x86_64 -accel "tcg,thread=$threads" ${KVM_LAB_ICOUNT:+-icount shift=3,sleep=off} -cpu "$cpu" -smp "$1" -m 2048 \
+		-display none -no-reboot -nodefaults -serial "file:$log" -serial "file:$work/beat" \
+		-kernel "$vmlinuz" -initrd "$2" -append "$3" </dev/null 2>"$work/qemu.log" &
+	qemu=$!
+}
+
+# It boots from a CD. There is no display for it but a terminal's, and its debugger has to be told to go on.
+start_bochs() { # CPUs initrd words-for-the-kernel
+	local at=$work/bochs
+	rm -rf "$at" && mkdir -p "$at/cd/isolinux"
+	cp /usr/lib/ISOLINUX/isolinux.bin /usr/lib/syslinux/modules/bios/ldlinux.c32 "$at/cd/isolinux/"
+	cp "$vmlinuz" "$at/cd/vmlinuz"
+	cp "$2" "$at/cd/initrd"
+	printf 'default lab\nprompt 0\nlabel lab\nkernel /vmlinuz\nappend initrd=/initrd nokaslr %s\n' "$3" \
+		>"$at/cd/isolinux/isolinux.cfg"
+	xorriso -as mkisofs -quiet -o "$at/cd.iso" -b isolinux/isolinux.bin -c isolinux/boot.cat -no-emul-boot \
+		-boot-load-size 4 -boot-info-table "$at/cd" 2>"$work/qemu.log" || fail "xorriso makes no CD"
+	rm -rf "$at/cd"
+	cat >"$at/rc" <<-END
+		display_library: term
+		cpu: model=corei7_haswell_4770, count=$1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=1
+		memory: guest=1024, host=1024
+		romimage: file=/usr/share/bochs/BIOS-bochs-latest, options=fastboot
+		vgaromimage: file=/usr/share/vgabios/vgabios.bin
+		ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
+		ata0-master: type=cdrom, path=$at/cd.iso, status=inserted
+		boot: cdrom
+		clock: sync=none, time0=local
+		log: $at/log
+		panic: action=fatal
+		com1: enabled=1, mode=file, dev=$log
+		com2: enabled=1, mode=file, dev=$work/beat
+	END
+	echo c >"$at/go"
+	TERM=vt100 script -qfc "echo \$\$ >$work/bochs.pid; exec bochs -q -f $at/rc -rc $at/go" /dev/null \
+		</dev/null >"$at/screen" 2>&1 &
+	qemu=$!
+}
 
 # One try: 0 it came to its end, 1 its time is over, 2 the emulated machine is dead.
 emulate() { # name CPUs limit words-for-the-kernel
@@ -172,13 +232,10 @@ emulate() { # name CPUs limit words-for-the-kernel
 		;;
 	esac
 	: >"$work/beat"
+	: >"$log"
 	begun=$(date +%s) beat=$begun
-	# shellcheck disable=SC2086
-	qemu-system-x86_64 -accel "tcg,thread=$threads" ${KVM_LAB_ICOUNT:+-icount shift=3,sleep=off} -cpu "$cpu" -smp "$2" -m 2048 \
-		-display none -no-reboot -nodefaults -serial "file:$log" -serial "file:$work/beat" \
-		-kernel "$vmlinuz" -initrd "$initrd" \
-		-append "console=ttyS0 panic=-1 quiet no_timer_check lab_words=${KVM_LAB_WORDS:-quiet} $4" </dev/null 2>"$work/qemu.log" &
-	qemu=$!
+	"start_$machine" "$2" "$initrd" \
+		"console=ttyS0 panic=-1 quiet no_timer_check lab_words=${KVM_LAB_WORDS:-quiet} $4"
 	while kill -0 "$qemu" 2>/dev/null; do
 		sleep 0.5
 		grep -aq '^RESULTS-END' "$log" 2>/dev/null && break
@@ -250,6 +307,18 @@ names() { # of the guests that $1 (an awk condition) picks, with commas
 
 only=${KVM_LAB_ONLY:-}
 want() { [ -z "$only" ] || [[ " $only " == *" $1 "* ]]; }
+
+# VT-x: about two minutes each, the kernel's boot several.
+if [ "$machine" = bochs ]; then
+	want vmx-engine && piece may vmx-engine 1 500 "lab_npt=1 lab_work=engine"
+	want vmx-guests && piece must vmx-guests 1 500 \
+		"lab_npt=1 lab_work=guests:modes,real,vm86,paging32,exceptions,gates,debug,io"
+	want vmx-boot && piece may vmx-boot 1 1500 "lab_npt=1 lab_work=boot:1:256M:kvm"
+	want vmx-guests-1 && piece may vmx-guests-1 1 900 "lab_npt=1 lab_work=guests:$(names 'NR % 2 && $2 == 1')"
+	want vmx-guests-2 && piece may vmx-guests-2 1 900 "lab_npt=1 lab_work=guests:$(names '!(NR % 2) && $2 == 1')"
+	want vmx-guests-smp && piece may vmx-guests-smp 1 900 "lab_npt=1 lab_work=guests:smp"
+	only=none
+fi
 
 want boot-1 && piece must boot-1 1 80 "lab_npt=1 lab_work=boot:1:256M:kvm"
 want boot-2 && piece must boot-2 1 80 "lab_npt=1 lab_work=boot:2:512M:kvm"
