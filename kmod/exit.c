@@ -33,17 +33,17 @@ static int finish_out(struct vcpu *vcpu)
 /* AL, AX or EAX. */
 static void set_al(struct vcpu *vcpu, u32 value, unsigned int size)
 {
-	struct x86_state *s = vcpu_state(vcpu);
+	u64 *rax = &vcpu->cpu.s.gpr[X86_RAX];
 
 	switch (size) {
 	case 1:
-		s->gpr[X86_RAX] = (s->gpr[X86_RAX] & ~0xffull) | (u8)value;
+		*rax = (*rax & ~0xffull) | (u8)value;
 		break;
 	case 2:
-		s->gpr[X86_RAX] = (s->gpr[X86_RAX] & ~0xffffull) | (u16)value;
+		*rax = (*rax & ~0xffffull) | (u16)value;
 		break;
 	default:
-		s->gpr[X86_RAX] = value;
+		*rax = value;
 	}
 }
 
@@ -62,7 +62,7 @@ static int finish_in(struct vcpu *vcpu)
 int exit_port(struct vcpu *vcpu, u16 port, unsigned int size, bool in)
 {
 	struct kvm_run *run = vcpu->run;
-	u32 value = vcpu_peek(vcpu)->gpr[X86_RAX];
+	u32 value = vcpu->cpu.s.gpr[X86_RAX];
 	struct device_access a = {
 		.addr = port, .size = size, .port = true,
 		.value = size == 4 ? value : value & (BIT(size * 8) - 1),
@@ -143,7 +143,7 @@ int exit_refused(struct vcpu *vcpu, u64 reason)
 
 int exit_cpuid(struct vcpu *vcpu)
 {
-	struct x86_state *s = vcpu_state(vcpu);
+	struct x86_state *s = &vcpu->cpu.s;
 	u32 r[4];
 
 	cpuid_query(vcpu, s->gpr[X86_RAX], s->gpr[X86_RCX], r);

@@ -274,7 +274,7 @@ bool msr_all_allowed(struct vm *vm, const u32 *msrs, unsigned int count)
 
 static void set_result(struct vcpu *vcpu, u64 value)
 {
-	struct x86_state *s = vcpu_state(vcpu);
+	struct x86_state *s = &vcpu->cpu.s;
 
 	s->gpr[X86_RAX] = (u32)value;
 	s->gpr[X86_RDX] = value >> 32;
@@ -326,7 +326,7 @@ static int refuse_or_ask(struct vcpu *vcpu, u32 msr, bool write, u64 value)
 
 int msr_exit(struct vcpu *vcpu, bool write)
 {
-	const struct x86_state *s = vcpu_peek(vcpu);
+	const struct x86_state *s = &vcpu->cpu.s;
 	u32 msr = s->gpr[X86_RCX];
 	u64 value = write ? (u32)s->gpr[X86_RAX] | s->gpr[X86_RDX] << 32 : 0;
 	bool ok;

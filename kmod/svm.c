@@ -299,7 +299,6 @@ static void svm_pull(struct vcpu *vcpu)
 	struct vmcb_save_area *save = &vmcb->save;
 	struct x86_state *s = &vcpu->cpu.s;
 
-	s->gpr[X86_RAX] = save->rax;
 	s->gpr[X86_RSP] = save->rsp;
 	s->rip = save->rip;
 	s->rflags = save->rflags;
@@ -365,7 +364,6 @@ static void svm_push(struct vcpu *vcpu)
 	struct vmcb_save_area *save = &vmcb->save;
 	const struct x86_state *s = &vcpu->cpu.s;
 
-	save->rax = s->gpr[X86_RAX];
 	save->rsp = s->gpr[X86_RSP];
 	save->rip = s->rip;
 	save->rflags = s->rflags;
@@ -446,9 +444,11 @@ static void svm_enter(struct vcpu *vcpu, bool flush)
 		page_to_phys(READ_ONCE(vcpu->vm->msrs_closed) ? msr_map_closed : msr_map);
 	if (debug_has_db(vcpu))
 		debugger_in(vcpu, &svm->vmcb->save, &own);
+	svm->vmcb->save.rax = vcpu->cpu.s.gpr[X86_RAX];
 	svm_run(svm->vmcb_pa, vcpu->cpu.s.gpr, page_to_phys(cpu->host));
 	if (debug_has_db(vcpu))
 		debugger_out(vcpu, &svm->vmcb->save, &own);
+	vcpu->cpu.s.gpr[X86_RAX] = svm->vmcb->save.rax;
 	svm->vmcb->control.event_inj = 0;
 	vcpu->has_injected = false;
 	if (svm->vmcb->control.exit_code == SVM_EXIT_EXCP_BASE + X86_MC)

@@ -171,6 +171,7 @@ static void save_breakpoints(struct vcpu *vcpu)
 	get_debugreg(vcpu->cpu.s.dr[1], 1);
 	get_debugreg(vcpu->cpu.s.dr[2], 2);
 	get_debugreg(vcpu->cpu.s.dr[3], 3);
+	(void)vcpu_peek(vcpu); /* DR7 is in the hardware's form */
 	vcpu->debug_open = false;
 	hw->debug_window(vcpu, false);
 }
@@ -185,11 +186,11 @@ static void enter_guest(struct vcpu *vcpu)
 	load_breakpoints(vcpu);
 	load_xcr0(vcpu);
 	hw->enter(vcpu, flush);
+	vcpu->in_hardware = true;
 	restore_xcr0(vcpu);
 	save_breakpoints(vcpu);
 	if (hw_breakpoint_active())
 		hw_breakpoint_restore();
-	vcpu->in_hardware = true;
 	vcpu->exits++;
 }
 

@@ -240,7 +240,7 @@ struct vcpu {
 	struct kvm_run *run; /* shared with user space: read each field once */
 	void *run_data;	     /* the page behind it */
 
-	struct x86_cpu cpu; /* cpu.s: the state, where it is newest */
+	struct x86_cpu cpu; /* cpu.s: the state, where it is newest; general registers but RSP always are */
 	struct x86_tlb *tlb;
 	bool in_hardware; /* the state is newer in the hardware's form */
 	bool changed;	  /* in ours */

@@ -309,10 +309,8 @@ static void vmx_inject(struct vcpu *vcpu, const struct event *event)
 	vmx_set(vmx, VMX_ENTRY_ERROR, own.has_error ? own.error & 0x7fff : 0);
 }
 
-/*
- * An NMI that waits for the end of another, or of MOV SS's shadow, has a window of its own; the interrupts' opens behind
- * STI's, which may let in an NMI's too early: 25.2.
- */
+/* An NMI that waits for the end of another, or of MOV SS's shadow, has a window of its own. In STI's shadow it
+ * may open at once (25.2), though an NMI may be refused there: then the interrupts' will do. */
 static void vmx_interrupt_window(struct vcpu *vcpu, bool on)
 {
 	const struct x86_state *s = &vcpu->cpu.s;
@@ -349,9 +347,13 @@ static u64 vmx_rip(struct vcpu *vcpu)
 /* Of the exits that are instructions: 27.2.5. */
 static u64 vmx_next_rip(struct vcpu *vcpu)
 {
-	u64 next = vcpu_peek(vcpu)->rip + vmread(VMCS_EXIT_LENGTH);
+	u64 next = vmx_rip(vcpu) + vmread(VMCS_EXIT_LENGTH);
+	bool is_64 = vcpu->cpu.code_bytes == 8;
 
-	return vcpu->cpu.code_bytes == 8 ? next : (u32)next;
+	if (vcpu->in_hardware)
+		is_64 = vcpu->cpu.s.efer & X86_EFER_LMA &&
+			vmx_get(vcpu, VMX_CS_ACCESS) & X86_SEG_L << 4;
+	return is_64 ? next : (u32)next;
 }
 
 /* Both forms are kept alike, whichever is newest. */

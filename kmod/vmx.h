@@ -39,10 +39,10 @@ struct vmx_host {
 };
 
 /*
- * A VMCS is read and written by the CPU that has it loaded, and by nothing else. So the driver has a copy: setting a field
- * (vmx_set()) is good anywhere, and what differs is written right before the entry. The guest's own are
- * read behind an exit (vmx_get(), or all of them by vmx_pull()), while the vCPU is loaded; the loop leaves none of
- * it for later.
+ * A VMCS is read and written by the CPU that has it loaded, and by nothing else. So the driver has a copy: setting
+ * a field (vmx_set()) is good anywhere, and what differs is written right before the entry. The guest's own
+ * are read behind an exit (vmx_get(), or all of them by vmx_pull()), while the vCPU is loaded; the loop leaves
+ * none of it for later.
  */
 struct vmx_vcpu {
 	void *vmcs; /* a page */

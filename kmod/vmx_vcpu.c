@@ -260,7 +260,7 @@ static void debugger_in(struct vcpu *vcpu, struct put_aside *ret)
 	if (!debug_steps(vcpu))
 		return;
 	vmx_set(vmx, VMX_RFLAGS, rflags | X86_FL_TF);
-	/* The last step is pending where a shadow keeps it (26.3.1.5), and nowhere else; Bochs leaves it behind any exit. */
+	/* A step is pending where a shadow keeps it (26.3.1.5); Bochs leaves it behind other exits too. */
 	(void)vmx_get(vcpu, VMX_PENDING_DEBUG);
 	vmx_set_bits(vmx, VMX_PENDING_DEBUG, PENDING_STEP,
 		     vmx_get(vcpu, VMX_INTERRUPTIBILITY) & (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS));
