@@ -221,20 +221,12 @@ static bool is_plain(const struct bt_vcpu *vcpu)
 }
 
 /* Whether the runner does. */
-static bool who_goes_on(struct bt_vcpu *vcpu, struct bt_runner *r)
+static bool runner_goes_on(struct bt_vcpu *vcpu, struct bt_runner *r)
 {
 	/* The fetch context is still the one before: only what comes from the kernel counts. */
 	const bool from_kernel = !(vcpu->epoch & 1);
-	enum bt_worth_who who;
 
-	if (vcpu->user.force)
-		return true;
-	who = bt_worth_entered(r, from_kernel);
-	if (who == BT_WORTH_TRANSLATOR) {
-		give_up(vcpu, r);
-		vcpu->user.now = NULL;
-	}
-	return who == BT_WORTH_RUNNER;
+	return vcpu->user.force || bt_worth_entered(r, from_kernel);
 }
 
 void bt_user_resume(struct bt_vcpu *vcpu)
@@ -248,7 +240,7 @@ void bt_user_resume(struct bt_vcpu *vcpu)
 		return;
 	}
 	u->now = runner_of(u, cr3);
-	if (u->now && !who_goes_on(vcpu, u->now))
+	if (u->now && !runner_goes_on(vcpu, u->now))
 		return;
 	if (u->paused || !is_plain(vcpu))
 		return;
@@ -578,11 +570,13 @@ bool bt_user_run(struct bt_vcpu *vcpu)
 	    u->thread != (pid_t)syscall(SYS_gettid))
 		return false;
 	freshen(vcpu, r);
-	if (!r->ready || r->count == BT_USER_REGIONS || (!u->force && !bt_worth_stopped(r))) {
+	if (!r->ready || r->count == BT_USER_REGIONS) {
 		give_up(vcpu, r);
 		bt_context_update(vcpu);
 		return false;
 	}
+	if (!u->force && !bt_worth_stopped(r))
+		return false;
 	/* Kernels return from faults with RF, which has no meaning where no breakpoint is set, and ends here. */
 	vcpu->cpu.s.rflags &= ~(uint64_t)X86_FL_RF;
 	r->used = u->ran_last = __rdtsc();

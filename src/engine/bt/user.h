@@ -118,9 +118,12 @@ struct bt_worth {
 	uint32_t stops, bad; /* since, and how often in a row it was little */
 	uint64_t since;	     /* time of both when the window began */
 	uint32_t entries;    /* of user code since */
-	bool trial;	     /* the translator does it in this window */
+	bool translator;     /* has it, but for trials */
+	bool trial;	     /* the other one has this window */
 	uint32_t left, pause; /* windows until the next trial; and between the next two */
 	uint64_t each;	     /* time from one entry to the next in the last window that was not a trial */
+	uint64_t tick;	     /* when a timer interrupt last found user code, while the translator has it, */
+	uint32_t ticks_entries, calm; /* entries since, and how many in a row found few */
 	uint32_t paused;     /* how often the translator was found at work instead, of late */
 };
 
@@ -224,12 +227,11 @@ void bt_user_place_tick(struct bt_vcpu *vcpu);
 
 /* ---- user_worth.c: whether it pays ---- */
 void bt_worth_begin(struct bt_runner *r);
-enum bt_worth_who { BT_WORTH_RUNNER, BT_WORTH_TRIAL, BT_WORTH_TRANSLATOR };
-/* By whom user code is to be executed, which is entered; TRANSLATOR: for good. */
-enum bt_worth_who bt_worth_entered(struct bt_runner *r, bool from_kernel);
+/* User code is entered: whether the runner is to execute it, or else the translator. */
+bool bt_worth_entered(struct bt_runner *r, bool from_kernel);
 /* A timer interrupt finds it computing; @paused: by the translator. False: that does so nearly always. */
 bool bt_worth_tick(struct bt_runner *r, bool paused);
-/* It has stopped. False: it does so far too often. */
+/* It has stopped. False: it does so far too often, and the translator goes on. */
 bool bt_worth_stopped(struct bt_runner *r);
 
 /* ---- user_runner.c: the process; all in the thread that began it ---- */

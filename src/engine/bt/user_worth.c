@@ -5,9 +5,10 @@
  * What the translator would take is not known but by trying: some code is as fast there, some takes ten times as long.
  * The measure of how far a program comes is how often its user code is entered, from the kernel, which is the
  * same whoever executes it. So the time from one entry to the next is taken, of the vCPU's thread and the runner's
- * together, over a window of some hundred entries; then the translator has one such window; and if it took
- * less it goes on. Otherwise it is asked again, each time later. Where entries are far apart there is nothing to
- * ask: what stops take does not count.
+ * together, over a window of some hundred entries; then the other of the two has a shorter window, its trial; and if it took
+ * less it goes on. Otherwise it is asked again, each time later. Programs change: what copies a file now
+ * computes in a moment. So nobody has it for good, and where entries are far apart there is nothing to
+ * ask: what stops take does not count there, and the runner has it.
  */
 #include "engine/bt/user.h"
 
@@ -16,10 +17,12 @@
 #include "engine/bt/bt_int.h"
 
 #define WINDOW	  256u
+#define TRIAL	  64u	  /* entries */
 #define ASK_NS	  300000u /* entries that are closer to each other than this */
 #define PAUSE	  4u	  /* windows between trials, */
 #define PAUSE_MAX 256u	  /* each time twice as many */
-#define LONGER	  4u	  /* a trial ends when it takes so many times as long */
+#define LONGER	  2u	  /* a trial ends when it takes so many times as long */
+#define CALM_TICKS 2u	  /* timer interrupts in a row that find entries to be far apart */
 
 /* A stop takes some 6 us of the runner's own time, and twice as much in all. Where a runner does not compute for longer
  * than this on average, so often in a row, no trial is needed. */
@@ -47,41 +50,59 @@ static void begin_window(struct bt_worth *w, uint64_t now)
 	w->entries = 0;
 }
 
+/* From now on @translator has it, or not, trials apart. */
+static void hand_over(struct bt_worth *w, bool translator)
+{
+	w->translator = translator;
+	w->trial = false;
+	w->left = w->pause = PAUSE;
+	w->calm = 0;
+	w->bad = 0;
+}
+
 void bt_worth_begin(struct bt_runner *r)
 {
+	r->worth = (struct bt_worth){ .ran = bt_runner_ran(r) };
+	hand_over(&r->worth, false);
 	/* The first window is one of page faults. */
-	r->worth = (struct bt_worth){ .ran = bt_runner_ran(r), .left = 2, .pause = PAUSE };
-	begin_window(&r->worth, spent(r));
+	r->worth.left = 2;
+	r->worth.tick = spent(r);
+	begin_window(&r->worth, r->worth.tick);
 }
 
-static void end_trial(struct bt_worth *w)
+static bool is_runners(const struct bt_worth *w)
+{
+	return w->translator == w->trial;
+}
+
+static void lose_trial(struct bt_worth *w)
 {
 	w->trial = false;
-	w->left = w->pause;
 	w->pause = MIN(w->pause * 2, PAUSE_MAX);
+	w->left = w->pause;
 }
 
-enum bt_worth_who bt_worth_entered(struct bt_runner *r, bool from_kernel)
+bool bt_worth_entered(struct bt_runner *r, bool from_kernel)
 {
 	struct bt_worth *w = &r->worth;
 	uint64_t now, each;
 
 	w->entries += from_kernel;
-	if (w->entries < WINDOW)
-		return w->trial ? BT_WORTH_TRIAL : BT_WORTH_RUNNER;
+	w->ticks_entries += from_kernel;
+	if (w->entries < (w->trial ? TRIAL : WINDOW))
+		return is_runners(w);
 	now = spent(r);
-	each = (now - w->since) / WINDOW;
+	each = (now - w->since) / w->entries;
 	begin_window(w, now);
-	if (w->trial) {
-		/* A tenth is noise. */
-		if (each < w->each - w->each / 10)
-			return BT_WORTH_TRANSLATOR;
-		end_trial(w);
-		return BT_WORTH_RUNNER;
+	if (!w->trial) {
+		w->each = each;
+		w->trial = each < ASK_NS && --w->left == 0;
+	} else if (each < w->each - w->each / 10) { /* a tenth is noise */
+		hand_over(w, !w->translator);
+	} else {
+		lose_trial(w);
 	}
-	w->each = each;
-	w->trial = each < ASK_NS && --w->left == 0;
-	return w->trial ? BT_WORTH_TRIAL : BT_WORTH_RUNNER;
+	return is_runners(w);
 }
 
 bool bt_worth_tick(struct bt_runner *r, bool paused)
@@ -95,11 +116,18 @@ bool bt_worth_tick(struct bt_runner *r, bool paused)
 		w->paused--;
 	if (w->paused >= PAUSED_MAX)
 		return false;
-	if (!w->trial)
+	if (!w->trial && !w->translator)
 		return true;
 	now = spent(r);
-	if (now - w->since > LONGER * WINDOW * w->each) {
-		end_trial(w);
+	if (w->trial && now - w->since > LONGER * TRIAL * w->each) {
+		lose_trial(w);
+		begin_window(w, now);
+	}
+	w->calm = now - w->tick > ASK_NS * (w->ticks_entries + 1) ? w->calm + 1 : 0;
+	w->tick = now;
+	w->ticks_entries = 0;
+	if (w->translator && w->calm >= CALM_TICKS) {
+		hand_over(w, false);
 		begin_window(w, now);
 	}
 	return true;
@@ -117,5 +145,9 @@ bool bt_worth_stopped(struct bt_runner *r)
 	w->ran = total;
 	w->stops = 0;
 	w->bad = ran > JUDGE_STOPS * (STOP_RAN_NS + WORTH_NS) ? 0 : w->bad + 1;
-	return w->bad < BAD_TIMES;
+	if (w->bad < BAD_TIMES)
+		return true;
+	hand_over(w, true);
+	begin_window(w, spent(r));
+	return false;
 }
