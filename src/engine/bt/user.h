@@ -50,8 +50,8 @@
  * When it pays. A stop costs some 10 us, a list of mappings as much, a process of the guest some
  * milliseconds until its pages are there; a system call in translated code costs 10 ns. So only an address
  * space that timer interrupts found computing several times in a row gets a runner. Where it stops often the
- * translator is given a trial now and then, and the faster of the two goes on (user_worth.c): code that is a small loop
- * is as fast there, and system calls are not stops; code that is large is many times slower. A program whose pages with
+ * translator and the runner are given trials in turn, and the faster of the two goes on (user_worth.c): code that is a
+ * small loop is as fast in the translator, and system calls are not stops; code that is large is many times slower. A program whose pages with
  * too many places to stop at are executed all the time loses its runner, too (the dynamic linker's, where each access
  * to a thread's variable calls what lies beside a dozen CPUIDs): both by turns took three times as long as the translator
  * alone. Who has lost it gets none for some time, each time for longer.
