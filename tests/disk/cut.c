@@ -25,8 +25,8 @@ struct flushed {
 };
 
 struct did {
-	unsigned changes; /* before it was submitted */
 	uint64_t sector, count;
+	bool discard;
 };
 
 struct story {
@@ -40,7 +40,7 @@ struct story {
 	unsigned did_count;
 	uint64_t seed;
 	struct loop *loop;
-	const struct disk_form *form; /* NULL: qcow2 */
+	struct memimage_kind kind;
 };
 
 static void die(const struct story *s, const char *what, unsigned cut)
@@ -51,7 +51,7 @@ static void die(const struct story *s, const char *what, unsigned cut)
 
 static struct disk *open_take(struct story *s, struct memdisk *file, GError **err)
 {
-	return memimage_open_take(file, s->form, false, s->loop, err);
+	return memimage_open_take(file, s->kind, s->loop, err);
 }
 
 static void request_done(struct disk_req *req, int result)
@@ -84,9 +84,7 @@ static void submit(struct story *s, uint64_t *seed, uint64_t from, uint64_t room
 		/* Discarded sectors are known again only once they are written. */
 		memset(s->model + req->offset, 0, req->len);
 	}
-	s->did[s->did_count++] = (struct did){ s->file->changes->len, sector, count };
-	if (req->op == DISK_DISCARD)
-		s->did[s->did_count - 1].changes = 0;
+	s->did[s->did_count++] = (struct did){ sector, count, req->op == DISK_DISCARD };
 	disk_submit(s->disk, req);
 }
 
@@ -103,7 +101,7 @@ static void note_flush(struct story *s)
 static void create(struct story *s, uint64_t *seed)
 {
 	s->start = memdisk_new(ROOM, s->seed);
-	if (!memimage_create(s->start, s->form, seed))
+	if (!memimage_create(s->start, s->kind, s->loop, seed, s->model))
 		die(s, "cannot be created", 0);
 	s->file = memdisk_new(ROOM, s->seed);
 	memcpy(s->file->bytes, s->start->bytes, ROOM);
@@ -141,10 +139,8 @@ static void check_content(struct story *s, struct disk *disk, unsigned cut)
 	if (disk_read_wait(disk, now, s->bytes, 0) < 0)
 		die(s, "cannot be read", cut);
 	for (unsigned i = 0; i < s->did_count; i++) {
-		bool discard = s->did[i].changes == 0 && i > 0;
-
 		/* Discards: as the model has it only where they were done in whole clusters. */
-		if (last && i < last->requests && !discard)
+		if (last && i < last->requests && !s->did[i].discard)
 			for (uint64_t k = 0; k < s->did[i].count; k++)
 				touched[s->did[i].sector + k] = false;
 		else
@@ -159,7 +155,7 @@ static void check_content(struct story *s, struct disk *disk, unsigned cut)
 
 static void check(struct story *s, struct disk *disk, unsigned cut)
 {
-	const char *wrong = memimage_check(disk, s->form);
+	const char *wrong = memimage_check(disk, s->kind);
 
 	if (wrong)
 		die(s, wrong, cut);
@@ -203,15 +199,15 @@ static void cut_at(struct story *s, unsigned cut, uint64_t seed)
 	disk_close(disk);
 }
 
-static unsigned tell(struct loop *loop, const struct disk_form *form, uint64_t first_seed)
+static unsigned tell(struct loop *loop, struct memimage_kind kind, uint64_t first_seed)
 {
 	struct story *s = g_new0(struct story, 1);
 	uint64_t seed = first_seed;
 
 	s->seed = first_seed;
 	s->loop = loop;
-	s->form = form;
-	s->bytes = memimage_bytes(form);
+	s->kind = kind;
+	s->bytes = memimage_bytes(kind);
 	s->model = g_malloc0(s->bytes);
 	create(s, &seed);
 	write_story(s, &seed);
@@ -229,7 +225,7 @@ static unsigned tell(struct loop *loop, const struct disk_form *form, uint64_t f
 int main(int argc, char **argv)
 {
 	struct loop *loop = loop_new();
-	const struct disk_form *form = NULL;
+	struct memimage_kind kind = { 0 };
 	uint64_t seed = (uint64_t)time(NULL) << 20;
 	int seconds = 20;
 	unsigned count = 0;
@@ -239,13 +235,13 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[i], "--seconds"))
 			seconds = atoi(argv[i + 1]);
 		else if (!strcmp(argv[i], "--format"))
-			form = disk_form_find(argv[i + 1]);
+			kind = memimage_parse(argv[i + 1]);
 		else
 			seed = strtoull(argv[i + 1], NULL, 0), seconds = 0;
 	}
 	end = time(NULL) + seconds;
 	do {
-		count += tell(loop, form, seed++);
+		count += tell(loop, kind, seed++);
 	} while (time(NULL) < end);
 	printf("%u passed, 0 failed, 0 skipped\n", count);
 	loop_free(loop);

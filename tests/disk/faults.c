@@ -33,13 +33,13 @@ struct one {
 
 struct story {
 	struct loop *loop;
-	const struct disk_form *form; /* NULL: qcow2 */
+	struct memimage_kind image;
 	uint64_t seed, bytes, sectors;
 	unsigned n, kind;
 	struct memdisk *start, *file;
 	struct disk *disk;
 	/* What is to be read, and what must be there after a power cut; where it is known. */
-	uint8_t *now, *durable;
+	uint8_t *first, *now, *durable;
 	bool *is_now, *is_durable;
 	unsigned heard; /* results that were errors */
 };
@@ -51,7 +51,7 @@ static void die(const struct story *s, const char *what)
 	const struct memdisk_faults *f = &s->file->faults;
 
 	fprintf(stderr, "%s, call %u, %s (operation %d at %#llx+%#llx): %s; repeat with --seed %llu\n",
-		s->form ? s->form->name : "qcow2", s->n, kinds[s->kind], f->op,
+		s->image.form ? s->image.form->name : "qcow2", s->n, kinds[s->kind], f->op,
 		(unsigned long long)f->at, (unsigned long long)f->len, what,
 		(unsigned long long)s->seed);
 	exit(1);
@@ -148,7 +148,7 @@ static void tell(struct story *s, uint64_t *seed)
 			end(s, &batch[k]);
 		if (memdisk_random(seed, 3) == 0)
 			flush(s);
-		if (memdisk_random(seed, 4) == 0 && !s->form)
+		if (memdisk_random(seed, 4) == 0 && !s->image.form)
 			snapshot(s, i);
 	}
 	flush(s);
@@ -170,13 +170,13 @@ static void compare(struct story *s, struct disk *disk, const uint8_t *model, co
 static void look_again(struct story *s, struct memdisk *file, const char *what)
 {
 	g_autoptr(GError) err = NULL;
-	struct disk *disk = memimage_open_take(file, s->form, false, s->loop, &err);
+	struct disk *disk = memimage_open_take(file, s->image, s->loop, &err);
 	const char *wrong;
 
 	if (!disk)
 		die(s, err->message);
 	compare(s, disk, s->durable, s->is_durable, what);
-	wrong = memimage_check(disk, s->form);
+	wrong = memimage_check(disk, s->image);
 	if (wrong)
 		die(s, wrong);
 	compare(s, disk, s->durable, s->is_durable, what);
@@ -194,12 +194,12 @@ static bool tell_with_fault(struct story *s, uint64_t seed)
 	s->file->faults = (struct memdisk_faults){ .from = s->n,
 						   .to = s->kind ? UINT32_MAX : s->n + 1,
 						   .full = s->kind == 2 };
-	memset(s->now, 0, s->bytes);
-	memset(s->durable, 0, s->bytes);
+	memcpy(s->now, s->first, s->bytes);
+	memcpy(s->durable, s->first, s->bytes);
 	memset(s->is_now, 1, s->sectors);
 	memset(s->is_durable, 1, s->sectors);
 	s->heard = 0;
-	s->disk = memimage_open_take(s->file, s->form, false, s->loop, &err);
+	s->disk = memimage_open_take(s->file, s->image, s->loop, &err);
 	came = s->file->faults.calls >= s->n;
 	if (!s->disk && (!err || !came))
 		die(s, "does not open, for no reason");
@@ -222,25 +222,27 @@ static bool tell_with_fault(struct story *s, uint64_t seed)
 }
 
 /* Each call of one story. Returns how many. */
-static unsigned tell_all(struct loop *loop, const struct disk_form *form, uint64_t first_seed)
+static unsigned tell_all(struct loop *loop, struct memimage_kind image, uint64_t first_seed)
 {
 	uint64_t seed = first_seed;
-	struct story s = { .loop = loop, .form = form, .seed = first_seed,
-			   .bytes = memimage_bytes(form) };
+	struct story s = { .loop = loop, .image = image, .seed = first_seed,
+			   .bytes = memimage_bytes(image) };
 	unsigned count = 0;
 
 	s.sectors = s.bytes / 512;
 	s.start = memdisk_new(ROOM, seed);
+	s.first = g_malloc(s.bytes);
 	s.now = g_malloc(s.bytes);
 	s.durable = g_malloc(s.bytes);
 	s.is_now = g_malloc(s.sectors);
 	s.is_durable = g_malloc(s.sectors);
-	if (!memimage_create(s.start, form, &seed))
+	if (!memimage_create(s.start, image, loop, &seed, s.first))
 		die(&s, "cannot be created");
 	for (s.kind = 0; s.kind < G_N_ELEMENTS(kinds); s.kind++)
 		for (s.n = 1; tell_with_fault(&s, seed); s.n++)
 			count++;
 	disk_close(&s.start->disk);
+	g_free(s.first);
 	g_free(s.now);
 	g_free(s.durable);
 	g_free(s.is_now);
@@ -251,7 +253,7 @@ static unsigned tell_all(struct loop *loop, const struct disk_form *form, uint64
 int main(int argc, char **argv)
 {
 	struct loop *loop = loop_new();
-	const struct disk_form *form = NULL;
+	struct memimage_kind image = { 0 };
 	uint64_t seed = (uint64_t)time(NULL) << 20;
 	int seconds = 20;
 	unsigned count = 0;
@@ -261,14 +263,14 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[i], "--seconds"))
 			seconds = atoi(argv[i + 1]);
 		else if (!strcmp(argv[i], "--format"))
-			form = disk_form_find(argv[i + 1]);
+			image = memimage_parse(argv[i + 1]);
 		else
 			seed = strtoull(argv[i + 1], NULL, 0), seconds = 0;
 	}
 	log_set_level(LOG_LEVEL_ERROR);
 	last = time(NULL) + seconds;
 	do {
-		count += tell_all(loop, form, seed++);
+		count += tell_all(loop, image, seed++);
 	} while (time(NULL) < last);
 	printf("%u passed, 0 failed, 0 skipped\n", count);
 	loop_free(loop);
