@@ -37,11 +37,11 @@ complete -c sika -n $run -l no-reboot -d 'A reset by the guest ends the machine'
 set -l image "__fish_seen_subcommand_from image"
 complete -c sika -n $image -a 'create info check convert resize snapshot rebase commit map compare measure bench serve build debian list apply delete'
 complete -c sika -n $image -F
-complete -c sika -n $image -l format -xa 'raw qcow2 vdi vhd vmdk vhdx parallels cloop' -d 'Format to read'
+complete -c sika -n $image -l format -xa 'raw qcow2 vdi vhd vmdk vhdx parallels dmg cloop' -d 'Format to read'
 complete -c sika -n $image -l to -xa 'raw qcow2 vdi vhd vmdk vhdx' -d 'Format to write'
 complete -c sika -n $image -l options -x -d 'Of the format to write'
 complete -c sika -n $image -l backing -rF -d 'The image below'
-complete -c sika -n $image -l backing-format -xa 'raw qcow2' -d 'Of the image below'
+complete -c sika -n $image -l backing-format -xa 'raw qcow2 vdi vhd vmdk vhdx' -d 'Of the image below'
 complete -c sika -n $image -l cluster-size -x -d '512 to 2m'
 complete -c sika -n $image -l refcount-bits -x -d '1 to 64'
 complete -c sika -n $image -l compat -x -d 'Version 2 or 3'

@@ -54,7 +54,7 @@ _sika() {
 		run) _sika_run ;;
 		image)
 			_arguments '1:what:(create info check convert resize snapshot rebase commit map compare measure bench serve build)' '*:image:_files' \
-				'--format=[format to read]:value:(raw qcow2 vdi vhd vmdk vhdx parallels cloop)' \
+				'--format=[format to read]:value:(raw qcow2 vdi vhd vmdk vhdx parallels dmg cloop)' \
 				'--to=[format to write]:value:(raw qcow2 vdi vhd vmdk vhdx)' \
 				'--options=[of the format to write]:value:' \
 				'--backing=[the image below]:value:_files' \
