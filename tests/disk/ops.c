@@ -8,13 +8,15 @@
  *                                               other formats: QEMU's options, as one word
  *        ops run IMAGE MODEL SEED COUNT [FLAG]...  MODEL: a raw file, the content before and after;
  *                                               pool: by threads; compress; kill: end without closing;
- *                                               direct: past the host's cache; blocks: of 4 KiB
+ *                                               direct: past the host's cache; blocks: of 4 KiB;
+ *                                               plain: each write is of one byte
  *        ops check|repair IMAGE
  *        ops snapshot create|apply|delete IMAGE NAME
  *        ops resize IMAGE SIZE
  *        ops compare IMAGE RAW
  *        ops load IMAGE SEED                    requests without end, to be killed; a line for each flush
  *        ops loaded IMAGE SEED FLUSHES          what it must have left
+ *        ops serve                              these from the standard input, a line each; a status to each
  * Exit status 0: all agreed.
  */
 #include <fcntl.h>
@@ -43,6 +45,7 @@ struct one {
 static struct loop *loop;
 static const char *format = "qcow2";
 static uint64_t state;
+static bool plain;
 
 static uint64_t rnd(uint64_t below)
 {
@@ -116,7 +119,7 @@ static void make(struct one *o, uint64_t from, uint64_t room, const uint8_t *mod
 		uint8_t fill = (uint8_t)rnd(256);
 
 		memset(o->buf, fill, len);
-		for (uint64_t i = 0; i < len; i += 512)
+		for (uint64_t i = 0; i < len && !plain; i += 512)
 			memcpy(o->buf + i, &state, sizeof(state));
 	}
 	(void)model;
@@ -215,6 +218,7 @@ static int do_run(int argc, char **argv)
 			o.cache = DISK_CACHE_NONE;
 		if (!strcmp(argv[i], "blocks"))
 			o.direct_block = 4096;
+		plain |= !strcmp(argv[i], "plain");
 		compress |= !strcmp(argv[i], "compress");
 		kill |= !strcmp(argv[i], "kill");
 	}
@@ -466,32 +470,55 @@ static int do_compare(const char *path, const char *raw)
 	return 0;
 }
 
-int main(int argc, char **argv)
+static int do_verb(int argc, char **argv)
 {
-	int status = 2;
-
+	format = "qcow2";
 	if (argc > 2 && !strcmp(argv[1], "-f")) {
 		format = argv[2];
 		argv += 2;
 		argc -= 2;
 	}
-	loop = loop_new();
 	if (argc > 5 && !strcmp(argv[1], "run"))
-		status = do_run(argc - 2, argv + 2);
-	else if (argc > 3 && !strcmp(argv[1], "create"))
-		status = do_create(argc - 2, argv + 2);
-	else if (argc == 4 && !strcmp(argv[1], "load"))
+		return do_run(argc - 2, argv + 2);
+	if (argc > 3 && !strcmp(argv[1], "create"))
+		return do_create(argc - 2, argv + 2);
+	if (argc == 4 && !strcmp(argv[1], "load"))
 		do_load(argv[2], argv[3]);
-	else if (argc == 5 && !strcmp(argv[1], "loaded"))
-		status = do_loaded(argv[2], argv[3], (unsigned)atoi(argv[4]));
-	else if (argc == 3)
-		status = do_check(argv[2], !strcmp(argv[1], "repair"));
-	else if (argc == 5 && !strcmp(argv[1], "snapshot"))
-		status = do_snapshot(argv[2], argv[3], argv[4]);
-	else if (argc == 4 && !strcmp(argv[1], "resize"))
-		status = do_resize(argv[2], argv[3]);
-	else if (argc == 4 && !strcmp(argv[1], "compare"))
-		status = do_compare(argv[2], argv[3]);
+	if (argc == 5 && !strcmp(argv[1], "loaded"))
+		return do_loaded(argv[2], argv[3], (unsigned)atoi(argv[4]));
+	if (argc == 3)
+		return do_check(argv[2], !strcmp(argv[1], "repair"));
+	if (argc == 5 && !strcmp(argv[1], "snapshot"))
+		return do_snapshot(argv[2], argv[3], argv[4]);
+	if (argc == 4 && !strcmp(argv[1], "resize"))
+		return do_resize(argv[2], argv[3]);
+	if (argc == 4 && !strcmp(argv[1], "compare"))
+		return do_compare(argv[2], argv[3]);
+	return 2;
+}
+
+static void serve(void)
+{
+	char line[4096];
+
+	while (fgets(line, sizeof(line), stdin)) {
+		g_auto(GStrv) words = g_strsplit(g_strstrip(line), " ", -1);
+
+		/* The first word is in the place of the program's name. */
+		printf("%d\n", do_verb((int)g_strv_length(words), words));
+		fflush(stdout);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	int status = 0;
+
+	loop = loop_new();
+	if (argc == 2 && !strcmp(argv[1], "serve"))
+		serve();
+	else
+		status = do_verb(argc, argv);
 	loop_free(loop);
 	return status;
 }
