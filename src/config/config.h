@@ -56,7 +56,7 @@ struct vm_disk {
 	char *serial; /* NULL: none */
 	unsigned queues; /* of the device; 0: as many as there are vCPUs, at most VM_MAX_QUEUES */
 	unsigned block_bytes; /* what the guest addresses: 512, 4096; 0: 512 */
-	char *werror, *rerror; /* what a failed write or read does, by its name in disk/hold.h; NULL: enospc, report */
+	char *werror, *rerror; /* what a failed write or read does, by its name in disk/filters/hold.h; NULL: enospc, report */
 	bool scsi; /* of a SCSI controller, one for each iothread; else a virtio-blk device */
 	bool cdrom; /* with scsi: a drive */
 	bool has_lun;

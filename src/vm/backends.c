@@ -6,9 +6,10 @@
 #include "char/char.h"
 #include "disk/cow.h"
 #include "disk/disk.h"
+#include "disk/filters/hold.h"
+#include "disk/filters/moment.h"
 #include "disk/filters/stats.h"
 #include "disk/filters/throttle.h"
-#include "disk/hold.h"
 #include "net/net.h"
 #include "vm/vm.h"
 #include "vm/vm_int.h"
@@ -60,6 +61,12 @@ static struct net *open_net(struct vm *vm, const struct vm_net *n, GError **err)
 	return net_user_open(forwards, n->forward_count, vm->loop, err);
 }
 
+static bool no_memory(const struct vm_disk *d, GError **err)
+{
+	g_set_error(err, VM_CONFIG_ERROR, 0, "disk '%s': no memory", d->path);
+	return false;
+}
+
 /* What becomes of errors of the disk. */
 static bool hold_errors(struct vm *vm, unsigned index, GError **err)
 {
@@ -80,10 +87,8 @@ static bool hold_errors(struct vm *vm, unsigned index, GError **err)
 	if (o.on_read == DISK_ERROR_REPORT && o.on_write == DISK_ERROR_REPORT)
 		return true;
 	disk = disk_hold_new(vm->back.disks[index], &o);
-	if (!disk) {
-		g_set_error(err, VM_CONFIG_ERROR, 0, "disk '%s': no memory", d->path);
-		return false;
-	}
+	if (!disk)
+		return no_memory(d, err);
 	vm->back.disks[index] = disk;
 	return true;
 }
@@ -114,6 +119,20 @@ static struct disk *add_filters(struct disk *disk, const struct vm_disk *d, stru
 	return NULL;
 }
 
+/* Moments of what is written to can be shown. Takes over @disk. */
+static struct disk *add_point(struct vm *vm, unsigned index, struct disk *disk, GError **err)
+{
+	struct disk *point = disk->readonly ? disk : disk_moment_new(disk);
+
+	if (!point) {
+		disk_close(disk);
+		(void)no_memory(&vm->config->disks[index], err);
+	} else if (point != disk) {
+		vm->back.points[index] = point;
+	}
+	return point;
+}
+
 static bool open_disk(struct vm *vm, unsigned index, GError **err)
 {
 	const struct vm_disk *d = &vm->config->disks[index];
@@ -127,7 +146,8 @@ static bool open_disk(struct vm *vm, unsigned index, GError **err)
 		(void)disk_cache_parse(d->cache, &o.cache); /* the configuration is valid */
 	disk = d->cow ? disk_open_cow(d->path, d->cow_file, &o, loop, err) :
 			disk_open_options(d->path, &o, loop, err);
-	if (!disk || !(disk = add_filters(disk, d, loop, err)))
+	if (!disk || !(disk = add_point(vm, index, disk, err)) ||
+	    !(disk = add_filters(disk, d, loop, err)))
 		return false;
 	vm->back.disks[index] = vm->back.counts[index] = disk;
 	return hold_errors(vm, index, err);

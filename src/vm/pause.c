@@ -2,7 +2,7 @@
 /*
  * pause.c - a machine that stands still because a disk cannot do what its guest has written.
  *
- * The disk's I/O thread tells of it (disk/hold.h); the vCPUs leave the guest at once and wait, the main thread notes
+ * The disk's I/O thread tells of it (disk/filters/hold.h); the vCPUs leave the guest at once and wait, the main thread notes
  * which disk it is and lets it try again every now and then, until nothing is held any more. The guest's clocks go on:
  * they are the host's.
  */
@@ -11,7 +11,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/loop.h"
-#include "disk/hold.h"
+#include "disk/filters/hold.h"
 #include "vm/vm.h"
 #include "vm/vm_int.h"
 

@@ -80,3 +80,5 @@ int qcow2_snapshot_create(struct disk *disk, const char *name, uint32_t seconds,
 			  uint32_t nanoseconds);
 int qcow2_snapshot_apply(struct disk *disk, const char *name);
 int qcow2_snapshot_delete(struct disk *disk, const char *name);
+/* Read from now on what the snapshot holds, without changing the image. The disk is read-only, else -EINVAL. */
+int qcow2_snapshot_show(struct disk *disk, const char *name);

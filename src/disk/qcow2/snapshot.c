@@ -424,6 +424,38 @@ int qcow2_snapshot_apply(struct disk *disk, const char *name)
 	return end(s, apply(s, t, extra_field(blob->data + t->at, t, 8, s->disk.size_bytes)));
 }
 
+int qcow2_snapshot_show(struct disk *disk, const char *name)
+{
+	struct qcow2 *s = (struct qcow2 *)disk;
+	uint64_t span = s->cluster_bytes << s->l2_bits, size;
+	g_autoptr(GByteArray) blob = NULL;
+	g_autoptr(GArray) list = NULL;
+	const struct qcow2_snapshot_table *t;
+	uint64_t *entries = NULL;
+	int r = disk->readonly ? load_all(s, &blob, &list) : -EINVAL, i;
+
+	if (r < 0)
+		return r;
+	i = find(blob, list, name);
+	if (i < 0)
+		return -ENOENT;
+	t = &g_array_index(list, struct qcow2_snapshot_table, i);
+	size = extra_field(blob->data + t->at, t, 8, disk->size_bytes);
+	if (t->entries < size / span + (size % span != 0))
+		return -EIO;
+	r = qcow2_load_table(s, t->offset, t->entries, &entries);
+	if (r < 0)
+		return r;
+	g_free(s->l1);
+	s->l1 = entries;
+	s->h.l1_entries = t->entries;
+	s->h.size_bytes = size;
+	disk->size_bytes = align_up(size, DISK_SECTOR_SIZE);
+	qcow2_cache_clear(&s->l2);
+	s->unpacked_entry = 0;
+	return 0;
+}
+
 int qcow2_snapshot_delete(struct disk *disk, const char *name)
 {
 	struct qcow2 *s = (struct qcow2 *)disk;

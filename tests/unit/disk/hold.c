@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* hold.c - tests of held requests, over a disk that fails when told to. */
-#include "disk/hold.h"
+#include "disk/filters/hold.h"
 
 #include <check.h>
 #include <errno.h>

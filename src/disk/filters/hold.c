@@ -5,7 +5,7 @@
  * A request that may be held goes down as a copy with an iovec of its own, since below it is changed; what the caller
  * gave stays whole for another try. Draining waits for what is under way, and leaves what is held.
  */
-#include "disk/hold.h"
+#include "disk/filters/hold.h"
 
 #include <errno.h>
 #include <stdlib.h>
