@@ -26,7 +26,7 @@ MAY_USE = {
     "config": ["base", "x86"],
     "dev": ["base", "chip", "mem", "bus", "disk", "net", "char"],
     "boot": ["base", "mem", "bus", "x86"],
-    "vm": ["base", "x86", "mem", "engine", "bus", "disk", "net", "char", "config", "dev", "boot"],
+    "vm": ["base", "x86", "mem", "engine", "bus", "disk", "nbd", "net", "char", "config", "dev", "boot"],
     "vmm": ["base", "x86", "config", "engine", "vm"],
     "cli": ["base", "config", "disk", "nbd"],
 }

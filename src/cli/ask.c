@@ -87,7 +87,7 @@ static char *read_line(int fd)
 	return NULL;
 }
 
-char *cli_ask(const char *verb, const char *machine, const char *request)
+char *cli_ask_keep(const char *verb, const char *machine, const char *request, int *ret_fd)
 {
 	g_autofree char *whole = g_strconcat(request, "\n", NULL);
 	auto_fd int fd = find_machine(verb, machine);
@@ -99,5 +99,14 @@ char *cli_ask(const char *verb, const char *machine, const char *request)
 		line = read_line(fd);
 	if (!line)
 		(void)cli_complain(CLI_FAILURE, verb, "%s: the machine ended", machine);
+	else
+		*ret_fd = fd_steal(&fd);
 	return line;
+}
+
+char *cli_ask(const char *verb, const char *machine, const char *request)
+{
+	auto_fd int fd = -1;
+
+	return cli_ask_keep(verb, machine, request, &fd);
 }

@@ -31,6 +31,8 @@ int cli_exec_vmm(const char *verb, int argc, char **argv);
 /* The answer of the machine of that name or process number to one line, at its control socket. NULL after a
  * complaint; caller frees. */
 char *cli_ask(const char *verb, const char *machine, const char *request);
+/* The same, and the connection in @ret_fd, which the caller closes. */
+char *cli_ask_keep(const char *verb, const char *machine, const char *request, int *ret_fd);
 
 /* ---- image_build.c ---- */
 struct image_options {

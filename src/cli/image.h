@@ -41,7 +41,7 @@ struct image_args {
 	const char *count, *depth, *buffer_size, *step, *offset, *pattern, *flush_interval;
 	const char *cache, *source_cache, *cache_file, *cache_size;
 	uint64_t cache_bytes; /* of the latter */
-	const char *socket, *listen, *name, *description, *tls, *clients;
+	const char *socket, *listen, *name, *description, *tls, *clients, *machine, *snapshot;
 	const char *allow[IMAGE_MAX_ALLOW + 1];
 	int allow_count;
 	bool compress, lazy, extended, data_file_raw, force, json, repair, shrink, unsafe;

@@ -73,6 +73,8 @@ static const struct option {
 	FLAG("read-only", "nobody may write", IMAGE_SERVE, readonly),
 	TEXT("tls", "FOLDER", "with keys or certificates: nothing without TLS", IMAGE_SERVE, tls),
 	TEXT("clients", "N", "at a time (default 16, 0: any number)", IMAGE_SERVE, clients),
+	TEXT("snapshot", "NAME", "what this one of a qcow2 image holds", IMAGE_SERVE, snapshot),
+	TEXT("machine", "NAME|PID", "a running one's disk, as it is now", IMAGE_SERVE, machine),
 	FLAG("once", "end when the last client leaves", IMAGE_SERVE, once),
 	FLAG("unsafe", "only write the name, whatever changes", IMAGE_REBASE, unsafe),
 #undef TEXT

@@ -8,6 +8,7 @@
 #include <sys/signalfd.h>
 
 #include "base/fd.h"
+#include "base/json.h"
 #include "base/loop.h"
 #include "cli/image.h"
 #include "nbd/nbd.h"
@@ -80,6 +81,89 @@ static int serve(const struct image_args *a, const struct nbd_offer *offer, int 
 	return 0;
 }
 
+static int block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void add_text(GString *json, const char *key, const char *value)
+{
+	if (!value)
+		return;
+	g_string_append_printf(json, ",\"%s\":", key);
+	json_append_string(json, value);
+}
+
+/* Until a signal, or until the machine ends. The export lives as long as the connection. */
+static int wait_with(const struct image_args *a, int connection)
+{
+	auto_fd int signals = block_signals();
+	struct loop_fd *watches[2] = {
+		loop_fd_add(a->loop, signals, EPOLLIN, on_signal, a->loop),
+		loop_fd_add(a->loop, connection, EPOLLIN | EPOLLRDHUP, on_signal, a->loop),
+	};
+
+	loop_run(a->loop);
+	for (int i = 0; i < 2; i++)
+		if (watches[i])
+			loop_fd_remove(watches[i]);
+	return 0;
+}
+
+/* The machine serves; its thread has the disk. */
+static int serve_machine(const struct image_args *a, const struct nbd_offer *o)
+{
+	g_autoptr(GString) request = g_string_new("{\"command\":\"export\"");
+	g_autofree char *socket = o->socket ? g_canonicalize_filename(o->socket, NULL) : NULL;
+	g_autofree char *tls = o->tls ? g_canonicalize_filename(o->tls, NULL) : NULL;
+	g_autofree char *line = NULL;
+	g_autoptr(GHashTable) answer = NULL;
+	auto_fd int fd = -1;
+	const char *uri, *why;
+
+	if (a->once || a->description || a->format || a->snapshot)
+		return cli_complain(CLI_USAGE, a->verb,
+				    "--machine goes without --once, --description, --format and --snapshot");
+	add_text(request, "disk", a->files[0]);
+	add_text(request, "name", a->name);
+	add_text(request, "tls", tls);
+	add_text(request, socket ? "socket" : "address", socket ? socket : o->address);
+	g_string_append_printf(request, ",\"port\":%u,\"clients\":%u}", o->port, o->max_clients);
+	line = cli_ask_keep(a->verb, a->machine, request->str, &fd);
+	if (!line)
+		return CLI_FAILURE;
+	answer = json_parse_flat(line);
+	uri = answer ? g_hash_table_lookup(answer, "uri") : NULL;
+	why = answer ? g_hash_table_lookup(answer, "error") : NULL;
+	if (!uri)
+		return cli_complain(CLI_FAILURE, a->verb, "%s: %s", a->machine,
+				    why ?: "its answer is not understood");
+	printf("%s\n", uri);
+	fflush(stdout);
+	return wait_with(a, fd);
+}
+
+static int show_snapshot(const struct image_args *a, struct disk *disk)
+{
+	int r;
+
+	if (strcmp(disk->format, "qcow2"))
+		return cli_complain(CLI_FAILURE, a->verb, "'%s': is no qcow2 image, and has no snapshots",
+				    a->files[0]);
+	r = qcow2_snapshot_show(disk, a->snapshot);
+	if (r == -ENOENT)
+		return cli_complain(CLI_FAILURE, a->verb, "'%s': there is no snapshot '%s'", a->files[0],
+				    a->snapshot);
+	return r < 0 ? image_fail(a, a->files[0], "its snapshot cannot be read", r) : 0;
+}
+
 int image_serve_main(struct image_args *a)
 {
 	struct nbd_offer o = { .name = a->name ? a->name : "", .description = a->description,
@@ -89,19 +173,22 @@ int image_serve_main(struct image_args *a)
 	g_autofree char *address = NULL;
 	auto_fd int signals = -1;
 	int status = parse(a, &o, &address), r;
-	sigset_t set;
 
 	if (status)
 		return status;
+	if (a->machine)
+		return serve_machine(a, &o);
+	if (a->snapshot)
+		a->readonly = o.readonly = true;
 	o.disk = image_open(a, a->files[0], (struct image_open){ .format = a->format, .write = !a->readonly });
 	if (!o.disk)
 		return CLI_FAILURE;
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	status = a->snapshot ? show_snapshot(a, o.disk) : 0;
+	if (status) {
+		disk_close(o.disk);
+		return status;
+	}
+	signals = block_signals();
 	status = signals < 0 ? image_fail(a, a->files[0], "cannot be served", -errno) : serve(a, &o, signals);
 	r = a->readonly ? 0 : disk_flush_wait(o.disk);
 	if (r < 0 && !status)

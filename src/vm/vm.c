@@ -164,8 +164,7 @@ static const char *resize_why(int error)
 	}
 }
 
-/* By its number or its serial. */
-static int disk_find(const struct vm *vm, const char *name)
+int vm_disk_find(const struct vm *vm, const char *name, GError **err)
 {
 	const struct vm_config *c = vm->config;
 	guint64 n;
@@ -175,19 +174,18 @@ static int disk_find(const struct vm *vm, const char *name)
 			return (int)i;
 	if (c->disk_count && g_ascii_string_to_unsigned(name, 10, 0, c->disk_count - 1, &n, NULL))
 		return (int)n;
+	g_set_error(err, VM_CONFIG_ERROR, 0,
+		    "no disk '%s': give a serial or a number, the first --disk being 0", name);
 	return -1;
 }
 
 bool vm_resize_disk(struct vm *vm, const char *name, uint64_t size_bytes, bool more, GError **err)
 {
-	int i = disk_find(vm, name);
+	int i = vm_disk_find(vm, name, err);
 	int r;
 
-	if (i < 0) {
-		g_set_error(err, VM_CONFIG_ERROR, 0,
-			    "no disk '%s': give a serial or a number, the first --disk being 0", name);
+	if (i < 0)
 		return false;
-	}
 	/* Nobody else changes it, and this thread has seen the last change. */
 	if (more)
 		size_bytes += vm->back.disks[i]->size_bytes;

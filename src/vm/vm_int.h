@@ -38,8 +38,9 @@ struct io_thread {
 struct backends {
 	struct chardev *serial; /* behind COM1 */
 	struct chardev *console; /* behind hvc0 */
-	struct disk *disks[VM_MAX_DISKS];
-	struct disk *counts[VM_MAX_DISKS]; /* of each the node that counts; part of it */
+	struct disk *disks[VM_MAX_DISKS]; /* what devices get, owned */
+	struct disk *points[VM_MAX_DISKS]; /* of those, the filter that shows moments; NULL: read-only */
+	struct disk *counts[VM_MAX_DISKS]; /* the one that counts */
 	struct net *nets[VM_MAX_NETS];
 };
 
@@ -129,6 +130,9 @@ void pause_wake(struct vm *vm);
 void pause_disk_changed(void *arg, int error);
 /* Main thread, while no other runs: what disks hold is not done any more. */
 void pause_forget(struct vm *vm);
+
+/* By its number or its serial; -1 with a sentence in @err. */
+int vm_disk_find(const struct vm *vm, const char *name, GError **err);
 
 /* ---- backends.c ---- */
 bool backends_open(struct vm *vm, GError **err);

@@ -21,6 +21,7 @@ struct client {
 	int fd; /* -1: free */
 	guint source; /* 0: not listened to, a request is being answered */
 	bool json;
+	struct vm_export *export; /* that goes with the connection */
 	char line[MAX_LINE];
 	size_t used;
 };
@@ -42,6 +43,8 @@ static void hang_up(struct client *c)
 		close(c->fd);
 	if (c->source)
 		g_source_remove(c->source);
+	vm_export_end(c->export);
+	c->export = NULL;
 	c->fd = -1;
 	c->source = 0;
 	c->used = 0;
@@ -141,6 +144,40 @@ static void command_resize(struct client *c, GHashTable *request)
 		answer_error(c, err->message);
 }
 
+static void command_export(struct client *c, GHashTable *request)
+{
+	struct vm_export_ask how = {
+		.disk = g_hash_table_lookup(request, "disk"),
+		.name = g_hash_table_lookup(request, "name"),
+		.socket = g_hash_table_lookup(request, "socket"),
+		.address = g_hash_table_lookup(request, "address"),
+		.tls = g_hash_table_lookup(request, "tls"),
+		.clients = 16,
+	};
+	g_autoptr(GError) err = NULL;
+	GString *line;
+
+	if (!how.disk || !how.socket == !how.address ||
+	    !number_of(request, "port", 0, 65535, &how.port) ||
+	    !number_of(request, "clients", 0, 65535, &how.clients)) {
+		answer_error(c, "export takes disk, socket or address and port, name, tls, clients");
+		return;
+	}
+	if (c->export) {
+		answer_error(c, "this connection has an export, which ends with it");
+		return;
+	}
+	c->export = vm_export(c->control->vm, &how, &err);
+	if (!c->export) {
+		answer_error(c, err->message);
+		return;
+	}
+	line = g_string_new("{\"ok\":true,\"uri\":");
+	json_append_string(line, vm_export_uri(c->export));
+	g_string_append_c(line, '}');
+	answer(c, line);
+}
+
 static void command_status(struct client *c)
 {
 	GString *line = g_string_new("{\"ok\":true,");
@@ -202,8 +239,11 @@ static bool handle(struct client *c, const char *line)
 		command_resume(c);
 	else if (!strcmp(command, "disk-stats"))
 		command_disk_stats(c, request);
+	else if (!strcmp(command, "export"))
+		command_export(c, request);
 	else
-		answer_error(c, "no such command, there are: bt-stats, disk-stats, resize, status, resume");
+		answer_error(c,
+			     "no such command, there are: bt-stats, disk-stats, resize, status, resume, export");
 	if (request)
 		g_hash_table_unref(request);
 	return later;

@@ -11,6 +11,8 @@
  *	status		the answer has "state", "running" or "paused", and with that "why"
  *	resume		of a machine that is paused because of a disk: try again now
  *	disk-stats	"format", as above, "histogram" (true: with text, too)
+ *	export		a disk by NBD as it is now, until the connection ends: "disk", "socket" or "address" with "port",
+ *			and if wanted "name", "tls", "clients"; the answer has "uri"
  *	resize		"disk" (number or serial), "size" in bytes, or "more" of them than there are
  *
  * Main thread only.

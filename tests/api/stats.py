@@ -140,6 +140,32 @@ def verb(*args):
     return subprocess.run([SIKA, *args], env=ENV, capture_output=True, text=True, timeout=60)
 
 
+def is_served(path):
+    """While its guest sleeps: the export lives as long as who asked for it; disks.py looks at what it holds."""
+    where = os.path.join(tmp.name, "nbd")
+    is_refused(verb("image", "serve", "--machine", "sized", "--socket", where, "9"), 1, "'9'")
+    is_refused(verb("image", "serve", "--machine", "nobody", "--socket", where, "0"), 1, "nobody")
+    is_refused(verb("image", "serve", "--machine", "sized", "--once", "0"), 2, "--once")
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        with subprocess.Popen([SIKA, "image", "serve", "--machine", "sized", "--name", "x", "--socket", where, "one"],
+                              env=ENV, stdout=subprocess.PIPE, text=True) as s:
+            try:
+                assert s.stdout.readline().startswith("nbd+unix:///x?socket="), "no URI"
+                assert os.path.exists(where)
+                is_refused(verb("image", "serve", "--machine", "sized", "--socket", where + "2", "0"), 1, "already")
+                r = verb("image", "convert", "--force", "--format", "raw", "--to", "raw", f"nbd+unix:///x?socket={where}",
+                         path + ".copy")
+                assert r.returncode == 0, r
+                with open(path, "rb") as a, open(path + ".copy", "rb") as b:
+                    assert a.read() == b.read()
+            finally:
+                s.send_signal(how)
+        deadline = time.time() + 20
+        while os.path.exists(where):
+            assert time.time() < deadline, "it is still served"
+            time.sleep(0.02)
+
+
 def status_and_sizes_of_disks():
     """Without a guest that looks: test_dev_blk and disks.py have those."""
     paths = [os.path.join(tmp.name, n) for n in ("raw", "scsi", "vhd")]
@@ -168,6 +194,7 @@ def status_and_sizes_of_disks():
         is_refused(verb("resize", "nobody", "0", "4M"), 1, "nobody")
         is_refused(verb("status", "nobody"), 1, "nobody")
         is_refused(verb("status"), 2, "which machine")
+        is_served(paths[0])
         path = os.path.join(RUN, f"sized.{p.pid}")
         bad = [b'{"command":"resize"}\n', b'{"command":"resize","disk":"0"}\n',
                b'{"command":"resize","disk":"0","size":"x"}\n', b'{"command":"resize","disk":"0","size":1,"more":1}\n',

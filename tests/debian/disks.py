@@ -8,6 +8,7 @@ programs of this host (sg3-utils, fio) and the libraries that they need. What th
 has none.
 """
 import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 from scratch import Failure, Guest, copy_image, report, run_command
 
@@ -148,6 +150,50 @@ def fio_verifies(m, dev):
     expect(out, r"err= 0")
 
 
+def digest(path):
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else \
+            hashlib.sha256(f.read()).hexdigest()
+
+
+def is_served_as_it_was(m, dev, name, path):
+    """A copy by NBD, while the guest overwrites all of it, is what the disk held when the export began."""
+    m.run(f"for i in 0 1 2 3 4; do dd if=/tmp/noise of={dev} bs=1M seek=$((i * 30)) oflag=direct status=none; done; sync")
+    then = digest(path)
+    uri_socket = os.path.join(os.path.dirname(path), "served")
+    copy = os.path.join(os.path.dirname(path), "copy.img")
+    with subprocess.Popen([m.sika, "image", "serve", "--machine", "disks", "--socket", uri_socket, name], env=m.env,
+                          stdout=subprocess.PIPE, text=True) as server:
+        try:
+            uri = server.stdout.readline().strip()
+            expect(uri, "^nbd")
+            m.guest.send(f"(while :; do for i in 0 1 2 3 4; do dd if=/dev/urandom of={dev} bs=256k count=100 seek=$((i * 120)) "
+                         "oflag=direct status=none; done; done) & echo $! >/tmp/writer")
+            wait_for_change(path, then)
+            subprocess.run([m.sika, "image", "convert", "--format", "raw", "--to", "raw", uri, copy], check=True,
+                           capture_output=True, timeout=300)
+            again = subprocess.run([m.sika, "image", "serve", "--machine", "disks", "--socket", uri_socket + "2", name],
+                                   env=m.env, capture_output=True, text=True, timeout=60)
+            if again.returncode != 1 or "already" not in again.stderr:
+                raise Failure(f"a second export: {again}")
+        finally:
+            server.terminate()
+            m.run("kill $(cat /tmp/writer); wait $(cat /tmp/writer) 2>/dev/null; sync")
+    if digest(copy) != then:
+        raise Failure("the copy is not what the disk held")
+    if digest(path) == then:
+        raise Failure("the guest has written nothing")
+    os.remove(copy)
+
+
+def wait_for_change(path, then):
+    for _ in range(300):
+        if digest(path) != then:
+            return
+        time.sleep(0.1)
+    raise Failure("the guest does not write")
+
+
 # ---- virtio-blk ----
 
 def blk_tells_who_it_is(m):
@@ -225,11 +271,13 @@ def run_all(m, say):
              ("blk_discards", lambda: discards(m, "/dev/vdb", m.files["blk.img"])),
              blk_cache_is_turned_off,
              ("blk_fio_verifies", lambda: fio_verifies(m, "/dev/vdb")),
+             ("blk_is_served_as_it_was", lambda: is_served_as_it_was(m, "/dev/vdb", "DATA-1", m.files["blk.img"])),
              ("blk_grows", lambda: grows(m, "/dev/vdb", "DATA-1")),
              scsi_tells_who_it_is, ("scsi_data_agrees", lambda: data_agrees(m, "/dev/sda")),
              ("scsi_discards", lambda: discards(m, "/dev/sda", m.files["scsi.img"])),
              scsi_unmaps_and_writes_the_same,
              ("scsi_fio_verifies", lambda: fio_verifies(m, "/dev/sda")),
+             ("scsi_is_served_as_it_was", lambda: is_served_as_it_was(m, "/dev/sda", "3", m.files["scsi.img"])),
              ("scsi_grows", lambda: grows(m, "/dev/sda", "3")), cdrom_is_mounted_and_ejected]
     for test in tests:
         name, call = test if isinstance(test, tuple) else (test.__name__, lambda t=test: t(m))

@@ -163,6 +163,31 @@ def read_only_is_kept():
 
 # ---- TLS ----
 
+def snapshots_are_served():
+    """What an internal snapshot holds, by name and number, and of another size; the image is not changed."""
+    path = make()
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 1 0 3M", "-c", "write -P 2 5M 64k", path)
+    run("qemu-img", "convert", "-O", "raw", path, "then.raw")
+    run("qemu-img", "snapshot", "-c", "first", path)
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 3 1M 8M", "-c", "discard 0 512k", path)
+    run(SIKA, "image", "snapshot", "create", path, "second")
+    run("qemu-img", "resize", path, str(SIZE + 4 * MIB))
+    run("qemu-io", "-f", "qcow2", "-c", f"write -P 4 {SIZE} 4M", path)
+    with open(path, "rb") as f:
+        before = f.read()
+    for name in ("first", "1"):
+        with Server("--snapshot", name, path) as s:
+            run("qemu-img", "compare", "-f", "raw", "-F", "raw", "then.raw", s.uri)
+            assert json.loads(run("nbdinfo", "--json", s.uri).stdout)["exports"][0]["is_read_only"]
+    with Server("--snapshot", "second", path) as s:
+        run("qemu-io", "-r", "-f", "raw", "-c", "read -P 3 1M 8M", "-c", "read -P 0 0 512k", "-c", "read -P 1 512k 512k", s.uri)
+    with open(path, "rb") as f:
+        assert f.read() == before
+    for name, image, why in (("third", path, "third"), ("x", "then.raw", "no qcow2 image")):
+        wrong = run(SIKA, "image", "serve", "--socket", "s", "--snapshot", name, image, status=1)
+        assert why in wrong.stderr and wrong.stderr.count("\n") == 1, wrong
+
+
 def psk():
     os.makedirs("keys", exist_ok=True)
     run("psktool", "-u", "me", "-p", "keys/keys.psk")
@@ -399,7 +424,7 @@ def says_what_is_wrong():
 
 
 CASES = [tells_what_it_offers, tells_where_data_is, random_requests_qcow2, random_requests_raw, copies,
-         read_only_is_kept, psk, certificates, hostile_clients, clients_may_die, ends_beside_its_clients,
+         read_only_is_kept, snapshots_are_served, psk, certificates, hostile_clients, clients_may_die, ends_beside_its_clients,
          ends_with_its_last_client, keeps_to_its_number_of_clients, replaces_what_a_dead_server_left,
          says_what_is_wrong]
 NEEDED = {"qemu-io": "qemu-utils", "qemu-img": "qemu-utils", "nbdinfo": "libnbd-bin", "nbdcopy": "libnbd-bin",

@@ -44,7 +44,7 @@ _sika() {
 					words="--format --to --options --backing --backing-format --cluster-size --refcount-bits --compat --compression --compress --lazy-refcounts
 						--subclusters --data-file --data-file-raw --preallocate --allow --cache-file --cache-size --force --json --repair --shrink --unsafe
 						--count --depth --buffer-size --step --offset --random --write --pattern --flush-interval --cache --source-cache
-						--socket --listen --name --description --read-only --tls --clients --once --help"
+						--socket --listen --name --description --read-only --tls --clients --snapshot --machine --once --help"
 					[[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); }
 				fi
 				;;

@@ -83,6 +83,8 @@ _sika() {
 				'--read-only[nobody may write]' \
 				'--tls=[folder with keys or certificates]:value:_files -/' \
 				'--clients=[at a time]:value:' \
+				'--snapshot=[internal snapshot to serve]:name:' \
+				'--machine=[running machine whose disk to serve]:machine:_sika_machines' \
 				'--once[end with the last client]' \
 				'--unsafe[only write the name]' \
 				'--count=[requests]:number:' \
