@@ -257,6 +257,8 @@ def cdrom_is_mounted_and_ejected(m):
     expect(m.tool("sg_get_config /dev/sr0"), "CD-ROM|CD ROM")
     # udev locks the tray; then nobody ejects.
     m.run("! /mnt/ld-linux-x86-64.so.2 --library-path /mnt /mnt/sg_start --eject /dev/sr0 2>/dev/null")
+    # Opening would load it again.
+    m.run("echo 0 >/proc/sys/dev/cdrom/autoclose")
     m.tool("sg_prevent --allow /dev/sr0")
     m.tool("sg_start --eject /dev/sr0")
     m.run("! dd if=/dev/sr0 of=/dev/null bs=2048 count=1 2>/dev/null")
