@@ -13,7 +13,7 @@
 #include "base/loop.h"
 #include "memimage.h"
 
-#define ROOM	 (8u << 20)
+#define ROOM	 (9u << 20)
 #define REQUESTS 60u
 #define CUTS	 40u
 #define AT_ONCE	 4u

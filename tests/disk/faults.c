@@ -21,7 +21,7 @@
 #include "disk/qcow2/qcow2.h"
 #include "memimage.h"
 
-#define ROOM	(6u << 20)
+#define ROOM	(9u << 20) /* three blocks of VHDX, and what is in front of and behind them */
 #define BATCHES 10u
 #define AT_ONCE 4u
 
@@ -48,7 +48,7 @@ static const char *const kinds[] = { "one call fails", "all fail from there on",
 
 static void die(const struct story *s, const char *what)
 {
-	const struct memdisk_faults *f = &s->file->faults;
+	const struct memdisk_faults none = { 0 }, *f = s->file ? &s->file->faults : &none;
 
 	fprintf(stderr, "%s, call %u, %s (operation %d at %#llx+%#llx): %s; repeat with --seed %llu\n",
 		s->image.form ? s->image.form->name : "qcow2", s->n, kinds[s->kind], f->op,
