@@ -36,7 +36,8 @@ static void say(struct said *s, const void *bytes, size_t len)
 {
 	if (len > MAX_SAID - s->len)
 		return;
-	memcpy(s->bytes + s->len, bytes, len);
+	if (len)
+		memcpy(s->bytes + s->len, bytes, len);
 	s->len += len;
 }
 

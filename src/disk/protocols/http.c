@@ -13,6 +13,7 @@
  *
  * A server is hostile: it can give wrong bytes, or none. More than was asked for is not taken.
  */
+#define CURL_DISABLE_TYPECHECK /* its macros know no pointers to functions */
 #include <curl/curl.h>
 #include <errno.h>
 #include <poll.h>
@@ -26,6 +27,7 @@
 #include "base/loop.h"
 #include "disk/filters/filters.h"
 #include "disk/protocols/http_answer.h"
+#include "disk/protocols/library.h"
 #include "disk/protocols/protocols.h"
 
 #define AT_ONCE		16u /* transfers; more wait */
@@ -37,6 +39,20 @@
 #define BUFFER_BYTES	(256l << 10)
 #define MAX_POLL	64u
 #define NEVER		UINT64_MAX
+
+#define CALLS(X) \
+	X(curl_easy_cleanup) X(curl_easy_getinfo) X(curl_easy_init) X(curl_easy_setopt) \
+	X(curl_easy_strerror) X(curl_global_cleanup) X(curl_global_init) \
+	X(curl_multi_add_handle) X(curl_multi_assign) X(curl_multi_cleanup) \
+	X(curl_multi_info_read) X(curl_multi_init) X(curl_multi_remove_handle) \
+	X(curl_multi_setopt) X(curl_multi_socket_action)
+
+struct curl {
+	CALLS(LIBRARY_FIELD)
+};
+
+static const char *const call_names[] = { CALLS(LIBRARY_NAME) };
+static const char *const library_files[] = { "libcurl-gnutls.so.4", "libcurl.so.4", NULL };
 
 struct http_socket {
 	struct http *h;
@@ -64,6 +80,7 @@ struct transfer {
 
 struct http {
 	struct disk disk;
+	struct curl curl;
 	struct loop *loop;
 	CURLM *multi;
 	char *url;
@@ -164,24 +181,24 @@ static bool prepare(struct transfer *t)
 	CURL *e = t->easy;
 
 	g_snprintf(range, sizeof(range), "%" G_GUINT64_FORMAT "-%" G_GUINT64_FORMAT, at, last);
-	return !curl_easy_setopt(e, CURLOPT_URL, h->url) &&
-	       !curl_easy_setopt(e, CURLOPT_RANGE, range) &&
-	       !curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https") &&
-	       !curl_easy_setopt(e, CURLOPT_REDIR_PROTOCOLS_STR, "http,https") &&
-	       !curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, (long)h->follow) &&
-	       !curl_easy_setopt(e, CURLOPT_MAXREDIRS, MAX_REDIRECTS) &&
-	       !curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1l) &&
-	       !curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT, CONNECT_SECONDS) &&
-	       !curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, 1l) &&
-	       !curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, STALL_SECONDS) &&
-	       !curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_head) &&
-	       !curl_easy_setopt(e, CURLOPT_HEADERDATA, t) &&
-	       !curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body) &&
-	       !curl_easy_setopt(e, CURLOPT_WRITEDATA, t) &&
-	       !curl_easy_setopt(e, CURLOPT_ERRORBUFFER, t->why) &&
-	       !curl_easy_setopt(e, CURLOPT_BUFFERSIZE, BUFFER_BYTES) &&
-	       !curl_easy_setopt(e, CURLOPT_USERAGENT, "sika") &&
-	       !curl_easy_setopt(e, CURLOPT_PRIVATE, t);
+	return !h->curl.curl_easy_setopt(e, CURLOPT_URL, h->url) &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_RANGE, range) &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https") &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_REDIR_PROTOCOLS_STR, "http,https") &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, (long)h->follow) &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_MAXREDIRS, MAX_REDIRECTS) &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1l) &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT, CONNECT_SECONDS) &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, 1l) &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, STALL_SECONDS) &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_head) &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_HEADERDATA, t) &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body) &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_WRITEDATA, t) &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_ERRORBUFFER, t->why) &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_BUFFERSIZE, BUFFER_BYTES) &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_USERAGENT, "sika") &&
+	       !h->curl.curl_easy_setopt(e, CURLOPT_PRIVATE, t);
 }
 
 static bool launch(struct transfer *t)
@@ -191,7 +208,7 @@ static bool launch(struct transfer *t)
 	t->judged = false;
 	t->why[0] = 0;
 	t->tries++;
-	t->running = prepare(t) && curl_multi_add_handle(t->h->multi, t->easy) == CURLM_OK;
+	t->running = prepare(t) && t->h->curl.curl_multi_add_handle(t->h->multi, t->easy) == CURLM_OK;
 	return t->running;
 }
 
@@ -215,7 +232,7 @@ static bool begin(struct http *h, struct disk_req *req)
 
 	if (t)
 		h->spare = t->next;
-	else if ((t = calloc(1, sizeof(*t))) && !(t->easy = curl_easy_init()))
+	else if ((t = calloc(1, sizeof(*t))) && !(t->easy = h->curl.curl_easy_init()))
 		g_clear_pointer(&t, free);
 	if (!t)
 		return false;
@@ -275,7 +292,7 @@ static void finish(struct transfer *t, CURLcode code)
 		h->first = t->answer;
 		h->look = t->verdict;
 		if (!whole && t->verdict == GOING)
-			g_strlcpy(h->look_why, t->why[0] ? t->why : curl_easy_strerror(code),
+			g_strlcpy(h->look_why, t->why[0] ? t->why : h->curl.curl_easy_strerror(code),
 				  sizeof(h->look_why));
 		retire(t);
 		return;
@@ -288,7 +305,7 @@ static void finish(struct transfer *t, CURLcode code)
 		log_warn("disk '%s': a read failed: %s", h->disk.path,
 			 t->verdict == NONSENSE ? "the server's answer makes no sense" :
 			 t->why[0]		? t->why :
-						  curl_easy_strerror(code));
+						  h->curl.curl_easy_strerror(code));
 	}
 	retire(t);
 	complete(h, req, whole ? 0 : h->changed ? -ESTALE : -EIO);
@@ -301,15 +318,15 @@ static void digest(struct http *h)
 	CURLMsg *message;
 	int left;
 
-	while ((message = curl_multi_info_read(h->multi, &left))) {
+	while ((message = h->curl.curl_multi_info_read(h->multi, &left))) {
 		struct transfer *t = NULL;
 		CURL *easy = message->easy_handle;
 		CURLcode code = message->data.result;
 
 		if (message->msg != CURLMSG_DONE)
 			continue;
-		(void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, &t);
-		(void)curl_multi_remove_handle(h->multi, easy);
+		(void)h->curl.curl_easy_getinfo(easy, CURLINFO_PRIVATE, &t);
+		(void)h->curl.curl_multi_remove_handle(h->multi, easy);
 		finish(t, code);
 	}
 }
@@ -344,7 +361,7 @@ static void expire(struct http *h)
 			finish(t, CURLE_OUT_OF_MEMORY); /* tries are counted */
 	if (h->wake_ns <= now) {
 		h->wake_ns = NEVER;
-		(void)curl_multi_socket_action(h->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+		(void)h->curl.curl_multi_socket_action(h->multi, CURL_SOCKET_TIMEOUT, 0, &running);
 	}
 	digest(h);
 }
@@ -367,7 +384,7 @@ static void work(struct http *h, curl_socket_t fd, int ready)
 
 	h->busy = true;
 	if (fd != CURL_SOCKET_TIMEOUT)
-		(void)curl_multi_socket_action(h->multi, fd, ready, &running);
+		(void)h->curl.curl_multi_socket_action(h->multi, fd, ready, &running);
 	expire(h);
 	h->busy = before;
 	arm(h);
@@ -426,7 +443,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *of
 		*s = (struct http_socket){ .h = h, .fd = fd, .next = h->sockets };
 		h->sockets = s;
 		s->watch = loop_fd_add(h->loop, fd, events, on_ready, s);
-		(void)curl_multi_assign(h->multi, fd, s);
+		(void)h->curl.curl_multi_assign(h->multi, fd, s);
 	} else if (s->watch) {
 		loop_fd_modify(s->watch, events);
 	}
@@ -508,18 +525,18 @@ static void http_close(struct disk *disk)
 
 	while ((t = h->spare)) {
 		h->spare = t->next;
-		curl_easy_cleanup(t->easy);
+		h->curl.curl_easy_cleanup(t->easy);
 		free(t);
 	}
 	if (h->multi)
-		(void)curl_multi_cleanup(h->multi);
+		(void)h->curl.curl_multi_cleanup(h->multi);
 	while (h->sockets)
 		drop_socket(h, h->sockets);
 	loop_timer_free(h->timer);
 	g_free(h->url);
 	g_free(h->disk.path);
+	h->curl.curl_global_cleanup();
 	free(h);
-	curl_global_cleanup();
 }
 
 static const struct disk_ops http_ops = {
@@ -542,13 +559,17 @@ static char *public_name(const char *url)
 	return at ? g_strdup_printf("%.*s%s", (int)(host - url), url, at + 1) : g_strdup(url);
 }
 
-static struct http *http_new(const char *url, bool named, struct loop *loop)
+static struct http *http_new(const char *url, bool named, struct loop *loop, GError **err)
 {
 	struct http *h = calloc(1, sizeof(*h));
 
+	if (h && !library_load(library_files, call_names, G_N_ELEMENTS(call_names), &h->curl, url, err))
+		g_clear_pointer(&h, free);
+	else if (!h)
+		base_fail(err, ENOMEM, "disk '%s': no memory", url);
 	if (!h)
 		return NULL;
-	(void)curl_global_init(CURL_GLOBAL_DEFAULT);
+	(void)h->curl.curl_global_init(CURL_GLOBAL_DEFAULT);
 	h->loop = loop;
 	h->url = g_strdup(url);
 	h->follow = !named;
@@ -558,13 +579,14 @@ static struct http *http_new(const char *url, bool named, struct loop *loop)
 	h->disk = (struct disk){ .ops = &http_ops, .format = "http", .path = public_name(url),
 				 .block_bytes = 4096, .readonly = true, .growable = true };
 	h->timer = loop_timer_new(loop, on_time, h);
-	h->multi = curl_multi_init();
-	if (h->timer && h->multi && !curl_multi_setopt(h->multi, CURLMOPT_SOCKETFUNCTION, on_socket) &&
-	    !curl_multi_setopt(h->multi, CURLMOPT_SOCKETDATA, h) &&
-	    !curl_multi_setopt(h->multi, CURLMOPT_TIMERFUNCTION, on_timeout) &&
-	    !curl_multi_setopt(h->multi, CURLMOPT_TIMERDATA, h) &&
-	    !curl_multi_setopt(h->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)AT_ONCE / 2))
+	h->multi = h->curl.curl_multi_init();
+	if (h->timer && h->multi && !h->curl.curl_multi_setopt(h->multi, CURLMOPT_SOCKETFUNCTION, on_socket) &&
+	    !h->curl.curl_multi_setopt(h->multi, CURLMOPT_SOCKETDATA, h) &&
+	    !h->curl.curl_multi_setopt(h->multi, CURLMOPT_TIMERFUNCTION, on_timeout) &&
+	    !h->curl.curl_multi_setopt(h->multi, CURLMOPT_TIMERDATA, h) &&
+	    !h->curl.curl_multi_setopt(h->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)AT_ONCE / 2))
 		return h;
+	base_fail(err, ENOMEM, "disk '%s': no memory", h->disk.path);
 	http_close(&h->disk);
 	return NULL;
 }
@@ -601,11 +623,9 @@ struct disk *http_disk_open(const char *url, const struct disk_options *o, bool 
 				      "of it", url);
 		return NULL;
 	}
-	h = http_new(url, named, loop);
-	if (!h) {
-		base_fail(err, ENOMEM, "disk '%s': no memory", url);
+	h = http_new(url, named, loop, err);
+	if (!h)
 		return NULL;
-	}
 	if (!look(h, err)) {
 		http_close(&h->disk);
 		return NULL;

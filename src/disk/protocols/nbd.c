@@ -30,6 +30,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "disk/protocols/library.h"
 #include "disk/protocols/protocols.h"
 
 #define DEFAULT_PORT   "10809" /* IANA's for nbd */
@@ -40,6 +41,24 @@
 #define MAX_BLOCK      (64u << 10) /* the largest smallest one */
 #define CONTEXT	       "base:allocation"
 #define STATE_ZERO     2u /* NBD_STATE_ZERO */
+
+#define CALLS(X) \
+	X(nbd_add_meta_context) X(nbd_aio_block_status) X(nbd_aio_connect_socket) \
+	X(nbd_aio_connect_tcp) X(nbd_aio_connect_unix) X(nbd_aio_connect_uri) \
+	X(nbd_aio_disconnect) X(nbd_aio_flush) X(nbd_aio_get_direction) X(nbd_aio_get_fd) \
+	X(nbd_aio_is_closed) X(nbd_aio_is_dead) X(nbd_aio_is_ready) X(nbd_aio_notify_read) \
+	X(nbd_aio_notify_write) X(nbd_aio_pread) X(nbd_aio_pwrite) X(nbd_aio_trim) \
+	X(nbd_aio_zero) X(nbd_can_flush) X(nbd_can_fua) X(nbd_can_meta_context) \
+	X(nbd_can_trim) X(nbd_can_zero) X(nbd_close) X(nbd_create) X(nbd_get_block_size) \
+	X(nbd_get_errno) X(nbd_get_error) X(nbd_get_size) X(nbd_is_read_only) X(nbd_poll) \
+	X(nbd_set_export_name) X(nbd_set_uri_allow_local_file)
+
+struct calls {
+	CALLS(LIBRARY_FIELD)
+};
+
+static const char *const call_names[] = { CALLS(LIBRARY_NAME) };
+static const char *const library_files[] = { "libnbd.so.0", NULL };
 
 struct command {
 	struct nbd_disk *d;
@@ -53,6 +72,7 @@ struct command {
 struct nbd_disk {
 	struct disk disk;
 	struct loop *loop;
+	struct calls calls;
 	struct nbd_handle *nbd;
 	struct loop_fd *watch;
 	uint32_t events;   /* that are watched for */
@@ -124,7 +144,7 @@ static int64_t issue_map(struct command *c, nbd_completion_callback done)
 	const nbd_extent_callback extents = { .callback = on_extents, .user_data = c };
 
 	req->map = (struct disk_map){ .host_offset = req->offset };
-	return nbd_aio_block_status(d->nbd, MIN(end - from, MAX_RANGE), from, extents, done, 0);
+	return d->calls.nbd_aio_block_status(d->nbd, MIN(end - from, MAX_RANGE), from, extents, done, 0);
 }
 
 /* Memory for the piece of @c: the request's, or ours. */
@@ -158,8 +178,8 @@ static int64_t issue_data(struct command *c, uint64_t at, nbd_completion_callbac
 		c->error = -ENOMEM;
 		return -1;
 	}
-	return read ? nbd_aio_pread(d->nbd, memory, c->len, at, done, 0) :
-		      nbd_aio_pwrite(d->nbd, memory, c->len, at, done,
+	return read ? d->calls.nbd_aio_pread(d->nbd, memory, c->len, at, done, 0) :
+		      d->calls.nbd_aio_pwrite(d->nbd, memory, c->len, at, done,
 				     d->fua ? LIBNBD_CMD_FLAG_FUA : 0);
 }
 
@@ -171,7 +191,7 @@ static int64_t issue_zeroes(struct command *c, uint64_t at, nbd_completion_callb
 
 	if (d->can_zero) {
 		c->len = MIN(left, MAX_RANGE);
-		return nbd_aio_zero(d->nbd, c->len, at, done,
+		return d->calls.nbd_aio_zero(d->nbd, c->len, at, done,
 				    flags | (c->req->unmap ? 0 : LIBNBD_CMD_FLAG_NO_HOLE));
 	}
 	if (!d->zeros)
@@ -181,7 +201,7 @@ static int64_t issue_zeroes(struct command *c, uint64_t at, nbd_completion_callb
 		return -1;
 	}
 	c->len = MIN(left, d->max_data);
-	return nbd_aio_pwrite(d->nbd, d->zeros, c->len, at, done, flags);
+	return d->calls.nbd_aio_pwrite(d->nbd, d->zeros, c->len, at, done, flags);
 }
 
 static void issue(struct command *c)
@@ -200,11 +220,11 @@ static void issue(struct command *c)
 		cookie = issue_data(c, at, done);
 		break;
 	case DISK_FLUSH:
-		cookie = nbd_aio_flush(d->nbd, done, 0);
+		cookie = d->calls.nbd_aio_flush(d->nbd, done, 0);
 		break;
 	case DISK_DISCARD:
 		c->len = MIN(c->len, MAX_RANGE);
-		cookie = nbd_aio_trim(d->nbd, c->len, at, done, d->fua ? LIBNBD_CMD_FLAG_FUA : 0);
+		cookie = d->calls.nbd_aio_trim(d->nbd, c->len, at, done, d->fua ? LIBNBD_CMD_FLAG_FUA : 0);
 		break;
 	case DISK_WRITE_ZEROES:
 		cookie = issue_zeroes(c, at, done);
@@ -219,7 +239,7 @@ static void issue(struct command *c)
 		return;
 	/* on_complete() is not called for this one. */
 	if (!c->error)
-		c->error = d->lost || !nbd_get_errno() ? -EIO : -nbd_get_errno();
+		c->error = d->lost || !d->calls.nbd_get_errno() ? -EIO : -d->calls.nbd_get_errno();
 	put_over(c);
 }
 
@@ -293,14 +313,14 @@ static void look(struct nbd_disk *d)
 
 	if (d->lost)
 		return;
-	if (nbd_aio_is_dead(d->nbd) == 1 || nbd_aio_is_closed(d->nbd) == 1) {
+	if (d->calls.nbd_aio_is_dead(d->nbd) == 1 || d->calls.nbd_aio_is_closed(d->nbd) == 1) {
 		d->lost = true;
 		drop_watch(d);
 		log_warn("disk '%s': the connection to its server is lost, requests fail from now on",
 			 d->disk.path);
 		return;
 	}
-	way = nbd_aio_get_direction(d->nbd);
+	way = d->calls.nbd_aio_get_direction(d->nbd);
 	events = (way & LIBNBD_AIO_DIRECTION_READ ? EPOLLIN : 0u) |
 		 (way & LIBNBD_AIO_DIRECTION_WRITE ? EPOLLOUT : 0u);
 	if (d->watch && events != d->events)
@@ -337,14 +357,14 @@ static void digest(struct nbd_disk *d)
 static void on_ready(void *arg, uint32_t events)
 {
 	struct nbd_disk *d = arg;
-	unsigned way = nbd_aio_get_direction(d->nbd);
+	unsigned way = d->calls.nbd_aio_get_direction(d->nbd);
 	bool broken = events & (EPOLLHUP | EPOLLERR);
 
 	/* Errors are found in the state of the handle. */
 	if ((way & LIBNBD_AIO_DIRECTION_READ) && (broken || (events & EPOLLIN)))
-		(void)nbd_aio_notify_read(d->nbd);
+		(void)d->calls.nbd_aio_notify_read(d->nbd);
 	else if ((way & LIBNBD_AIO_DIRECTION_WRITE) && (broken || (events & EPOLLOUT)))
-		(void)nbd_aio_notify_write(d->nbd);
+		(void)d->calls.nbd_aio_notify_write(d->nbd);
 	digest(d);
 }
 
@@ -426,15 +446,15 @@ static void nbd_drain(struct disk *disk)
 
 	/* Without a connection all commands are over. */
 	for (digest(d); d->under_way > 0 && !d->lost; digest(d))
-		(void)nbd_poll(d->nbd, -1);
+		(void)d->calls.nbd_poll(d->nbd, -1);
 }
 
 static void say_goodbye(struct nbd_disk *d)
 {
-	if (d->lost || nbd_aio_disconnect(d->nbd, 0) < 0)
+	if (d->lost || d->calls.nbd_aio_disconnect(d->nbd, 0) < 0)
 		return;
-	while (nbd_aio_is_closed(d->nbd) == 0 && nbd_aio_is_dead(d->nbd) == 0)
-		if (nbd_poll(d->nbd, GOODBYE_MS) <= 0)
+	while (d->calls.nbd_aio_is_closed(d->nbd) == 0 && d->calls.nbd_aio_is_dead(d->nbd) == 0)
+		if (d->calls.nbd_poll(d->nbd, GOODBYE_MS) <= 0)
 			return;
 }
 
@@ -444,7 +464,7 @@ static void nbd_free(struct nbd_disk *d)
 
 	drop_watch(d);
 	if (d->nbd)
-		nbd_close(d->nbd);
+		d->calls.nbd_close(d->nbd);
 	while ((c = d->spare)) {
 		d->spare = c->next;
 		free(c);
@@ -485,18 +505,18 @@ static bool fail(const struct nbd_disk *d, const char *what, const char *why, GE
 }
 
 /* QEMU's older form: nbd:unix:PATH[:exportname=NAME], nbd:HOST:PORT[:exportname=NAME]. */
-static int begin_plain(struct nbd_handle *nbd, const char *name)
+static int begin_plain(struct nbd_disk *d, const char *name)
 {
 	g_autofree char *rest = g_strdup(name + strlen("nbd:"));
 	char *export = strstr(rest, ":exportname="), *port;
 
 	if (export) {
 		*export = 0;
-		if (nbd_set_export_name(nbd, export + strlen(":exportname=")) < 0)
+		if (d->calls.nbd_set_export_name(d->nbd, export + strlen(":exportname=")) < 0)
 			return -1;
 	}
 	if (g_str_has_prefix(rest, "unix:"))
-		return nbd_aio_connect_unix(nbd, rest + strlen("unix:"));
+		return d->calls.nbd_aio_connect_unix(d->nbd, rest + strlen("unix:"));
 	port = strrchr(rest, ':');
 	if (port && port[-1] != ']' && strchr(rest, ':') != port)
 		port = NULL; /* an address of IPv6 without brackets has no port */
@@ -504,18 +524,18 @@ static int begin_plain(struct nbd_handle *nbd, const char *name)
 		*port++ = 0;
 	if (rest[0] == '[' && rest[strlen(rest) - 1] == ']') {
 		rest[strlen(rest) - 1] = 0;
-		return nbd_aio_connect_tcp(nbd, rest + 1, port ? port : DEFAULT_PORT);
+		return d->calls.nbd_aio_connect_tcp(d->nbd, rest + 1, port ? port : DEFAULT_PORT);
 	}
-	return nbd_aio_connect_tcp(nbd, rest, port ? port : DEFAULT_PORT);
+	return d->calls.nbd_aio_connect_tcp(d->nbd, rest, port ? port : DEFAULT_PORT);
 }
 
 static int begin(struct nbd_disk *d, const char *name, bool named)
 {
 	bool plain = g_str_has_prefix(name, "nbd:") && !g_str_has_prefix(name, "nbd://");
 
-	if (nbd_set_uri_allow_local_file(d->nbd, !named) < 0)
+	if (d->calls.nbd_set_uri_allow_local_file(d->nbd, !named) < 0)
 		return -1;
-	return plain ? begin_plain(d->nbd, name) : nbd_aio_connect_uri(d->nbd, name);
+	return plain ? begin_plain(d, name) : d->calls.nbd_aio_connect_uri(d->nbd, name);
 }
 
 /* Until the handshake is through; there is no hurry, but an end. */
@@ -523,14 +543,14 @@ static bool finish_handshake(struct nbd_disk *d, GError **err)
 {
 	uint64_t end = loop_now_ns() + CONNECT_MS * 1000000ull, now;
 
-	while (nbd_aio_is_ready(d->nbd) != 1) {
-		if (nbd_aio_is_dead(d->nbd) == 1 || nbd_aio_is_closed(d->nbd) == 1)
+	while (d->calls.nbd_aio_is_ready(d->nbd) != 1) {
+		if (d->calls.nbd_aio_is_dead(d->nbd) == 1 || d->calls.nbd_aio_is_closed(d->nbd) == 1)
 			return fail(d, "cannot be reached", "the server hung up", err);
 		now = loop_now_ns();
 		if (now >= end)
 			return fail(d, "cannot be reached", NULL, err);
-		if (nbd_poll(d->nbd, (int)((end - now) / 1000000) + 1) < 0)
-			return fail(d, "cannot be reached", nbd_get_error(), err);
+		if (d->calls.nbd_poll(d->nbd, (int)((end - now) / 1000000) + 1) < 0)
+			return fail(d, "cannot be reached", d->calls.nbd_get_error(), err);
 	}
 	return true;
 }
@@ -550,13 +570,13 @@ static void keep_alive(int fd)
 
 static bool ask_sizes(struct nbd_disk *d, GError **err)
 {
-	int64_t size = nbd_get_size(d->nbd);
-	int64_t least = nbd_get_block_size(d->nbd, LIBNBD_SIZE_MINIMUM);
-	int64_t good = nbd_get_block_size(d->nbd, LIBNBD_SIZE_PREFERRED);
-	int64_t most = nbd_get_block_size(d->nbd, LIBNBD_SIZE_MAXIMUM);
+	int64_t size = d->calls.nbd_get_size(d->nbd);
+	int64_t least = d->calls.nbd_get_block_size(d->nbd, LIBNBD_SIZE_MINIMUM);
+	int64_t good = d->calls.nbd_get_block_size(d->nbd, LIBNBD_SIZE_PREFERRED);
+	int64_t most = d->calls.nbd_get_block_size(d->nbd, LIBNBD_SIZE_MAXIMUM);
 
 	if (size < 0)
-		return fail(d, "its size is not told", nbd_get_error(), err);
+		return fail(d, "its size is not told", d->calls.nbd_get_error(), err);
 	d->disk.size_bytes = (uint64_t)size;
 	d->disk.block_bytes = good >= 4096 ? 4096 : DISK_SECTOR_SIZE;
 	d->block = least > 0 ? (uint64_t)least : 1;
@@ -574,14 +594,14 @@ static bool ask(struct nbd_disk *d, const struct disk_options *o, GError **err)
 
 	if (!ask_sizes(d, err))
 		return false;
-	if (!o->readonly && nbd_is_read_only(d->nbd) == 1)
+	if (!o->readonly && d->calls.nbd_is_read_only(d->nbd) == 1)
 		return base_fail(err, EROFS, "disk '%s': its server lets nobody write (add 'readonly' to use "
 					     "it as it is)", d->disk.path);
-	d->can_flush = nbd_can_flush(d->nbd) == 1;
-	d->can_fua = nbd_can_fua(d->nbd) == 1;
-	d->can_trim = nbd_can_trim(d->nbd) == 1;
-	d->can_zero = nbd_can_zero(d->nbd) == 1;
-	d->can_map = nbd_can_meta_context(d->nbd, CONTEXT) == 1;
+	d->can_flush = d->calls.nbd_can_flush(d->nbd) == 1;
+	d->can_fua = d->calls.nbd_can_fua(d->nbd) == 1;
+	d->can_trim = d->calls.nbd_can_trim(d->nbd) == 1;
+	d->can_zero = d->calls.nbd_can_zero(d->nbd) == 1;
+	d->can_map = d->calls.nbd_can_meta_context(d->nbd, CONTEXT) == 1;
 	d->no_flush = o->cache == DISK_CACHE_UNSAFE;
 	d->fua = d->can_fua && !d->no_flush && (through || !d->can_flush);
 	if (!d->can_flush && !d->can_fua && !o->readonly)
@@ -603,10 +623,14 @@ static struct nbd_disk *nbd_disk_new(const char *name, struct loop *loop, GError
 	d->loop = loop;
 	d->over_tail = &d->over;
 	d->disk = (struct disk){ .ops = &nbd_ops, .format = "nbd", .path = g_strdup(name) };
-	d->nbd = nbd_create();
-	if (d->nbd && nbd_add_meta_context(d->nbd, CONTEXT) == 0)
+	if (!library_load(library_files, call_names, G_N_ELEMENTS(call_names), &d->calls, name, err)) {
+		nbd_free(d);
+		return NULL;
+	}
+	d->nbd = d->calls.nbd_create();
+	if (d->nbd && d->calls.nbd_add_meta_context(d->nbd, CONTEXT) == 0)
 		return d;
-	fail(d, "cannot be opened", nbd_get_error(), err);
+	fail(d, "cannot be opened", d->calls.nbd_get_error(), err);
 	nbd_free(d);
 	return NULL;
 }
@@ -619,7 +643,7 @@ static struct disk *finish_open(struct nbd_disk *d, const struct disk_options *o
 
 	if (!finish_handshake(d, err) || !ask(d, o, err))
 		goto err;
-	fd = nbd_aio_get_fd(d->nbd);
+	fd = d->calls.nbd_aio_get_fd(d->nbd);
 	keep_alive(fd);
 	d->events = EPOLLIN;
 	d->watch = loop_fd_add(d->loop, fd, d->events, on_ready, d);
@@ -648,7 +672,7 @@ struct disk *nbd_disk_open(const char *name, const struct disk_options *o, bool 
 		return NULL;
 	if (begin(d, name, named) == 0)
 		return finish_open(d, o, err);
-	fail(d, "cannot be reached", nbd_get_error(), err);
+	fail(d, "cannot be reached", d->calls.nbd_get_error(), err);
 	nbd_free(d);
 	return NULL;
 }
@@ -658,9 +682,9 @@ struct disk *nbd_disk_open_socket(int fd, const char *name, const struct disk_op
 {
 	struct nbd_disk *d = nbd_disk_new(name, loop, err);
 
-	if (!d || nbd_aio_connect_socket(d->nbd, fd) < 0) {
+	if (!d || d->calls.nbd_aio_connect_socket(d->nbd, fd) < 0) {
 		if (d)
-			fail(d, "cannot be reached", nbd_get_error(), err);
+			fail(d, "cannot be reached", d->calls.nbd_get_error(), err);
 		if (d)
 			nbd_free(d);
 		(void)close(fd);

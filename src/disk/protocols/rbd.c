@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * rbd.c - an image of a Ceph cluster, by librbd. Built where that library's headers are, loaded when a disk asks for it: it
- * brings thirty others along, which other disks need not wait for.
+ * rbd.c - an image of a Ceph cluster, by librbd. Built where that library's headers are.
  *
  * Names are QEMU's: rbd:POOL/IMAGE[@SNAPSHOT][:KEY=VALUE]..., of which "id" is the user, "conf" a file, and
  * the others are options of the cluster; a backslash takes the meaning from the character behind it.
@@ -9,7 +8,6 @@
  * Requests complete in librbd's threads, which put them on a list; an eventfd tells the loop, and a condition
  * who drains.
  */
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <rados/librados.h>
@@ -22,27 +20,22 @@
 
 #include "base/error.h"
 #include "base/loop.h"
+#include "disk/protocols/library.h"
 #include "disk/protocols/protocols.h"
 
-#define RADOS_LIBRARY "librados.so.2"
-#define RBD_LIBRARY   "librbd.so.1"
-
-/* What is called, of either library. */
-#define RADOS_CALLS(X) \
+#define CALLS(X) \
 	X(rados_create) X(rados_shutdown) X(rados_conf_read_file) X(rados_conf_set) X(rados_connect) \
-	X(rados_ioctx_create) X(rados_ioctx_destroy)
-#define RBD_CALLS(X) \
-	X(rbd_open) X(rbd_open_read_only) X(rbd_close) X(rbd_get_size) X(rbd_resize) \
-	X(rbd_aio_create_completion) X(rbd_aio_get_return_value) X(rbd_aio_release) X(rbd_aio_readv) \
-	X(rbd_aio_writev) X(rbd_aio_flush) X(rbd_aio_discard) X(rbd_aio_write_zeroes)
+	X(rados_ioctx_create) X(rados_ioctx_destroy) X(rbd_open) X(rbd_open_read_only) X(rbd_close) \
+	X(rbd_get_size) X(rbd_resize) X(rbd_aio_create_completion) X(rbd_aio_get_return_value) \
+	X(rbd_aio_release) X(rbd_aio_readv) X(rbd_aio_writev) X(rbd_aio_flush) X(rbd_aio_discard) \
+	X(rbd_aio_write_zeroes)
 
 struct ceph {
-	void *rados_library, *rbd_library;
-#define FIELD(name) __typeof__(name) *name;
-	RADOS_CALLS(FIELD)
-	RBD_CALLS(FIELD)
-#undef FIELD
+	CALLS(LIBRARY_FIELD)
 };
+
+static const char *const call_names[] = { CALLS(LIBRARY_NAME) };
+static const char *const library_files[] = { "librbd.so.1", NULL }; /* brings librados along */
 
 struct operation {
 	struct rbd *r;
@@ -211,7 +204,6 @@ static void rbd_disk_close(struct disk *disk)
 		r->ceph.rados_ioctx_destroy(r->pool);
 	if (r->cluster)
 		r->ceph.rados_shutdown(r->cluster);
-	/* The libraries stay: threads of theirs may still be about to end. */
 	loop_fd_remove(r->watch);
 	if (r->event_fd >= 0)
 		close(r->event_fd);
@@ -226,26 +218,6 @@ static const struct disk_ops rbd_ops = {
 	.drain = rbd_drain,
 	.close = rbd_disk_close,
 };
-
-/* ---- the libraries ---- */
-
-static bool load(struct ceph *f, const char *name, GError **err)
-{
-	bool whole = true;
-
-	f->rados_library = dlopen(RADOS_LIBRARY, RTLD_NOW | RTLD_LOCAL);
-	f->rbd_library = dlopen(RBD_LIBRARY, RTLD_NOW | RTLD_LOCAL);
-	if (!f->rados_library || !f->rbd_library)
-		return base_fail(err, ENOTSUP, "disk '%s': Ceph's library is not installed: %s", name,
-				 RBD_LIBRARY);
-#define FIND_RADOS(call) whole &= (f->call = dlsym(f->rados_library, #call)) != NULL;
-#define FIND_RBD(call)	 whole &= (f->call = dlsym(f->rbd_library, #call)) != NULL;
-	RADOS_CALLS(FIND_RADOS)
-	RBD_CALLS(FIND_RBD)
-#undef FIND_RADOS
-#undef FIND_RBD
-	return whole || base_fail(err, ENOTSUP, "disk '%s': Ceph's library is too old", name);
-}
 
 /* ---- names ---- */
 
@@ -407,7 +379,8 @@ struct disk *rbd_disk_open(const char *name, const struct disk_options *o, bool 
 		r->watch = loop_fd_add(loop, r->event_fd, EPOLLIN, on_event, r);
 	if (!r->watch)
 		base_fail(err, ENOMEM, "disk '%s': cannot be watched", name);
-	else if (load(&r->ceph, name, err) && open_name(r, name, named, err))
+	else if (library_load(library_files, call_names, G_N_ELEMENTS(call_names), &r->ceph, name, err) &&
+		 open_name(r, name, named, err))
 		return &r->disk;
 	rbd_disk_close(&r->disk);
 	return NULL;
