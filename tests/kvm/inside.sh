@@ -73,6 +73,7 @@ boots() { # cpus memory engine
 	[ $status = 0 ] && grep -q "^SIKA-GUEST-ALIVE cpus=$1 " /tmp/console || return 1
 	[ "${kib:-0}" -gt 0 ] && [ "$kib" -le 20480 ] || return 1
 	echo "INFO $kib KiB beyond the guest's RAM" >/dev/console
+	tr -d '\r' </tmp/console | sed -n 's/^SIKA-FIGURE/INFO figure/p' >/dev/console
 }
 
 # The same through firmware, by QEMU.

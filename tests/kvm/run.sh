@@ -11,7 +11,8 @@
 # KVM_LAB_ONLY="PIECE..." (names at the end; one:GUEST,...:NPT for those tiny guests alone), KVM_LAB_THREADS=single|multi, KVM_LAB_CPU,
 # KVM_LAB_DRIVER=FILE.ko (another driver instead of the stock one),
 # KVM_LAB_KEEP=1 (leaves what was made, and what the second serial port said: the uptime, the last of a console),
-# KVM_LAB_WORDS=WORD,... (of the innermost kernel's command line, instead of quiet),
+# KVM_LAB_WORDS=WORD,... (of the innermost kernel's command line, instead of quiet; forks=N and faults=N make it
+# tell how long that many processes take, and that many times 32 MiB touched),
 # KVM_LAB_ICOUNT=1 (the emulated machine's time is what it has executed: for a host so busy that a kernel would
 # miss its timers), KVM_LAB_PATIENCE=N (limits times N),
 # KVM_LAB_MACHINE=bochs (VT-x instead, in Bochs, with pieces of its own: about a minute of its time to start each)
@@ -102,6 +103,20 @@ cat >"$inner/init" <<'INIT'
 /bin/busybox mount -t proc proc /proc
 echo "SIKA-GUEST-ALIVE cpus=$(/bin/busybox grep -c ^processor /proc/cpuinfo) kernel=$(/bin/busybox uname -r)"
 /bin/busybox grep -m1 MemTotal /proc/meminfo
+# By words of the command line: processes, and pages touched for the first time, in hundredths of a second.
+word() { /bin/busybox sed -n "s/.*$1=\([0-9]*\).*/\1/p" /proc/cmdline; }
+now() { /bin/busybox sed 's/\([0-9]*\)[.]\([0-9]*\) .*/\1\2/' /proc/uptime; }
+timed() { # name times command...
+	name=$1 times=$2 n=0 begun=$(now)
+	shift 2
+	while [ $n -lt "${times:-0}" ]; do
+		"$@" 2>/dev/null
+		n=$((n + 1))
+	done
+	[ $n = 0 ] || echo "SIKA-FIGURE $name $n: $(($(now) - begun))"
+}
+timed forks "$(word forks)" /bin/busybox true
+timed faults "$(word faults)" /bin/busybox dd if=/dev/zero of=/dev/null bs=32M count=1
 /bin/busybox sleep 1 # the serial port sends on while the kernel goes down without asking
 /bin/busybox poweroff -f
 INIT
