@@ -206,6 +206,16 @@ static void op_tlb_flushed(struct x86_cpu *cpu)
 		shadow_reload(vcpu);
 }
 
+/* INVLPG; but for shadow paging the guest's own processor executes it. */
+static void op_tlb_flushed_page(struct x86_cpu *cpu, u64 linear)
+{
+	struct vcpu *vcpu = vcpu_of(cpu);
+
+	set_bit(REQ_FLUSH, &vcpu->requests);
+	if (vcpu->shadow)
+		shadow_invalidate(vcpu, linear);
+}
+
 static const struct x86_cpu_ops ops = {
 	.ram_page = op_ram_page,
 	.ram_written = op_ram_written,
@@ -220,6 +230,7 @@ static const struct x86_cpu_ops ops = {
 	.cpuid = op_cpuid,
 	.should_stop = op_should_stop,
 	.tlb_flushed = op_tlb_flushed,
+	.tlb_flushed_page = op_tlb_flushed_page,
 };
 
 /* ---- to user space and back ---- */

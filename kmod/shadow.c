@@ -9,8 +9,6 @@
 #include "pte.h"
 #include "shadow.h"
 
-/* Stores to a table between two walks through it, before it is taken for none. */
-#define WRITES_MANY 3u
 /* Walks of one fault before the guest is let back to have it anew. */
 #define TRIES 16u
 
@@ -99,13 +97,15 @@ static int fill_spares(struct vcpu_shadow *v)
 	return 0;
 }
 
-/* Found, or made of a spare: then *@made, where that counts as a change. */
+/* Found, or made of a spare. *@made: it is tracked only from now on. */
 static struct shadow_page *find_or_make(struct vcpu *vcpu, const struct shadow_key *key, bool *made)
 {
 	struct shadow_page *page = shadow_find(vcpu->vm, key);
 
 	if (page) {
 		page->used = true;
+		*made |= !list_empty(&page->loose);
+		shadow_tighten(vcpu->vm, page);
 		return page;
 	}
 	page = vcpu->shadow->spare[--vcpu->shadow->spares];
@@ -122,6 +122,17 @@ static void take_root(struct vcpu_shadow *v, unsigned int i, struct shadow_page 
 	v->root[i] = page;
 }
 
+static void tighten(struct vm *vm)
+{
+	int at = srcu_read_lock(&vm->srcu);
+
+	write_lock(&vm->page_lock);
+	shadow_tighten_all(vm);
+	shadow_settle(vm);
+	write_unlock(&vm->page_lock);
+	srcu_read_unlock(&vm->srcu, at);
+}
+
 int shadow_load(struct vcpu *vcpu)
 {
 	struct vcpu_shadow *v = vcpu->shadow;
@@ -131,6 +142,8 @@ int shadow_load(struct vcpu *vcpu)
 	/* Of PAE paging the first level is read with CR3: it is not tracked. */
 	if (v->reload && key.role.paging == SHADOW_PAE)
 		v->loaded = false;
+	if (v->reload)
+		tighten(vcpu->vm);
 	v->reload = false;
 	if (v->loaded && v->key.gpn == key.gpn && v->key.role.word == key.role.word)
 		return 0;
@@ -324,6 +337,12 @@ static u64 leaf_of(const struct vcpu *vcpu, const struct attempt *a)
 	       (exec ? 0 : _PAGE_NX);
 }
 
+static void remember(const struct attempt *a, struct shadow_page *page, unsigned int i)
+{
+	if (page->guest)
+		page->guest[i] = a->path.entry[a->path.steps - 1];
+}
+
 /* False: it was as it is to be, or there is no memory. */
 static bool set_leaf(struct vcpu *vcpu, struct attempt *a, struct shadow_page *page, u64 leaf)
 {
@@ -332,15 +351,16 @@ static bool set_leaf(struct vcpu *vcpu, struct attempt *a, struct shadow_page *p
 	gpn_t gpn = a->walk.gpa >> PAGE_SHIFT;
 
 	page->writes = 0;
-	if (!((old ^ leaf) & ~(u64)(_PAGE_ACCESSED | _PAGE_DIRTY)) && shadow_gpn_at(page, i) == gpn)
+	if (!((old ^ leaf) & ~(u64)(_PAGE_ACCESSED | _PAGE_DIRTY)) && shadow_gpn_at(page, i) == gpn) {
+		remember(a, page, i);
 		return false;
+	}
 	if (old & _PAGE_PRESENT && ((old ^ leaf) & SHADOW_ADDR || shadow_gpn_at(page, i) != gpn)) {
 		shadow_drop_entry(vcpu->vm, page, i);
 		old = 0;
 	}
+	remember(a, page, i);
 	if (!(old & _PAGE_PRESENT)) {
-		if (page->gpns)
-			page->gpns[i] = gpn;
 		if (!rmap_add(vcpu->vm, gpn, entry)) {
 			a->no_memory = true;
 			return false;
@@ -370,11 +390,14 @@ static enum outcome map(struct vcpu *vcpu, struct attempt *a)
 		return AGAIN;
 	/* Behind it: what was just walked through is tracked. */
 	if (shadow_is_tracked(vcpu->vm, gpn)) {
-		if (a->access & X86_PF_W) {
+		/* Not the one that is about to be filled: it may be dropped. */
+		bool other = page->key.role.direct || page->key.gpn != gpn;
+
+		if (a->access & X86_PF_W && !(other && shadow_loosen(vcpu->vm, gpn))) {
 			vcpu->shadow->table = gpn;
 			return CORE;
 		}
-		a->writable = false;
+		a->writable &= !!(a->access & X86_PF_W);
 	}
 	if (a->writable && a->access & X86_PF_W)
 		slot_mark_dirty(a->slot, gpn);
@@ -552,13 +575,42 @@ void shadow_written(struct vcpu *vcpu, u64 gpa, unsigned int len)
 		if (page->key.gpn != gpn || page->key.role.direct)
 			continue;
 		WRITE_ONCE(vm->shadow->changes, vm->shadow->changes + 1);
-		if (++page->writes > WRITES_MANY)
+		if (++page->writes > SHADOW_WRITES)
 			shadow_drop(vm, page);
 		else
 			overwrite(vm, page, offset_in_page(gpa), len);
 	}
 	shadow_settle(vm);
 	write_unlock(&vm->page_lock);
+}
+
+/* Under page_lock: where the entry of the last level for @linear is, if there is one. */
+static struct shadow_page *last_of(const struct vcpu *vcpu, u64 linear)
+{
+	const struct vcpu_shadow *v = vcpu->shadow;
+	struct shadow_page *page = v->key.role.paging == SHADOW_LONG ? v->root[0] : v->root[linear >> 30 & 3];
+
+	while (page && page->key.role.level > 1) {
+		u64 entry = READ_ONCE(page->table[index_at(linear, page->key.role.level)]);
+
+		page = entry & _PAGE_PRESENT ? shadow_child(entry) : NULL;
+	}
+	return page;
+}
+
+void shadow_invalidate(struct vcpu *vcpu, u64 linear)
+{
+	struct vm *vm = vcpu->vm;
+	int at = srcu_read_lock(&vm->srcu);
+	struct shadow_page *page;
+
+	write_lock(&vm->page_lock);
+	page = vcpu->shadow->loaded ? last_of(vcpu, linear) : NULL;
+	if (page && !list_empty(&page->loose))
+		shadow_recheck(vm, page, index_at(linear, 1));
+	shadow_settle(vm);
+	write_unlock(&vm->page_lock);
+	srcu_read_unlock(&vm->srcu, at);
 }
 
 bool shadow_yield(struct vcpu *vcpu)

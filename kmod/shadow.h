@@ -20,10 +20,15 @@
  *
  * A table that is shadowed is tracked: no entry lets the guest write to it. A store faults, is emulated, and
  * takes down the entries made of what it overwrote. TLBs need not hear of it: INVLPG and loads of CR3 are the guest's
- * to do, as without us, and the former is not even intercepted. But then TLBs know more than the tables do (stale),
- * and where it is us who must be sure, they are flushed though no entry was found: before a host page goes, when a page
- * becomes tracked or its writes are to be noticed, and before a shadow page is freed. The pieces of a large page are
- * flushed at once: INVLPG would find one of them.
+ * to do, as without us. But then TLBs know more than the tables do (stale), and where it is us who must be sure,
+ * they are flushed though no entry was found: before a host page goes, when a page becomes tracked or its writes are
+ * to be noticed, and before a shadow page is freed. The pieces of a large page are flushed at once: INVLPG would
+ * find one of them.
+ *
+ * Tables of the last level are written most. A store lets them loose: the guest writes at will, and their entries may
+ * be as wrong as those of a TLB (5.5.2). An entry remembers what it was made of. INVLPG compares one, and loads of CR3
+ * and the like all of all loose tables, and track them again; so does a new link to one, since for what was
+ * not there before the guest owes no flush.
  *
  * A walk takes no lock. Whoever tracks a page or overwrites an entry counts it (changes), and an entry is made under
  * the lock, when nothing was counted since the walk began; else the walk is done anew. So a shadow page is made first,
@@ -51,6 +56,7 @@
 #include "x86_int.h"
 
 #define SHADOW_ENTRIES	 512u
+#define SHADOW_WRITES	 3u /* to a table between two walks through it, before it is taken for none */
 #define SHADOW_HASH_BITS 10
 #define SHADOW_ADDR	 GENMASK_ULL(51, 12)
 #define SHADOW_LINK	 (_PAGE_PRESENT | _PAGE_RW | _PAGE_USER | _PAGE_ACCESSED)
@@ -90,7 +96,8 @@ struct shadow_page {
 	struct hlist_node hash;
 	struct list_head list; /* struct shadow's pages, the newest first; or dead */
 	u64 *table;	       /* whose struct page leads back here */
-	gpn_t *gpns;	       /* what each entry maps, of the last level and not direct */
+	u64 *guest;	       /* what each entry was made of, of the last level and not direct */
+	struct list_head loose; /* struct shadow's loose, or empty */
 	struct chain parents;  /* entries that lead here */
 	unsigned int roots;    /* vCPUs that it is a root of: not freed */
 	unsigned int writes;   /* since the last walk through it */
@@ -100,6 +107,7 @@ struct shadow_page {
 struct shadow {
 	DECLARE_HASHTABLE(hash, SHADOW_HASH_BITS);
 	struct list_head pages, dead; /* dead: until TLBs are flushed */
+	struct list_head loose;	      /* the guest may write to what they stand for */
 	unsigned long count, limit;
 	struct xarray rmap; /* by guest page number: chain.head of its entries */
 	unsigned long changes;
@@ -132,6 +140,8 @@ void shadow_reload(struct vcpu *vcpu);
 int shadow_fault(struct vcpu *vcpu, u64 linear, u32 error);
 /* A store by the core. */
 void shadow_written(struct vcpu *vcpu, u64 gpa, unsigned int len);
+/* INVLPG. */
+void shadow_invalidate(struct vcpu *vcpu, u64 linear);
 /* The instruction that writes to a table cannot be emulated. True: let the guest try again. */
 bool shadow_yield(struct vcpu *vcpu);
 /* What the hardware is to have in its registers while the guest has those of the state. */
@@ -157,6 +167,13 @@ void shadow_drop_entry(struct vm *vm, struct shadow_page *page, unsigned int i);
 /* False: no memory. */
 bool shadow_link(struct shadow_page *parent, u64 *entry, struct shadow_page *child);
 bool shadow_is_tracked(struct vm *vm, gpn_t gpn);
+/* Let the guest write to the table, if it is of the last level alone. */
+bool shadow_loosen(struct vm *vm, gpn_t gpn);
+/* Track what was let loose, and drop what does not hold any more. Under vm->srcu. */
+void shadow_tighten(struct vm *vm, struct shadow_page *page);
+void shadow_tighten_all(struct vm *vm);
+/* The same for one entry, and the table stays loose. */
+void shadow_recheck(struct vm *vm, struct shadow_page *page, unsigned int i);
 /* The machine has so many pages of RAM. */
 void shadow_set_limit(struct vm *vm, u64 pages);
 /* Drop all that stands for tables in [first, last). */
@@ -178,7 +195,7 @@ static inline struct shadow_page *shadow_child(u64 entry)
 
 static inline gpn_t shadow_gpn_at(const struct shadow_page *page, unsigned int i)
 {
-	return page->key.role.direct ? page->key.gpn + i : page->gpns[i];
+	return page->key.role.direct ? page->key.gpn + i : (page->guest[i] & SHADOW_ADDR) >> PAGE_SHIFT;
 }
 
 /* ---- shadow_rmap.c: which entries map a guest page ---- */

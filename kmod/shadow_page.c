@@ -3,6 +3,7 @@
 #include <linux/mm.h>
 #include <linux/slab.h>
 
+#include "pte.h"
 #include "shadow.h"
 
 /* Shadow pages of a machine: at least, and as a share of its pages of RAM beyond that. */
@@ -18,8 +19,9 @@ struct shadow_page *shadow_page_new(void)
 	if (!page)
 		return NULL;
 	page->table = (u64 *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
-	page->gpns = (gpn_t *)__get_free_page(GFP_KERNEL_ACCOUNT);
-	if (!page->table || !page->gpns) {
+	page->guest = (u64 *)__get_free_page(GFP_KERNEL_ACCOUNT);
+	INIT_LIST_HEAD(&page->loose);
+	if (!page->table || !page->guest) {
 		shadow_page_free(page);
 		return NULL;
 	}
@@ -32,7 +34,7 @@ void shadow_page_free(struct shadow_page *page)
 	if (page->table)
 		set_page_private(virt_to_page(page->table), 0);
 	free_page((unsigned long)page->table);
-	free_page((unsigned long)page->gpns);
+	free_page((unsigned long)page->guest);
 	kfree(page);
 }
 
@@ -45,6 +47,7 @@ int shadow_create(struct vm *vm)
 	hash_init(shadow->hash);
 	INIT_LIST_HEAD(&shadow->pages);
 	INIT_LIST_HEAD(&shadow->dead);
+	INIT_LIST_HEAD(&shadow->loose);
 	xa_init_flags(&shadow->rmap, XA_FLAGS_ACCOUNT);
 	shadow->limit = LIMIT_LEAST;
 	vm->shadow = shadow;
@@ -96,7 +99,7 @@ bool shadow_is_tracked(struct vm *vm, gpn_t gpn)
 	struct shadow_page *page;
 
 	hash_for_each_possible(vm->shadow->hash, page, hash, gpn) {
-		if (page->key.gpn == gpn && !page->key.role.direct)
+		if (page->key.gpn == gpn && !page->key.role.direct && list_empty(&page->loose))
 			return true;
 	}
 	return false;
@@ -113,8 +116,8 @@ void shadow_add(struct vm *vm, struct shadow_page *page, const struct shadow_key
 	list_add(&page->list, &shadow->pages);
 	shadow->count++;
 	if (key->role.direct || key->role.level > 1) {
-		free_page((unsigned long)page->gpns);
-		page->gpns = NULL;
+		free_page((unsigned long)page->guest);
+		page->guest = NULL;
 	}
 	if (key->role.direct)
 		return;
@@ -165,6 +168,7 @@ void shadow_drop(struct vm *vm, struct shadow_page *page)
 	shadow->stale = true;
 	WRITE_ONCE(shadow->changes, shadow->changes + 1);
 	page->writes = 0;
+	list_del_init(&page->loose);
 	if (page->roots)
 		return;
 	hash_del(&page->hash);
@@ -190,6 +194,114 @@ void shadow_forget(struct vm *vm, gpn_t first, gpn_t last)
 			shadow_drop(vm, page);
 	}
 	shadow_settle(vm);
+}
+
+/* ---- loose tables ---- */
+
+bool shadow_loosen(struct vm *vm, gpn_t gpn)
+{
+	struct shadow_page *page;
+	struct hlist_node *next;
+
+	hash_for_each_possible(vm->shadow->hash, page, hash, gpn) {
+		if (page->key.gpn == gpn && !page->key.role.direct && page->key.role.level > 1)
+			return false;
+	}
+	hash_for_each_possible_safe(vm->shadow->hash, page, next, hash, gpn) {
+		if (page->key.gpn != gpn || page->key.role.direct || !list_empty(&page->loose))
+			continue;
+		if (++page->writes > SHADOW_WRITES)
+			shadow_drop(vm, page);
+		else
+			list_add(&page->loose, &vm->shadow->loose);
+	}
+	return true;
+}
+
+/* The guest's table, if that can be had without sleeping. */
+static struct page *table_now(struct vm *vm, const struct shadow_page *page)
+{
+	const struct slot *slot = slot_of(vm, page->key.gpn);
+	struct page *table;
+
+	if (slot && get_user_page_fast_only(slot_hva(slot, page->key.gpn), 0, &table))
+		return table;
+	return NULL;
+}
+
+static u64 guest_entry(struct page *table, const struct shadow_page *page, unsigned int i)
+{
+	const void *at = page_address(table);
+
+	if (page->key.role.paging == SHADOW_LEGACY)
+		return READ_ONCE(((const u32 *)at)[page->key.role.quadrant * SHADOW_ENTRIES + i]);
+	return READ_ONCE(((const u64 *)at)[i]);
+}
+
+/* Accessed and dirty bits may have come. */
+static bool holds(u64 made_of, u64 now)
+{
+	return !((made_of ^ now) & ~(u64)(PTE_A | PTE_D)) && !(made_of & ~now);
+}
+
+static void recheck(struct vm *vm, struct shadow_page *page, struct page *table, unsigned int i)
+{
+	if (READ_ONCE(page->table[i]) & _PAGE_PRESENT &&
+	    !(table && holds(page->guest[i], guest_entry(table, page, i))))
+		shadow_drop_entry(vm, page, i);
+}
+
+void shadow_recheck(struct vm *vm, struct shadow_page *page, unsigned int i)
+{
+	struct page *table = table_now(vm, page);
+
+	recheck(vm, page, table, i);
+	if (table)
+		put_page(table);
+}
+
+/* It is tracked, and has been since before: what it holds now, it will. */
+static void recheck_all(struct vm *vm, struct shadow_page *page)
+{
+	struct page *table = table_now(vm, page);
+
+	for (unsigned int i = 0; i < SHADOW_ENTRIES; i++)
+		recheck(vm, page, table, i);
+	if (table)
+		put_page(table);
+}
+
+static void track_again(struct vm *vm, struct shadow_page *page)
+{
+	list_del_init(&page->loose);
+	WRITE_ONCE(vm->shadow->changes, vm->shadow->changes + 1);
+	(void)shadow_protect(vm, page->key.gpn);
+}
+
+void shadow_tighten(struct vm *vm, struct shadow_page *page)
+{
+	if (list_empty(&page->loose))
+		return;
+	track_again(vm, page);
+	if (vm->shadow->stale)
+		vm_flush_tlbs(vm);
+	recheck_all(vm, page);
+}
+
+void shadow_tighten_all(struct vm *vm)
+{
+	struct shadow_page *page, *next;
+	LIST_HEAD(loose);
+
+	list_replace_init(&vm->shadow->loose, &loose);
+	list_for_each_entry(page, &loose, loose)
+		(void)shadow_protect(vm, page->key.gpn);
+	if (vm->shadow->stale)
+		vm_flush_tlbs(vm);
+	list_for_each_entry_safe(page, next, &loose, loose) {
+		track_again(vm, page);
+		recheck_all(vm, page);
+	}
 }
 
 /* ---- not too many ---- */

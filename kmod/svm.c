@@ -172,7 +172,7 @@ static const u8 intercepts[] = {
 
 /* Of shadow paging: 15.25.1 names what nested paging saves. */
 static const u8 intercepts_shadow[] = {
-	INTERCEPT_CR3_READ, INTERCEPT_CR3_WRITE, INTERCEPT_EXCEPTION_OFFSET + X86_PF,
+	INTERCEPT_CR3_READ, INTERCEPT_CR3_WRITE, INTERCEPT_INVLPG, INTERCEPT_EXCEPTION_OFFSET + X86_PF,
 };
 
 static void set_paging(struct vcpu *vcpu)

@@ -88,6 +88,7 @@ static const exit_fn exits[] = {
 	[SVM_EXIT_IRET] = on_iret,
 	[SVM_EXIT_INVD] = exit_skip,
 	[SVM_EXIT_HLT] = exit_hlt,
+	[SVM_EXIT_INVLPG] = emulate,
 	[SVM_EXIT_INVLPGA] = exit_undefined,
 	[SVM_EXIT_IOIO] = on_port,
 	[SVM_EXIT_MSR] = on_msr,
