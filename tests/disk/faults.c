@@ -221,8 +221,8 @@ static bool tell_with_fault(struct story *s, uint64_t seed)
 	return came;
 }
 
-/* Each call of one story. Returns how many. */
-static unsigned tell_all(struct loop *loop, struct memimage_kind image, uint64_t first_seed)
+/* Each call of one story, as far as there is time; 0: without end. Returns how many. */
+static unsigned tell_all(struct loop *loop, struct memimage_kind image, uint64_t first_seed, time_t last)
 {
 	uint64_t seed = first_seed;
 	struct story s = { .loop = loop, .image = image, .seed = first_seed,
@@ -239,7 +239,7 @@ static unsigned tell_all(struct loop *loop, struct memimage_kind image, uint64_t
 	if (!memimage_create(s.start, image, loop, &seed, s.first))
 		die(&s, "cannot be created");
 	for (s.kind = 0; s.kind < G_N_ELEMENTS(kinds); s.kind++)
-		for (s.n = 1; tell_with_fault(&s, seed); s.n++)
+		for (s.n = 1; (!last || time(NULL) <= last) && tell_with_fault(&s, seed); s.n++)
 			count++;
 	disk_close(&s.start->disk);
 	g_free(s.first);
@@ -270,7 +270,7 @@ int main(int argc, char **argv)
 	log_set_level(LOG_LEVEL_ERROR);
 	last = time(NULL) + seconds;
 	do {
-		count += tell_all(loop, image, seed++);
+		count += tell_all(loop, image, seed++, seconds ? last : 0);
 	} while (time(NULL) < last);
 	printf("%u passed, 0 failed, 0 skipped\n", count);
 	loop_free(loop);
