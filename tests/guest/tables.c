@@ -287,7 +287,7 @@ static bool try_access(struct cpu *c, word virt, enum kind kind, bool user, bool
 {
 	unsigned before = check_failures, got;
 	uint32_t value = c->seed, *data;
-	struct walk w;
+	struct walk w = { 0 };
 
 	nxe = c->nxe;
 	model(&w, pool[mode->levels][c->root], virt, kind, user, ac);
