@@ -39,7 +39,7 @@ static int svm_probe(void)
 	u64 control;
 
 	if (!boot_cpu_has(X86_FEATURE_SVM)) {
-		pr_err("this processor offers no AMD-V\n");
+		pr_err("this processor offers neither VT-x nor AMD-V\n");
 		return -EOPNOTSUPP;
 	}
 	if (!rdmsrl_safe(MSR_VM_CR, &control) && control & (1u << SVM_VM_CR_SVM_DISABLE)) {
