@@ -177,13 +177,14 @@ bool memimage_create(struct memdisk *m, struct memimage_kind kind, struct loop *
 struct disk *memimage_open_take(struct memdisk *file, struct memimage_kind kind, struct loop *loop,
 				GError **err)
 {
-	const struct disk_options o = { .no_backing = kind.differs };
+	static const struct disk_options all;
+	const struct disk_options *o = kind.differs ? &nothing_below : &all;
 	struct memdisk *below;
 	struct disk *disk;
 
 	if (!kind.form)
-		return qcow2_open_take(&file->disk, &o, loop, &no_chain, err);
-	disk = kind.form->open_take(&file->disk, &o, loop, &no_chain, err);
+		return qcow2_open_take(&file->disk, o, loop, &no_chain, err);
+	disk = kind.form->open_take(&file->disk, o, loop, &no_chain, err);
 	if (!disk || !kind.differs)
 		return disk;
 	below = memdisk_new(memimage_bytes(kind), 0);
