@@ -17,7 +17,7 @@ import tempfile
 import time
 
 import report
-from machines import SIKA
+from machines import IMAGE, SIKA, linux
 
 MIB = 1 << 20
 SIZE = 512 * MIB
@@ -180,10 +180,81 @@ def chain(runs, folder, progress):
             report.Row("resident then", "MiB", [x[1] for x in a], [x[1] for x in b])]
 
 
+# ---- a guest ----
+
+GUEST_INIT = """#!/bin/sh
+bb() { /bin/busybox "$@"; }
+bb mount -t devtmpfs dev /dev
+bb mount -t proc proc /proc
+bb mount -t sysfs sys /sys
+bb mkdir /dev/shm
+bb mount -t tmpfs shm /dev/shm
+while read -r m; do bb insmod "$m"; done </modules/order
+n=0
+while [ ! -b /dev/vdb ] && [ $n -lt 100 ]; do bb sleep 0.1; n=$((n + 1)); done
+bb mount -o ro /dev/vdb /root
+for rw in randread randwrite; do
+echo "F $rw $(/root/ld-linux-x86-64.so.2 --library-path /root /root/fio --name=x --thread --filename=/dev/vda --rw=$rw \
+--ioengine=libaio --direct=1 --bs=4k --iodepth=32 --time_based --ramp_time=2 --runtime=8 --output-format=terse)" >/dev/console
+done
+bb poweroff -f
+"""
+
+
+def guest_initrd(folder):
+    """The image's own, with another init."""
+    root, path = os.path.join(folder, "initrd.root"), os.path.join(folder, "initrd")
+    os.makedirs(root)
+    packed = open(IMAGE + ".initrd", "rb")
+    with packed, subprocess.Popen(["gzip", "-dc"], stdin=packed, stdout=subprocess.PIPE) as unzip:
+        subprocess.run(["cpio", "-id", "--quiet"], cwd=root, stdin=unzip.stdout, check=True)
+    with open(os.path.join(root, "init"), "w", encoding="ascii") as f:
+        f.write(GUEST_INIT)
+    names = subprocess.run(["find", "."], cwd=root, capture_output=True, check=True).stdout
+    with open(path, "wb") as f:
+        subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=root, stdout=f, check=True, input=names)
+    return path
+
+
+def guest_tools(folder):
+    """fio of this host with its libraries, in an ext4 image."""
+    root, path, fio_path = os.path.join(folder, "fio.root"), os.path.join(folder, "fio.img"), shutil.which("fio")
+    os.makedirs(root)
+    for lib in [fio_path, *re.findall(r"(/\S+)", run("ldd", fio_path))]:
+        shutil.copy(lib, root)
+    with open(path, "wb") as f:
+        f.truncate(192 * MIB)
+    run("mke2fs", "-q", "-t", "ext4", "-d", root, path)
+    return path
+
+
+def guest(runs, folder, progress):
+    """4 KiB requests at depth 32 by fio in a guest, in microseconds each."""
+    if not shutil.which("fio") or not os.path.exists(IMAGE + ".initrd"):
+        return []
+    initrd, tools, data = guest_initrd(folder), guest_tools(folder), os.path.join(folder, "raw")
+    with open(data, "wb") as f:
+        for _ in range(SIZE // MIB):
+            f.write(os.urandom(MIB))
+    found = {(who, rw): [] for who in ("bt", "tcg") for rw in ("randread", "randwrite")}
+    for i in range(runs):
+        for who in ("bt", "tcg"):
+            progress(f"fio in a guest: {i + 1} of {runs}, {who}")
+            r = subprocess.run(linux(who, 1, "512M", initrd, "console=ttyS0 quiet", disks=(data, tools)),
+                               stdin=subprocess.DEVNULL, capture_output=True, timeout=600, check=False)
+            # Terse output: operations a second of reads are field 8, of writes field 49.
+            for rw, line in re.findall(r"F (rand\w+) (.*)", r.stdout.decode(errors="replace")):
+                ops = float(line.split(";")[7 if rw == "randread" else 48])
+                found[who, rw].append(1e6 / ops)
+    return [report.Row(f"in the guest, 4 KiB random, {rw[4:]}, depth 32", "us", found["bt", rw], found["tcg", rw])
+            for rw in ("randread", "randwrite")]
+
+
 def measure(runs, progress):
     if not shutil.which("qemu-img"):
         sys.exit("bench: disks: qemu-img is not installed (qemu-utils)")
     with tempfile.TemporaryDirectory(dir=os.environ.get("SIKA_BENCH_DIR", ".")) as folder:
         rows = chain(runs, folder, progress)
         rows += requests(runs, folder, progress)
+        rows += guest(runs, folder, progress)
         return rows + conversions(runs, folder, progress)
