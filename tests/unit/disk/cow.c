@@ -93,8 +93,8 @@ static void base_is_as_it_was(void)
 
 	ck_assert(g_file_get_contents(base, &bytes, &len, NULL));
 	ck_assert_uint_eq(len, SIZE);
-	for (gsize i = 0; i < len; i++)
-		ck_assert_int_eq(bytes[i], 'b');
+	/* All alike: each byte is the next one. */
+	ck_assert(bytes[0] == 'b' && !memcmp(bytes, bytes + 1, len - 1));
 }
 
 static unsigned files(void)
