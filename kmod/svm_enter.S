@@ -5,13 +5,7 @@
 #include <asm/frame.h>
 #include <asm/nospec-branch.h>
 
-#define RCX 8
-#define RDX 16
-#define RBX 24
-#define RBP 40
-#define RSI 48
-#define RDI 56
-#define R8  64
+#include "enter.h"
 
 	.text
 
@@ -21,12 +15,7 @@
  * host's; an interrupt that makes the guest exit is taken after STGI, when the caller lets it. RFLAGS.IF as
  * VMRUN finds it tells whether the host's interrupts make the guest exit at all (15.21.1). */
 SYM_FUNC_START(svm_run)
-	push	%rbp
-	push	%rbx
-	push	%r12
-	push	%r13
-	push	%r14
-	push	%r15
+	PUSH_HOST
 	push	%rdx
 	push	%rsi
 
@@ -38,20 +27,7 @@ SYM_FUNC_START(svm_run)
 	vmload	%rax
 
 	mov	%rsi, %rdi
-	mov	R8+0(%rdi), %r8
-	mov	R8+8(%rdi), %r9
-	mov	R8+16(%rdi), %r10
-	mov	R8+24(%rdi), %r11
-	mov	R8+32(%rdi), %r12
-	mov	R8+40(%rdi), %r13
-	mov	R8+48(%rdi), %r14
-	mov	R8+56(%rdi), %r15
-	mov	RCX(%rdi), %rcx
-	mov	RDX(%rdi), %rdx
-	mov	RBX(%rdi), %rbx
-	mov	RBP(%rdi), %rbp
-	mov	RSI(%rdi), %rsi
-	mov	RDI(%rdi), %rdi
+	LOAD_GUEST
 
 	push	%rax		/* the VMCB's address; RAX of the guest is in it */
 	vmrun	%rax
@@ -61,21 +37,7 @@ SYM_FUNC_START(svm_run)
 	vmsave	%rax
 
 	xchg	(%rsp), %rdi	/* the guest's RDI, where gpr was */
-	mov	%r8, R8+0(%rdi)
-	mov	%r9, R8+8(%rdi)
-	mov	%r10, R8+16(%rdi)
-	mov	%r11, R8+24(%rdi)
-	mov	%r12, R8+32(%rdi)
-	mov	%r13, R8+40(%rdi)
-	mov	%r14, R8+48(%rdi)
-	mov	%r15, R8+56(%rdi)
-	mov	%rcx, RCX(%rdi)
-	mov	%rdx, RDX(%rdi)
-	mov	%rbx, RBX(%rdi)
-	mov	%rbp, RBP(%rdi)
-	mov	%rsi, RSI(%rdi)
-	pop	%rax
-	mov	%rax, RDI(%rdi)
+	STORE_GUEST
 
 	/* What the guest trained must not lead returns of the host astray. */
 	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_RETPOLINE
@@ -84,20 +46,6 @@ SYM_FUNC_START(svm_run)
 	vmload	%rax
 	stgi
 
-	/* No value of the guest is left for speculation to use. */
-	xor	%ecx, %ecx
-	xor	%edx, %edx
-	xor	%esi, %esi
-	xor	%edi, %edi
-	xor	%r8d, %r8d
-	xor	%r9d, %r9d
-	xor	%r10d, %r10d
-	xor	%r11d, %r11d
-	pop	%r15
-	pop	%r14
-	pop	%r13
-	pop	%r12
-	pop	%rbx
-	pop	%rbp
+	POP_HOST
 	RET
 SYM_FUNC_END(svm_run)

@@ -334,21 +334,29 @@ static int walk_allowed(struct x86_cpu *cpu, uint64_t linear, unsigned access, b
 	}
 }
 
-int x86_walk(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted,
-	     struct x86_walk *ret)
+/* @w->steps is 0 without paging. */
+static int walk_to(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted, struct walk *w,
+		   struct x86_walk *ret)
 {
-	struct walk w;
-
+	w->steps = 0;
 	if (!(cpu->s.cr0 & X86_CR0_PG)) {
 		identity(linear, ret);
 		return X86_NEXT;
 	}
 	if (!cpu->long_mode)
 		linear = (uint32_t)linear;
-	if (walk_allowed(cpu, linear, access, smap_lifted, &w) != X86_NEXT)
+	if (walk_allowed(cpu, linear, access, smap_lifted, w) != X86_NEXT)
 		return X86_FAULT;
-	walk_result(cpu, &w, linear, access, ret);
+	walk_result(cpu, w, linear, access, ret);
 	return X86_NEXT;
+}
+
+int x86_walk(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted,
+	     struct x86_walk *ret)
+{
+	struct walk w;
+
+	return walk_to(cpu, linear, access, smap_lifted, &w, ret);
 }
 
 int x86_walk_path(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool smap_lifted,
@@ -357,15 +365,8 @@ int x86_walk_path(struct x86_cpu *cpu, uint64_t linear, unsigned access, bool sm
 	struct walk w;
 
 	ret_path->steps = 0;
-	if (!(cpu->s.cr0 & X86_CR0_PG)) {
-		identity(linear, ret);
-		return X86_NEXT;
-	}
-	if (!cpu->long_mode)
-		linear = (uint32_t)linear;
-	if (walk_allowed(cpu, linear, access, smap_lifted, &w) != X86_NEXT)
+	if (walk_to(cpu, linear, access, smap_lifted, &w, ret) != X86_NEXT)
 		return X86_FAULT;
-	walk_result(cpu, &w, linear, access, ret);
 	for (; ret_path->steps < w.steps; ret_path->steps++) {
 		ret_path->gpa[ret_path->steps] = w.step[ret_path->steps].gpa;
 		ret_path->entry[ret_path->steps] = w.step[ret_path->steps].entry;
