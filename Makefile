@@ -15,6 +15,7 @@ help:
 	@echo 'make test      all tests, closing with a line of totals'
 	@echo 'make test-kvm  the kvm engine on the hardware ABI, inside an emulated machine'
 	@echo 'make test-kmod our kernel driver instead of the stock one, inside an emulated machine'
+	@echo 'make test-boots Debian under bt with each optimization off, and with disks of all kinds'
 	@echo 'make test-software  real programs in a Debian guest under bt (an hour or more; ARGS=--only=gcc)'
 	@echo 'make test-soak  a guest under load neither leaks nor drifts in time (an hour; ARGS="--minutes 5")'
 	@echo 'make fuzz      the long forms of the fuzzers and of the oracle (SECONDS_EACH=600)'
@@ -46,6 +47,14 @@ test-kmod: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@tests/kmod/run.sh $(BUILD)
 
+test-boots: $(BUILD)/build.ninja
+	@tools/deps.sh build image test
+	@ninja -C $(BUILD) --quiet
+	@tools/run.sh $(BUILD) </dev/null
+	@tests/debian/boots.py $(BUILD)/src/cli/sika out/debian.img --off all --cpus 2 --memory 512M --at-once 2
+	@tests/debian/disks.py $(BUILD)/src/cli/sika out/debian.img
+	@tests/debian/far.py $(BUILD)/src/cli/sika out/debian.img
+
 test-software: $(BUILD)/build.ninja
 	@tools/deps.sh build image software
 	@ninja -C $(BUILD) --quiet
@@ -75,4 +84,4 @@ uninstall:
 clean:
 	rm -rf build build-*
 
-.PHONY: all help run test test-kvm test-kmod test-software test-soak fuzz bench install uninstall clean
+.PHONY: all help run test test-boots test-kvm test-kmod test-software test-soak fuzz bench install uninstall clean

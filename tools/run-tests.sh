@@ -41,14 +41,14 @@ if command -v clang >/dev/null; then
 fi
 # What needs no machine, again, where a slip of the pointer is loud.
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-setup gcc build-asan -Db_sanitize=address,undefined -Db_lundef=false
+setup gcc build-asan -Db_sanitize=address,undefined -Db_lundef=false -Dtest_time=40
 suite build-asan --no-suite api --no-suite guest --no-suite tree --no-suite oracle --timeout-multiplier 4
 unset ASAN_OPTIONS UBSAN_OPTIONS
 
 program debian tools/run.sh build
 sika=build/src/cli/sika
 program debian-boots tests/debian/boots.py $sika out/debian.img --cpus 1,2,4 --memory 256M,6G --at-once 2
-program debian-boots-off tests/debian/boots.py $sika out/debian.img --each-off --cpus 2 --memory 512M --at-once 2
+program debian-boots-off tests/debian/boots.py $sika out/debian.img --off links,user,cache --cpus 2 --memory 512M --at-once 3
 program debian-survive tests/debian/survive.py $sika out/debian.img --engine bt
 program debian-merge tests/debian/merge.py $sika out/debian.img --engine bt
 program debian-tap tests/debian/tap.py $sika out/debian.img --engine bt

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """boots.py - Debian boots to a login and powers off, for every number of vCPUs and size of memory.
 
-usage: boots.py SIKA IMAGE [--engine E | --each-off] [--cpus 1,2,4] [--memory 256M,1G,6G] [--times N]
+usage: boots.py SIKA IMAGE [--engine E | --off NAME,...|all] [--cpus 1,2,4] [--memory 256M,1G,6G] [--times N]
 	[--at-once N] [--beyond MIB] [-- OPTION...]
 What follows `--` goes to sika run. Each boot logs in, looks for complaints of the kernel, counts CPUs and
 memory, powers off; what the machine has resident beyond its guest's RAM at the login may not be more than --beyond.
-With --each-off it boots under bt with each of its optimizations off, one by one, and with a code cache that is
+With --off it boots under bt with each of these optimizations off, one by one; cache means a code cache that is
 always full.
 """
 import argparse
@@ -60,15 +60,15 @@ def boot(command, cpus, memory, beyond):
         guest.kill()
 
 
-def each_off(sika):
-    """Options of sika run: every optimization of bt off, and the cache. The names are in the error of one
-    that there is not."""
+def each_off(sika, wanted):
+    """Options of sika run for what is named. The optimizations' names are in the error of one that there is not."""
     r = subprocess.run([sika, "run", "--engine", "bt,off=?", "--kernel", "/dev/null"], capture_output=True,
                        text=True, check=False)
-    names = r.stderr.partition("there are: ")[2].replace(",", " ").split()
-    if not names:
-        sys.exit(f"boots.py: which optimizations are there? {r.stderr}")
-    return [["--engine", f"bt,off={name}"] for name in names] + [["--engine", "bt", "--bt-cache", "6M"]]
+    known = r.stderr.partition("there are: ")[2].replace(",", " ").split() + ["cache"]
+    names = known if wanted == "all" else wanted.split(",")
+    if len(known) == 1 or not set(names) <= set(known):
+        sys.exit(f"boots.py: --off {wanted}: there are: {', '.join(known)}")
+    return [["--engine", "bt", "--bt-cache", "6M"] if name == "cache" else ["--engine", f"bt,off={name}"] for name in names]
 
 
 def one(args, case):
@@ -90,7 +90,7 @@ def main():
     ap.add_argument("sika")
     ap.add_argument("image")
     ap.add_argument("--engine", default="bt")
-    ap.add_argument("--each-off", action="store_true")
+    ap.add_argument("--off")
     ap.add_argument("--cpus", default="1,2,4")
     ap.add_argument("--memory", default="256M,1G,6G")
     ap.add_argument("--times", type=int, default=1)
@@ -99,7 +99,7 @@ def main():
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     args = ap.parse_args(sys.argv[1:end])
     args.options = sys.argv[end + 1:]
-    engines = each_off(args.sika) if args.each_off else [["--engine", args.engine]]
+    engines = each_off(args.sika, args.off) if args.off else [["--engine", args.engine]]
     cases = itertools.product(engines, map(int, args.cpus.split(",")), args.memory.split(","), range(args.times))
     passed = failed = 0
     with ThreadPoolExecutor(args.at_once) as pool:
