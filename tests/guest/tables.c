@@ -87,14 +87,25 @@ static void entry_set(uint8_t *table, unsigned i, uint64_t value)
 		((volatile uint32_t *)(void *)table)[i] = (uint32_t)value;
 }
 
+/* CR4 loads PDPTEs, where the bit of accessed entries is reserved (SDM vol. 3, 4.4.1). QEMU's processor sets it there,
+ * nested paging or not, and KVM finds it then. */
+static void put_cr4(word value)
+{
+	if (mode->pae && read_cr0() & CR0_PG)
+		for (unsigned i = 0; i < 4; i++)
+			asm volatile("andl %0, (%1)" : : "i"(~(int)PTE_A), "r"((read_cr3() & ~(word)31) + 8 * i)
+				     : "memory", "cc");
+	write_cr4(value);
+}
+
 static void flush_all(void)
 {
 	word cr4 = read_cr4();
 
 	write_cr3(read_cr3());
 	if (cr4 & CR4_PGE) {
-		write_cr4(cr4 & ~(word)CR4_PGE);
-		write_cr4(cr4);
+		put_cr4(cr4 & ~(word)CR4_PGE);
+		put_cr4(cr4);
 	}
 }
 
@@ -385,7 +396,7 @@ static void check_all(void)
 
 static void set_cr4(word bit, bool on)
 {
-	write_cr4(on ? read_cr4() | bit : read_cr4() & ~bit);
+	put_cr4(on ? read_cr4() | bit : read_cr4() & ~bit);
 }
 
 static void change_control(struct cpu *c)
