@@ -83,6 +83,8 @@ int image_output_end(struct image_output *o, struct image_args *a, int status);
 void *image_buffer(size_t bytes);
 /* A bar on a terminal, until @done is @total. */
 void image_progress(const char *what, uint64_t done, uint64_t total);
+/* From now on SIGINT and SIGTERM do not end the process: image_interrupted() tells of them. */
+void image_catch_signals(void);
 /* SIGINT or SIGTERM has come. */
 bool image_interrupted(void);
 /* "sika VERB: PATH: WHAT: reason" */
@@ -92,9 +94,10 @@ int image_fail(const struct image_args *a, const char *path, const char *what, i
 struct image_copy {
 	const struct image_args *a;
 	const char *what; /* for the bar */
-	struct disk *from, *to; /* of the latter all is zeros */
+	struct disk *from, *to; /* all of the latter is zeros, unless: */
+	bool zeroes;	/* zeros are written as well, and up to the end of @to */
 	uint64_t end;	/* bytes to copy */
-	uint64_t piece; /* zeros are looked for in pieces of this size, 4 KiB to 1 MiB */
+	uint64_t piece; /* zeros are looked for in pieces of this size, a power of two, 4 KiB to 1 MiB */
 	bool compress;
 	const char *write_back; /* path of a file that will be synchronized; NULL: none */
 };
@@ -102,7 +105,7 @@ struct image_copy {
 /* 0, or -errno and the path of the disk that it is about, which is that disk's (NULL: of none). */
 int image_copy_run(const struct image_copy *copy, const char **ret_failed);
 
-/* ---- image_make.c, image_info.c, image_copy.c, image_bench.c, image_serve.c, image_options.c: the exit status ---- */
+/* ---- image_make.c, image_info.c, image_convert.c, image_copy.c, image_bench.c, image_serve.c, image_options.c: the exit status ---- */
 int image_create_main(struct image_args *a);
 int image_resize_main(struct image_args *a);
 int image_measure_main(struct image_args *a);

@@ -48,7 +48,7 @@ static const struct option {
 	TEXT("allow", "PLACE", "a folder or server for images below; again for more", ~0u, allow),
 	TEXT("cache-file", "FILE", "keep copies of what a web server gave", ~0u, cache_file),
 	TEXT("cache-size", "SIZE", "of them at most (default 1G)", ~0u, cache_size),
-	FLAG("force", "replace a file", IMAGE_CREATE | IMAGE_CONVERT, force),
+	FLAG("force", "replace a file, write over a device", IMAGE_CREATE | IMAGE_CONVERT, force),
 	FLAG("json", "print JSON, for programs",
 	     IMAGE_INFO | IMAGE_CHECK | IMAGE_MAP | IMAGE_MEASURE | IMAGE_SNAPSHOT |
 		     IMAGE_BENCH, json),
@@ -294,10 +294,17 @@ bool image_interrupted(void)
 	return interrupted;
 }
 
+void image_catch_signals(void)
+{
+	const struct sigaction action = { .sa_handler = on_signal };
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+}
+
 int image_output_begin(struct image_output *o, const struct image_args *a, const char *path)
 {
 	g_autofree char *folder = g_path_get_dirname(path), *base = g_path_get_basename(path);
-	const struct sigaction action = { .sa_handler = on_signal };
 	auto_fd int fd = -1;
 
 	*o = (struct image_output){ .path = path, .force = a->force };
@@ -307,8 +314,7 @@ int image_output_begin(struct image_output *o, const struct image_args *a, const
 	if (!a->force && g_file_test(path, G_FILE_TEST_EXISTS))
 		return cli_complain(CLI_FAILURE, a->verb, "'%s' exists already; --force replaces it",
 				    path);
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	image_catch_signals();
 	o->temporary = g_strdup_printf("%s/.%s.sika-XXXXXX", folder, base);
 	fd = g_mkstemp_full(o->temporary, O_RDWR | O_CLOEXEC, 0644);
 	if (fd >= 0)

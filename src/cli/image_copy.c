@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* image_copy.c - `sika image` convert, compare, commit and rebase: what moves content. */
+/* image_copy.c - `sika image` compare, commit and rebase: what moves content in place. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,71 +8,6 @@
 #include "cli/image.h"
 
 #define CHUNK	 (1u << 20)
-
-/* Kept in the host's cache, until all is made durable at the end. */
-static bool is_durable(const char *cache)
-{
-	return !cache || !strcmp(cache, "writeback");
-}
-
-static int convert_into(struct image_args *a, struct disk *from, const char *path,
-			const struct qcow2_create *o, const char *format)
-{
-	/* Nobody sees the file before it is synchronized as a whole: flushes on the way are for nothing. */
-	const struct image_open how = { .write = true, .format = format,
-					.cache = a->cache ? a->cache : "unsafe" };
-	const struct disk_form *form = disk_form_find(format);
-	struct image_copy c = { .a = a, .what = "converting", .from = from, .end = from->size_bytes,
-				.compress = a->compress, .write_back = is_durable(a->cache) ? path : NULL };
-	const char *failed = NULL, *source = from->path;
-	int status = image_make(a, path, o, format), r;
-
-	if (status)
-		return status;
-	c.to = image_open(a, path, how);
-	if (!c.to)
-		return CLI_FAILURE;
-	c.piece = form			  ? MIN(form->piece, 64 * KIB)
-		  : !strcmp(format, "raw") ? 4096
-		  : a->compress		  ? o->cluster_bytes
-					  : MIN(MAX(o->cluster_bytes, 4096), CHUNK);
-	c.compress |= disk_form_packs(c.to);
-	r = image_copy_run(&c, &failed);
-	c.to->abandoned = r < 0;
-	disk_close(c.to);
-	if (r < 0)
-		return image_fail(a, failed == source ? source : a->files[1],
-				  failed == source ? "cannot be read" : "cannot be written", r);
-	return 0;
-}
-
-int image_convert_main(struct image_args *a)
-{
-	const char *format = a->to ? a->to : "qcow2";
-	struct image_output out;
-	struct qcow2_create o;
-	struct disk *from;
-	int status = image_create_options(a, &o);
-
-	status = status ? status : image_form_options(a, format);
-	if (!status && !strcmp(format, "raw") && a->compress)
-		status = cli_complain(CLI_USAGE, a->verb, "a raw image cannot be compressed");
-	if (!status && a->compress && (o.cluster_bytes > CHUNK || o.cluster_bytes < 4096))
-		status = cli_complain(CLI_USAGE, a->verb,
-				      "clusters of 4 KiB to 1 MiB can be written compressed");
-	if (status)
-		return status;
-	from = image_open(a, a->files[0], (struct image_open){ .format = a->format,
-							       .cache = a->source_cache });
-	if (!from)
-		return CLI_FAILURE;
-	o.size_bytes = from->size_bytes;
-	status = image_output_begin(&out, a, a->files[1]);
-	if (!status)
-		status = image_output_end(&out, a, convert_into(a, from, out.temporary, &o, format));
-	disk_close(from);
-	return status;
-}
 
 /* The disk's bytes, and zeros behind its end. */
 static int read_padded(struct disk *disk, uint8_t *to, uint64_t len, uint64_t at)

@@ -4,7 +4,8 @@
  *
  * Parts of the disk are read, looked at and written, each as soon as it can be; writes begin in the
  * order of the disk, so that its clusters lie in order. What the source's map calls zeros is not
- * read, and what is zeros is not written, so that a sparse disk costs what it holds. Where the copy
+ * read, and what is zeros is not written, so that a sparse disk costs what it holds; to a target that
+ * is not new zeros are written by requests that say so. Where the copy
  * is to be durable, a thread has the kernel begin to write what is in its cache, so that at the end
  * little is left to wait for.
  */
@@ -18,6 +19,7 @@
 
 #define PART		 (1u << 20)
 #define AT_ONCE		 16u
+#define ZEROES_MAX	 (1u << 30) /* of one request */
 #define MAX_WRITES	 (PART / 4096)
 #define WRITE_BACK_BYTES (32u << 20)
 
@@ -38,7 +40,8 @@ struct part {
 	struct iovec iov;
 	struct part_write writes[MAX_WRITES];
 	unsigned writing; /* requests */
-	bool used, is_read;
+	bool zero; /* all of it, and not read */
+	bool is_read;
 };
 
 struct write_back {
@@ -53,6 +56,8 @@ struct write_back {
 struct pipe {
 	const struct image_copy *o;
 	uint64_t at; /* of the source, to be looked at next */
+	struct disk_map map; /* of the source, up to mapped_to */
+	uint64_t mapped_to;
 	struct part *parts;
 	unsigned first, count; /* those in use, a ring, in the order of the disk */
 	unsigned to_write;     /* of them, how many are handed to the target or over */
@@ -136,33 +141,69 @@ static void write_back_end(struct write_back *b)
 
 static void pump(struct pipe *p);
 
-/* The next part of the source that is not zeros by the map; len 0: none. */
-static int next_part(struct pipe *p, uint64_t *ret_len)
+/* What lies at p->at. A map far away costs a trip, and is used up first. */
+static int look(struct pipe *p)
+{
+	struct disk_req req = { .op = DISK_MAP, .offset = p->at, .len = p->o->end - p->at };
+	int r;
+
+	if (p->at < p->mapped_to)
+		return 0;
+	r = disk_run(p->o->from, &req);
+	p->map = req.map;
+	p->mapped_to = r < 0 ? p->at : p->at + req.map.len;
+	return r;
+}
+
+/* Zeros to be written, whole pieces of them, beginning at one. 0: there is no whole one. */
+static uint64_t zeros_here(const struct pipe *p)
+{
+	uint64_t len = MIN(p->mapped_to - p->at, ZEROES_MAX);
+
+	return p->mapped_to >= p->o->end && len < ZEROES_MAX ? len : len - len % p->o->piece;
+}
+
+/* Behind the end of the source. */
+static void next_behind(const struct pipe *p, struct part *part)
+{
+	uint64_t size = p->o->to->size_bytes;
+
+	part->zero = true;
+	part->len = p->o->zeroes && p->at < size ? MIN(size - p->at, ZEROES_MAX) : 0;
+}
+
+/* The next part of the source that is not zeros by the map, or is to be written all the same;
+ * len 0: none. */
+static int next_part(struct pipe *p, struct part *part)
 {
 	const struct image_copy *o = p->o;
 
-	*ret_len = 0;
 	while (p->at < o->end) {
-		struct disk_req req = { .op = DISK_MAP, .offset = p->at, .len = o->end - p->at };
-		int r = disk_run(o->from, &req);
 		uint64_t end, limit;
+		int r = look(p);
 
 		if (r < 0)
 			return r;
-		if (req.map.state == DISK_ABSENT || req.map.state == DISK_ZERO) {
-			p->at += req.map.len;
+		part->zero = p->map.state == DISK_ABSENT || p->map.state == DISK_ZERO;
+		if (part->zero && !o->zeroes) {
+			p->at = p->mapped_to;
 			continue;
 		}
+		part->len = part->zero ? zeros_here(p) : 0;
+		if (part->len > 0)
+			return 0;
+		part->zero = false;
 		/* Whole pieces, so that no cluster is written twice. */
-		end = p->at + req.map.len;
+		end = p->mapped_to;
 		p->at -= p->at % o->piece;
 		end += o->piece - 1;
 		end -= end % o->piece;
 		limit = p->at + PART - p->at % PART;
 		end = MIN(MIN(end, limit), o->end);
-		*ret_len = end - p->at;
+		part->len = end - p->at;
 		return 0;
 	}
+	next_behind(p, part);
 	return 0;
 }
 
@@ -191,7 +232,7 @@ static void write_done(struct disk_req *req, int result)
 static bool begin_read(struct pipe *p)
 {
 	struct part *part = &p->parts[(p->first + p->count) % AT_ONCE];
-	int r = next_part(p, &part->len);
+	int r = next_part(p, part);
 
 	if (r < 0)
 		fail(p, p->o->from, r);
@@ -200,10 +241,12 @@ static bool begin_read(struct pipe *p)
 		return false;
 	}
 	part->offset = p->at;
-	part->is_read = false;
+	part->is_read = part->zero;
 	part->writing = 0;
 	p->at += part->len;
 	p->count++;
+	if (part->zero)
+		return true;
 	part->iov = (struct iovec){ part->bytes, part->len };
 	part->read = (struct disk_req){ .op = DISK_READ, .offset = part->offset, .len = part->len,
 					.iov = &part->iov, .iov_count = 1, .done = read_done };
@@ -211,39 +254,53 @@ static bool begin_read(struct pipe *p)
 	return true;
 }
 
+/* How much from @at on is written by one request, and whether it is zeros. */
+static uint64_t run_at(const struct image_copy *o, const struct part *part, uint64_t at, bool *ret_zero)
+{
+	uint64_t len = 0;
+
+	*ret_zero = true;
+	if (part->zero)
+		return part->len;
+	while (at + len < part->len) {
+		uint64_t piece = MIN(o->piece, part->len - at - len);
+		bool zero = is_zero(part->bytes + at + len, piece);
+
+		if (len > 0 && zero != *ret_zero)
+			break;
+		*ret_zero = zero;
+		len += piece;
+		if (!zero && o->compress)
+			break;
+	}
+	return len;
+}
+
 static void begin_writes(struct pipe *p, struct part *part)
 {
 	const struct image_copy *o = p->o;
 	unsigned n = 0;
+	bool zero;
 
 	part->writing = 1; /* until all have begun */
-	for (uint64_t at = 0; at < part->len;) {
+	for (uint64_t at = 0, len; at < part->len; at += len) {
 		struct part_write *w = &part->writes[n];
-		uint64_t len = 0;
 
-		while (at + len < part->len && (!o->compress || len == 0)) {
-			uint64_t piece = MIN(o->piece, part->len - at - len);
-
-			if (is_zero(part->bytes + at + len, piece))
-				break;
-			len += piece;
-		}
-		if (len == 0) {
-			at += o->piece;
+		len = run_at(o, part, at, &zero);
+		if (zero && !o->zeroes)
 			continue;
-		}
 		w->part = part;
 		w->iov = (struct iovec){ part->bytes + at, len };
-		w->req = (struct disk_req){ .op = DISK_WRITE, .offset = part->offset + at, .len = len,
-					    .iov = &w->iov, .iov_count = 1, .compress = o->compress,
-					    .done = write_done };
+		w->req = (struct disk_req){ .op = zero ? DISK_WRITE_ZEROES : DISK_WRITE,
+					    .offset = part->offset + at, .len = len, .unmap = zero,
+					    .iov = &w->iov, .iov_count = zero ? 0 : 1,
+					    .compress = o->compress, .done = write_done };
 		part->writing++;
 		n++;
 		disk_submit(o->to, &w->req);
-		at += len;
 	}
 	part->writing--;
-	write_back_more(&p->back, part->len);
+	write_back_more(&p->back, part->zero ? 0 : part->len);
 }
 
 /* What can begin, begins. p->changed: something did, or ended. */

@@ -18,7 +18,7 @@ import time
 import zlib
 
 import udif
-from cases import main
+from cases import Skip, main
 
 SIKA = os.path.abspath(sys.argv[1])
 MIB = 1 << 20
@@ -495,7 +495,32 @@ def full_file_systems():
         assert "No space left on device" in said, said
 
 
-CASES = [converts, creates, chains, snapshots, resizes, repairs, measures, forms, streams, fixed_vhds, cloops, dmgs, split_vmdks, benches,
+def block_devices():
+    """Written over only when asked to, and never replaced by a file of their name."""
+    sparse_disk("raw")
+    size = os.stat("raw").st_size
+    with open("below", "wb") as f:
+        f.write(os.urandom(size + MIB))
+    if not shutil.which("losetup"):
+        raise Skip("losetup is not installed")
+    done = subprocess.run(["losetup", "--find", "--show", "below"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Skip("losetup: " + done.stderr.strip())
+    device = done.stdout.strip()
+    try:
+        refused("convert", "raw", device, words=("block device", "--force"))
+        refused("convert", "--force", "--to", "qcow2", "raw", device, words=(device, "qcow2"))
+        image("convert", "--force", "raw", device)
+        run("cmp", "-n", size, "raw", device)
+        same("raw", device)
+        image("resize", "raw", "+2M")
+        refused("convert", "--force", "raw", device, words=(device, "too few"))
+        assert not os.path.isfile(device)
+    finally:
+        run("losetup", "--detach", device)
+
+
+CASES = [converts, block_devices, creates, chains, snapshots, resizes, repairs, measures, forms, streams, fixed_vhds, cloops, dmgs, split_vmdks, benches,
          mistakes, nothing_half_made, full_disks, full_file_systems, cut_off]
 
 if __name__ == "__main__":

@@ -159,11 +159,149 @@ def verbs():
         run("cmp", "source", "copy")
         run(SIKA, "image", "bench", "--count", 500, s.uri)
         sentence(SIKA, "image", "check", s.uri, words="nothing to check")
-        sentence(SIKA, "image", "convert", "source", s.uri, words="no file")
+        sentence(SIKA, "image", "create", "--force", s.uri, "1M", words="no file")
         sentence(SIKA, "image", "resize", s.uri, "+1M", words="cannot be resized")
     with Serve("--format", "raw", "disk.qcow2") as s:
         run(SIKA, "image", "check", s.uri)
         run(SIKA, "image", "compare", s.uri, "source")
+
+
+# ---- converting to an export ----
+
+def bytes_of(*parts):
+    """Random bytes and zeros, in turn, of these many KiB."""
+    return b"".join(os.urandom(n << 10) if i % 2 == 0 else bytes(n << 10) for i, n in enumerate(parts))
+
+
+def convert_to(server, *options, form="qcow2", source_size=None):
+    """Data and holes of all sizes, over an export that holds other bytes and is larger."""
+    content = bytes_of(4, 60, 1, 3, 700, 5000, 68, 132, 3000, 64)[:source_size]
+    with open("source", "wb") as f:
+        f.write(content)
+    run("fallocate", "-d", "source")
+    run(SIKA, "image", "convert", "--force", "--format", "raw", "source", "source.qcow2")
+    with server as s:
+        for source in (("--format", "raw", "source"), ("source.qcow2",)):
+            run(OPS, "-f", "raw", "run", s.uri, "model", random.getrandbits(40), 200)
+            run(SIKA, "image", "convert", *options, *source, s.uri)
+            model(content + bytes(SIZE - len(content)))
+            run(OPS, "-f", "raw", "compare", s.uri, "model")
+            assert "equal" in run(SIKA, "image", "compare", "--format", "raw", "source", s.uri).stdout
+        assert open("source", "rb").read() == content  # pylint: disable=consider-using-with
+    run("qemu-img", "compare", "-f", form, "-F", "raw", "disk.qcow2", "model")
+
+
+def converts_to_ours():
+    model()
+    convert_to(Serve(make()))
+    run("qemu-img", "check", "disk.qcow2")
+    model()
+    convert_to(Serve("--format", "raw", make(form="raw")), "--cache", "writethrough", form="raw", source_size=-512)
+
+
+def converts_to_qemus():
+    model()
+    convert_to(Qemu("-f", "qcow2", "--discard=unmap", make()), "--to", "raw")
+    run("qemu-img", "check", "disk.qcow2")
+
+
+def converts_to_who_knows_little():
+    """No zeroing, no flushing, blocks of 4096 bytes, an end within a block of ours."""
+    content = bytes_of(4, 60, 1, 3, 700, 5000, 68, 131)
+    with open("source", "wb") as f:
+        f.write(content)
+    fake = Fake(flags=1, block=4096, limit=65536, size=SIZE + 4096)
+    fake.disk[:SIZE + 4096] = os.urandom(SIZE + 4096)
+    run(SIKA, "image", "convert", "source", fake.uri)
+    assert bytes(fake.disk[:SIZE + 4096]) == content + bytes(SIZE + 4096 - len(content))
+    assert fake.seen <= {0, 1, 2}, fake.seen
+
+
+def converts_by_keys():
+    os.makedirs("keys")
+    run("psktool", "-u", "me", "-p", "keys/keys.psk")
+    uri = "nbds+unix://me@/?socket=s&tls-psk-file=keys/keys.psk"
+    content = os.urandom(SIZE)
+    with open("source", "wb") as f:
+        f.write(content)
+    with Serve("--tls", "keys", make()):
+        run(SIKA, "image", "convert", "source", uri)
+        sentence(SIKA, "image", "convert", "source", URI, words="cannot be reached")
+        run(SIKA, "image", "convert", "--to", "raw", uri, "copy")
+    run("cmp", "source", "copy")
+
+
+def converting_ends_with_a_flush():
+    fake = Fake()
+    with open("source", "wb") as f:
+        f.write(os.urandom(MIB))
+    run(SIKA, "image", "convert", "source", fake.uri)
+    assert fake.order.index(3) > max(i for i, kind in enumerate(fake.order) if kind in (1, 6)), fake.order
+    fake = Fake(path="t")
+    run(SIKA, "image", "convert", "--cache", "unsafe", "source", fake.uri)
+    assert 3 not in fake.seen
+
+
+def converts_to_no_other():
+    """One sentence each, the source and the target untouched."""
+    with open("source", "wb") as f:
+        f.write(os.urandom(2 * MIB))
+    with Serve(make(size=MIB)) as s:
+        sentence(SIKA, "image", "convert", "source", s.uri, words="too few for the 2097152")
+        sentence(SIKA, "image", "convert", s.uri, s.uri.replace("///", "///x"), words="x")
+        run("truncate", "-s", 512, "source")
+        for wrong in (("--to", "qcow2"), ("--compress",), ("--to", "vmdk")):
+            done = run(SIKA, "image", "convert", *wrong, "source", s.uri, status=2)
+            assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert "source and as target" in run(SIKA, "image", "convert", s.uri, s.uri, status=2).stderr
+        assert "equal" in run(SIKA, "image", "compare", s.uri, s.uri).stdout
+    with Serve("--read-only", make()) as s:
+        sentence(SIKA, "image", "convert", "source", s.uri, words="lets nobody write")
+    sentence(SIKA, "image", "convert", "source", URI, words="cannot be reached")
+    assert run(SIKA, "image", "map", "--json", "disk.qcow2").stdout.count("data") == 0
+
+    def full(_, s, request):
+        return request[0] in (1, 6) and not s.sendall(struct.pack(">IIQ", 0x67446698, 28, request[1]))
+    sentence(SIKA, "image", "convert", "source", Fake(lie=full, path="full").uri, words="cannot be written: No space")
+
+    def unflushed(_, s, request):
+        return request[0] == 3 and not s.sendall(struct.pack(">IIQ", 0x67446698, 5, request[1]))
+    sentence(SIKA, "image", "convert", "source", Fake(lie=unflushed, path="unflushed").uri, words="cannot be written")
+
+
+def converting_may_be_interrupted():
+    with open("source", "wb") as f:
+        f.write(os.urandom(4 * MIB))
+    asked = threading.Event()
+
+    def slow(_, __, request):
+        if request[0] == 1:
+            asked.set()
+            time.sleep(0.2)
+    fake = Fake(lie=slow)
+    client = subprocess.Popen([SIKA, "image", "convert", "source", fake.uri], stderr=subprocess.PIPE, text=True)
+    assert asked.wait(30)
+    client.send_signal(signal.SIGTERM)
+    _, err = client.communicate(timeout=30)
+    assert client.returncode == 1 and "holds but a part" in err, err
+
+
+def rebased_onto_an_export():
+    with open("source", "wb") as f:
+        f.write(os.urandom(SIZE))
+    run(SIKA, "image", "convert", "--format", "raw", "source", "disk.qcow2")
+    run(SIKA, "image", "create", "--backing", "disk.qcow2", "top.qcow2")
+    run(SIKA, "image", "bench", "--write", "--pattern", 7, "--random", "--count", 50, "top.qcow2")
+    run(SIKA, "image", "convert", "--to", "raw", "top.qcow2", "model")
+    with Serve("--read-only", "disk.qcow2") as s:
+        run(SIKA, "image", "rebase", "--backing", s.uri, "top.qcow2")
+        assert json.loads(run(SIKA, "image", "info", "--json", "--allow", s.uri, "top.qcow2").stdout)["backing"] == s.uri
+        run(SIKA, "image", "compare", "--allow", s.uri, "top.qcow2", "model")
+    with Serve("disk.qcow2") as s:
+        run(SIKA, "image", "commit", "--allow", s.uri, "top.qcow2")
+        run(SIKA, "image", "compare", s.uri, "model")
+    run("qemu-img", "check", "disk.qcow2")
+    run(SIKA, "image", "compare", "disk.qcow2", "model")
 
 
 def all_its_names():
@@ -239,6 +377,7 @@ class Fake:
         self.flags, self.size, self.lie = flags, size, lie
         self.block = struct.pack(">HIII", 3, block, 4096, limit) if block else b""
         self.disk, self.seen, self.fua = bytearray(min(size, 2 * SIZE)), set(), False
+        self.order = []
         self.uri = f"nbd+unix:///?socket={path}"
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
@@ -286,6 +425,7 @@ class Fake:
         _, flags, kind, cookie, at, n = struct.unpack(">IHHQQI", self.take(s, 28))
         data = self.take(s, n) if kind == 1 else b""
         self.seen.add(kind)
+        self.order.append(kind)
         self.fua |= bool(flags & 1)
         if self.lie and self.lie(self, s, (kind, cookie, at, n)):
             return True
@@ -362,7 +502,9 @@ def servers_may_die():
 
 CASES = [random_requests_at_ours, random_requests_at_qemus, an_image_of_a_format_at_a_server,
          served_again, random_requests_without_commands, writethrough_is_by_fua, verbs, all_its_names, says_what_is_wrong,
-         below_another_image, by_keys, sizes_that_are_no_sectors, lies, servers_may_die]
+         converts_to_ours,
+         converts_to_qemus, converts_to_who_knows_little, converts_by_keys, converting_ends_with_a_flush, converts_to_no_other,
+         converting_may_be_interrupted, rebased_onto_an_export, below_another_image, by_keys, sizes_that_are_no_sectors, lies, servers_may_die]
 NEEDED = {"qemu-nbd": "qemu-utils", "qemu-img": "qemu-utils", "psktool": "gnutls-bin"}
 
 if __name__ == "__main__":
