@@ -23,7 +23,7 @@ MAY_USE = {
     "nbd": ["base", "disk"],
     "net": ["base"],
     "char": ["base"],
-    "config": ["base", "x86"],
+    "config": ["base", "x86", "disk"],
     "dev": ["base", "chip", "mem", "bus", "disk", "net", "char"],
     "boot": ["base", "mem", "bus", "x86"],
     "vm": ["base", "x86", "mem", "engine", "bus", "disk", "nbd", "net", "char", "config", "dev", "boot"],

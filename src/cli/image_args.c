@@ -173,7 +173,7 @@ static int check_format(const struct image_args *a, const char *name, const char
 
 	if (form)
 		*value = form->name; /* QEMU may call it otherwise */
-	if (!*value || form || !strcmp(*value, "raw") || !strcmp(*value, "qcow2"))
+	if (!*value || disk_form_is_known(*value))
 		return 0;
 	return cli_complain(CLI_USAGE, a->verb, "--%s: '%s' is none of %s", name, *value, names);
 }

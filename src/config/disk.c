@@ -6,6 +6,7 @@
 #include "base/units.h"
 #include "config/config.h"
 #include "config/config_int.h"
+#include "disk/formats/formats.h"
 
 struct key {
 	const char *name, *value; /* as a user is told */
@@ -246,21 +247,16 @@ bool config_apply_disk(struct vm_config *c, const char *value, GError **err)
 
 static bool validate_names(const struct vm_disk *d, GError **err)
 {
-	static const char *const formats[] = { "raw",  "qcow2", "vdi",	     "vhd",   "vpc",
-					       "vmdk", "vhdx",	"parallels", "cloop", NULL };
-	static const char *const caches[] = { "none",	     "writeback", "writethrough",
-					      "directsync", "unsafe",    NULL };
+	enum disk_cache cache;
 
-	if (d->format && !g_strv_contains(formats, d->format)) {
-		g_autofree char *known = g_strjoinv(", ", (char **)formats);
+	if (d->format && !disk_form_is_known(d->format)) {
+		g_autofree char *known = disk_form_names();
 
 		return config_fail(err, "--disk %s: unknown format '%s', known are: %s", d->path,
 				   d->format, known);
 	}
-	if (d->cache && !g_strv_contains(caches, d->cache))
-		return config_fail(err,
-				   "--disk %s: cache is none, writeback, writethrough, "
-				   "directsync or unsafe, not '%s'",
+	if (d->cache && !disk_cache_parse(d->cache, &cache))
+		return config_fail(err, "--disk %s: unknown cache '%s', known are: " DISK_CACHE_NAMES,
 				   d->path, d->cache);
 	return true;
 }

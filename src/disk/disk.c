@@ -14,11 +14,6 @@
 #include "disk/protocols/protocols.h"
 #include "disk/qcow2/qcow2_int.h"
 
-static bool is_known(const char *format)
-{
-	return !strcmp(format, "raw") || !strcmp(format, "qcow2") || disk_form_find(format);
-}
-
 static bool refuse_format(const struct disk *file, const char *what, const char *hint, GError **err)
 {
 	g_autofree char *names = disk_form_names();
@@ -55,7 +50,7 @@ static bool choose_format(struct disk *file, const char *told, const char **ret_
 	int r;
 
 	*ret_format = told;
-	if (told && is_known(told))
+	if (told && disk_form_is_known(told))
 		return true;
 	if (told) {
 		what = g_strdup_printf("format '%s' is not supported", told);
@@ -73,7 +68,7 @@ static bool choose_format(struct disk *file, const char *told, const char **ret_
 		tell_tail(file);
 		return true;
 	}
-	if (is_known(*ret_format)) {
+	if (disk_form_is_known(*ret_format)) {
 		log_info("disk '%s': taken for a %s image by its content", file->path, *ret_format);
 		return true;
 	}

@@ -125,6 +125,11 @@ def file_cases(tmp):
     run("disk of another format", "--kernel", ELF, "--disk", qcow, status=1, names=[qcow])
     run("no such format", "--kernel", ELF, "--disk", text + ",format=floppy", status=2,
         names=["floppy"])
+    known = subprocess.run([SIKA, "image", "info", "--format", "floppy", text], capture_output=True, text=True,
+                           check=False).stderr.strip().split(" none of ")[1].split(", ")
+    for form in known + ["vpc"]:
+        if form != "raw":  # which it is
+            run(f"not a {form} image", "--kernel", ELF, "--disk", f"{text},format={form}", status=1, names=[text])
     run("serial file in no directory", "--kernel", ELF, "--serial", nowhere + "/x", status=1,
         names=[nowhere])
     run("more memory than the host can map", "--kernel", ELF, "--memory", "1T", "--mem-backing",

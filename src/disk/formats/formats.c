@@ -31,6 +31,11 @@ const struct disk_form *disk_form_find(const char *name)
 	return NULL;
 }
 
+bool disk_form_is_known(const char *name)
+{
+	return !strcmp(name, "raw") || !strcmp(name, "qcow2") || disk_form_find(name);
+}
+
 char *disk_form_names(void)
 {
 	GString *s = g_string_new("raw, qcow2");

@@ -57,6 +57,8 @@ struct disk_form {
 const struct disk_form *disk_form_find(const char *name);
 /* Terminated by a NULL name. */
 extern const struct disk_form disk_forms[];
+/* Raw and qcow2 are as well. */
+bool disk_form_is_known(const char *name);
 /* "raw, qcow2, vdi..."; free it. */
 char *disk_form_names(void);
 /* @path: an empty file. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/units.h"
+#include "disk/formats/formats.h"
 
 /* Parse and validate a line split at blanks; NULL with *ret_text set to the complaint. */
 static struct vm_config *parse(const char *line, char **ret_text)
@@ -142,6 +143,30 @@ START_TEST(takes_every_option)
 	ck_assert_str_eq(c->serial_path, "/s");
 	ck_assert(c->debug_exit && c->no_reboot);
 	vm_config_free(c);
+}
+END_TEST
+
+static void takes_format(const char *name)
+{
+	g_autofree char *line = g_strdup_printf("--kernel k --disk d,format=%s", name);
+	char *text = NULL;
+	struct vm_config *c = parse(line, &text);
+
+	ck_assert_msg(c != NULL, "%s", text);
+	ck_assert_str_eq(c->disks[0].format, name);
+	vm_config_free(c);
+}
+
+/* Also by its other name. */
+START_TEST(takes_every_format)
+{
+	takes_format("raw");
+	takes_format("qcow2");
+	for (const struct disk_form *f = disk_forms; f->name; f++) {
+		takes_format(f->name);
+		if (f->alias)
+			takes_format(f->alias);
+	}
 }
 END_TEST
 
@@ -317,6 +342,7 @@ int main(void)
 
 	tcase_add_test(t, has_defaults);
 	tcase_add_test(t, takes_every_option);
+	tcase_add_test(t, takes_every_format);
 	tcase_add_test(t, numbers_scsi_units);
 	tcase_add_test(t, takes_none_and_edge_values);
 	tcase_add_loop_test(t, refuses_with_one_sentence, 0, G_N_ELEMENTS(refused));
