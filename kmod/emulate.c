@@ -211,6 +211,7 @@ static void op_tlb_flushed_page(struct x86_cpu *cpu, u64 linear)
 {
 	struct vcpu *vcpu = vcpu_of(cpu);
 
+	vcpu->stats.invlpg++;
 	set_bit(REQ_FLUSH, &vcpu->requests);
 	if (vcpu->shadow)
 		shadow_invalidate(vcpu, linear);
@@ -252,6 +253,7 @@ static void show(struct vcpu *vcpu, const struct device_access *a, bool write)
 			memcpy(vcpu->run_data, &a->value, a->size);
 		return;
 	}
+	vcpu->stats.mmio_exits++;
 	run->exit_reason = KVM_EXIT_MMIO;
 	run->mmio.phys_addr = a->addr;
 	run->mmio.len = a->size;
@@ -339,6 +341,7 @@ int emulate(struct vcpu *vcpu)
 	struct emulation *emu = &vcpu->emu;
 	struct x86_cpu *cpu = &vcpu->cpu;
 
+	vcpu->stats.insn_emulation++;
 	(void)vcpu_state(vcpu);
 	if (vcpu->taken_back)
 		return deliver(vcpu);

@@ -53,6 +53,7 @@ void event_raise(struct vcpu *vcpu, u8 vector, bool has_error, u32 error)
 
 void event_page_fault(struct vcpu *vcpu, u64 linear, u32 error)
 {
+	vcpu->stats.pf_guest++;
 	vcpu_state(vcpu)->cr2 = linear;
 	event_raise(vcpu, X86_PF, true, error);
 }
@@ -134,6 +135,8 @@ bool event_wakes(struct vcpu *vcpu)
 static void inject(struct vcpu *vcpu, const struct event *event)
 {
 	hw->inject(vcpu, event);
+	vcpu->stats.irq_injections += event->kind == EVENT_INTERRUPT;
+	vcpu->stats.nmi_injections += event->kind == EVENT_NMI;
 	vcpu->injected = *event;
 	vcpu->has_injected = true;
 }

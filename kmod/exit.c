@@ -96,6 +96,12 @@ int exit_nothing(struct vcpu *vcpu)
 	return 1;
 }
 
+int exit_host_interrupt(struct vcpu *vcpu)
+{
+	vcpu->stats.irq_exits++;
+	return 1;
+}
+
 /* Instructions that only tell the caches something. */
 int exit_skip(struct vcpu *vcpu)
 {
@@ -120,6 +126,7 @@ int exit_debug_register(struct vcpu *vcpu)
 
 int exit_interrupt_window(struct vcpu *vcpu)
 {
+	vcpu->stats.irq_window_exits++;
 	hw->interrupt_window(vcpu, false);
 	return 1;
 }
@@ -128,7 +135,13 @@ int exit_memory(struct vcpu *vcpu, u64 gpa, bool write, bool exec)
 {
 	int r = page_fault(vcpu, gpa, write, exec);
 
-	return r ? r : emulate(vcpu);
+	vcpu->stats.pf_taken++;
+	if (r) {
+		vcpu->stats.pf_fixed += r > 0;
+		return r;
+	}
+	vcpu->stats.pf_emulate++;
+	return emulate(vcpu);
 }
 
 int exit_refused(struct vcpu *vcpu, u64 reason)
@@ -159,6 +172,7 @@ int exit_hlt(struct vcpu *vcpu)
 {
 	int r = vcpu_advance(vcpu);
 
+	vcpu->stats.halt_exits++;
 	if (r <= 0)
 		return r;
 	if (vcpu->lapic) {
@@ -178,6 +192,7 @@ int exit_shutdown(struct vcpu *vcpu)
 /* Of a program in the guest it stays between the two, unless user space asked to hear of it. */
 int exit_failure(struct vcpu *vcpu)
 {
+	vcpu->stats.insn_emulation_fail++;
 	if (!vcpu->vm->exit_on_failure && x86_state_cpl(vcpu_peek(vcpu)) == 3) {
 		event_raise(vcpu, X86_UD, false, 0);
 		return 1;

@@ -111,6 +111,7 @@ long system_check_extension(unsigned long cap)
 	case KVM_CAP_SET_GUEST_DEBUG:
 	case KVM_CAP_COALESCED_PIO:
 	case KVM_CAP_HALT_POLL:
+	case KVM_CAP_BINARY_STATS_FD:
 		return 1;
 	case KVM_CAP_COALESCED_MMIO:
 		return KVM_COALESCED_MMIO_PAGE_OFFSET;

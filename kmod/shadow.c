@@ -519,6 +519,7 @@ int shadow_fault(struct vcpu *vcpu, u64 linear, u32 error)
 	enum outcome o = AGAIN;
 	int at;
 
+	vcpu->stats.pf_taken++;
 	(void)vcpu_peek(vcpu);
 	at = srcu_read_lock(&vcpu->vm->srcu);
 	for (unsigned int i = 0; o == AGAIN && i < TRIES; i++)
@@ -533,10 +534,12 @@ int shadow_fault(struct vcpu *vcpu, u64 linear, u32 error)
 		event_page_fault(vcpu, vcpu->cpu.fault.payload, vcpu->cpu.fault.error);
 		return 1;
 	case CORE:
+		vcpu->stats.pf_emulate++;
 		return to_core(vcpu, &a);
 	case NO_PAGE:
 		return signal_pending(current) ? -EINTR : -EFAULT;
 	default:
+		vcpu->stats.pf_fixed++;
 		return 1;
 	}
 }

@@ -16,6 +16,7 @@ static int on_port(struct vcpu *vcpu)
 {
 	u32 info = control_of(vcpu)->exit_info_1;
 
+	vcpu->stats.io_exits++;
 	if (info & SVM_IOIO_STR_MASK)
 		return emulate(vcpu);
 	return exit_port(vcpu, info >> 16, (info & SVM_IOIO_SIZE_MASK) >> SVM_IOIO_SIZE_SHIFT,
@@ -44,6 +45,7 @@ static int on_page_fault(struct vcpu *vcpu)
 /* The end of an NMI. It is not executed yet; the x86 core does, and NMIs are open behind it. */
 static int on_iret(struct vcpu *vcpu)
 {
+	vcpu->stats.nmi_window_exits++;
 	hw->nmi_window(vcpu, false);
 	return emulate(vcpu);
 }
@@ -78,7 +80,7 @@ static const exit_fn exits[] = {
 	[SVM_EXIT_EXCP_BASE + X86_PF] = on_page_fault,
 	[SVM_EXIT_EXCP_BASE + X86_AC] = on_exception,
 	[SVM_EXIT_EXCP_BASE + X86_MC] = on_exception,
-	[SVM_EXIT_INTR] = exit_nothing,
+	[SVM_EXIT_INTR] = exit_host_interrupt,
 	[SVM_EXIT_NMI] = exit_nothing,
 	[SVM_EXIT_SMI] = exit_nothing,
 	[SVM_EXIT_INIT] = exit_nothing,

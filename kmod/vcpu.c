@@ -191,7 +191,8 @@ static void enter_guest(struct vcpu *vcpu)
 	save_breakpoints(vcpu);
 	if (hw_breakpoint_active())
 		hw_breakpoint_restore();
-	vcpu->exits++;
+	vcpu->stats.exits++;
+	vcpu->stats.tlb_flush += flush;
 }
 
 static bool must_leave(void)
@@ -256,6 +257,7 @@ static int run_once(struct vcpu *vcpu)
 
 static int interrupted(struct vcpu *vcpu)
 {
+	vcpu->stats.signal_exits += signal_pending(current);
 	vcpu->run->exit_reason = KVM_EXIT_INTR;
 	return -EINTR;
 }
@@ -293,10 +295,36 @@ static void poll(struct vcpu *vcpu, ktime_t begun)
 {
 	u64 limit = min(vcpu->poll_ns, READ_ONCE(vcpu->vm->poll_ns_max));
 	ktime_t end = ktime_add_ns(begun, limit);
+	u64 took;
 
-	while (limit && !is_called(vcpu) && !must_leave() && !need_resched() &&
+	if (!limit)
+		return;
+	while (!is_called(vcpu) && !must_leave() && !need_resched() &&
 	       single_task_running() && ktime_before(ktime_get(), end))
 		cpu_relax();
+	took = ktime_to_ns(ktime_sub(ktime_get(), begun));
+	vcpu->stats.halt_attempted_poll++;
+	if (is_called(vcpu)) {
+		vcpu->stats.halt_successful_poll++;
+		vcpu->stats.halt_poll_success_ns += took;
+	} else {
+		vcpu->stats.halt_poll_fail_ns += took;
+	}
+}
+
+/* Until it is called, or a signal comes. */
+static int block(struct vcpu *vcpu)
+{
+	ktime_t begun = ktime_get();
+	int r;
+
+	if (is_called(vcpu))
+		return 0;
+	WRITE_ONCE(vcpu->stats.blocking, 1);
+	r = wait_event_interruptible(vcpu->wait, is_called(vcpu));
+	WRITE_ONCE(vcpu->stats.blocking, 0);
+	vcpu->stats.halt_wait_ns += ktime_to_ns(ktime_sub(ktime_get(), begun));
+	return r;
 }
 
 static void poll_adapt(struct vcpu *vcpu, ktime_t begun)
@@ -327,8 +355,9 @@ static int sleep(struct vcpu *vcpu)
 	begun = ktime_get();
 	if (vcpu->cpu.s.activity == X86_HALTED)
 		poll(vcpu, begun);
-	r = wait_event_interruptible(vcpu->wait, is_called(vcpu));
+	r = block(vcpu);
 	poll_adapt(vcpu, begun);
+	vcpu->stats.halt_wakeup += !r;
 	return r ? interrupted(vcpu) : 1;
 }
 
@@ -344,6 +373,7 @@ static int loop(struct vcpu *vcpu)
 			return 0;
 		}
 		if (window_is_open(vcpu)) {
+			vcpu->stats.request_irq_exits++;
 			vcpu->run->exit_reason = KVM_EXIT_IRQ_WINDOW_OPEN;
 			return 0;
 		}
@@ -500,6 +530,8 @@ static long vcpu_ioctl(struct file *file, unsigned int number, unsigned long arg
 
 	if (vcpu->vm->mm != current->mm)
 		return -EIO;
+	if (number == KVM_GET_STATS_FD) /* of one that runs, too */
+		return stats_open_vcpu(vcpu);
 	if (mutex_lock_killable(&vcpu->lock))
 		return -EINTR;
 	switch (number) {

@@ -146,6 +146,7 @@ void vm_flush_tlbs(struct vm *vm)
 	smp_call_function_many(have ? cpus : cpu_online_mask, nothing, NULL, true);
 	preempt_enable();
 	free_cpumask_var(cpus);
+	vm->stats.remote_tlb_flush++;
 	if (vm->shadow)
 		vm->shadow->stale = vm->shadow->pieces = false;
 }
@@ -217,6 +218,8 @@ static long vm_ioctl(struct file *file, unsigned int number, unsigned long arg)
 		return set_region(vm, user);
 	case KVM_GET_DIRTY_LOG:
 		return dirty_log(vm, user);
+	case KVM_GET_STATS_FD:
+		return stats_open_vm(vm);
 	case KVM_CHECK_EXTENSION:
 		return system_check_extension(arg);
 	case KVM_ENABLE_CAP:

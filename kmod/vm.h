@@ -35,6 +35,7 @@
 #include <asm/fpu/api.h>
 
 #include "core.h"
+#include "stats.h"
 
 #define VM_VCPUS 64u
 #define MCE_BANKS 32u
@@ -133,6 +134,7 @@ struct vm {
 
 	rwlock_t page_lock;
 	struct page_table table;
+	struct vm_stats stats;
 	struct shadow *shadow; /* shadow.h; NULL: nested paging */
 	/* An invalidation is under way while busy; ended ones so far. */
 	unsigned long invalidating, invalidated;
@@ -279,7 +281,7 @@ struct vcpu {
 	int (*finish)(struct vcpu *vcpu);
 	u64 port_rip; /* linear, of the port instruction that user space was asked about */
 	u32 poll_ns; /* how long it polls when it halts */
-	u64 exits; /* statistics */
+	struct vcpu_stats stats;
 	struct vcpu_shadow *shadow; /* where vm->shadow */
 
 	bool debug_open;    /* the debug registers are the guest's until the next exit */
@@ -439,6 +441,7 @@ void tsc_set_by_host(struct vcpu *vcpu, u64 value);
 
 /* ---- exit.c: what both vendors' tables of exits lead to. As handle_exit() ---- */
 int exit_nothing(struct vcpu *vcpu);
+int exit_host_interrupt(struct vcpu *vcpu);
 int exit_skip(struct vcpu *vcpu);
 int exit_undefined(struct vcpu *vcpu);
 int exit_debug_register(struct vcpu *vcpu);

@@ -17,6 +17,7 @@ static int on_port(struct vcpu *vcpu)
 {
 	u64 info = vmread(VMCS_QUALIFICATION);
 
+	vcpu->stats.io_exits++;
 	if (info & PORT_STRING)
 		return emulate(vcpu);
 	return exit_port(vcpu, info >> PORT_SHIFT, (info & PORT_SIZE_MASK) + 1, info & PORT_IN);
@@ -73,6 +74,7 @@ static int on_exception(struct vcpu *vcpu)
 
 static int on_nmi_window(struct vcpu *vcpu)
 {
+	vcpu->stats.nmi_window_exits++;
 	vmx_set_bits(vmx_of(vcpu), VMX_CONTROLS, PROC_NMI_WINDOW, false);
 	return 1;
 }
@@ -86,7 +88,7 @@ static int on_pause(struct vcpu *vcpu)
 
 static const exit_fn exits[] = {
 	[REASON_EXCEPTION_OR_NMI] = on_exception,
-	[REASON_INTERRUPT] = exit_nothing,
+	[REASON_INTERRUPT] = exit_host_interrupt,
 	[REASON_TRIPLE_FAULT] = exit_shutdown,
 	[REASON_INIT] = exit_nothing,
 	[REASON_SIPI] = exit_nothing,

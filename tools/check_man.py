@@ -17,7 +17,7 @@ PAGES = {"sika-run.1": ["run"],
          "image compare", "image measure", "image bench", "image serve", "image build"], "sika-engines.1": ["engines"],
          "sika-bt-stats.1": ["bt-stats"], "sika-resize.1": ["resize"],
          "sika-status.1": ["status", "resume"],
-         "sika-disk-stats.1": ["disk-stats"]}
+         "sika-disk-stats.1": ["disk-stats"], "sika-kvm-stat.1": ["kvm-stat"]}
 OPTION = re.compile(r"^ +(--[a-z-]+)", re.M)
 # .It Fl -kernel Ar FILE: a dash of the option is the macro's.
 IN_MANUAL = re.compile(r"^\.It Fl -([a-z-]+)", re.M)

@@ -16,6 +16,7 @@ int cli_resize(int argc, char **argv);
 int cli_status(int argc, char **argv);
 int cli_resume(int argc, char **argv);
 int cli_disk_stats(int argc, char **argv);
+int cli_kvm_stat(int argc, char **argv);
 
 /* One line on standard error, "sika VERB: sentence"; returns @status. */
 int cli_complain(int status, const char *verb, const char *fmt, ...) G_GNUC_PRINTF(3, 4);

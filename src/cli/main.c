@@ -14,6 +14,7 @@ static const struct verb {
 	{ "run", cli_run, "Run a virtual machine in the foreground." },
 	{ "image", cli_image, "Make, look at, check, convert and change disk images." },
 	{ "bt-stats", cli_bt_stats, "Show where a machine of engine bt spends its time." },
+	{ "kvm-stat", cli_kvm_stat, "Show what the host's KVM counts of a running machine." },
 	{ "disk-stats", cli_disk_stats, "Show what a running machine's disks are used for." },
 	{ "resize", cli_resize, "Make a disk of a running machine larger." },
 	{ "status", cli_status, "Say whether a machine runs, or why it is paused." },

@@ -174,9 +174,9 @@ struct engine_ops {
 	 * thread; exact while the vCPU does not run. */
 	uint64_t (*vcpu_insns)(const struct engine_vcpu *vcpu);
 	/* Statistics, while vCPUs run; all in one thread. Absent: there are none. begin() takes the
-	 * counters as they are, sample() looks what each vCPU is doing, end() tells (text, or an
-	 * object of JSON on one line; lists of at most @top rows; caller frees) and frees. To be
-	 * ended before the engine is closed. */
+	 * counters as they are (NULL: this host keeps none), sample() looks what each vCPU is doing (may be
+	 * absent), end() tells (text, or an object of JSON on one line; lists of at most @top rows; caller
+	 * frees) and frees. To be ended before the engine is closed. */
 	struct engine_stats *(*stats_begin)(struct engine *engine);
 	void (*stats_sample)(struct engine_stats *stats);
 	char *(*stats_end)(struct engine_stats *stats, bool json, unsigned top);

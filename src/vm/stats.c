@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* stats.c - a measurement of the engine while the machine runs, sampled from the main loop. */
+#include <string.h>
+
 #include "base/error.h"
 #include "vm/vm.h"
 #include "vm/vm_int.h"
@@ -33,7 +35,8 @@ static gboolean on_sample(gpointer arg)
 	struct vm_measure *m = arg;
 	const struct engine_ops *ops = m->vm->engine_ops;
 
-	ops->stats_sample(m->stats);
+	if (ops->stats_sample)
+		ops->stats_sample(m->stats);
 	if (g_get_monotonic_time() < m->end_us)
 		return G_SOURCE_CONTINUE;
 	finish(m->vm, ops->stats_end(m->stats, m->ask.json, m->ask.top));
@@ -43,11 +46,12 @@ static gboolean on_sample(gpointer arg)
 bool vm_stats(struct vm *vm, const struct vm_stats_ask *ask, vm_stats_fn done, void *arg,
 	      GError **err)
 {
+	const struct engine_ops *ops = vm->engine_ops;
 	struct vm_measure *m;
 
-	if (!vm->engine_ops->stats_begin) {
-		g_set_error(err, BASE_ERROR, ENOTSUP, "engine '%s' keeps no statistics",
-			    vm->engine_ops->name);
+	if (strcmp(ops->name, ask->engine) != 0) {
+		g_set_error(err, BASE_ERROR, ENOTSUP, "it runs under engine '%s', not '%s'", ops->name,
+			    ask->engine);
 		return false;
 	}
 	if (vm->measure) {
@@ -56,9 +60,14 @@ bool vm_stats(struct vm *vm, const struct vm_stats_ask *ask, vm_stats_fn done, v
 	}
 	m = g_new0(struct vm_measure, 1);
 	*m = (struct vm_measure){ .vm = vm, .ask = *ask, .done = done, .arg = arg };
-	m->stats = vm->engine_ops->stats_begin(vm->board.engine);
+	m->stats = ops->stats_begin(vm->board.engine);
+	if (!m->stats) {
+		g_free(m);
+		g_set_error(err, BASE_ERROR, ENOTSUP, "the host keeps no statistics for engine '%s'", ops->name);
+		return false;
+	}
 	m->end_us = g_get_monotonic_time() + (gint64)ask->ms * 1000;
-	m->source = g_timeout_add(SAMPLE_MS, on_sample, m);
+	m->source = g_timeout_add(ops->stats_sample ? SAMPLE_MS : ask->ms, on_sample, m);
 	vm->measure = m;
 	return true;
 }

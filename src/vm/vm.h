@@ -60,6 +60,7 @@ const char *vm_export_uri(const struct vm_export *e);
 
 /* A measurement of the engine, while vm_run() runs. */
 struct vm_stats_ask {
+	const char *engine; /* whose statistics are wanted */
 	unsigned ms;  /* how long */
 	unsigned top; /* rows of the lists */
 	bool json;    /* an object on one line, else text for a person */

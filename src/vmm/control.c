@@ -108,16 +108,16 @@ static bool number_of(GHashTable *request, const char *key, guint64 min, guint64
 }
 
 /* False: answered already. True: on_stats() will. */
-static bool command_stats(struct client *c, GHashTable *request)
+static bool command_stats(struct client *c, const char *engine, GHashTable *request)
 {
 	const char *format = g_hash_table_lookup(request, "format");
-	struct vm_stats_ask ask = { .ms = 1000, .top = 10 };
+	struct vm_stats_ask ask = { .engine = engine, .ms = 1000, .top = 10 };
 	g_autoptr(GError) err = NULL;
 
 	if (!number_of(request, "time_ms", 1, 60000, &ask.ms) ||
 	    !number_of(request, "top", 0, 1000, &ask.top) ||
 	    (format && strcmp(format, "json") && strcmp(format, "text"))) {
-		answer_error(c, "bt-stats takes time_ms, top and format");
+		answer_error(c, "statistics of an engine take time_ms, top and format");
 		return false;
 	}
 	ask.json = c->json = !format || !strcmp(format, "json");
@@ -230,7 +230,9 @@ static bool handle(struct client *c, const char *line)
 	if (!command)
 		answer_error(c, "not a request: a flat JSON object with \"command\" is expected");
 	else if (!strcmp(command, "bt-stats"))
-		later = command_stats(c, request);
+		later = command_stats(c, "bt", request);
+	else if (!strcmp(command, "kvm-stat"))
+		later = command_stats(c, "kvm", request);
 	else if (!strcmp(command, "resize"))
 		command_resize(c, request);
 	else if (!strcmp(command, "status"))
@@ -243,7 +245,7 @@ static bool handle(struct client *c, const char *line)
 		command_export(c, request);
 	else
 		answer_error(c,
-			     "no such command, there are: bt-stats, disk-stats, resize, status, resume, export");
+			     "no such command, there are: bt-stats, kvm-stat, disk-stats, resize, status, resume, export");
 	if (request)
 		g_hash_table_unref(request);
 	return later;

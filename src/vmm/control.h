@@ -8,6 +8,7 @@
  *
  *	bt-stats	"time_ms" (1 to 60000, default 1000), "top" (0 to 1000, default 10),
  *			"format" ("json": the answer has "stats"; "text": "text")
+ *	kvm-stat	the same, of a machine of engine kvm
  *	status		the answer has "state", "running" or "paused", and with that "why"
  *	resume		of a machine that is paused because of a disk: try again now
  *	disk-stats	"format", as above, "histogram" (true: with text, too)

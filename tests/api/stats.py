@@ -204,6 +204,39 @@ def status_and_sizes_of_disks():
         stop(p)
 
 
+def kvm_keeps_counters():
+    """Of the guest there is only who waits for it, so that the host's KVM may be of any kind."""
+    r = verb("kvm-stat", "--time", "0", "x")
+    is_refused(r, 2, "'0'")
+    is_refused(verb("kvm-stat"), 2, "which machine")
+    is_refused(verb("kvm-stat", "nobody"), 1, "nobody")
+    p = start("idle", "--name", "translated")
+    try:
+        is_refused(verb("kvm-stat", "translated"), 1, "'bt'", "'kvm'")
+    finally:
+        stop(p)
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        results["skipped"] += 1
+        return
+    p = start("idle", "--name", "counted", "--cpus", "2", "--engine", "kvm")
+    try:
+        is_refused(stats("counted"), 1, "'bt'", "'kvm'")
+        r = verb("kvm-stat", "counted", "--json", "--time=1")
+        if r.returncode:
+            is_refused(r, 1, "keeps no statistics")
+            results["skipped"] += 1
+            return
+        s = json.loads(r.stdout)
+        assert len(s["vcpus"]) == 2 and 0.9 < s["seconds"] < 20, s
+        assert s["vcpus"][0]["exits"]["value"] > 0 and s["vcpus"][0]["exits"]["per_second"] >= 0, s
+        assert "remote_tlb_flush" in s["vm"], s
+        text = verb("kvm-stat", str(p.pid))
+        assert text.returncode == 0 and text.stdout.startswith("MACHINE"), text
+        assert "VCPU 1\n" in text.stdout and " exits " in text.stdout, text
+    finally:
+        stop(p)
+
+
 def mistakes_are_told():
     is_refused(stats(), 2, "which machine")
     is_refused(stats("a", "b"), 2, "'b'")
@@ -289,6 +322,7 @@ def disks_are_counted():
 
 TESTS = [
     disks_are_counted,
+    kvm_keeps_counters,
     perf_map_names_code,
     tells_where_time_goes,
     socket_is_for_the_owner_and_goes_with_the_machine,

@@ -113,6 +113,7 @@ int main(void)
 	suite_add_tcase(suite, memory_tests());
 	suite_add_tcase(suite, devices_tests());
 	suite_add_tcase(suite, debug_tests());
+	suite_add_tcase(suite, stats_tests());
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);

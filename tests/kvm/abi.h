@@ -51,3 +51,4 @@ TCase *chips_tests(void);
 TCase *debug_tests(void);
 TCase *devices_tests(void);
 TCase *memory_tests(void);
+TCase *stats_tests(void);

@@ -8,7 +8,7 @@ _sika() {
 	[[ $cur == "=" ]] && cur=
 	[[ $prev == "=" ]] && prev=${COMP_WORDS[COMP_CWORD - 2]}
 	if ((COMP_CWORD == 1)); then
-		words="run image bt-stats disk-stats resize status resume engines help version --help --version"
+		words="run image bt-stats kvm-stat disk-stats resize status resume engines help version --help --version"
 	else
 		case $prev in
 		--kernel | --initrd | --disk | --ssh-key) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -52,6 +52,10 @@ _sika() {
 				words="--time --top --json --help"
 				[[ $cur == -* ]] || words=$(ls "${XDG_RUNTIME_DIR:-/run}/sika" 2>/dev/null | sed 's/\.[0-9]*$//')
 				;;
+			kvm-stat)
+				words="--time --json --help"
+				[[ $cur == -* ]] || words=$(ls "${XDG_RUNTIME_DIR:-/run}/sika" 2>/dev/null | sed 's/\.[0-9]*$//')
+				;;
 			disk-stats)
 				words="--histogram --json --help"
 				[[ $cur == -* ]] || words=$(ls "${XDG_RUNTIME_DIR:-/run}/sika" 2>/dev/null | sed 's/\.[0-9]*$//')
@@ -64,7 +68,7 @@ _sika() {
 				[[ $cur == -* ]] || words=$(ls "${XDG_RUNTIME_DIR:-/run}/sika" 2>/dev/null | sed 's/\.[0-9]*$//')
 				;;
 			engines) words="--json --help" ;;
-			help) words="run image bt-stats disk-stats resize status resume engines" ;;
+			help) words="run image bt-stats kvm-stat disk-stats resize status resume engines" ;;
 			esac
 			;;
 		esac

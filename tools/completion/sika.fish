@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # fish completion of sika. tools/check_man.py holds it against --help.
-set -l verbs run image bt-stats disk-stats resize status resume engines help version
+set -l verbs run image bt-stats kvm-stat disk-stats resize status resume engines help version
 
 complete -c sika -f
 complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a run -d 'Run a virtual machine in the foreground'
 complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a image -d 'Make, check, convert and change disk images'
 complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a bt-stats -d 'Show where a machine spends its time'
+complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a kvm-stat -d 'Show what KVM counts of a running machine'
 complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a disk-stats -d 'Show what a running machine has its disks for'
 complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a resize -d 'Make a disk of a running machine larger'
 complete -c sika -n "not __fish_seen_subcommand_from $verbs" -a status -d 'Say whether a machine runs, or why it is paused'
@@ -89,9 +90,12 @@ complete -c sika -n $image -l include -x -d 'More packages'
 complete -c sika -n "__fish_seen_subcommand_from disk-stats" -l histogram -d 'How many requests took how long'
 complete -c sika -n "__fish_seen_subcommand_from disk-stats" -l json -d 'As JSON'
 
+complete -c sika -n "__fish_seen_subcommand_from kvm-stat" -l time -x -d 'Seconds to look at it'
+complete -c sika -n "__fish_seen_subcommand_from kvm-stat" -l json -d 'As a JSON object'
+
 set -l stats "__fish_seen_subcommand_from bt-stats"
 complete -c sika -n $stats -l time -x -d 'Seconds to look at it'
 complete -c sika -n $stats -l top -x -d 'Rows of the lists'
 complete -c sika -n $stats -l json -d 'As a JSON object'
 complete -c sika -n "__fish_seen_subcommand_from engines" -l json -d 'As JSON'
-complete -c sika -n "__fish_seen_subcommand_from help" -a 'run image bt-stats disk-stats resize status resume engines'
+complete -c sika -n "__fish_seen_subcommand_from help" -a 'run image bt-stats kvm-stat disk-stats resize status resume engines'

@@ -38,6 +38,7 @@ _sika() {
 		'run:run a virtual machine in the foreground'
 		'image:make, check, convert and change disk images'
 		'bt-stats:show where a machine of engine bt spends its time'
+		'kvm-stat:show what the KVM of the host counts of a running machine'
 		'disk-stats:show what the disks of a running machine are used for'
 		'resize:make a disk of a running machine larger'
 		'status:say whether a machine runs, or why it is paused'
@@ -109,13 +110,17 @@ _sika() {
 				'--top=[rows of the lists]:number:' '--json[as a JSON object]' \
 				'--help[show the options]'
 			;;
+		kvm-stat)
+			_arguments '1:machine:_sika_machines' '--time=[how long to look at it]:seconds:' \
+				'--json[as a JSON object]' '--help[show the options]'
+			;;
 		disk-stats)
 			_arguments '1:machine:_sika_machines' '--histogram[how many requests took how long]' \
 				'--json[as JSON]' '--help[show the options]'
 			;;
 		status | resume) _arguments '1:machine:_sika_machines' '--json[as a JSON object]' ;;
 		engines) _arguments '--json[as JSON]' '--help[show the options]' ;;
-		help) _arguments '1:verb:(run image bt-stats disk-stats resize status resume engines)' ;;
+		help) _arguments '1:verb:(run image bt-stats kvm-stat disk-stats resize status resume engines)' ;;
 		esac
 		;;
 	esac

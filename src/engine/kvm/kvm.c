@@ -190,4 +190,6 @@ const struct engine_ops engine_kvm = {
 	.dirty_start = kvm_dirty_start,
 	.dirty_sync = kvm_dirty_sync,
 	.dirty_stop = kvm_dirty_stop,
+	.stats_begin = kvm_stats_begin,
+	.stats_end = kvm_stats_end,
 };

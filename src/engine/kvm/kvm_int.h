@@ -4,7 +4,7 @@
  *
  * kvm.c probes, vm.c holds the machine's part (memory, dirty log), irq.c interrupts and eventfds,
  * vcpu.c the run loop, exit.c what the kernel hands out, state.c and msr.c the registers, cpuid.c
- * the processor shown, rescue.c the instructions the host's KVM gives up on.
+ * the processor shown, rescue.c the instructions the host's KVM gives up on, stats.c what it counts.
  *
  * Theory of kicks: a kicker sets a bit in vcpu->events, then run->immediate_exit, then signals the
  * vCPU's thread. The vCPU clears immediate_exit before it looks at events. Whatever the order,
@@ -57,6 +57,8 @@ struct kvm {
 	unsigned vcpus;
 	uint32_t caps;
 	int dev_fd, vm_fd;
+	int stats_fd;		/* -1: it keeps no statistics */
+	int vcpu_stats_fd[ENGINE_MAX_VCPUS]; /* as many as there are vCPUs; opened before they run */
 	size_t run_bytes;	/* of each vCPU's shared page */
 	size_t xsave_bytes;	/* 0: no XSAVE, KVM_GET_FPU is used */
 	struct xsave_layout xsave;
@@ -180,6 +182,12 @@ enum kvm_handled {
 enum kvm_handled kvm_handle_exit(struct kvm_vcpu *vcpu);
 void kvm_mmio_read(struct kvm_vcpu *vcpu, gpa_t gpa, uint8_t *data, unsigned len);
 void kvm_mmio_write(struct kvm_vcpu *vcpu, gpa_t gpa, const uint8_t *data, unsigned len);
+
+/* ---- stats.c ---- */
+/* -1: there are none. The kernel would make who asks for a vCPU's wait while it runs. */
+int kvm_stats_open(int vm_or_vcpu_fd);
+struct engine_stats *kvm_stats_begin(struct engine *engine);
+char *kvm_stats_end(struct engine_stats *stats, bool json, unsigned top);
 
 /* ---- rescue.c ---- */
 /* Run the instruction at RIP with the x86 core. 0 or -errno. */

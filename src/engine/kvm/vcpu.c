@@ -50,6 +50,7 @@ static bool setup_vcpu(struct kvm *kvm, struct kvm_vcpu *vcpu, unsigned index, G
 	vcpu->run = mmap(NULL, kvm->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
 	if (vcpu->run == MAP_FAILED)
 		return fail(err, index, "map the shared page of", errno);
+	kvm->vcpu_stats_fd[index] = kvm_stats_open(vcpu->fd);
 	vcpu->cpuid = kvm_cpuid_for(kvm, index);
 	r = kvm_ioctl(vcpu->fd, KVM_SET_CPUID2, vcpu->cpuid);
 	if (r < 0)
@@ -93,6 +94,9 @@ void kvm_vcpu_free(struct engine_vcpu *base)
 
 	if (!vcpu)
 		return;
+	if (kvm_of(base)->vcpu_stats_fd[base->index] >= 0)
+		close(kvm_of(base)->vcpu_stats_fd[base->index]);
+	kvm_of(base)->vcpu_stats_fd[base->index] = -1;
 	if (vcpu->run != MAP_FAILED)
 		munmap(vcpu->run, kvm_of(base)->run_bytes);
 	if (vcpu->fd >= 0)

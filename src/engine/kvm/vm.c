@@ -82,6 +82,7 @@ static bool setup_vm(struct kvm *kvm, GError **err)
 	if (r < (int)sizeof(struct kvm_run))
 		return fail(err, r < 0 ? r : -EINVAL, "learn the size of a vCPU's shared page");
 	kvm->run_bytes = (size_t)r;
+	kvm->stats_fd = kvm_stats_open(kvm->vm_fd);
 	r = kvm_ioctl_long(kvm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
 	if (r <= 0 && kvm_ioctl_long(kvm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE) > 0)
 		r = sizeof(struct kvm_xsave);
@@ -108,7 +109,9 @@ struct engine *kvm_open(const struct engine_config *config, GError **err)
 	kvm->mem = config->mem;
 	kvm->host = config->host;
 	kvm->vcpus = config->vcpus;
-	kvm->vm_fd = -1;
+	kvm->vm_fd = kvm->stats_fd = -1;
+	for (size_t i = 0; i < ARRAY_SIZE(kvm->vcpu_stats_fd); i++)
+		kvm->vcpu_stats_fd[i] = -1;
 	pthread_mutex_init(&kvm->route_lock, NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(kvm->routes); i++)
 		kvm->routes[i].fd = -1;
@@ -146,6 +149,11 @@ void kvm_close(struct engine *engine)
 
 	if (!kvm)
 		return;
+	for (size_t i = 0; i < ARRAY_SIZE(kvm->vcpu_stats_fd); i++)
+		if (kvm->vcpu_stats_fd[i] >= 0)
+			close(kvm->vcpu_stats_fd[i]);
+	if (kvm->stats_fd >= 0)
+		close(kvm->stats_fd);
 	if (kvm->vm_fd >= 0)
 		close(kvm->vm_fd);
 	if (kvm->dev_fd >= 0)
