@@ -8,6 +8,7 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
+mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
 mkdir -p /dev/shm && mount -t tmpfs tmpfs /dev/shm
 # Interrupted lines of the kernel would garble the results.
 echo 1 >/proc/sys/kernel/printk
@@ -17,10 +18,22 @@ while :; do
 	sleep 2
 done >/dev/ttyS1 &
 
-# A driver of our own must have left no complaint in the kernel's log, and go without one.
+# Of a kernel that looks for what nobody points to any more: it is believed to be lost when it is some seconds old.
+leaks_nothing() {
+	[ -e /sys/kernel/debug/kmemleak ] || return 0
+	sleep 6
+	echo scan >/sys/kernel/debug/kmemleak
+	echo scan >/sys/kernel/debug/kmemleak
+	! grep . /sys/kernel/debug/kmemleak
+}
+
+# A driver of our own must have left no complaint in the kernel's log, and go without one. A kernel that looks after
+# locks stops with its first complaint.
 leaves_no_trace() {
-	rmmod sika_kvm && ! dmesg | sed '1,/sika-kvm: /d' |
-		grep -A20 -E 'WARNING:|BUG:|Oops|general protection|soft lockup'
+	rmmod sika_kvm && leaks_nothing || return 1
+	[ ! -e /proc/lockdep_stats ] || grep -q 'debug_locks: *1' /proc/lockdep_stats || echo "locks are not looked after"
+	! dmesg | sed '1,/sika-kvm: /d' |
+		grep -A40 -E 'WARNING:|BUG:|Oops|general protection|soft lockup|INFO: (task|rcu|trying)|ODEBUG:|Call Trace'
 }
 
 finish() {
@@ -211,6 +224,16 @@ qemu-guests:*)
 		check "guest ${guest%:*}, QEMU with kernel-irqchip=$irqchip" \
 			qemu_guest "${guest%:*}" "${guest#*:}" "$irqchip"
 	done
+	;;
+fuzz:* | hostile:*)
+	IFS=: read -r what seconds seed <<-END
+		$work
+	END
+	case $what in
+	fuzz) check "every ioctl, at random, npt=$(word lab_npt)" fuzz_ioctl "$seconds" "$seed" ;;
+	hostile) check "hostile guests, npt=$(word lab_npt)" hostile "$seconds" "$seed" ;;
+	esac
+	echo "INFO $(cat /tmp/out)"
 	;;
 models) check "a processor's level under both engines" models ;;
 guests:*) guests "${work#guests:}" ;;

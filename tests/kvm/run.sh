@@ -10,11 +10,13 @@
 # environment: KVM_LAB_TIMEOUT seconds after which no further piece is begun that may be left out (200),
 # KVM_LAB_ONLY="PIECE..." (names at the end; one:GUEST,...:NPT for those tiny guests alone), KVM_LAB_THREADS=single|multi, KVM_LAB_CPU,
 # KVM_LAB_DRIVER=FILE.ko (another driver instead of the stock one),
+# KVM_LAB_KERNEL=FILE (of the machine in the middle, instead of Debian's),
 # KVM_LAB_KEEP=1 (leaves what was made, and what the second serial port said: the uptime, the last of a console),
 # KVM_LAB_WORDS=WORD,... (of the innermost kernel's command line, instead of quiet; forks=N and faults=N make it
 # tell how long that many processes take, and that many times 32 MiB touched),
 # KVM_LAB_ICOUNT=1 (the emulated machine's time is what it has executed: for a host so busy that a kernel would
 # miss its timers), KVM_LAB_PATIENCE=N (limits times N),
+# KVM_LAB_SECONDS=N, KVM_LAB_SEED=N (of the pieces that fuzz our own driver),
 # KVM_LAB_MACHINE=bochs (VT-x instead, in Bochs, with pieces of its own: about a minute of its time to start each)
 set -u
 
@@ -140,8 +142,8 @@ cp "$work/inner.cpio" "$outer/inner.cpio"
 cp "$here/inside.sh" "$outer/init"
 chmod +x "$outer/init"
 programs=("$build/src/cli/sika" "$build/src/vmm/sika-vmm")
-for p in test_kvm_engine test_engine_state test_kvm_abi; do
-	[ -x "$build/tests/kvm/$p" ] && programs+=("$build/tests/kvm/$p")
+for p in kvm/test_kvm_engine kvm/test_engine_state kvm/test_kvm_abi kmod/fuzz_ioctl kmod/hostile; do
+	[ -x "$build/tests/$p" ] && programs+=("$build/tests/$p")
 done
 for p in "${programs[@]}"; do
 	strip -o "$outer/sika/${p##*/}" "$p"
@@ -180,7 +182,8 @@ pack_qemu() {
 # only within a thread. On a busy host the hundreds of turns of the guest smp then take most of a minute, which
 # looks like a hang (code_done goes on, watched in QEMU's monitor); bt and KVM take less than a second.
 # The heartbeat on the second serial port tells a machine that died from a guest that hangs.
-logs=$build/tests/kvm
+logs=$build/tests/kvm${KVM_LAB_KERNEL:+/debug}
+mkdir -p "$logs"
 passed=0 failed=0 skipped=0
 
 kill_qemu() {
@@ -199,7 +202,7 @@ start_qemu() { # CPUs initrd words-for-the-kernel
 	# shellcheck disable=SC2086
 	qemu-system-x86_64 -accel "tcg,thread=$threads" ${KVM_LAB_ICOUNT:+-icount shift=3,sleep=off} -cpu "$cpu" -smp "$1" -m 2048 \
 		-display none -no-reboot -nodefaults -serial "file:$log" -serial "file:$work/beat" \
-		-kernel "$vmlinuz" -initrd "$2" -append "$3" </dev/null 2>"$work/qemu.log" &
+		-kernel "${KVM_LAB_KERNEL:-$vmlinuz}" -initrd "$2" -append "$3" </dev/null 2>"$work/qemu.log" &
 	qemu=$!
 }
 
@@ -354,6 +357,13 @@ if [ -n "$only" ]; then
 	want shadow-guests-2 && piece must shadow-guests-2 1 300 "lab_npt=0 lab_work=guests:$(names '!(NR % 2) && $2 == 1')"
 	want shadow-guests-smp && piece must shadow-guests-smp 1 90 "lab_npt=0 lab_work=guests:smp"
 	want shadow-qemu && piece must shadow-qemu 1 180 "lab_npt=0 lab_work=qemu:2:on"
+	for npt in 1 0; do
+		for what in fuzz hostile; do
+			seconds=${KVM_LAB_SECONDS:-15}
+			want $what-$npt && piece must $what-$npt 2 $((seconds * 2 + 100)) \
+				"lab_npt=$npt lab_work=$what:$seconds:${KVM_LAB_SEED:-$(date +%s)}"
+		done
+	done
 	[[ $only =~ one:([a-z0-9,]+):([01]) ]] &&
 		piece may "one-npt${BASH_REMATCH[2]}" 1 120 "lab_npt=${BASH_REMATCH[2]} lab_work=guests:${BASH_REMATCH[1]}"
 fi
