@@ -188,7 +188,8 @@ static int set_fpu(struct vcpu *vcpu, const struct kvm_fpu *r)
 	fx->rdp = r->last_dp;
 	memcpy(fx->xmm_space, r->xmm, sizeof(r->xmm));
 	fx->mxcsr = r->mxcsr & 0xffff;
-	vcpu->fpu.fpstate->regs.xsave.header.xfeatures |= XFEATURE_MASK_FPSSE;
+	if (boot_cpu_has(X86_FEATURE_XSAVE))
+		vcpu->fpu.fpstate->regs.xsave.header.xfeatures |= XFEATURE_MASK_FPSSE;
 	return 0;
 }
 
