@@ -93,6 +93,10 @@ static void deadline(void)
 		print("no TSC deadline\n");
 		return;
 	}
+	/* A period that ended before its timer was taken away may wait still. */
+	sti();
+	asm volatile("nop; nop");
+	cli();
 	timer_count = 0;
 	apic_write(APIC_TIMER, TIMER_VECTOR | 0x40000);
 	wrmsr(TSC_DEADLINE, rdtsc() + 50000000);
