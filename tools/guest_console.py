@@ -60,7 +60,7 @@ class Guest:
                 return m
             left = end - time.monotonic()
             if left <= 0:
-                raise Failure(f"{what}: nothing like it within {timeout:.0f} s")
+                raise Failure(f"{what}: nothing like it within {timeout:.0f} s, only {self.seen[-1000:]!r}")
             if not self.selector.select(min(left, 1)):
                 continue
             data = self.process.stdout.read(65536)
