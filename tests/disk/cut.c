@@ -103,9 +103,7 @@ static void create(struct story *s, uint64_t *seed)
 	s->start = memdisk_new(ROOM, s->seed);
 	if (!memimage_create(s->start, s->kind, s->loop, seed, s->model))
 		die(s, "cannot be created", 0);
-	s->file = memdisk_new(ROOM, s->seed);
-	memcpy(s->file->bytes, s->start->bytes, ROOM);
-	s->file->disk.size_bytes = s->start->disk.size_bytes;
+	s->file = memdisk_copy(s->start, s->seed);
 	s->file->note = true;
 	s->disk = open_take(s, s->file, NULL);
 	if (!s->disk)

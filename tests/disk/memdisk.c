@@ -4,6 +4,43 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#include "base/bits.h"
+
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+#define WITH_ASAN 1
+#else
+#define WITH_ASAN 0
+#endif
+#define GUARD_BYTES 4096u
+
+/* The sanitizer gets large pieces of memory anew each time and sweeps them, most of which no image touches:
+ * fuzzing would be all about that. Without it malloc(3) has the pieces still at hand. */
+static uint8_t *room_new(uint64_t bytes)
+{
+	uint64_t room = align_up(bytes, GUARD_BYTES);
+	uint8_t *map;
+
+	if (!WITH_ASAN)
+		return g_malloc0(bytes);
+	map = mmap(NULL, room + GUARD_BYTES, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (map == MAP_FAILED || mprotect(map + room, GUARD_BYTES, PROT_NONE) < 0)
+		g_error("no memory for an image");
+	return map;
+}
+
+static void room_free(uint8_t *bytes, uint64_t room_bytes)
+{
+	if (WITH_ASAN)
+		(void)munmap(bytes, align_up(room_bytes, GUARD_BYTES) + GUARD_BYTES);
+	else
+		g_free(bytes);
+}
 
 uint64_t memdisk_random(uint64_t *seed, uint64_t below)
 {
@@ -51,6 +88,18 @@ static int move(struct memdisk *m, struct disk_req *req)
 	return 0;
 }
 
+/* What lies behind the end is zeros, if the file gets longer again. */
+static void cut_off(struct memdisk *m, uint64_t size)
+{
+	uint64_t end = MIN(m->disk.size_bytes, m->room_bytes);
+
+	if (size < end) {
+		memset(m->bytes + size, 0, end - size);
+		change(m, false, size, end - size, true);
+	}
+	m->disk.size_bytes = size;
+}
+
 static int perform(struct memdisk *m, struct disk_req *req)
 {
 	switch (req->op) {
@@ -68,7 +117,7 @@ static int perform(struct memdisk *m, struct disk_req *req)
 		change(m, false, req->offset, req->len, true);
 		return 0;
 	case DISK_RESIZE:
-		m->disk.size_bytes = req->offset;
+		cut_off(m, req->offset);
 		return 0;
 	case DISK_MAP:
 		req->map = (struct disk_map){ .state = DISK_DATA, .len = req->len,
@@ -150,7 +199,7 @@ static void mem_close(struct disk *disk)
 	for (guint i = 0; i < m->changes->len; i++)
 		g_free(g_array_index(m->changes, struct memdisk_change, i).bytes);
 	g_array_unref(m->changes);
-	g_free(m->bytes);
+	room_free(m->bytes, m->room_bytes);
 	g_free(m->disk.path);
 	g_free(m);
 }
@@ -168,7 +217,7 @@ struct memdisk *memdisk_new(uint64_t room_bytes, uint64_t seed)
 	m->disk = (struct disk){ .ops = &mem_ops, .format = "file", .path = g_strdup("memory"),
 				 .block_bytes = 512, .can_discard = true, .growable = true };
 	m->room_bytes = room_bytes;
-	m->bytes = g_malloc0(room_bytes);
+	m->bytes = room_new(room_bytes);
 	m->seed = seed;
 	m->changes = g_array_new(FALSE, FALSE, sizeof(struct memdisk_change));
 	return m;
@@ -178,7 +227,7 @@ struct memdisk *memdisk_copy(const struct memdisk *from, uint64_t seed)
 {
 	struct memdisk *m = memdisk_new(from->room_bytes, seed);
 
-	memcpy(m->bytes, from->bytes, from->room_bytes);
+	memcpy(m->bytes, from->bytes, MIN(from->disk.size_bytes, from->room_bytes));
 	m->disk.size_bytes = from->disk.size_bytes;
 	return m;
 }
@@ -195,11 +244,9 @@ static void apply(struct memdisk *m, const struct memdisk_change *c, uint64_t fr
 struct memdisk *memdisk_cut(const struct memdisk *from, const struct memdisk *start, unsigned count,
 			    uint64_t seed)
 {
-	struct memdisk *m = memdisk_new(from->room_bytes, seed);
+	struct memdisk *m = memdisk_copy(start, seed);
 	unsigned flushed = 0, mode;
 
-	memcpy(m->bytes, start->bytes, start->room_bytes);
-	m->disk.size_bytes = start->disk.size_bytes;
 	for (unsigned i = 0; i < count; i++)
 		if (g_array_index(from->changes, struct memdisk_change, i).flush)
 			flushed = i;

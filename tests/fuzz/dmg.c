@@ -42,7 +42,7 @@ static uint64_t pack(uint8_t *to, unsigned i, uint32_t *ret_kind)
 	}
 }
 
-static void make(uint8_t *bytes, uint64_t *ret_bytes)
+static void build(uint8_t *bytes)
 {
 	uint8_t *table = bytes + TABLE, *trailer = bytes + TRAILER;
 	uint64_t at = 0;
@@ -69,7 +69,17 @@ static void make(uint8_t *bytes, uint64_t *ret_bytes)
 	store_be64(trailer + DMG_AT_RESOURCES, RESOURCES);
 	store_be64(trailer + DMG_AT_RESOURCES + 8, TRAILER - RESOURCES);
 	store_be64(trailer + DMG_AT_SECTORS, PIECES * SECTORS);
-	*ret_bytes = TRAILER + DMG_TRAILER;
+}
+
+/* Packed once for all inputs. */
+static void make(uint8_t *bytes, uint64_t *ret_bytes)
+{
+	static uint8_t image[TRAILER + DMG_TRAILER];
+
+	if (!image[TRAILER])
+		build(image);
+	memcpy(bytes, image, sizeof(image));
+	*ret_bytes = sizeof(image);
 }
 
 /* Where a property list is asked for there is one. */

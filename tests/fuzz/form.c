@@ -18,6 +18,7 @@
 #include "requests.h"
 
 #define MAX_REQUESTS 16u
+#define MAX_BLOCKS   1500u /* more than one page of the table, and no more: they are walked often */
 
 /* Where tables lie, more often than elsewhere. */
 static void image_spoil(const struct form_fuzz *f, struct memdisk *m, struct input *in)
@@ -74,11 +75,13 @@ int form_fuzz(const struct form_fuzz *f, const uint8_t *bytes, size_t size)
 		.block_bytes = 4096ull << (how >> 4 & 3),
 		.options = f->options ? f->options[(how >> 6) % f->option_count] : NULL
 	};
-	struct loop *loop = loop_new();
+	static struct loop *loop; /* one for all inputs: making it takes longer than most of them */
 	g_autoptr(GError) err = NULL;
 	struct disk *disk;
 
+	loop = loop ? loop : loop_new();
 	log_set_level(LOG_LEVEL_ERROR);
+	create.size_bytes = MIN(create.size_bytes, create.block_bytes * MAX_BLOCKS);
 	if (form->create)
 		(void)form->create(&m->disk, &create, NULL);
 	if (f->make)
@@ -101,6 +104,5 @@ int form_fuzz(const struct form_fuzz *f, const uint8_t *bytes, size_t size)
 	else if (!err || strlen(err->message) < 8)
 		abort();
 	disk_close(disk);
-	loop_free(loop);
 	return 0;
 }

@@ -86,10 +86,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	struct memdisk *m = memdisk_new(ROOM, size);
 	uint8_t how = input_byte(&in);
 	struct disk_options o = { .repair = how & 1, .no_backing = how & 2 };
-	struct loop *loop = loop_new();
+	static struct loop *loop; /* one for all inputs */
 	g_autoptr(GError) err = NULL;
 	struct disk *disk;
 
+	loop = loop ? loop : loop_new();
 	log_set_level(LOG_LEVEL_ERROR);
 	m->disk.readonly = false;
 	image_make(m, &in);
@@ -101,6 +102,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	else if (!err || strlen(err->message) < 8)
 		abort();
 	disk_close(disk);
-	loop_free(loop);
 	return 0;
 }

@@ -77,6 +77,8 @@ struct vhdx {
 
 /* CRC-32C (2.2, Castagnoli's polynomial), the four bytes at @sum_at taken as zeros. */
 uint32_t vhdx_sum(const uint8_t *bytes, size_t len, size_t sum_at);
+/* A step of it where the processor has no instruction for it (SSE4.2). */
+uint32_t vhdx_sum_plain(uint32_t sum, const uint8_t *bytes, size_t len);
 
 /* ---- vhdx_header.c ---- */
 bool vhdx_load_header(struct vhdx *v, GError **err);
