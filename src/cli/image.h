@@ -39,8 +39,9 @@ struct image_args {
 	const char *format, *to, *backing, *backing_format, *cluster_size, *refcount_bits, *compat;
 	const char *compression, *data_file, *preallocate, *options;
 	const char *count, *depth, *buffer_size, *step, *offset, *pattern, *flush_interval;
-	const char *cache, *source_cache, *cache_file, *cache_size;
-	uint64_t cache_bytes; /* of the latter */
+	const char *cache, *source_cache, *cache_file, *cache_size, *reconnect;
+	uint64_t cache_bytes; /* by cache_size */
+	unsigned reconnect_s; /* by reconnect */
 	const char *socket, *listen, *name, *description, *tls, *clients, *machine, *snapshot;
 	const char *allow[IMAGE_MAX_ALLOW + 1];
 	int allow_count;

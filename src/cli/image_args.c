@@ -48,6 +48,7 @@ static const struct option {
 	TEXT("allow", "PLACE", "a folder or server for images below; again for more", ~0u, allow),
 	TEXT("cache-file", "FILE", "keep copies of what a web server gave", ~0u, cache_file),
 	TEXT("cache-size", "SIZE", "of them at most (default 1G)", ~0u, cache_size),
+	TEXT("reconnect-delay", "S", "wait for a lost NBD server (seconds)", ~0u, reconnect),
 	FLAG("force", "replace a file, write over a device", IMAGE_CREATE | IMAGE_CONVERT, force),
 	FLAG("json", "print JSON, for programs",
 	     IMAGE_INFO | IMAGE_CHECK | IMAGE_MAP | IMAGE_MEASURE | IMAGE_SNAPSHOT |
@@ -205,6 +206,17 @@ static int parse_cache_size(struct image_args *a)
 	return 0;
 }
 
+static int parse_reconnect(struct image_args *a)
+{
+	guint64 n = 0;
+
+	if (a->reconnect && !g_ascii_string_to_unsigned(a->reconnect, 10, 0, DISK_MAX_RECONNECT_S, &n, NULL))
+		return cli_complain(CLI_USAGE, a->verb, "--reconnect-delay: '%s' is no number of seconds, 0 to %u",
+				    a->reconnect, DISK_MAX_RECONNECT_S);
+	a->reconnect_s = (unsigned)n;
+	return 0;
+}
+
 int image_parse(struct image_args *a, int argc, char **argv)
 {
 	static const char *const kinds[] = { "zlib", "zstd", NULL };
@@ -220,7 +232,8 @@ int image_parse(struct image_args *a, int argc, char **argv)
 	status = status ? status : check_word(a, "preallocate", a->preallocate, hows);
 	status = status ? status : check_cache(a, "cache", a->cache);
 	status = status ? status : check_cache(a, "source-cache", a->source_cache);
-	return status ? status : parse_cache_size(a);
+	status = status ? status : parse_cache_size(a);
+	return status ? status : parse_reconnect(a);
 }
 
 int image_create_options(const struct image_args *a, struct qcow2_create *ret)
@@ -254,7 +267,8 @@ struct disk *image_open(const struct image_args *a, const char *path, struct ima
 	struct disk_options o = { .format = how.format, .readonly = !how.write,
 					.unlocked = how.unlocked, .repair = how.repair,
 					.no_backing = how.no_backing, .allow = a->allow,
-					.cache_file = a->cache_file, .cache_bytes = a->cache_bytes };
+					.cache_file = a->cache_file, .cache_bytes = a->cache_bytes,
+					.reconnect_s = a->reconnect_s };
 	g_autoptr(GError) err = NULL;
 	struct disk *disk;
 

@@ -69,6 +69,7 @@ struct vm_disk {
 	char *cow_file; /* that is kept, NULL: nothing is */
 	char *cache_file; /* for what a web server gave, NULL: none is kept */
 	uint64_t cache_bytes; /* of that; 0: 1 GiB */
+	unsigned reconnect_s; /* that requests wait for an NBD server which is away */
 };
 
 struct vm_forward {

@@ -8,6 +8,8 @@
 #include "config/config_int.h"
 #include "disk/formats/formats.h"
 
+#define MAX_RECONNECT_S 86400u
+
 struct key {
 	const char *name, *value; /* as a user is told */
 	bool (*apply)(struct vm_disk *disk, const char *value, GError **err);
@@ -175,6 +177,17 @@ static bool apply_cache_size(struct vm_disk *disk, const char *value, GError **e
 	       config_fail(err, "--disk %s: cache-size: %s", disk->path, why->message);
 }
 
+static bool apply_reconnect(struct vm_disk *disk, const char *value, GError **err)
+{
+	guint64 n;
+
+	if (!g_ascii_string_to_unsigned(value, 10, 0, MAX_RECONNECT_S, &n, NULL))
+		return config_fail(err, "--disk %s: reconnect-delay is a number of seconds, 0 to %u, not '%s'",
+				   disk->path, MAX_RECONNECT_S, value);
+	disk->reconnect_s = (unsigned)n;
+	return true;
+}
+
 static bool apply_cow(struct vm_disk *disk, const char *value, GError **err)
 {
 	(void)err;
@@ -202,6 +215,7 @@ static const struct key keys[] = {
 	{ "allow", "=PLACE", apply_allow },
 	{ "cache-file", "=FILE", apply_cache_file },
 	{ "cache-size", "=SIZE", apply_cache_size },
+	{ "reconnect-delay", "=S", apply_reconnect },
 };
 
 static bool apply_item(struct vm_disk *disk, const char *item, GError **err)

@@ -129,6 +129,8 @@ enum disk_cache {
 /* False: no mode is called that. */
 bool disk_cache_parse(const char *name, enum disk_cache *ret);
 
+#define DISK_MAX_RECONNECT_S 86400u
+
 /* "nbd://HOST/EXPORT"...: no file (protocols/protocols.h). */
 bool disk_is_remote(const char *name);
 /* An image that @image names, relative to its folder. Caller frees. */
@@ -153,6 +155,9 @@ struct disk_options {
 	 * it is closed), and how much at most (0: 1 GiB). */
 	const char *cache_file;
 	uint64_t cache_bytes;
+	/* Of a disk at an NBD server: seconds that requests wait for it when the connection is lost; 0: they
+	 * fail, and so do all later ones. */
+	unsigned reconnect_s;
 	/* A name that the user gave, should an image name it below it; NULL: none. */
 	const char *given;
 	/* Past the cache: at least so many bytes to a block, a power of two; 0: what the host needs.

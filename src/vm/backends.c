@@ -139,7 +139,8 @@ static bool open_disk(struct vm *vm, unsigned index, GError **err)
 	struct loop *loop = io_loop(vm, d->iothread);
 	struct disk_options o = { .format = d->format, .readonly = d->readonly,
 				  .allow = (const char *const *)d->allow,
-				  .cache_file = d->cache_file, .cache_bytes = d->cache_bytes };
+				  .cache_file = d->cache_file, .cache_bytes = d->cache_bytes,
+				  .reconnect_s = d->reconnect_s };
 	struct disk *disk;
 
 	if (d->cache)

@@ -67,6 +67,7 @@ class Qemu(Serve):
         for _ in range(600):
             if os.path.exists("s"):
                 return
+            assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.05)
         raise AssertionError("qemu-nbd does not listen")
 
@@ -376,7 +377,7 @@ class Fake:
     def __init__(self, flags=0x6d, size=SIZE, block=0, limit=0, lie=None, path="s"):
         self.flags, self.size, self.lie = flags, size, lie
         self.block = struct.pack(">HIII", 3, block, 4096, limit) if block else b""
-        self.disk, self.seen, self.fua = bytearray(min(size, 2 * SIZE)), set(), False
+        self.disk, self.seen, self.fua = bytearray(min(size, 128 * MIB)), set(), False
         self.order = []
         self.uri = f"nbd+unix:///?socket={path}"
         self.listener = socket.socket(socket.AF_UNIX)

@@ -9,7 +9,8 @@
  *        ops run IMAGE MODEL SEED COUNT [FLAG]...  MODEL: a raw file, the content before and after;
  *                                               pool: by threads; compress; kill: end without closing;
  *                                               direct: past the host's cache; blocks: of 4 KiB;
- *                                               plain: each write is of one byte
+ *                                               plain: each write is of one byte; away: requests wait for
+ *                                               a server that is lost, and the loop runs meanwhile
  *        ops check|repair IMAGE
  *        ops snapshot create|apply|delete IMAGE NAME
  *        ops resize IMAGE SIZE
@@ -46,6 +47,8 @@ static struct loop *loop;
 static const char *format = "qcow2";
 static uint64_t state;
 static bool plain;
+static bool by_loop; /* what is waited for is waited for in the loop */
+static unsigned under_way;
 
 static uint64_t rnd(uint64_t below)
 {
@@ -88,6 +91,43 @@ static struct disk *open_image(const char *path, bool readonly, bool repair)
 static void done(struct disk_req *req, int result)
 {
 	((struct one *)req)->result = result;
+	under_way--;
+	loop_stop(loop);
+}
+
+static void submit(struct disk *disk, struct one *o)
+{
+	under_way++;
+	disk_submit(disk, &o->req);
+}
+
+static void settle_all(struct disk *disk)
+{
+	disk_kick(disk);
+	if (!by_loop)
+		disk_drain(disk);
+	while (under_way > 0)
+		loop_run(loop);
+}
+
+static int flush(struct disk *disk)
+{
+	struct one o = { .req = { .op = DISK_FLUSH, .done = done } };
+
+	submit(disk, &o);
+	settle_all(disk);
+	return o.result;
+}
+
+static int read_back(struct disk *disk, uint8_t *buf, uint64_t len, uint64_t at)
+{
+	struct one o = { .req = { .op = DISK_READ, .offset = at, .len = len, .iov_count = 1, .done = done } };
+
+	o.iov[0] = (struct iovec){ buf, len };
+	o.req.iov = o.iov;
+	submit(disk, &o);
+	settle_all(disk);
+	return o.result;
 }
 
 static void make(struct one *o, uint64_t from, uint64_t room, const uint8_t *model, bool compress)
@@ -144,7 +184,7 @@ static void settle(struct disk *disk, struct one *o, uint8_t *model)
 		/* Each sector is what it was, or zeros. */
 		static const uint8_t zeros[512];
 
-		if (disk_read_wait(disk, o->buf, len, o->req.offset) < 0)
+		if (read_back(disk, o->buf, len, o->req.offset) < 0)
 			die("read after discard fails");
 		for (uint64_t i = 0; i < len; i += 512)
 			if (memcmp(o->buf + i, m + i, 512) && memcmp(o->buf + i, zeros, 512))
@@ -165,13 +205,12 @@ static void run(struct disk *disk, uint8_t *model, unsigned count, bool compress
 
 		for (unsigned i = 0; i < n; i++) {
 			make(&batch[i], i * part, part, model, compress);
-			disk_submit(disk, &batch[i].req);
+			submit(disk, &batch[i]);
 		}
-		disk_kick(disk);
-		disk_drain(disk);
+		settle_all(disk);
 		for (unsigned i = 0; i < n; i++)
 			settle(disk, &batch[i], model);
-		if (rnd(6) == 0 && disk_flush_wait(disk) < 0)
+		if (rnd(6) == 0 && flush(disk) < 0)
 			die("flush fails");
 		count -= MIN(count, n);
 	}
@@ -184,7 +223,7 @@ static void compare(struct disk *disk, const uint8_t *model)
 	for (uint64_t at = 0; at < disk->size_bytes; at += 1 << 20) {
 		uint64_t n = MIN(1u << 20, disk->size_bytes - at);
 
-		if (disk_read_wait(disk, buf, n, at) < 0)
+		if (read_back(disk, buf, n, at) < 0)
 			die("reading %#llx fails", (unsigned long long)at);
 		if (memcmp(buf, model + at, n))
 			die("content differs within %#llx+%#llx", (unsigned long long)at, (unsigned long long)n);
@@ -219,6 +258,10 @@ static int do_run(int argc, char **argv)
 		if (!strcmp(argv[i], "blocks"))
 			o.direct_block = 4096;
 		plain |= !strcmp(argv[i], "plain");
+		if (!strcmp(argv[i], "away")) {
+			o.reconnect_s = 60;
+			by_loop = true;
+		}
 		compress |= !strcmp(argv[i], "compress");
 		kill |= !strcmp(argv[i], "kill");
 	}
@@ -231,7 +274,7 @@ static int do_run(int argc, char **argv)
 	if (!g_file_set_contents(argv[1], (char *)model, (gssize)disk->size_bytes, NULL))
 		die("%s: cannot be written", argv[1]);
 	if (kill) {
-		if (disk_flush_wait(disk) < 0)
+		if (flush(disk) < 0)
 			die("flush fails");
 		_exit(0);
 	}
@@ -411,9 +454,8 @@ static void do_load(const char *path, const char *seed)
 	for (;;) {
 		load_next(&l);
 		for (unsigned i = 0; i < l.count; i++)
-			disk_submit(disk, &l.batch[i].req);
-		disk_kick(disk);
-		disk_drain(disk);
+			submit(disk, &l.batch[i]);
+		settle_all(disk);
 		for (unsigned i = 0; i < l.count; i++) {
 			if (l.batch[i].result < 0)
 				die("request: %s", strerror(-l.batch[i].result));

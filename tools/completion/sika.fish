@@ -56,6 +56,7 @@ complete -c sika -n $image -l preallocate -xa 'off metadata falloc full' -d 'Off
 complete -c sika -n $image -l allow -rF -d 'May hold images below'
 complete -c sika -n $image -l cache-file -rF -d 'Keep copies of what a web server gave'
 complete -c sika -n $image -l cache-size -x -d 'Of them at most'
+complete -c sika -n $image -l reconnect-delay -x -d 'Wait for a lost NBD server (seconds)'
 complete -c sika -n $image -l force -d 'Replace a file, write over a device'
 complete -c sika -n $image -l json -d 'For programs'
 complete -c sika -n $image -l repair -d 'Set right what is wrong'

@@ -73,6 +73,7 @@ _sika() {
 				'*--allow=[may hold images below]:value:_files -/' \
 				'--cache-file=[keep copies of what a web server gave]:value:_files' \
 				'--cache-size=[of them at most]:value:' \
+				'--reconnect-delay=[wait for a lost NBD server (seconds)]:value:' \
 				'--force[replace a file, write over a device]' \
 				'--json[for programs]' \
 				'--repair[set right what is wrong]' \

@@ -4,109 +4,47 @@
  *
  * Theory of operation. libnbd keeps the connection and its own queue of commands; it is called when
  * the loop sees the socket ready, or in drain() by poll(2), and tells of commands that are over by
- * on_complete(). There it must not be called, and so those wait in a list for digest(), which
+ * on_complete(). There it must not be called, and so those wait in a queue for nbd_digest(), which
  * completes their requests or issues the next piece of a long one.
  *
  * A piece goes straight from or to the request's memory where it lies in one segment, and else by
  * memory of ours: NBD's commands have one buffer.
  *
  * When the connection is lost, so is what was under way: each request fails with -EIO, those that come later
- * as well, and the log says so once. Nothing is sent again: whether the server's disk still holds what it had
- * acknowledged and not yet flushed cannot be known.
+ * as well, and the log says so once. Unless the user gave a delay: then nbd_again.c takes over.
  *
  * Source: "The NBD protocol", doc/proto.md of the NetworkBlockDevice project; libnbd(3).
  */
 #include <errno.h>
-#include <libnbd.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/bits.h"
-#include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
-#include "disk/protocols/library.h"
-#include "disk/protocols/protocols.h"
+#include "disk/protocols/nbd_int.h"
 
-#define DEFAULT_PORT   "10809" /* IANA's for nbd */
-#define CONNECT_MS     30000u
-#define GOODBYE_MS     500
-#define MAX_DATA       (4u << 20) /* bytes that one command moves */
-#define MAX_RANGE      (1u << 30) /* bytes that one command trims, zeroes, or asks about */
-#define MAX_BLOCK      (64u << 10) /* the largest smallest one */
-#define CONTEXT	       "base:allocation"
-#define STATE_ZERO     2u /* NBD_STATE_ZERO */
-
-#define CALLS(X) \
-	X(nbd_add_meta_context) X(nbd_aio_block_status) X(nbd_aio_connect_socket) \
-	X(nbd_aio_connect_tcp) X(nbd_aio_connect_unix) X(nbd_aio_connect_uri) \
-	X(nbd_aio_disconnect) X(nbd_aio_flush) X(nbd_aio_get_direction) X(nbd_aio_get_fd) \
-	X(nbd_aio_is_closed) X(nbd_aio_is_dead) X(nbd_aio_is_ready) X(nbd_aio_notify_read) \
-	X(nbd_aio_notify_write) X(nbd_aio_pread) X(nbd_aio_pwrite) X(nbd_aio_trim) \
-	X(nbd_aio_zero) X(nbd_can_flush) X(nbd_can_fua) X(nbd_can_meta_context) \
-	X(nbd_can_trim) X(nbd_can_zero) X(nbd_close) X(nbd_create) X(nbd_get_block_size) \
-	X(nbd_get_errno) X(nbd_get_error) X(nbd_get_size) X(nbd_is_read_only) X(nbd_poll) \
-	X(nbd_set_export_name) X(nbd_set_uri_allow_local_file)
-
-struct calls {
-	CALLS(LIBRARY_FIELD)
-};
-
-static const char *const call_names[] = { CALLS(LIBRARY_NAME) };
-static const char *const library_files[] = { "libnbd.so.0", NULL };
-
-struct command {
-	struct nbd_disk *d;
-	struct disk_req *req;
-	struct command *next; /* spare, or over */
-	uint8_t *bounce;      /* of this piece; NULL: straight */
-	uint64_t len;	      /* of this piece */
-	int error;	      /* 0 or -errno */
-};
-
-struct nbd_disk {
-	struct disk disk;
-	struct loop *loop;
-	struct calls calls;
-	struct nbd_handle *nbd;
-	struct loop_fd *watch;
-	uint32_t events;   /* that are watched for */
-	uint64_t block;	   /* offsets and lengths are multiples of it */
-	uint64_t max_data; /* a multiple of the block */
-	bool can_flush, can_fua, can_trim, can_zero, can_map;
-	bool fua;      /* changes are durable when they complete, flushes have nothing to do */
-	bool no_flush; /* the user wants none */
-	bool lost;
-	bool digesting; /* done() is being called: kick() is for afterwards */
-	struct command *spare;
-	struct command *over, **over_tail;
-	unsigned under_way;
-	void *zeros; /* max_data of them, once they are needed */
-};
+#define GOODBYE_MS  500
+#define DRAIN_MS    1000u      /* that a drain waits for a server which is away */
+#define MAX_RANGE   (1u << 30) /* bytes that one command trims, zeroes, or asks about */
+#define STATE_ZERO  2u	       /* NBD_STATE_ZERO */
 
 /* ---- commands ---- */
 
-static void put_over(struct command *c)
+void nbd_put_over(struct nbd_command *c, int error)
 {
-	struct nbd_disk *d = c->d;
-
-	c->next = NULL;
-	*d->over_tail = c;
-	d->over_tail = &c->next;
+	c->error = error;
+	g_queue_push_tail_link(&c->d->over, &c->link);
 }
 
 /* libnbd's lock is held. */
 static int on_complete(void *arg, int *error)
 {
-	struct command *c = arg;
+	struct nbd_command *c = arg;
 
-	c->error = *error ? -*error : 0;
-	put_over(c);
+	g_queue_unlink(&c->d->out, &c->link);
+	nbd_put_over(c, *error ? -*error : 0);
 	return 1; /* libnbd may forget it */
 }
 
@@ -114,12 +52,12 @@ static int on_complete(void *arg, int *error)
 static int on_extents(void *arg, const char *context, uint64_t at, uint32_t *entries, size_t count,
 		      int *error)
 {
-	struct command *c = arg;
+	struct nbd_command *c = arg;
 	struct disk_req *req = c->req;
 	struct disk_map *map = &req->map;
 
 	(void)error;
-	if (strcmp(context, CONTEXT))
+	if (strcmp(context, NBD_CONTEXT))
 		return 0;
 	for (size_t i = 0; i + 1 < count; i += 2) {
 		enum disk_state state = entries[i + 1] & STATE_ZERO ? DISK_ZERO : DISK_DATA;
@@ -135,7 +73,7 @@ static int on_extents(void *arg, const char *context, uint64_t at, uint32_t *ent
 	return 0;
 }
 
-static int64_t issue_map(struct command *c, nbd_completion_callback done)
+static int64_t issue_map(struct nbd_command *c, nbd_completion_callback done)
 {
 	struct nbd_disk *d = c->d;
 	struct disk_req *req = c->req;
@@ -148,7 +86,7 @@ static int64_t issue_map(struct command *c, nbd_completion_callback done)
 }
 
 /* Memory for the piece of @c: the request's, or ours. */
-static uint8_t *piece_memory(struct command *c)
+static uint8_t *piece_memory(struct nbd_command *c)
 {
 	struct disk_req *req = c->req;
 	uint64_t at = 0;
@@ -165,7 +103,7 @@ static uint8_t *piece_memory(struct command *c)
 	return c->bounce;
 }
 
-static int64_t issue_data(struct command *c, uint64_t at, nbd_completion_callback done)
+static int64_t issue_data(struct nbd_command *c, uint64_t at, nbd_completion_callback done)
 {
 	struct nbd_disk *d = c->d;
 	bool read = c->req->op == DISK_READ;
@@ -183,7 +121,7 @@ static int64_t issue_data(struct command *c, uint64_t at, nbd_completion_callbac
 				     d->fua ? LIBNBD_CMD_FLAG_FUA : 0);
 }
 
-static int64_t issue_zeroes(struct command *c, uint64_t at, nbd_completion_callback done)
+static int64_t issue_zeroes(struct nbd_command *c, uint64_t at, nbd_completion_callback done)
 {
 	struct nbd_disk *d = c->d;
 	uint64_t left = c->req->len - c->req->progress;
@@ -204,43 +142,85 @@ static int64_t issue_zeroes(struct command *c, uint64_t at, nbd_completion_callb
 	return d->calls.nbd_aio_pwrite(d->nbd, d->zeros, c->len, at, done, flags);
 }
 
-static void issue(struct command *c)
+static int64_t issue_as(struct nbd_command *c, nbd_completion_callback done)
 {
-	const nbd_completion_callback done = { .callback = on_complete, .user_data = c };
 	struct nbd_disk *d = c->d;
 	struct disk_req *req = c->req;
 	uint64_t at = req->offset + req->progress;
-	int64_t cookie = -1;
 
-	c->error = 0;
-	c->len = req->len - req->progress;
 	switch (req->op) {
 	case DISK_READ:
 	case DISK_WRITE:
-		cookie = issue_data(c, at, done);
-		break;
+		return issue_data(c, at, done);
 	case DISK_FLUSH:
-		cookie = d->calls.nbd_aio_flush(d->nbd, done, 0);
-		break;
+		c->flushes = nbd_again_noted(d);
+		return d->calls.nbd_aio_flush(d->nbd, done, 0);
 	case DISK_DISCARD:
 		c->len = MIN(c->len, MAX_RANGE);
-		cookie = d->calls.nbd_aio_trim(d->nbd, c->len, at, done, d->fua ? LIBNBD_CMD_FLAG_FUA : 0);
-		break;
+		return d->calls.nbd_aio_trim(d->nbd, c->len, at, done, d->fua ? LIBNBD_CMD_FLAG_FUA : 0);
 	case DISK_WRITE_ZEROES:
-		cookie = issue_zeroes(c, at, done);
-		break;
+		return issue_zeroes(c, at, done);
 	case DISK_MAP:
-		cookie = issue_map(c, done);
-		break;
+		return issue_map(c, done);
 	case DISK_RESIZE:
 		break; /* at_once() */
 	}
-	if (cookie >= 0)
+	return -1;
+}
+
+static bool is_broken(const struct nbd_disk *d)
+{
+	return d->calls.nbd_aio_is_dead(d->nbd) == 1 || d->calls.nbd_aio_is_closed(d->nbd) == 1;
+}
+
+static void issue(struct nbd_command *c)
+{
+	const nbd_completion_callback done = { .callback = on_complete, .user_data = c };
+	struct nbd_disk *d = c->d;
+	int error;
+
+	c->error = 0;
+	c->len = c->req->len - c->req->progress;
+	g_queue_push_tail_link(&d->out, &c->link);
+	if (issue_as(c, done) >= 0)
 		return;
 	/* on_complete() is not called for this one. */
-	if (!c->error)
-		c->error = d->lost || !d->calls.nbd_get_errno() ? -EIO : -d->calls.nbd_get_errno();
-	put_over(c);
+	error = c->error ? c->error : is_broken(d) ? -ENOTCONN : -d->calls.nbd_get_errno();
+	g_queue_unlink(&d->out, &c->link);
+	nbd_put_over(c, error ? error : -EIO);
+}
+
+void nbd_start(struct nbd_command *c)
+{
+	struct nbd_disk *d = c->d;
+
+	if (d->lost)
+		nbd_put_over(c, -EIO);
+	else if (nbd_again_holds(c))
+		g_queue_push_tail_link(&d->held, &c->link);
+	else
+		issue(c);
+}
+
+static struct nbd_command *command_new(struct nbd_disk *d, struct disk_req *req)
+{
+	GList *link = g_queue_pop_head_link(&d->spare);
+	struct nbd_command *c = link ? link->data : calloc(1, sizeof(*c));
+
+	if (c)
+		*c = (struct nbd_command){ .link.data = c, .d = d, .req = req };
+	return c;
+}
+
+bool nbd_start_own(struct nbd_disk *d, struct disk_req *req)
+{
+	struct nbd_command *c = command_new(d, req);
+
+	if (!c)
+		return false;
+	c->own = true;
+	issue(c);
+	return true;
 }
 
 static void map_end(struct disk_req *req)
@@ -267,17 +247,20 @@ static void copy_in(struct disk_req *req, const uint8_t *bytes, uint64_t len)
 }
 
 /* A piece is over. True: so is the request, with req->result. */
-static bool step(struct command *c)
+static bool step(struct nbd_command *c)
 {
 	struct disk_req *req = c->req;
 
 	if (c->error == 0 && c->bounce && req->op == DISK_READ)
 		copy_in(req, c->bounce, c->len);
+	if (c->error == 0)
+		nbd_again_done(c);
 	g_clear_pointer(&c->bounce, free);
 	/* A hint: where it cannot be followed, nothing is lost. */
 	if (req->op == DISK_DISCARD && (c->error == -ENOTSUP || c->error == -EINVAL))
 		c->error = 0;
-	req->result = c->error;
+	/* What libnbd calls it when there is no connection, and the server when it is about to end. */
+	req->result = c->error == -ENOTCONN || c->error == -ESHUTDOWN ? -EIO : c->error;
 	if (c->error || req->op == DISK_FLUSH)
 		return true;
 	if (req->op == DISK_MAP) {
@@ -296,26 +279,27 @@ static bool step(struct command *c)
 
 /* ---- the connection ---- */
 
-static void drop_watch(struct nbd_disk *d)
+void nbd_drop_watch(struct nbd_disk *d)
 {
 	loop_fd_remove(d->watch);
 	d->watch = NULL;
 	d->events = 0;
 }
 
-static void on_ready(void *arg, uint32_t events);
-
-/* What libnbd waits for, to the loop; and whether there still is a connection. */
-static void look(struct nbd_disk *d)
+void nbd_look(struct nbd_disk *d)
 {
 	unsigned way;
 	uint32_t events;
 
-	if (d->lost)
+	if (d->lost || !d->nbd)
 		return;
-	if (d->calls.nbd_aio_is_dead(d->nbd) == 1 || d->calls.nbd_aio_is_closed(d->nbd) == 1) {
+	if (is_broken(d) && d->again) {
+		nbd_again_begin(d);
+		return;
+	}
+	if (is_broken(d)) {
 		d->lost = true;
-		drop_watch(d);
+		nbd_drop_watch(d);
 		log_warn("disk '%s': the connection to its server is lost, requests fail from now on",
 			 d->disk.path);
 		return;
@@ -328,33 +312,49 @@ static void look(struct nbd_disk *d)
 	d->events = events;
 }
 
-/* Complete what is over. Whoever is called there may submit more. */
-static void digest(struct nbd_disk *d)
+/* It was not done because the connection is lost, or is about to be. */
+static bool is_for_later(const struct nbd_command *c)
 {
-	bool before = d->digesting;
-	struct command *c;
-
-	d->digesting = true;
-	while ((c = d->over)) {
-		struct disk_req *req = c->req;
-
-		d->over = c->next;
-		if (!d->over)
-			d->over_tail = &d->over;
-		if (!step(c)) {
-			issue(c);
-			continue;
-		}
-		c->next = d->spare;
-		d->spare = c;
-		d->under_way--;
-		req->done(req, req->result);
-	}
-	d->digesting = before;
-	look(d);
+	return c->d->again && !c->d->lost && (c->error == -ENOTCONN || c->error == -ESHUTDOWN);
 }
 
-static void on_ready(void *arg, uint32_t events)
+static void end(struct nbd_command *c)
+{
+	struct nbd_disk *d = c->d;
+	struct disk_req *req = c->req;
+
+	if (!c->own)
+		d->under_way--;
+	g_queue_push_head_link(&d->spare, &c->link);
+	req->done(req, req->result);
+}
+
+void nbd_digest(struct nbd_disk *d)
+{
+	bool before = d->digesting;
+	GList *link;
+
+	d->digesting = true;
+	/* A request may be done without the server, and a look may find that there are more. */
+	do {
+		while ((link = g_queue_pop_head_link(&d->over))) {
+			struct nbd_command *c = link->data;
+
+			if (is_for_later(c)) {
+				g_queue_push_tail_link(&d->out, &c->link);
+				nbd_again_begin(d);
+			} else if (step(c)) {
+				end(c);
+			} else {
+				nbd_start(c);
+			}
+		}
+		nbd_look(d);
+	} while (d->over.length > 0);
+	d->digesting = before;
+}
+
+void nbd_on_ready(void *arg, uint32_t events)
 {
 	struct nbd_disk *d = arg;
 	unsigned way = d->calls.nbd_aio_get_direction(d->nbd);
@@ -365,7 +365,7 @@ static void on_ready(void *arg, uint32_t events)
 		(void)d->calls.nbd_aio_notify_read(d->nbd);
 	else if ((way & LIBNBD_AIO_DIRECTION_WRITE) && (broken || (events & EPOLLOUT)))
 		(void)d->calls.nbd_aio_notify_write(d->nbd);
-	digest(d);
+	nbd_digest(d);
 }
 
 /* ---- the node ---- */
@@ -380,10 +380,12 @@ static bool at_once(struct nbd_disk *d, struct disk_req *req, int *ret_result)
 		*ret_result = -EOPNOTSUPP;
 		return true;
 	}
-	if (d->lost) {
+	if (d->lost || nbd_again_is_late(d)) {
 		*ret_result = -EIO;
 		return true;
 	}
+	if (req->op == DISK_FLUSH && (*ret_result = nbd_again_flush_error(d)) < 0)
+		return true;
 	if (req->op == DISK_FLUSH)
 		return d->no_flush || d->fua || !d->can_flush;
 	if (req->op == DISK_DISCARD && !d->can_trim)
@@ -411,25 +413,20 @@ static bool at_once(struct nbd_disk *d, struct disk_req *req, int *ret_result)
 static void nbd_submit(struct disk *disk, struct disk_req *req)
 {
 	struct nbd_disk *d = (struct nbd_disk *)disk;
-	struct command *c = d->spare;
+	struct nbd_command *c;
 	int result;
 
 	if (at_once(d, req, &result)) {
 		req->done(req, result);
 		return;
 	}
-	if (c)
-		d->spare = c->next;
-	else
-		c = calloc(1, sizeof(*c));
+	c = command_new(d, req);
 	if (!c) {
 		req->done(req, -ENOMEM);
 		return;
 	}
-	c->d = d;
-	c->req = req;
 	d->under_way++;
-	issue(c);
+	nbd_start(c);
 }
 
 static void nbd_kick(struct disk *disk)
@@ -437,38 +434,51 @@ static void nbd_kick(struct disk *disk)
 	struct nbd_disk *d = (struct nbd_disk *)disk;
 
 	if (!d->digesting)
-		digest(d);
+		nbd_digest(d);
 }
 
 static void nbd_drain(struct disk *disk)
 {
 	struct nbd_disk *d = (struct nbd_disk *)disk;
+	uint64_t end_ns = loop_now_ns() + DRAIN_MS * 1000000ull;
 
-	/* Without a connection all commands are over. */
-	for (digest(d); d->under_way > 0 && !d->lost; digest(d))
-		(void)d->calls.nbd_poll(d->nbd, -1);
+	/* Once lost all commands are over. */
+	for (nbd_digest(d); d->under_way > 0 && !d->lost; nbd_digest(d)) {
+		if (d->nbd)
+			(void)d->calls.nbd_poll(d->nbd, -1);
+		else
+			nbd_again_wait(d, end_ns);
+	}
 }
 
 static void say_goodbye(struct nbd_disk *d)
 {
-	if (d->lost || d->calls.nbd_aio_disconnect(d->nbd, 0) < 0)
+	if (d->lost || !d->nbd || d->calls.nbd_aio_disconnect(d->nbd, 0) < 0)
 		return;
-	while (d->calls.nbd_aio_is_closed(d->nbd) == 0 && d->calls.nbd_aio_is_dead(d->nbd) == 0)
+	while (!is_broken(d))
 		if (d->calls.nbd_poll(d->nbd, GOODBYE_MS) <= 0)
 			return;
 }
 
-static void nbd_free(struct nbd_disk *d)
+static void free_queue(GQueue *queue)
 {
-	struct command *c;
+	GList *link;
 
-	drop_watch(d);
+	while ((link = g_queue_pop_head_link(queue)))
+		free(link->data);
+}
+
+void nbd_free(struct nbd_disk *d)
+{
+	nbd_drop_watch(d);
+	nbd_again_free(d);
 	if (d->nbd)
 		d->calls.nbd_close(d->nbd);
-	while ((c = d->spare)) {
-		d->spare = c->next;
-		free(c);
-	}
+	/* Ours may be under way still. */
+	free_queue(&d->out);
+	free_queue(&d->over);
+	free_queue(&d->held);
+	free_queue(&d->spare);
 	free(d->zeros);
 	g_free(d->disk.path);
 	free(d);
@@ -478,217 +488,14 @@ static void nbd_disk_close(struct disk *disk)
 {
 	struct nbd_disk *d = (struct nbd_disk *)disk;
 
-	drop_watch(d);
+	nbd_drop_watch(d);
 	say_goodbye(d);
 	nbd_free(d);
 }
 
-static const struct disk_ops nbd_ops = {
+const struct disk_ops nbd_ops = {
 	.submit = nbd_submit,
 	.kick = nbd_kick,
 	.drain = nbd_drain,
 	.close = nbd_disk_close,
 };
-
-/* ---- opening ---- */
-
-/* libnbd begins its sentences with the name of the call; and a server's words stand in them. */
-static bool fail(const struct nbd_disk *d, const char *what, const char *why, GError **err)
-{
-	const char *colon = why && g_str_has_prefix(why, "nbd_") ? strstr(why, ": ") : NULL;
-	g_autofree char *text = g_strdup(colon ? colon + 2 : why ? why : "it does not answer");
-
-	for (char *p = text; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
-	return base_fail(err, EIO, "disk '%s': %s: %s", d->disk.path, what, text);
-}
-
-/* QEMU's older form: nbd:unix:PATH[:exportname=NAME], nbd:HOST:PORT[:exportname=NAME]. */
-static int begin_plain(struct nbd_disk *d, const char *name)
-{
-	g_autofree char *rest = g_strdup(name + strlen("nbd:"));
-	char *export = strstr(rest, ":exportname="), *port;
-
-	if (export) {
-		*export = 0;
-		if (d->calls.nbd_set_export_name(d->nbd, export + strlen(":exportname=")) < 0)
-			return -1;
-	}
-	if (g_str_has_prefix(rest, "unix:"))
-		return d->calls.nbd_aio_connect_unix(d->nbd, rest + strlen("unix:"));
-	port = strrchr(rest, ':');
-	if (port && port[-1] != ']' && strchr(rest, ':') != port)
-		port = NULL; /* an address of IPv6 without brackets has no port */
-	if (port)
-		*port++ = 0;
-	if (rest[0] == '[' && rest[strlen(rest) - 1] == ']') {
-		rest[strlen(rest) - 1] = 0;
-		return d->calls.nbd_aio_connect_tcp(d->nbd, rest + 1, port ? port : DEFAULT_PORT);
-	}
-	return d->calls.nbd_aio_connect_tcp(d->nbd, rest, port ? port : DEFAULT_PORT);
-}
-
-static int begin(struct nbd_disk *d, const char *name, bool named)
-{
-	bool plain = g_str_has_prefix(name, "nbd:") && !g_str_has_prefix(name, "nbd://");
-
-	if (d->calls.nbd_set_uri_allow_local_file(d->nbd, !named) < 0)
-		return -1;
-	return plain ? begin_plain(d, name) : d->calls.nbd_aio_connect_uri(d->nbd, name);
-}
-
-/* Until the handshake is through; there is no hurry, but an end. */
-static bool finish_handshake(struct nbd_disk *d, GError **err)
-{
-	uint64_t end = loop_now_ns() + CONNECT_MS * 1000000ull, now;
-
-	while (d->calls.nbd_aio_is_ready(d->nbd) != 1) {
-		if (d->calls.nbd_aio_is_dead(d->nbd) == 1 || d->calls.nbd_aio_is_closed(d->nbd) == 1)
-			return fail(d, "cannot be reached", "the server hung up", err);
-		now = loop_now_ns();
-		if (now >= end)
-			return fail(d, "cannot be reached", NULL, err);
-		if (d->calls.nbd_poll(d->nbd, (int)((end - now) / 1000000) + 1) < 0)
-			return fail(d, "cannot be reached", d->calls.nbd_get_error(), err);
-	}
-	return true;
-}
-
-/* A host that is gone without a word is noticed within a minute. */
-static void keep_alive(int fd)
-{
-	const int on = 1, idle_s = 20, every_s = 10, times = 4, unanswered_ms = 60000;
-
-	/* Unix sockets refuse all of it. */
-	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every_s, sizeof(every_s));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof(times));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof(unanswered_ms));
-}
-
-static bool ask_sizes(struct nbd_disk *d, GError **err)
-{
-	int64_t size = d->calls.nbd_get_size(d->nbd);
-	int64_t least = d->calls.nbd_get_block_size(d->nbd, LIBNBD_SIZE_MINIMUM);
-	int64_t good = d->calls.nbd_get_block_size(d->nbd, LIBNBD_SIZE_PREFERRED);
-	int64_t most = d->calls.nbd_get_block_size(d->nbd, LIBNBD_SIZE_MAXIMUM);
-
-	if (size < 0)
-		return fail(d, "its size is not told", d->calls.nbd_get_error(), err);
-	d->disk.size_bytes = (uint64_t)size;
-	d->disk.block_bytes = good >= 4096 ? 4096 : DISK_SECTOR_SIZE;
-	d->block = least > 0 ? (uint64_t)least : 1;
-	if (d->block > MAX_BLOCK || (d->block & (d->block - 1)))
-		return base_fail(err, EINVAL, "disk '%s': its server has blocks of %" G_GINT64_FORMAT " bytes",
-				 d->disk.path, least);
-	d->max_data = most > 0 ? MIN((uint64_t)most, MAX_DATA) : MAX_DATA;
-	d->max_data = MAX(align_down(d->max_data, d->block), d->block);
-	return true;
-}
-
-static bool ask(struct nbd_disk *d, const struct disk_options *o, GError **err)
-{
-	bool through = o->cache == DISK_CACHE_WRITETHROUGH || o->cache == DISK_CACHE_DIRECTSYNC;
-
-	if (!ask_sizes(d, err))
-		return false;
-	if (!o->readonly && d->calls.nbd_is_read_only(d->nbd) == 1)
-		return base_fail(err, EROFS, "disk '%s': its server lets nobody write (add 'readonly' to use "
-					     "it as it is)", d->disk.path);
-	d->can_flush = d->calls.nbd_can_flush(d->nbd) == 1;
-	d->can_fua = d->calls.nbd_can_fua(d->nbd) == 1;
-	d->can_trim = d->calls.nbd_can_trim(d->nbd) == 1;
-	d->can_zero = d->calls.nbd_can_zero(d->nbd) == 1;
-	d->can_map = d->calls.nbd_can_meta_context(d->nbd, CONTEXT) == 1;
-	d->no_flush = o->cache == DISK_CACHE_UNSAFE;
-	d->fua = d->can_fua && !d->no_flush && (through || !d->can_flush);
-	if (!d->can_flush && !d->can_fua && !o->readonly)
-		log_info("disk '%s': its server knows no flush: when what is written is durable is its "
-			 "own affair", d->disk.path);
-	d->disk.readonly = o->readonly;
-	d->disk.can_discard = !o->readonly;
-	return true;
-}
-
-static struct nbd_disk *nbd_disk_new(const char *name, struct loop *loop, GError **err)
-{
-	struct nbd_disk *d = calloc(1, sizeof(*d));
-
-	if (!d) {
-		base_fail(err, ENOMEM, "disk '%s': no memory", name);
-		return NULL;
-	}
-	d->loop = loop;
-	d->over_tail = &d->over;
-	d->disk = (struct disk){ .ops = &nbd_ops, .format = "nbd", .path = g_strdup(name) };
-	if (!library_load(library_files, call_names, G_N_ELEMENTS(call_names), &d->calls, name, err)) {
-		nbd_free(d);
-		return NULL;
-	}
-	d->nbd = d->calls.nbd_create();
-	if (d->nbd && d->calls.nbd_add_meta_context(d->nbd, CONTEXT) == 0)
-		return d;
-	fail(d, "cannot be opened", d->calls.nbd_get_error(), err);
-	nbd_free(d);
-	return NULL;
-}
-
-/* Takes over @d. */
-static struct disk *finish_open(struct nbd_disk *d, const struct disk_options *o, GError **err)
-{
-	struct disk *aligned;
-	int fd;
-
-	if (!finish_handshake(d, err) || !ask(d, o, err))
-		goto err;
-	fd = d->calls.nbd_aio_get_fd(d->nbd);
-	keep_alive(fd);
-	d->events = EPOLLIN;
-	d->watch = loop_fd_add(d->loop, fd, d->events, on_ready, d);
-	if (!d->watch) {
-		base_fail(err, ENOMEM, "disk '%s': cannot be watched", d->disk.path);
-		goto err;
-	}
-	look(d);
-	if (d->block == 1)
-		return &d->disk;
-	aligned = disk_direct_over(&d->disk, (uint32_t)d->block);
-	if (aligned)
-		return aligned;
-	base_fail(err, ENOMEM, "disk '%s': no memory", d->disk.path);
-err:
-	nbd_disk_close(&d->disk);
-	return NULL;
-}
-
-struct disk *nbd_disk_open(const char *name, const struct disk_options *o, bool named,
-			   struct loop *loop, GError **err)
-{
-	struct nbd_disk *d = nbd_disk_new(name, loop, err);
-
-	if (!d)
-		return NULL;
-	if (begin(d, name, named) == 0)
-		return finish_open(d, o, err);
-	fail(d, "cannot be reached", d->calls.nbd_get_error(), err);
-	nbd_free(d);
-	return NULL;
-}
-
-struct disk *nbd_disk_open_socket(int fd, const char *name, const struct disk_options *o,
-				  struct loop *loop, GError **err)
-{
-	struct nbd_disk *d = nbd_disk_new(name, loop, err);
-
-	if (!d || d->calls.nbd_aio_connect_socket(d->nbd, fd) < 0) {
-		if (d)
-			fail(d, "cannot be reached", d->calls.nbd_get_error(), err);
-		if (d)
-			nbd_free(d);
-		(void)close(fd);
-		return NULL;
-	}
-	return finish_open(d, o, err);
-}

@@ -41,7 +41,7 @@ static void layers(void)
 static void limits(void)
 {
 	struct vm_config *c = parse("--kernel k --disk a,bps=1M,bps-max=2M,bps-max-length=3,iops-rd=4,iops-wr=5,iops-wr-max=6,"
-				    "iops-size=8K,allow=/x,allow=nbd://h/,cache-file=f,cache-size=1G "
+				    "iops-size=8K,allow=/x,allow=nbd://h/,cache-file=f,cache-size=1G,reconnect-delay=90 "
 				    "--disk b,throttling.bps-read=7,throttling.bps-write-max=9,throttling.bps-write=8,"
 				    "throttling.iops-total=10,throttling.iops-total-max=11,throttling.iops-size=512",
 				    NULL);
@@ -54,6 +54,7 @@ static void limits(void)
 	ck_assert_str_eq(a->allow[1], "nbd://h/");
 	ck_assert_ptr_null(a->allow[2]);
 	ck_assert(!g_strcmp0(a->cache_file, "f") && a->cache_bytes == GIB && !b->cache_file);
+	ck_assert(a->reconnect_s == 90 && b->reconnect_s == 0);
 	ck_assert(b->rates[VM_RATE_BYTES_READ].avg == 7 && b->rates[VM_RATE_BYTES_WRITE].avg == 8);
 	ck_assert(b->rates[VM_RATE_BYTES_WRITE].max == 9 && b->rates[VM_RATE_OPS].avg == 10);
 	ck_assert(b->rates[VM_RATE_OPS].max == 11 && b->op_bytes == 512);
@@ -257,6 +258,8 @@ static const struct {
 	{ "--kernel k --disk d,cow --disk d", "twice" },
 	{ "--kernel k --disk d,cache-file=", "cache-file" },
 	{ "--kernel k --disk d,cache-size=x", "cache-size" },
+	{ "--kernel k --disk d,reconnect-delay=86401", "86401" },
+	{ "--kernel k --disk d,reconnect-delay=", "reconnect-delay" },
 	{ "--kernel k --disk d,media=cdrom,block-size=512", "2048" },
 	{ "--kernel k --net wifi", "'wifi'" },
 	{ "--kernel k --net tap=", "'tap='" },

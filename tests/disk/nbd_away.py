@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""nbd_away.py - disks at NBD servers that are killed and come back.
+
+usage: nbd_away.py SIKA DISK_OPS
+
+Closing line: "P passed, F failed, S skipped".
+"""
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from cases import main
+from nbd_client import MIB, NEEDED, OPS, SIKA, SIZE, Fake, Qemu, Serve, make, model, run
+
+
+def again(server, *arguments):
+    """Another one at the same place. The kernel may need a moment to take back a killed one's locks."""
+    for tries in range(50):
+        if os.path.exists("s"):
+            os.unlink("s")
+        try:
+            return server(*arguments)
+        except AssertionError:
+            if tries == 49:
+                raise
+            time.sleep(0.2)
+    return None
+
+
+def kill_and_start(server, arguments, form, how=signal.SIGKILL):
+    """Requests against a model while their server goes and comes."""
+    model()
+    s = server(*arguments)
+    client = subprocess.Popen([OPS, "-f", "raw", "run", s.uri, "model", str(random.getrandbits(40)), "1500", "away"],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(6):
+        time.sleep(random.uniform(0.2, 0.8))
+        if client.poll() is not None:
+            break
+        s.end(how)
+        time.sleep(random.choice((0, 0, 0.3, 1.2)))
+        s = again(server, *arguments)
+    _, err = client.communicate(timeout=100)
+    assert client.returncode == 0, err
+    assert err.count("is lost") <= err.count("again"), err
+    with s:
+        run(OPS, "-f", "raw", "compare", s.uri, "model")
+    run("qemu-img", "compare", "-f", form, "-F", "raw", "disk.qcow2", "model")
+    return err.count("is lost")
+
+
+def servers_come_back():
+    """Ours keeps an image's tables in memory until it is flushed: what was written again is needed."""
+    assert kill_and_start(Serve, (make(),), "qcow2") > 0
+    assert run("qemu-img", "check", "disk.qcow2", status=None).returncode in (0, 3)
+    assert kill_and_start(Serve, ("--format", "raw", make(form="raw")), "raw", how=signal.SIGTERM) > 0
+
+
+def qemus_come_back():
+    assert kill_and_start(Qemu, ("-f", "qcow2", "--discard=unmap", make()), "qcow2") > 0
+    assert run("qemu-img", "check", "disk.qcow2", status=None).returncode in (0, 3)
+    assert kill_and_start(Qemu, ("-f", "qcow2", make()), "qcow2", how=signal.SIGTERM) > 0
+
+
+class Forgetful:
+    """A server that loses what it has not flushed whenever it hangs up, which it does at every n-th request."""
+
+    def __init__(self, every, **more):
+        self.every, self.count, self.lost = every, 0, 0
+        self.fake = Fake(lie=self.lie, **more)
+        self.safe = bytes(self.fake.disk)
+
+    def lie(self, fake, s, request):
+        self.count += 1
+        if request[0] == 3:
+            self.safe = bytes(fake.disk)
+        if self.count % self.every:
+            return False
+        self.lost += bytes(fake.disk) != self.safe
+        fake.disk[:] = self.safe
+        s.shutdown(socket.SHUT_RDWR)
+        raise EOFError
+
+
+def nothing_acknowledged_is_lost():
+    for i, every in enumerate((150, 333)):
+        server = Forgetful(every, path=f"f{i}")
+        model()
+        run(OPS, "-f", "raw", "run", server.fake.uri, "model", random.getrandbits(40), 1200, "away")
+        assert server.lost > 1, server.lost
+        with open("model", "rb") as f:
+            assert f.read() == bytes(server.fake.disk[:SIZE])
+
+
+def more_than_is_noted():
+    """We flush by ourselves where nobody does, and a big disk is written again from then on."""
+    server = Forgetful(45, path="big", size=128 * MIB)
+    with open("source", "wb") as f:
+        f.write(os.urandom(100 * MIB))
+    run(SIKA, "image", "convert", "--reconnect-delay", 60, "source", server.fake.uri)
+    assert server.lost > 0 and server.fake.order.count(3) > 3, (server.lost, server.fake.order.count(3))
+    with open("source", "rb") as f:
+        assert f.read() == bytes(server.fake.disk[:100 * MIB])
+
+
+def bench(uri, *options):
+    return subprocess.Popen([SIKA, "image", "bench", "--write", "--count", "100000000", *options, uri],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def away_for_too_long():
+    begin = time.monotonic()
+    with Serve(make()) as s:
+        client = bench(s.uri, "--reconnect-delay", "2")
+        time.sleep(0.5)
+        s.end(signal.SIGKILL)
+        killed = time.monotonic()
+        _, err = client.communicate(timeout=30)
+    lines = err.strip().splitlines()
+    assert client.returncode == 1 and len(lines) == 3 and "wait for it for 2 seconds" in lines[0], err
+    assert "still away" in lines[1] and "Input/output error" in lines[2], err
+    assert 1.5 < time.monotonic() - killed < 15, (begin, killed)
+
+
+def comes_back_as_another():
+    for options in ((2 * SIZE,), (SIZE, "--read-only")):
+        with Serve(make()) as s:
+            client = bench(s.uri, "--reconnect-delay", "60")
+            time.sleep(0.5)
+            s.end(signal.SIGKILL)
+        with again(Serve, *options[1:], make(size=options[0])):
+            _, err = client.communicate(timeout=30)
+        assert client.returncode == 1 and "another size" in err, err
+
+
+def ends_while_away():
+    """Nobody who ends waits for a server that is away, and nobody asks for it too often."""
+    make()
+    with Serve("disk.qcow2") as below, Serve("--reconnect-delay", "600", below.uri, where=("--socket", "t")) as proxy:
+        client = bench(proxy.uri)
+        time.sleep(0.5)
+        below.end(signal.SIGKILL)
+        time.sleep(1)
+        assert client.poll() is None
+        begin = time.monotonic()
+        proxy.end()
+        assert time.monotonic() - begin < 10
+        client.communicate(timeout=30)
+
+
+def a_server_that_hangs_up_always():
+    connections = []
+
+    def hangs_up(_, s, __):
+        connections.append(time.monotonic())
+        s.shutdown(socket.SHUT_RDWR)
+        raise EOFError
+    fake = Fake()
+    client = bench(fake.uri, "--reconnect-delay", "3")
+    time.sleep(0.5)
+    fake.lie = hangs_up
+    _, err = client.communicate(timeout=30)
+    assert client.returncode == 1 and "Input/output error" in err, err
+    assert 2 < len(connections) < 12, connections
+    assert connections[-1] - connections[0] < 10, connections
+
+
+CASES = [servers_come_back, qemus_come_back, nothing_acknowledged_is_lost, more_than_is_noted, away_for_too_long,
+         comes_back_as_another, ends_while_away, a_server_that_hangs_up_always]
+
+if __name__ == "__main__":
+    sys.exit(main(CASES, NEEDED, "sika-nbd-away-"))
