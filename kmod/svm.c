@@ -25,6 +25,7 @@ struct svm_cpu {
 	struct page *save;   /* VMRUN keeps the host's state here: 15.30.4 */
 	struct page *host;   /* and VMSAVE its other part, in the form of a VMCB */
 	struct tag_pool asids;
+	bool on; /* changed with interrupts off */
 };
 
 static DEFINE_PER_CPU(struct svm_cpu, svm_cpu);
@@ -62,6 +63,7 @@ static int svm_enable(void)
 	tag_pool_start(&cpu->asids, cpuid_ebx(0x8000000a) - 1);
 	wrmsrl(MSR_EFER, efer | EFER_SVME);
 	wrmsrl(MSR_VM_HSAVE_PA, page_to_phys(cpu->save));
+	cpu->on = true;
 	return 0;
 }
 
@@ -72,6 +74,7 @@ static void svm_disable(void)
 	rdmsrl(MSR_EFER, efer);
 	if (!(efer & EFER_SVME))
 		return;
+	this_cpu_ptr(&svm_cpu)->on = false;
 	wrmsrl(MSR_VM_HSAVE_PA, 0);
 	wrmsrl(MSR_EFER, efer & ~(u64)EFER_SVME);
 }
@@ -439,6 +442,11 @@ static void svm_enter(struct vcpu *vcpu, bool flush)
 	struct svm_cpu *cpu = this_cpu_ptr(&svm_cpu);
 	struct put_aside own;
 
+	/* On the way to a reboot it is off while there are programs still. */
+	if (!cpu->on) {
+		svm->vmcb->control.exit_code = (u32)SVM_EXIT_ERR;
+		return;
+	}
 	choose_asid(svm, flush);
 	svm->vmcb->control.msrpm_base_pa =
 		page_to_phys(READ_ONCE(vcpu->vm->msrs_closed) ? msr_map_closed : msr_map);
