@@ -62,6 +62,7 @@ struct loop {
 	/* Owner only. */
 	struct loop_fd *watches;
 	struct loop_fd *graveyard; /* removed, freed once the events in hand are through */
+	struct loop_task *tasks, **tasks_tail;
 
 	pthread_mutex_t timer_lock; /* the fields below, and every timer's */
 	pthread_cond_t timer_idle;  /* running became NULL */
@@ -117,6 +118,7 @@ struct loop *loop_new(void)
 	loop->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	loop->programmed_ns = NEVER;
 	loop->tail = &loop->head;
+	loop->tasks_tail = &loop->tasks;
 	pthread_mutex_init(&loop->timer_lock, NULL);
 	pthread_cond_init(&loop->timer_idle, NULL);
 	pthread_mutex_init(&loop->post_lock, NULL);
@@ -171,6 +173,47 @@ void loop_free(struct loop *loop)
 	pthread_cond_destroy(&loop->timer_idle);
 	pthread_mutex_destroy(&loop->timer_lock);
 	free(loop);
+}
+
+/* Tasks. */
+
+void loop_soon(struct loop *loop, struct loop_task *task)
+{
+	if (task->queued)
+		return;
+	task->queued = true;
+	task->next = NULL;
+	*loop->tasks_tail = task;
+	loop->tasks_tail = &task->next;
+}
+
+void loop_soon_cancel(struct loop *loop, struct loop_task *task)
+{
+	struct loop_task **p = &loop->tasks;
+
+	if (!task->queued)
+		return;
+	while (*p != task)
+		p = &(*p)->next;
+	*p = task->next;
+	if (!*p)
+		loop->tasks_tail = p;
+	task->queued = false;
+}
+
+/* What tasks ask for comes behind the next callback, so that none keeps the loop to itself. */
+static void tasks_run(struct loop *loop)
+{
+	unsigned n = 0;
+
+	for (const struct loop_task *t = loop->tasks; t; t = t->next)
+		n++;
+	while (n-- > 0 && loop->tasks) {
+		struct loop_task *task = loop->tasks;
+
+		loop_soon_cancel(loop, task);
+		task->fn(task->arg);
+	}
 }
 
 /* Timers. */
@@ -348,6 +391,7 @@ static void timers_run(struct loop *loop)
 		loop->running = timer;
 		pthread_mutex_unlock(&loop->timer_lock);
 		timer->fn(timer->arg);
+		tasks_run(loop);
 		pthread_mutex_lock(&loop->timer_lock);
 		loop->running = NULL;
 		if (timer->freed_inside) {
@@ -392,13 +436,16 @@ void loop_post(struct loop *loop, loop_fn fn, void *arg)
 
 void loop_call(struct loop *loop, loop_fn fn, void *arg)
 {
-	bool done = false;
+	bool done = false, is_owner;
 	struct message m = {.fn = fn, .arg = arg, .done = &done};
 
 	pthread_mutex_lock(&loop->post_lock);
 	if (!loop->has_owner || pthread_equal(loop->owner, pthread_self())) {
+		is_owner = loop->has_owner;
 		pthread_mutex_unlock(&loop->post_lock);
 		fn(arg);
+		if (!is_owner)
+			tasks_run(loop);
 		return;
 	}
 	message_put(loop, &m);
@@ -421,6 +468,7 @@ static void messages_run(struct loop *loop)
 		list = m->next;
 		pthread_mutex_unlock(&loop->post_lock);
 		m->fn(m->arg);
+		tasks_run(loop);
 		if (!done)
 			free(m);
 		pthread_mutex_lock(&loop->post_lock);
@@ -487,6 +535,7 @@ static void events_run(struct loop *loop, const struct epoll_event *events, int 
 			continue;
 		if (!watch->dead)
 			watch->fn(watch->arg, events[i].events);
+		tasks_run(loop);
 	}
 	watches_free(&loop->graveyard);
 }
@@ -519,10 +568,11 @@ void loop_run(struct loop *loop)
 	pthread_mutex_unlock(&loop->post_lock);
 
 	while (!atomic_load(&loop->stop)) {
-		int n = epoll_wait(loop->epoll_fd, events, EVENTS_PER_WAIT, -1);
+		int n = epoll_wait(loop->epoll_fd, events, EVENTS_PER_WAIT, loop->tasks ? 0 : -1);
 
 		if (n < 0 && errno != EINTR)
 			break; /* our own descriptor is broken: nothing to wait on */
+		tasks_run(loop);
 		if (n > 0 && timer_fired(loop, events, n))
 			timers_run(loop);
 		if (n > 0)

@@ -22,6 +22,15 @@ struct loop_timer;
 typedef void (*loop_fd_fn)(void *arg, uint32_t epoll_events);
 typedef void (*loop_fn)(void *arg);
 
+/* Something to do behind the callback that is under way, once, however often it is asked for.
+ * The asker's storage. */
+struct loop_task {
+	loop_fn fn;
+	void *arg;
+	bool queued;
+	struct loop_task *next;
+};
+
 /* NULL only when the kernel refuses an epoll or timer descriptor. */
 struct loop *loop_new(void);
 void loop_free(struct loop *loop);
@@ -39,6 +48,12 @@ void loop_post(struct loop *loop, loop_fn fn, void *arg);
 /* Like loop_post(), and wait until it has run. Runs at once when called by the owner, or when no
  * thread runs the loop. Never call it while holding a lock that fn takes. */
 void loop_call(struct loop *loop, loop_fn fn, void *arg);
+
+/* Owner only: run task->fn(task->arg) once the callback under way has returned, before any other.
+ * Where no thread runs the loop, behind that of loop_call(), or else when one does. */
+void loop_soon(struct loop *loop, struct loop_task *task);
+/* Not any more. */
+void loop_soon_cancel(struct loop *loop, struct loop_task *task);
 
 /* Timers count CLOCK_MONOTONIC nanoseconds. A timer fires once per arming. */
 /* NULL only without memory. */

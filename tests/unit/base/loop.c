@@ -205,6 +205,52 @@ START_TEST(removes_a_watch_whose_event_is_in_hand)
 }
 END_TEST
 
+static struct loop_task task;
+
+static void again(void *arg)
+{
+	atomic_fetch_add(&hits, 1);
+	if (atomic_load(&hits) < 5)
+		loop_soon(loop, &task);
+}
+
+static void ask_twice(void *arg)
+{
+	loop_soon(loop, &task);
+	loop_soon(loop, &task);
+	*(int *)arg = atomic_load(&hits);
+}
+
+/* A task runs once behind the callback that asked, also where it asks for itself again and nothing
+ * else happens; one that was taken back does not. */
+START_TEST(runs_tasks_behind_the_callback)
+{
+	int seen = -1;
+
+	task = (struct loop_task){.fn = hit};
+	thread_start();
+	loop_call(loop, ask_twice, &seen);
+	ck_assert_int_eq(seen, 0);
+	loop_call(loop, ask_twice, &seen);
+	ck_assert_int_eq(seen, 1);
+	thread_stop();
+	ck_assert_int_eq(atomic_load(&hits), 2);
+	loop_call(loop, ask_twice, &seen); /* without a thread */
+	ck_assert_int_eq(atomic_load(&hits), 3);
+	loop_soon(loop, &task);
+	loop_soon_cancel(loop, &task);
+	loop_soon_cancel(loop, &task);
+	atomic_store(&hits, 0);
+	task.fn = again;
+	thread_start();
+	loop_call(loop, ask_twice, &seen);
+	for (unsigned i = 0; i < 5000 && atomic_load(&hits) < 5; i++)
+		usleep(1000);
+	thread_stop();
+	ck_assert_int_eq(atomic_load(&hits), 5);
+}
+END_TEST
+
 START_TEST(manual_clock_fires_in_order)
 {
 	struct vclock *clock = vclock_new_manual();
@@ -312,6 +358,7 @@ int main(void)
 	tcase_add_test(t, runs_posts_in_order_and_calls_to_the_end);
 	tcase_add_test(t, leaves_no_caller_waiting_when_it_stops);
 	tcase_add_test(t, removes_a_watch_whose_event_is_in_hand);
+	tcase_add_test(t, runs_tasks_behind_the_callback);
 	tcase_add_test(t, manual_clock_fires_in_order);
 	tcase_add_test(t, paused_clock_stands_still_and_fires_later);
 	tcase_add_test(t, a_timer_with_its_own_descriptor_is_moved_both_ways);
