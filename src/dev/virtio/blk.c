@@ -100,7 +100,7 @@ static void finish(struct blk_req *req, uint8_t status)
 		if (req->written + 1ull != req->elem.in_bytes)
 			virtq_elem_written(vq, &req->elem, req->elem.in_bytes);
 		virtq_push(vq, &req->elem, req->written + 1);
-		virtio_signal(&blk->dev, req->queue);
+		virtio_signal_soon(&blk->dev, req->queue);
 	}
 	req->next_free = blk->free;
 	blk->free = req;
@@ -307,16 +307,19 @@ static bool blk_work(struct virtio_dev *dev, unsigned index)
 {
 	struct blk *blk = (struct blk *)dev;
 	struct virtq *vq = virtio_vq(dev, index);
-	unsigned n = 0;
+	unsigned n = 0, before;
+	bool more;
 
-	virtq_set_kick(vq, false);
+	virtio_turn_begin(dev, index);
 	do {
+		before = n;
 		while (n < TURN && take(blk, index))
 			n++;
-	} while (n < TURN && virtq_set_kick(vq, true));
-	disk_kick(blk->disk);
-	/* With every descriptor in use there is nothing to look for, only a kick to wish for. */
-	return n == TURN || (virtq_set_kick(vq, true) && vq->in_use < vq->cfg.size);
+		disk_kick(blk->disk);
+		/* With every descriptor in use there is nothing to look for, only a kick to wish for. */
+		more = virtio_turn_end(dev, index) && vq->in_use < vq->cfg.size;
+	} while (more && n > before && n < TURN);
+	return more;
 }
 
 static void blk_drain(struct virtio_dev *dev)

@@ -118,18 +118,22 @@ void virtio_kick(struct virtio_dev *dev, unsigned index)
 	(void)n;
 }
 
+void virtio_work(struct virtio_queue *q)
+{
+	struct virtio_dev *dev = q->dev;
+	unsigned index = (unsigned)(q - dev->queues);
+
+	if (!dev->paused && virtio_vq(dev, index) && dev->class->work(dev, index))
+		virtio_kick(dev, index);
+}
+
 static void kicked(void *arg, uint32_t events)
 {
 	struct virtio_queue *q = arg;
-	struct virtio_dev *dev = q->dev;
-	unsigned index = (unsigned)(q - dev->queues);
 	uint64_t count;
-	ssize_t n = read(q->kick_fd, &count, sizeof(count));
 
-	if (n != sizeof(count) || dev->paused || !virtio_vq(dev, index))
-		return;
-	if (dev->class->work(dev, index))
-		virtio_kick(dev, index);
+	if (read(q->kick_fd, &count, sizeof(count)) == sizeof(count))
+		virtio_work(q);
 }
 
 static void queue_start(struct virtio_dev *dev, unsigned index)
@@ -200,6 +204,7 @@ static void reset_finish(struct virtio_dev *dev)
 		q->enabled = false;
 		__atomic_store_n(&q->msix_vector, PCI_MSIX_NO_VECTOR, __ATOMIC_RELAXED);
 		q->running = false;
+		virtio_pace_reset(q);
 	}
 	pci_set_intx(&dev->pci, false);
 	pthread_mutex_unlock(&dev->lock);
@@ -331,7 +336,7 @@ bool virtio_init(struct virtio_dev *dev, const struct virtio_class *class,
 		dev->queues[i].dev = dev;
 		dev->queues[i].kick_fd = -1;
 	}
-	if (virtio_pci_init(dev) < 0)
+	if (!virtio_pace_init(dev) || virtio_pci_init(dev) < 0)
 		return set_error(dev, ENOMEM, "cannot be made", err);
 	reset_finish(dev);
 	for (unsigned i = 0; i < dev->queue_count; i++) {
@@ -373,6 +378,7 @@ static void unwatch_in_loop(void *arg)
 
 	for (unsigned i = 0; i < dev->queue_count; i++)
 		loop_fd_remove(dev->queues[i].watch);
+	virtio_pace_fini(dev);
 }
 
 void virtio_fini(struct virtio_dev *dev)

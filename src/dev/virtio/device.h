@@ -18,6 +18,7 @@
 #include <glib.h>
 #include <pthread.h>
 
+#include "base/loop.h"
 #include "bus/pci.h"
 #include "dev/virtio/virtio.h"
 #include "dev/virtio/virtq.h"
@@ -44,8 +45,6 @@
 #define VIRTIO_MAX_QUEUES   (2u + VIRTIO_MAX_IO_QUEUES)
 #define VIRTIO_CONFIG_BYTES 64u
 
-struct loop_fd;
-
 struct virtio_class {
 	const char *name; /* for the log */
 	uint16_t id;
@@ -66,6 +65,20 @@ struct virtio_class {
 	void (*free)(struct virtio_dev *dev);
 };
 
+/* How seldom a queue's driver is to kick, pace.c. Loop. */
+struct virtio_pace {
+	struct loop_timer *timer;
+	unsigned after, asked; /* requests before a kick: as found out, and as told the driver; 0: not yet */
+	uint32_t popped;       /* of the queue, when it was told */
+	unsigned good, gap;    /* kicks that came in time, and how many are to come before more is tried */
+	unsigned busy;	       /* under way when the turn began */
+	uint64_t since_ns;     /* when the driver was told */
+	uint64_t each_ns;      /* from one request to the next, smoothed */
+	uint64_t due_ns;       /* the timer's */
+	bool late;	       /* no kick, but the timer */
+	int credit;	       /* kicks in time, less what others cost; below 0: too many asked for */
+};
+
 struct virtio_queue {
 	struct virtio_dev *dev;
 	int kick_fd; /* eventfd: the driver's notification */
@@ -79,6 +92,8 @@ struct virtio_queue {
 	/* Loop. */
 	struct virtq vq;
 	bool running;
+	struct virtio_pace pace;
+	unsigned unsignalled; /* pushed without an interrupt having been thought of */
 };
 
 /* Embedded first in every device. */
@@ -95,6 +110,7 @@ struct virtio_dev {
 	bool paused;
 	unsigned under_way; /* requests that hold guest memory */
 	bool reset_waits;   /* for the last of them to end */
+	struct loop_task signal_task;
 
 	pthread_mutex_t lock; /* guards what follows */
 	bool resetting;
@@ -139,6 +155,20 @@ void virtio_pause_in_loop(void *dev);
 void virtio_resume_in_loop(void *dev);
 /* Look at queue @index in the next turn of the loop. Any thread. */
 void virtio_kick(struct virtio_dev *dev, unsigned index);
+
+/* The queue's turn, unless it is paused or stopped. */
+void virtio_work(struct virtio_queue *q);
+
+/* ---- pace.c: for classes whose work() takes all that is there; loop's thread ---- */
+/* Around a turn: kicks are not wanted, and then wanted after some more requests. True: they are there, look again. */
+void virtio_turn_begin(struct virtio_dev *dev, unsigned index);
+bool virtio_turn_end(struct virtio_dev *dev, unsigned index);
+/* As virtio_signal(), behind the callback of the loop that is under way, for all of its completions together. */
+void virtio_signal_soon(struct virtio_dev *dev, unsigned index);
+/* For device.c. */
+bool virtio_pace_init(struct virtio_dev *dev);
+void virtio_pace_reset(struct virtio_queue *q);
+void virtio_pace_fini(struct virtio_dev *dev);
 
 /* ---- grow.c ---- */
 struct disk;

@@ -132,7 +132,7 @@ static void request_push(struct request *r)
 	memcpy(response + RESPONSE_BYTES, c->sense, sense);
 	virtq_elem_write(&r->elem, 0, response, bytes);
 	virtq_push(vq, &r->elem, bytes + (uint32_t)c->in_done);
-	virtio_signal(&v->dev, r->queue);
+	virtio_signal_soon(&v->dev, r->queue);
 }
 
 static void request_done(struct scsi_command *c)
@@ -405,7 +405,8 @@ static bool vscsi_work(struct virtio_dev *dev, unsigned index)
 {
 	struct vscsi *v = (struct vscsi *)dev;
 	struct virtq *vq = virtio_vq(dev, index);
-	unsigned n = 0;
+	unsigned n = 0, before;
+	bool more;
 
 	if (index == EVENT) {
 		(void)virtq_set_kick(vq, true);
@@ -413,13 +414,15 @@ static bool vscsi_work(struct virtio_dev *dev, unsigned index)
 			event_send(v, EVENT_NONE, 0, 0);
 		return false;
 	}
-	virtq_set_kick(vq, false);
+	virtio_turn_begin(dev, index);
 	do {
+		before = n;
 		while (n < TURN && take_any(v, index))
 			n++;
-	} while (n < TURN && virtq_set_kick(vq, true));
-	scsi_target_kick(&v->target);
-	return n == TURN || (virtq_set_kick(vq, true) && vq->in_use < vq->cfg.size);
+		scsi_target_kick(&v->target);
+		more = virtio_turn_end(dev, index) && vq->in_use < vq->cfg.size;
+	} while (more && n > before && n < TURN);
+	return more;
 }
 
 static void vscsi_start(struct virtio_dev *dev)

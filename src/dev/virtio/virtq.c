@@ -195,7 +195,16 @@ bool virtq_set_kick(struct virtq *vq, bool wanted)
 {
 	if (vq->broken)
 		return false;
-	return vq->cfg.packed ? packed_set_kick(vq, wanted) : split_set_kick(vq, wanted);
+	return vq->cfg.packed ? packed_set_kick(vq, wanted ? 1 : 0) : split_set_kick(vq, wanted ? 1 : 0);
+}
+
+bool virtq_kick_after(struct virtq *vq, unsigned n)
+{
+	if (vq->broken)
+		return false;
+	if (!vq->cfg.event_idx)
+		n = 1;
+	return vq->cfg.packed ? packed_set_kick(vq, n) : split_set_kick(vq, n);
 }
 
 static size_t copy_iov(const struct iovec *iov, unsigned count, size_t off, void *buf, size_t len,

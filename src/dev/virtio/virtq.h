@@ -41,6 +41,7 @@ struct virtq {
 	const char *why; /* when broken: half a sentence for the log */
 	uint8_t *desc, *driver, *device; /* host addresses of the three parts */
 	uint16_t in_use;    /* elements (split) or descriptors (packed) popped and not pushed */
+	uint32_t popped;    /* the same unit, ever; wraps */
 	uint16_t filled;    /* of virtq_fill(): elements (split) or descriptors (packed) */
 	uint16_t signalled; /* the same unit, flushed since the last notification */
 	uint16_t next_avail, next_used; /* split: free running; packed: ring positions */
@@ -77,6 +78,9 @@ void virtq_elem_written(struct virtq *vq, const struct virtq_elem *elem, uint64_
 bool virtq_should_notify(struct virtq *vq);
 /* Ask the driver (not) to kick. When asking, true says: look again, there is work already. */
 bool virtq_set_kick(struct virtq *vq, bool wanted);
+/* Ask for one kick once @n more elements (packed: descriptors) are there, 1 to the queue's size; each of them, where the
+ * driver has no event indices. True says that they are there already. */
+bool virtq_kick_after(struct virtq *vq, unsigned n);
 
 /* Copy between a flat buffer and the readable or writable part; returns bytes copied. */
 size_t virtq_elem_read(const struct virtq_elem *elem, size_t off, void *buf, size_t len);

@@ -66,11 +66,12 @@ void split_unpop(struct virtq *vq, const struct virtq_elem *elem);
 void split_fill(struct virtq *vq, const struct virtq_elem *elem, uint32_t written);
 void split_flush(struct virtq *vq);
 bool split_should_notify(struct virtq *vq);
-bool split_set_kick(struct virtq *vq, bool wanted);
+/* After how many more, or 0 for never. More than one needs event indices. */
+bool split_set_kick(struct virtq *vq, unsigned after);
 
 int packed_pop(struct virtq *vq, struct virtq_elem *elem);
 void packed_unpop(struct virtq *vq, const struct virtq_elem *elem);
 void packed_fill(struct virtq *vq, const struct virtq_elem *elem, uint32_t written);
 void packed_flush(struct virtq *vq);
 bool packed_should_notify(struct virtq *vq);
-bool packed_set_kick(struct virtq *vq, bool wanted);
+bool packed_set_kick(struct virtq *vq, unsigned after);

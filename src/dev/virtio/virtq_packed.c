@@ -103,6 +103,7 @@ int packed_pop(struct virtq *vq, struct virtq_elem *elem)
 	elem->desc_count = (uint16_t)n;
 	advance(vq, &vq->next_avail, &vq->avail_wrap, n);
 	vq->in_use += n;
+	vq->popped += n;
 	return 1;
 }
 
@@ -114,6 +115,7 @@ void packed_unpop(struct virtq *vq, const struct virtq_elem *elem)
 	}
 	vq->next_avail -= elem->desc_count;
 	vq->in_use -= elem->desc_count;
+	vq->popped -= elem->desc_count;
 }
 
 void packed_fill(struct virtq *vq, const struct virtq_elem *elem, uint32_t written)
@@ -160,23 +162,30 @@ bool packed_should_notify(struct virtq *vq)
 	return event_passed(event, vq->next_used, vq->next_used - vq->signalled);
 }
 
-bool packed_set_kick(struct virtq *vq, bool wanted)
+static bool pos_is_available(const struct virtq *vq, uint16_t pos, bool wrap)
 {
-	uint16_t flags = EVENT_DISABLE;
+	return is_available(ring_load(slot(vq, pos) + DESC_FLAGS), wrap);
+}
 
-	if (wanted && vq->cfg.event_idx) {
-		ring_store(vq->device + EVENT_OFF,
-			   vq->next_avail | (vq->avail_wrap ? EVENT_WRAP : 0));
+bool packed_set_kick(struct virtq *vq, unsigned after)
+{
+	uint16_t flags = EVENT_DISABLE, last = vq->next_avail;
+	bool wrap = vq->avail_wrap;
+
+	if (after && vq->cfg.event_idx) {
+		advance(vq, &last, &wrap, after - 1);
+		ring_store(vq->device + EVENT_OFF, last | (wrap ? EVENT_WRAP : 0));
 		flags = EVENT_DESC;
-	} else if (wanted) {
+	} else if (after) {
 		flags = EVENT_ENABLE;
 	}
 	/* Release: the offset before the flags that give it meaning. */
 	ring_store_release(vq->device + EVENT_FLAGS, flags);
 	mem_written(vq->mem, vq->cfg.device, 4);
-	if (!wanted)
+	if (!after)
 		return false;
-	/* As in the split ring: the wish before the look. */
+	/* As in the split ring: the wish before the look. The last one may belong to a chain that is not
+	 * published yet, for which there will be a kick: only behind the first is there anything. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return is_available(ring_load(slot(vq, vq->next_avail) + DESC_FLAGS), vq->avail_wrap);
+	return pos_is_available(vq, vq->next_avail, vq->avail_wrap) && pos_is_available(vq, last, wrap);
 }

@@ -88,6 +88,7 @@ int split_pop(struct virtq *vq, struct virtq_elem *elem)
 		return r;
 	vq->next_avail++;
 	vq->in_use++;
+	vq->popped++;
 	return 1;
 }
 
@@ -95,6 +96,7 @@ void split_unpop(struct virtq *vq, const struct virtq_elem *elem)
 {
 	vq->next_avail--;
 	vq->in_use--;
+	vq->popped--;
 }
 
 void split_fill(struct virtq *vq, const struct virtq_elem *elem, uint32_t written)
@@ -125,22 +127,25 @@ bool split_should_notify(struct virtq *vq)
 			    vq->next_used - vq->signalled);
 }
 
-bool split_set_kick(struct virtq *vq, bool wanted)
+bool split_set_kick(struct virtq *vq, unsigned after)
 {
+	uint16_t there;
+
 	/* With event indices, not moving avail_event is how not to ask. */
 	if (vq->cfg.event_idx) {
-		if (!wanted)
+		if (!after)
 			return false;
-		ring_store(vq->device + avail_event_off(vq), vq->next_avail);
+		ring_store(vq->device + avail_event_off(vq), (uint16_t)(vq->next_avail + after - 1));
 		mem_written(vq->mem, vq->cfg.device + avail_event_off(vq), 2);
 	} else {
-		ring_store(vq->device + RING_FLAGS, wanted ? 0 : USED_NO_NOTIFY);
+		ring_store(vq->device + RING_FLAGS, after ? 0 : USED_NO_NOTIFY);
 		mem_written(vq->mem, vq->cfg.device + RING_FLAGS, 2);
-		if (!wanted)
+		if (!after)
 			return false;
 	}
 	/* The wish must be visible before the ring is looked at; pairs with the driver's barrier
 	 * between publishing a buffer and reading the wish. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return ring_load(vq->driver + RING_IDX) != vq->next_avail;
+	there = ring_load(vq->driver + RING_IDX) - vq->next_avail;
+	return there >= after;
 }

@@ -30,6 +30,7 @@
 
 static struct rig rig;
 static struct drv drv;
+static uint16_t ring_size = 16;
 
 /* ---- a disk that writes down what is asked of it ---- */
 
@@ -94,7 +95,7 @@ static struct virtio_dev *up(uint64_t features, const struct virtio_blk_options 
 	ck_assert_ptr_nonnull(dev);
 	drv_probe(&drv, &rig, 3, features | DRV_VERSION_1, true);
 	for (unsigned i = 0; i < (options->queues ?: 1) && i < 4; i++)
-		drv_queue_setup(&drv, i, 16, RINGS + i * 0x2000);
+		drv_queue_setup(&drv, i, ring_size, RINGS + i * 0x2000);
 	/* The vector of the configuration. */
 	drv_write(&drv, DRV_MSIX_TABLE, 8, 0xfee00000u);
 	drv_write(&drv, DRV_MSIX_TABLE + 8, 4, 0x30);
@@ -313,6 +314,56 @@ START_TEST(grows_in_the_midst_of_requests)
 }
 END_TEST
 
+/* @at_once requests, kicking when the device wants it; how often that was. */
+static unsigned kicks_of(unsigned at_once)
+{
+	const struct drv_buf bufs[] = { { HEADER, 16, false }, { DATA, 512, true }, { STATUS, 1, true } };
+	unsigned kicks = 0;
+	uint16_t id;
+	uint32_t len;
+
+	for (unsigned i = 0; i < at_once; i++) {
+		uint16_t old = drv_position(&drv.q[0]);
+
+		drv_add(&drv.q[0], bufs, 3);
+		if (!drv_kick_wanted(&drv.q[0], old))
+			continue;
+		drv_notify(&drv, 0);
+		kicks++;
+	}
+	for (unsigned i = 0; i < at_once; i++)
+		ck_assert(drv_wait_used(&drv, 0, &id, &len));
+	return kicks;
+}
+
+/* With event indices, either kind of ring: many requests at a time take few kicks and interrupts;
+ * one at a time is still answered, whatever was before. */
+START_TEST(many_requests_need_few_kicks)
+{
+	static const struct virtio_blk_options options = { 0 };
+	struct virtio_dev *dev;
+	unsigned few = 0, each = 0, interrupts;
+
+	ring_size = 128;
+	dev = up(F_FLUSH | DRV_EVENT_IDX | (_i ? DRV_PACKED : 0), &options);
+	store_le32(ram(HEADER), 0);
+	for (unsigned i = 0; i < 100; i++)
+		(void)kicks_of(32);
+	interrupts = rig.msi_count[0x40];
+	for (unsigned i = 0; i < 100; i++) {
+		few += kicks_of(32);
+		drv_want_interrupt(&drv.q[0]);
+	}
+	ck_assert_uint_lt(few, 100 * 32 / 4);
+	ck_assert_uint_lt(rig.msi_count[0x40] - interrupts, 100 * 32 / 4);
+	for (unsigned i = 0; i < 400; i++)
+		each += kicks_of(1);
+	ck_assert_uint_gt(each, 400 * 3 / 4);
+	down(dev);
+	ring_size = 16;
+}
+END_TEST
+
 START_TEST(tells_of_blocks)
 {
 	struct virtio_dev *dev = up(0, &(struct virtio_blk_options){ .block_bytes = 4096 });
@@ -373,6 +424,7 @@ int main(void)
 	tcase_add_test(t, grows_and_tells);
 	tcase_add_test(t, grows_in_the_midst_of_requests);
 	tcase_add_test(t, tells_of_blocks);
+	tcase_add_loop_test(t, many_requests_need_few_kicks, 0, 2);
 	tcase_add_test(t, raw_image_grows);
 	suite_add_tcase(s, t);
 	srunner_run_all(r, CK_NORMAL);

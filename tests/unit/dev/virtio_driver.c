@@ -300,12 +300,32 @@ void drv_want_interrupt(struct drv_queue *q)
 	store_le16(at(q, q->driver + 2), 2);
 }
 
+/* 2.8.10: positions of the lap before count below zero. */
+static bool packed_kick_wanted(struct drv_queue *q, uint16_t old_pos)
+{
+	uint16_t off = load_le16(at(q, q->device)), event = off & 0x7fff, now = q->next_avail;
+	uint16_t added = (uint16_t)((now + q->size - old_pos) % q->size);
+
+	if ((load_le16(at(q, q->device + 2)) & 3) != 2)
+		return (load_le16(at(q, q->device + 2)) & 3) != 1;
+	if ((off >> 15) != q->avail_wrap)
+		event -= q->size;
+	return (uint16_t)(now - event - 1) < added;
+}
+
+uint16_t drv_position(const struct drv_queue *q)
+{
+	return q->packed ? q->next_avail : q->avail_idx;
+}
+
 bool drv_kick_wanted(struct drv_queue *q, uint16_t old_idx)
 {
 	uint16_t event;
 
-	if (q->packed)
+	if (q->packed && !q->event_idx)
 		return (load_le16(at(q, q->device + 2)) & 3) != 1;
+	if (q->packed)
+		return packed_kick_wanted(q, old_idx);
 	if (!q->event_idx)
 		return !(load_le16(at(q, q->device)) & 1);
 	event = load_le16(at(q, q->device + 4 + 8u * q->size));

@@ -81,7 +81,9 @@ void drv_queue_init(struct drv_queue *q, struct rig *rig, bool packed, bool even
 /* Offer one chain; returns its id. */
 uint16_t drv_add(struct drv_queue *q, const struct drv_buf *bufs, unsigned count);
 bool drv_used(struct drv_queue *q, uint16_t *ret_id, uint32_t *ret_len);
-bool drv_kick_wanted(struct drv_queue *q, uint16_t old_idx);
+/* Where the next chain goes; and whether the device wants to hear of those since then. */
+uint16_t drv_position(const struct drv_queue *q);
+bool drv_kick_wanted(struct drv_queue *q, uint16_t old_position);
 /* Ask for an interrupt after the next used element (event index). */
 void drv_want_interrupt(struct drv_queue *q);
 

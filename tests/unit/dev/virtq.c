@@ -232,14 +232,44 @@ START_TEST(asks_for_kicks_when_told_to)
 
 	start(&flavours[_i], 4);
 	ck_assert(!virtq_set_kick(&vq, true));
-	old = drv.avail_idx;
+	old = drv_position(&drv);
 	drv_add(&drv, &buf, 1);
 	ck_assert(drv_kick_wanted(&drv, old));
 	ck_assert(!virtq_set_kick(&vq, false));
-	old = drv.avail_idx;
+	old = drv_position(&drv);
 	drv_add(&drv, &buf, 1);
 	ck_assert(!drv_kick_wanted(&drv, old));
 	ck_assert(virtq_set_kick(&vq, true)); /* there is work already */
+	end();
+}
+END_TEST
+
+/* Across the end of the ring, too. */
+START_TEST(asks_for_one_kick_after_some)
+{
+	const struct flavour *f = &flavours[_i];
+	const struct drv_buf buf = { DATA, 16, true };
+	uint16_t id, old;
+	uint32_t len;
+
+	start(f, 8);
+	for (unsigned lap = 0; lap < 40; lap++) {
+		unsigned n = 1 + lap % 5;
+
+		ck_assert(!virtq_kick_after(&vq, n));
+		for (unsigned i = 1; i <= n; i++) {
+			old = drv_position(&drv);
+			drv_add(&drv, &buf, 1);
+			ck_assert_int_eq(drv_kick_wanted(&drv, old), i == n || !f->event_idx);
+		}
+		ck_assert(virtq_kick_after(&vq, n)); /* they are there */
+		ck_assert(virtq_kick_after(&vq, n + 1) == !f->event_idx);
+		for (unsigned i = 0; i < n; i++) {
+			ck_assert_int_eq(virtq_pop(&vq, &elem), 1);
+			virtq_push(&vq, &elem, 0);
+			ck_assert(drv_used(&drv, &id, &len));
+		}
+	}
 	end();
 }
 END_TEST
@@ -456,6 +486,7 @@ int main(void)
 	tcase_add_loop_test(t, filled_elements_appear_together, 0, 4);
 	tcase_add_loop_test(t, notifies_at_the_event_index_only, 0, 4);
 	tcase_add_loop_test(t, asks_for_kicks_when_told_to, 0, 4);
+	tcase_add_loop_test(t, asks_for_one_kick_after_some, 0, 4);
 	tcase_add_loop_test(t, rejects_descriptor_loop, 0, 4);
 	tcase_add_loop_test(t, rejects_bad_buffers, 0, 4);
 	tcase_add_loop_test(t, rejects_readable_behind_writable, 0, 4);
