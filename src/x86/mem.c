@@ -198,16 +198,24 @@ static int check_alignment(struct x86_cpu *cpu, uint64_t linear, unsigned len)
 	return linear & (align - 1) ? x86_raise_error(cpu, X86_AC, 0) : X86_NEXT;
 }
 
+static int find_operand(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len, bool write,
+			struct x86_part part[2], uint64_t *ret_linear)
+{
+	int r = x86_linear(cpu, seg, off, len, write, ret_linear);
+
+	if (r == X86_NEXT)
+		r = check_alignment(cpu, *ret_linear, len);
+	if (r == X86_NEXT)
+		r = map_parts(cpu, x86_rights_mode(cpu), *ret_linear, len, write, part);
+	return r;
+}
+
 static int map_operand(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len, bool write,
 		       struct x86_part part[2])
 {
 	uint64_t linear;
-	int r = x86_linear(cpu, seg, off, len, write, &linear);
+	int r = find_operand(cpu, seg, off, len, write, part, &linear);
 
-	if (r == X86_NEXT)
-		r = check_alignment(cpu, linear, len);
-	if (r == X86_NEXT)
-		r = map_parts(cpu, x86_rights_mode(cpu), linear, len, write, part);
 	if (r == X86_NEXT && unlikely(cpu->debug_data))
 		x86_debug_data(cpu, linear, len, write);
 	return r;
@@ -301,11 +309,14 @@ int x86_stack_store_slow(struct x86_cpu *cpu, uint64_t off, uint64_t v, unsigned
 	return x86_write(cpu, X86_SS, off, &v, size);
 }
 
+/* No watchpoint hits: what was found good to be written to may yet not be, where an unmasked exception of the x87 FPU
+ * comes between. */
 int x86_probe_write(struct x86_cpu *cpu, unsigned seg, uint64_t off, unsigned len)
 {
 	struct x86_part part[2];
+	uint64_t linear;
 
-	return map_operand(cpu, seg, off, len, true, part);
+	return find_operand(cpu, seg, off, len, true, part, &linear);
 }
 
 /* XCHG locks by itself. */

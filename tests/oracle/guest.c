@@ -230,13 +230,18 @@ static void save(struct oracle_guest *g, struct oracle_result *r)
 }
 
 void oracle_guest_run(struct oracle_guest *g, const struct oracle_case *c,
-		      struct oracle_result *r)
+		      const struct oracle_watch *watch, struct oracle_result *r)
 {
 	struct x86_cpu *cpu = &g->cpu;
 	struct x86_insn insn;
 	int status, len;
 
+	if (watch) {
+		memcpy(cpu->s.dr, watch->at, sizeof(watch->at));
+		cpu->s.dr[7] = watch->dr7;
+	}
 	load(g, c);
+	cpu->debug_pending = 0;
 	r->vector = -1;
 	r->error = 0;
 	r->cr2 = 0;
@@ -260,6 +265,7 @@ void oracle_guest_run(struct oracle_guest *g, const struct oracle_case *c,
 	}
 	if (c->bits != 64)
 		cpu->s.rip = (uint32_t)cpu->s.rip;
+	r->hits = cpu->debug_pending;
 	save(g, r);
 }
 

@@ -2,7 +2,7 @@
 /*
  * main.c - the host CPU is the oracle: run random instructions natively and in the x86 core, compare.
  *
- * usage: oracle [--cases N] [--seed S] [--row MNEMONIC] [--only CASE] [--bits 16|32|64] [--strict] [--from CASE]
+ * usage: oracle [--cases N] [--seed S] [--row MNEMONIC] [--only CASE] [--bits 16|32|64] [--strict] [--from CASE] [--watch]
  *
  * A mismatch prints the seed and the case's number, which bring it back: --seed S --only CASE.
  */
@@ -20,6 +20,7 @@
 
 #define BATCH	       500u
 #define SHOWN_PER_ROW  2u
+#define SKIPPED	       77 /* to Meson */
 #define FLAGS_COMPARED (X86_FL_STATUS | X86_FL_DF | X86_FL_AC | X86_FL_ID | X86_FL_NT)
 
 struct run {
@@ -31,7 +32,8 @@ struct run {
 	volatile unsigned *progress;  /* likewise */
 	struct oracle_result *core;
 	struct oracle_guest *guest;
-	uint64_t n_run, n_bad, n_faults, n_lost;
+	uint64_t n_run, n_bad, n_faults, n_lost, n_hits;
+	bool no_watch; /* the host has no debug registers for us */
 	unsigned shown[X86_ROW_COUNT];
 	uint64_t bad[X86_ROW_COUNT], ran[X86_ROW_COUNT];
 };
@@ -232,6 +234,22 @@ static bool sets_misaligned_mode(const struct oracle_result *a)
 	return a->vector < 0 && a->out.mxcsr & 1u << 17;
 }
 
+/*
+ * What the manual leaves to the processor: whether elements that a mask leaves out are touched, and whether instructions that
+ * use half of an operand of 16 bytes read all of it ("may access only 64 bits": PUNPCKLBW, UNPCKLPD, PSRLW).
+ */
+static bool hits_differ(const struct oracle_case *c, uint32_t cpu, uint32_t core)
+{
+	const char *name = x86_rows[c->row].name + (x86_rows[c->row].name[0] == 'V');
+
+	if (strstr(name, "MASKMOV") || x86_rows[c->row].vex == 2)
+		return core & ~cpu;
+	if (strstr(name, "UNPCK") || strncmp(name, "PSRL", 4) == 0 || strncmp(name, "PSLL", 4) == 0 ||
+	    strncmp(name, "PSRA", 4) == 0)
+		return cpu & ~core;
+	return cpu != core;
+}
+
 static bool compare(const struct run *run, const struct oracle_case *c,
 		    const struct oracle_result *a, const struct oracle_result *b, char *why,
 		    size_t size)
@@ -244,6 +262,9 @@ static bool compare(const struct run *run, const struct oracle_case *c,
 		return true;
 	if (sets_misaligned_mode(a))
 		return true;
+	/* What an instruction touched that then faults is told by some processors. */
+	if (run->options.watch && a->vector < 0 && b->vector < 0 && hits_differ(c, a->hits, b->hits))
+		differ(why, size, "hits", a->hits, b->hits);
 	if (a->vector != b->vector)
 		differ(why, size, "vector", (uint64_t)a->vector, (uint64_t)b->vector);
 	else if (a->vector == X86_PF && cr2_differs(c, a->cr2, b->cr2))
@@ -313,6 +334,8 @@ static void judge(struct run *run, unsigned i, bool verbose)
 	run->ran[c->row]++;
 	if (run->native[i].vector >= 0)
 		run->n_faults++;
+	else
+		run->n_hits += run->native[i].hits != 0;
 	if (!compare(run, c, &run->native[i], &run->core[i], why, sizeof(why))) {
 		run->n_bad++;
 		run->bad[c->row]++;
@@ -341,9 +364,19 @@ static unsigned run_native(struct run *run, unsigned first, unsigned n)
 	*run->progress = 0;
 	pid = fork();
 	if (pid == 0)
-		oracle_native_run(run->cases + first, run->native + first, n, run->progress);
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		oracle_native_run(run->cases + first, run->native + first, n, run->progress,
+				  run->options.watch);
+	if (pid < 0)
 		return 0;
+	if (run->options.watch) {
+		if (!oracle_watch_trace(pid, run->cases + first, run->native + first, run->progress,
+					run->options.seed, &status)) {
+			run->no_watch = true;
+			return n;
+		}
+	} else if (waitpid(pid, &status, 0) != pid) {
+		return 0;
+	}
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return n;
 	return *run->progress;
@@ -365,9 +398,12 @@ static void run_batch(struct run *run, uint64_t number, unsigned n, bool verbose
 		}
 	}
 	for (unsigned i = 0; i < n; i++) {
+		struct oracle_watch watch;
+
 		if (!run->native[i].valid)
 			continue;
-		oracle_guest_run(run->guest, &run->cases[i], &run->core[i]);
+		oracle_watch_choose(&run->cases[i], run->options.seed, &watch);
+		oracle_guest_run(run->guest, &run->cases[i], run->options.watch ? &watch : NULL, &run->core[i]);
 		judge(run, i, verbose);
 	}
 }
@@ -385,6 +421,10 @@ static int summary(const struct run *run)
 	printf("oracle: seed %lu: %lu cases of %u rows (%u not reached), %lu faulted, %lu differ, "
 	       "%lu lost\n", run->options.seed, run->n_run, run->n_rows, never, run->n_faults,
 	       run->n_bad, run->n_lost);
+	if (run->options.watch)
+		printf("oracle: watchpoints hit in %lu\n", run->n_hits);
+	if (run->options.watch && run->n_run >= BATCH && !run->n_hits)
+		return 1;
 	return run->n_bad || run->n_lost ? 1 : 0;
 }
 
@@ -423,7 +463,8 @@ int main(int argc, char **argv)
 		{ "cases", required_argument, NULL, 'c' }, { "seed", required_argument, NULL, 's' },
 		{ "row", required_argument, NULL, 'r' },   { "only", required_argument, NULL, 'o' },
 		{ "bits", required_argument, NULL, 'b' },  { "strict", no_argument, NULL, 'S' },
-		{ "from", required_argument, NULL, 'f' },  { 0 },
+		{ "from", required_argument, NULL, 'f' },  { "watch", no_argument, NULL, 'w' },
+		{ 0 },
 	};
 	static struct run run;
 	uint64_t cases = 100000, from = 0;
@@ -453,6 +494,9 @@ int main(int argc, char **argv)
 		case 'b':
 			run.options.bits = (unsigned)strtoul(optarg, NULL, 0);
 			break;
+		case 'w':
+			run.options.watch = true;
+			break;
 		case 'S':
 			run.options.strict = true;
 			break;
@@ -465,5 +509,9 @@ int main(int argc, char **argv)
 	for (uint64_t done = 0; done < cases; done += BATCH)
 		run_batch(&run, from + done, cases - done < BATCH ? (unsigned)(cases - done) : BATCH,
 			  verbose);
+	if (run.no_watch) {
+		printf("oracle: skipped: this host has no debug registers for us\n");
+		return SKIPPED;
+	}
 	return summary(&run);
 }

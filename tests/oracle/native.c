@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -41,7 +42,7 @@ static uint32_t wide_at[3];
 static const struct oracle_case *cases;
 static struct oracle_result *results;
 static unsigned n_cases, current, rep_count;
-static bool started;
+static bool started, watched;
 static volatile unsigned *progress_out;
 static uint8_t pristine[DATA_SIZE], constants[CONST_SIZE];
 
@@ -170,6 +171,8 @@ static void load_case(ucontext_t *uc)
 	load_fpu((uint8_t *)uc->uc_mcontext.fpregs, &c->in);
 	rep_count = 0;
 	*progress_out = current;
+	if (watched)
+		raise(SIGSTOP); /* watch.c arms */
 }
 
 static void save_case(const ucontext_t *uc, int sig)
@@ -287,10 +290,13 @@ static void start(void (*handler)(int, siginfo_t *, void *), unsigned n,
 		  volatile unsigned *progress) __attribute__((noreturn));
 
 void oracle_native_run(const struct oracle_case *list, struct oracle_result *out, unsigned n,
-		       volatile unsigned *progress)
+		       volatile unsigned *progress, bool watch)
 {
 	cases = list;
 	results = out;
+	watched = watch;
+	if (watch && ptrace(PTRACE_TRACEME, 0, 0, 0) < 0)
+		_exit(2);
 	start(on_signal, n, progress);
 }
 

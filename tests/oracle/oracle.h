@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "x86/rows.h"
 
@@ -56,6 +57,7 @@ struct oracle_result {
 	int vector; /* -1: ran through */
 	uint32_t error;
 	uint64_t cr2;
+	uint32_t hits; /* of watchpoints: the low bits of DR6 */
 	struct oracle_regs out;
 	uint8_t data[DATA_SIZE];
 };
@@ -67,6 +69,7 @@ struct oracle_options {
 	unsigned bits;	 /* 64, 32, 16, or 0 for all */
 	bool no_16;	 /* the host has no such code segments */
 	bool wide;	 /* AVX-512 is there */
+	bool watch;	 /* watchpoints */
 };
 
 /* What lies in data and constants before a case's window is laid over it. */
@@ -83,14 +86,28 @@ void oracle_generate(struct oracle_case *c, uint64_t number, const struct oracle
 bool oracle_native_has_wide(void);
 /* native.c: make the segments of 16-bit code, for this process and its children. */
 bool oracle_native_has_16(void);
-/* Run all in this process, which it ends. The results lie in shared memory. */
+/* Run all in this process, which it ends. The results lie in shared memory. @watch: its parent traces it by
+ * oracle_watch_trace(). */
 void oracle_native_run(const struct oracle_case *cases, struct oracle_result *results, unsigned n,
-		       volatile unsigned *progress) __attribute__((noreturn));
+		       volatile unsigned *progress, bool watch) __attribute__((noreturn));
+
+/* watch.c */
+struct oracle_watch {
+	uint64_t at[4];
+	uint32_t dr7;
+};
+
+void oracle_watch_choose(const struct oracle_case *c, uint64_t seed, struct oracle_watch *ret);
+/* Let a child run through its cases, and tell how it ended as waitpid(2) does. False: the host has no debug registers for
+ * us. */
+bool oracle_watch_trace(pid_t pid, const struct oracle_case *cases, struct oracle_result *results,
+			const volatile unsigned *progress, uint64_t seed, int *ret_status);
 
 /* guest.c */
 struct oracle_guest;
 struct oracle_guest *oracle_guest_new(void);
 bool oracle_guest_has(const struct oracle_guest *guest, unsigned feature);
 void oracle_guest_free(struct oracle_guest *guest);
+/* @watch: or NULL. */
 void oracle_guest_run(struct oracle_guest *guest, const struct oracle_case *c,
-		      struct oracle_result *result);
+		      const struct oracle_watch *watch, struct oracle_result *result);
