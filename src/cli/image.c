@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/loop.h"
 
 static const struct image_verb_entry {
@@ -61,7 +62,8 @@ static int help_verb(const struct image_verb_entry *v)
 static int run(const struct image_verb_entry *v, int argc, char **argv)
 {
 	g_autofree char *name = g_strconcat("image ", v->name, NULL);
-	struct image_args a = { .verb = name, .which = v->which };
+	bool cache_taken = false;
+	struct image_args a = { .verb = name, .which = v->which, .cache_taken = &cache_taken };
 	int status = image_parse(&a, argc, argv);
 
 	if (!status && (a.file_count < v->min_files || a.file_count > v->max_files))
@@ -74,6 +76,8 @@ static int run(const struct image_verb_entry *v, int argc, char **argv)
 		return cli_complain(CLI_FAILURE, name, "the host gives no descriptor for a loop");
 	status = v->fn(&a);
 	loop_free(a.loop);
+	if (!status && a.cache_file && !cache_taken)
+		log_warn("--cache-file '%s' was of no use: nothing that was read lies at a server", a.cache_file);
 	return status;
 }
 

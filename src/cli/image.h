@@ -41,6 +41,7 @@ struct image_args {
 	const char *count, *depth, *buffer_size, *step, *offset, *pattern, *flush_interval;
 	const char *cache, *source_cache, *cache_file, *cache_size, *reconnect;
 	uint64_t cache_bytes; /* by cache_size */
+	bool *cache_taken; /* some disk was opened that uses cache_file */
 	unsigned reconnect_s; /* by reconnect */
 	const char *socket, *listen, *name, *description, *tls, *clients, *machine, *snapshot;
 	const char *allow[IMAGE_MAX_ALLOW + 1];

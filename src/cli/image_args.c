@@ -46,7 +46,7 @@ static const struct option {
 	TEXT("preallocate", "HOW", "off, metadata, falloc or full", IMAGE_CREATE,
 	     preallocate),
 	TEXT("allow", "PLACE", "a folder or server for images below; again for more", ~0u, allow),
-	TEXT("cache-file", "FILE", "keep copies of what a web server gave", ~0u, cache_file),
+	TEXT("cache-file", "FILE", "keep copies of what a server gave", ~0u, cache_file),
 	TEXT("cache-size", "SIZE", "of them at most (default 1G)", ~0u, cache_size),
 	TEXT("reconnect-delay", "S", "wait for a lost NBD server (seconds)", ~0u, reconnect),
 	FLAG("force", "replace a file, write over a device", IMAGE_CREATE | IMAGE_CONVERT, force),
@@ -268,10 +268,14 @@ struct disk *image_open(const struct image_args *a, const char *path, struct ima
 					.unlocked = how.unlocked, .repair = how.repair,
 					.no_backing = how.no_backing, .allow = a->allow,
 					.cache_file = a->cache_file, .cache_bytes = a->cache_bytes,
+					.cache_taken = a->cache_taken,
 					.reconnect_s = a->reconnect_s };
 	g_autoptr(GError) err = NULL;
 	struct disk *disk;
 
+	/* What is written itself has no copies; what lies below it may. */
+	if (how.write && disk_is_remote(path))
+		o.cache_file = NULL;
 	if (how.cache)
 		(void)disk_cache_parse(how.cache, &o.cache);
 	disk = disk_open_options(path, &o, a->loop, &err);

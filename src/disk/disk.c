@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "disk/disk_int.h"
+#include "disk/filters/filters.h"
 #include "disk/formats/formats.h"
 #include "disk/protocols/protocols.h"
 #include "disk/qcow2/qcow2_int.h"
@@ -116,9 +117,17 @@ static struct disk *open_below(const char *name, const struct disk_options *o, b
 			       struct loop *loop, GError **err)
 {
 	const struct disk_protocol *protocol = disk_protocol_find(name);
+	struct disk *disk = protocol ? protocol->open(name, o, named, loop, err) :
+				       disk_file_open(name, o, loop, err);
 
-	return protocol ? protocol->open(name, o, named, loop, err) :
-			  disk_file_open(name, o, loop, err);
+	if (!disk || !protocol || !protocol->far || !o->cache_file)
+		return disk;
+	if (o->readonly)
+		return disk_copies_open_take(disk, "", o, loop, err);
+	disk_close(disk);
+	base_fail(err, EINVAL, "disk '%s': copies are kept of disks that are only read; add 'readonly' or 'cow', or "
+			       "leave cache-file away", name);
+	return NULL;
 }
 
 struct disk *disk_open_options(const char *path, const struct disk_options *o, struct loop *loop,

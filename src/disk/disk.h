@@ -151,10 +151,11 @@ struct disk_options {
 	bool unlocked; /* only to look, at an image that may be in use */
 	enum disk_runner runner; /* how a file's requests run */
 	enum disk_cache cache;
-	/* Of a disk at a web server: where copies of what was read are kept from run to run (NULL: until
-	 * it is closed), and how much at most (0: 1 GiB). */
+	/* Of a disk that a server has, to be read: where copies of what was read are kept from run to run, and how
+	 * much at most (0: 1 GiB). NULL: of a web server's until it is closed, of another's none. */
 	const char *cache_file;
 	uint64_t cache_bytes;
+	bool *cache_taken; /* set when some disk of the chain uses it; NULL: nobody asks */
 	/* Of a disk at an NBD server: seconds that requests wait for it when the connection is lost; 0: they
 	 * fail, and so do all later ones. */
 	unsigned reconnect_s;

@@ -137,9 +137,11 @@ static bool open_disk(struct vm *vm, unsigned index, GError **err)
 {
 	const struct vm_disk *d = &vm->config->disks[index];
 	struct loop *loop = io_loop(vm, d->iothread);
+	bool cache_taken = false;
 	struct disk_options o = { .format = d->format, .readonly = d->readonly,
 				  .allow = (const char *const *)d->allow,
 				  .cache_file = d->cache_file, .cache_bytes = d->cache_bytes,
+				  .cache_taken = &cache_taken,
 				  .reconnect_s = d->reconnect_s };
 	struct disk *disk;
 
@@ -147,6 +149,12 @@ static bool open_disk(struct vm *vm, unsigned index, GError **err)
 		(void)disk_cache_parse(d->cache, &o.cache); /* the configuration is valid */
 	disk = d->cow ? disk_open_cow(d->path, d->cow_file, &o, loop, err) :
 			disk_open_options(d->path, &o, loop, err);
+	if (disk && d->cache_file && !cache_taken) {
+		disk_close(disk);
+		g_set_error(err, VM_CONFIG_ERROR, 0,
+			    "disk '%s': cache-file is for what a server has, and nothing of it lies at one", d->path);
+		return false;
+	}
 	if (!disk || !(disk = add_point(vm, index, disk, err)) ||
 	    !(disk = add_filters(disk, d, loop, err)))
 		return false;

@@ -352,6 +352,42 @@ def below_another_image():
         sentence(SIKA, "image", "compare", s.uri, "source", words="no files")
 
 
+def copies_are_kept():
+    """What was read once is not read again, from run to run, until the server has something else."""
+    content = os.urandom(SIZE)
+    with open("model", "wb") as f:
+        f.write(content)
+    fake = Fake()
+    fake.disk[:] = content
+
+    def convert():
+        """Reads that it took."""
+        fake.order.clear()
+        run(SIKA, "image", "convert", "--force", "--cache-file", "kept", "--to", "raw", fake.uri, "copy")
+        assert open("copy", "rb").read() == bytes(fake.disk)  # pylint: disable=consider-using-with
+        return fake.order.count(0)
+
+    assert convert() >= SIZE // MIB
+    assert convert() <= 8
+    fake.disk[:] = os.urandom(SIZE)
+    assert convert() >= SIZE // MIB
+    assert convert() <= 8
+    run(SIKA, "image", "create", "--backing", fake.uri, "top.qcow2")
+    fake.order.clear()
+    run(SIKA, "image", "convert", "--cache-file", "kept", "--allow", fake.uri, "top.qcow2", "flat.qcow2")
+    assert fake.order.count(0) <= 8, fake.order.count(0)
+    # To an export, from one.
+    other = Fake(path="other")
+    run(SIKA, "image", "convert", "--cache-file", "kept", fake.uri, other.uri)
+    assert other.disk == fake.disk
+    # Where it is of no use somebody says so.
+    done = run(SIKA, "image", "compare", "--cache-file", "none", "copy", "copy")
+    assert "of no use" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    for disk in (fake.uri, "copy,readonly"):
+        done = run(SIKA, "run", "--engine", "bt", "--kernel", "/dev/null", "--disk", disk + ",format=raw,cache-file=none", status=1)
+        assert "cache-file" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
 def by_keys():
     os.makedirs("keys")
     run("psktool", "-u", "me", "-p", "keys/keys.psk")
@@ -505,7 +541,7 @@ CASES = [random_requests_at_ours, random_requests_at_qemus, an_image_of_a_format
          served_again, random_requests_without_commands, writethrough_is_by_fua, verbs, all_its_names, says_what_is_wrong,
          converts_to_ours,
          converts_to_qemus, converts_to_who_knows_little, converts_by_keys, converting_ends_with_a_flush, converts_to_no_other,
-         converting_may_be_interrupted, rebased_onto_an_export, below_another_image, by_keys, sizes_that_are_no_sectors, lies, servers_may_die]
+         converting_may_be_interrupted, rebased_onto_an_export, below_another_image, copies_are_kept, by_keys, sizes_that_are_no_sectors, lies, servers_may_die]
 NEEDED = {"qemu-nbd": "qemu-utils", "qemu-img": "qemu-utils", "psktool": "gnutls-bin"}
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ _sika() {
 				'--data-file-raw[as a raw image]' \
 				'--preallocate=[off, metadata, falloc, full]:value:(off metadata falloc full)' \
 				'*--allow=[may hold images below]:value:_files -/' \
-				'--cache-file=[keep copies of what a web server gave]:value:_files' \
+				'--cache-file=[keep copies of what a server gave]:value:_files' \
 				'--cache-size=[of them at most]:value:' \
 				'--reconnect-delay=[wait for a lost NBD server (seconds)]:value:' \
 				'--force[replace a file, write over a device]' \

@@ -42,6 +42,7 @@
 #define MAX_CHUNKS    (1ull << 20)
 #define RUN_BYTES     (1u << 20) /* fetched at once */
 #define DEFAULT_BYTES (1ull << 30)
+#define SAMPLES	      8u /* chunks that are compared where nobody tells versions */
 
 #define KEPT	1u
 #define CHECKED 2u /* its sum, or it is of our own writing */
@@ -393,6 +394,30 @@ static bool load_table(struct copies *c)
 	return true;
 }
 
+/* Whether some of what is kept is what is there: who does not tell versions may have another one. */
+static bool is_alike(struct copies *c)
+{
+	g_autofree uint8_t *bytes = g_try_malloc(1u << c->shift);
+	uint64_t step = MAX(c->kept / SAMPLES, 1u), next = 0, kept = 0;
+
+	for (uint64_t i = 0; bytes && i < c->count; i++) {
+		uint64_t len = chunk_len(c, i, i);
+
+		if (!(c->state[i] & KEPT) || kept++ < next)
+			continue;
+		next = kept - 1 + step;
+		if (disk_read_wait(c->from, bytes, len, i << c->shift) < 0 || sum_of(bytes, len) != c->sums[i])
+			return false;
+	}
+	return bytes != NULL;
+}
+
+static void forget_all(struct copies *c)
+{
+	memset(c->state, 0, c->count * sizeof(*c->state));
+	c->kept = 0;
+}
+
 /* What it is the copy of is on its first page. An older version's copies go. */
 static bool begin_store(struct copies *c, const char *tag, const char *path, GError **err)
 {
@@ -406,8 +431,13 @@ static bool begin_store(struct copies *c, const char *tag, const char *path, GEr
 		if (r == 0 && memcmp(found, MAGIC, 8))
 			return base_fail(err, EEXIST, "cache file '%s': holds something else, which would be lost",
 					 path);
-		if (r == 0 && tag && !memcmp(found, head, HEAD_BYTES))
-			return load_table(c) || base_fail(err, EIO, "cache file '%s': cannot be read", path);
+		if (r == 0 && tag && !memcmp(found, head, HEAD_BYTES)) {
+			if (!load_table(c))
+				return base_fail(err, EIO, "cache file '%s': cannot be read", path);
+			if (*tag || is_alike(c))
+				return true;
+			forget_all(c);
+		}
 		log_info("cache file '%s': begins anew, the disk is not the one it was, or cannot be told "
 			 "from it", path);
 		r = r < 0 ? r : disk_run(c->store, &cut);
@@ -443,6 +473,8 @@ struct disk *disk_copies_open_take(struct disk *from, const char *tag, const str
 		base_fail(err, ENOMEM, "no memory for a cache");
 		return NULL;
 	}
+	if (o->cache_taken)
+		*o->cache_taken = true;
 	c->disk = *from;
 	c->disk.ops = &copies_ops;
 	c->disk.path = g_strdup(from->path);

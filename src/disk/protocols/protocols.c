@@ -5,18 +5,18 @@
 #include <string.h>
 
 static const struct disk_protocol protocols[] = {
-	{ "nbd:", NULL, nbd_disk_open }, /* and nbd:// */
-	{ "nbds://", NULL, nbd_disk_open },
-	{ "nbd+unix://", NULL, nbd_disk_open },
-	{ "nbds+unix://", NULL, nbd_disk_open },
-	{ "nbd+vsock://", NULL, nbd_disk_open },
-	{ "nbds+vsock://", NULL, nbd_disk_open },
+	{ "nbd:", NULL, true, nbd_disk_open }, /* and nbd:// */
+	{ "nbds://", NULL, true, nbd_disk_open },
+	{ "nbd+unix://", NULL, true, nbd_disk_open },
+	{ "nbds+unix://", NULL, true, nbd_disk_open },
+	{ "nbd+vsock://", NULL, true, nbd_disk_open },
+	{ "nbds+vsock://", NULL, true, nbd_disk_open },
 #ifdef SIKA_RBD
-	{ "rbd:", NULL, rbd_disk_open },
+	{ "rbd:", NULL, true, rbd_disk_open },
 #endif
-	{ "scratch:", "raw", scratch_disk_open },
-	{ "http://", NULL, http_disk_open },
-	{ "https://", NULL, http_disk_open },
+	{ "scratch:", "raw", false, scratch_disk_open },
+	{ "http://", NULL, false, http_disk_open },
+	{ "https://", NULL, false, http_disk_open },
 };
 
 const struct disk_protocol *disk_protocol_find(const char *name)

@@ -13,6 +13,7 @@
 struct disk_protocol {
 	const char *prefix; /* of names: "nbd://" */
 	const char *format; /* of what is there; NULL: its content is looked at */
+	bool far; /* copies may be kept of what is there, and it keeps none itself */
 	/* @named: by an image, not by the user: the name must not lead to further files. */
 	struct disk *(*open)(const char *name, const struct disk_options *o, bool named,
 			     struct loop *loop, GError **err);
