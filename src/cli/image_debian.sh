@@ -79,6 +79,10 @@ configure_hook() {
 		[Network]
 		DHCP=yes
 	NET
+	# Without hardware virtualization and on a busy host udev may need longer than the usual 90 s, behind which there would
+	# be no login on the serial port.
+	mkdir -p "$r/etc/systemd/system.conf.d"
+	printf '[Manager]\nDefaultDeviceTimeoutSec=15min\n' >"$r/etc/systemd/system.conf.d/sika.conf"
 	cat >"$r/usr/lib/sika/winsize" <<-'WINSIZE'
 		#!/bin/bash
 		# The virtio console knows the size of the user's window, the serial port that one logs in
