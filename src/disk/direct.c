@@ -22,38 +22,32 @@
 #include "base/fd.h"
 #include "disk/disk_int.h"
 #include "disk/ranges.h"
-#include "disk/wait.h"
+#include "disk/serving.h"
 
 #define BOUNCE_BYTES (1u << 20)
 
 struct direct {
 	struct disk disk;
-	struct disk *file; /* owned */
 	int fd;		   /* the file's; -1: it is none */
 	uint64_t block;	   /* of offsets and lengths */
 	uint64_t memory_block; /* of addresses of memory; 1: any */
 	bool keep_end;
-	struct fiber_pool fibers;
+	struct serving serving;
 	struct range *ranges; /* bytes of blocks that writes are busy with: whole ones are shared,
 				 parts of them are the writer's alone */
-	unsigned under_way; /* in fibers */
-	bool submitting;
 };
 
+/* A copy of it: who asks goes on with the request. */
 static int io(struct direct *d, const struct disk_req *req)
 {
 	struct disk_req inner = *req;
 
-	return disk_wait(&d->fibers, d->submitting, d->file, &inner);
+	return serving_run(&d->serving, d->disk.below, &inner);
 }
 
 static int io_bytes(struct direct *d, enum disk_op op, uint8_t *bytes, uint64_t len, uint64_t offset)
 {
-	struct iovec iov = { bytes, len };
-	const struct disk_req req = { .op = op, .offset = offset, .len = len, .iov = &iov,
-				      .iov_count = 1 };
-
-	return io(d, &req);
+	return serving_io(&d->serving, d->disk.below, op, bytes, len, offset);
 }
 
 static bool is_multiple(const struct direct *d, uint64_t n)
@@ -233,81 +227,57 @@ static int serve(struct direct *d, struct disk_req *req, bool aligned)
 	return bounce(d, req);
 }
 
-struct start {
-	struct direct *d;
-	struct disk_req *req;
-	bool aligned;
-};
-
-static void request_fiber(void *arg)
+static int request(struct disk *disk, struct disk_req *req)
 {
-	struct start s = *(struct start *)arg; /* the caller's stack, until the first wait */
-	struct direct *d = s.d;
-	struct disk_req inner = *s.req;
+	struct direct *d = (struct direct *)disk;
+	struct disk_req inner = *req;
 	bool changes = inner.op == DISK_WRITE || inner.op == DISK_WRITE_ZEROES ||
 		       inner.op == DISK_DISCARD;
+	bool aligned = is_aligned(d, req);
 	struct range range = { .first = align_down(inner.offset, d->block),
 			       .last = align_up(inner.offset + inner.len, d->block) - 1,
-			       .alone = !s.aligned };
+			       .alone = !aligned };
 	int r;
 
 	if (changes)
-		range_enter(&d->fibers, &d->ranges, &range);
-	r = serve(d, &inner, s.aligned);
+		range_enter(&d->serving.fibers, &d->ranges, &range);
+	r = serve(d, &inner, aligned);
 	if (changes)
 		range_leave(&d->ranges, &range);
 	if (r == 0 && inner.op == DISK_RESIZE)
-		d->disk.size_bytes = s.req->offset;
-	d->under_way--;
-	s.req->done(s.req, r);
+		d->disk.size_bytes = req->offset;
+	return r;
 }
 
 static void direct_submit(struct disk *disk, struct disk_req *req)
 {
 	struct direct *d = (struct direct *)disk;
-	struct start start = { d, req, is_aligned(d, req) };
-	bool before = d->submitting;
 
-	if (req->op == DISK_FLUSH || req->op == DISK_MAP || (req->op == DISK_READ && start.aligned)) {
-		d->file->ops->submit(d->file, req);
-		return;
-	}
-	d->under_way++;
-	d->submitting = true;
-	if (fiber_start(&d->fibers, request_fiber, &start) < 0) {
-		d->under_way--;
-		req->done(req, -ENOMEM);
-	}
-	d->submitting = before;
+	if (req->op == DISK_FLUSH || req->op == DISK_MAP || (req->op == DISK_READ && is_aligned(d, req)))
+		disk->below->ops->submit(disk->below, req);
+	else
+		serving_submit(&d->serving, request, disk, req);
 }
 
-static void direct_kick(struct disk *disk)
+static void each_below(struct disk *disk, void (*fn)(struct disk *below))
 {
-	disk_kick(((struct direct *)disk)->file);
+	fn(disk->below);
 }
 
 static void direct_drain(struct disk *disk)
 {
-	struct direct *d = (struct direct *)disk;
-
-	do
-		disk_drain(d->file);
-	while (d->under_way > 0);
+	serving_drain(&((struct direct *)disk)->serving, disk, each_below);
 }
 
 static void direct_close(struct disk *disk)
 {
-	struct direct *d = (struct direct *)disk;
-
-	fiber_pool_fini(&d->fibers);
-	disk_close(d->file);
-	g_free(disk->path);
-	free(d);
+	serving_fini(&((struct direct *)disk)->serving);
+	disk_over_fini(disk);
+	free(disk);
 }
 
 static const struct disk_ops direct_ops = {
 	.submit = direct_submit,
-	.kick = direct_kick,
 	.drain = direct_drain,
 	.close = direct_close,
 };
@@ -318,12 +288,9 @@ static struct direct *direct_new(struct disk *file, uint32_t block)
 
 	if (!d)
 		return NULL;
-	d->disk = *file;
-	d->disk.ops = &direct_ops;
-	d->disk.path = g_strdup(file->path);
+	disk_over_init(&d->disk, &direct_ops, file);
 	if (d->disk.block_bytes < block)
 		d->disk.block_bytes = block;
-	d->file = file;
 	d->fd = -1;
 	d->block = block;
 	d->memory_block = 1;
@@ -351,7 +318,7 @@ struct disk *disk_direct_over(struct disk *below, uint32_t block)
 
 struct disk *disk_direct_below(struct disk *disk)
 {
-	return disk->ops == &direct_ops ? ((struct direct *)disk)->file : disk;
+	return disk->ops == &direct_ops ? disk->below : disk;
 }
 
 void disk_direct_keep_end(struct disk *disk)

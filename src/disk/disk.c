@@ -306,6 +306,20 @@ void disk_close(struct disk *disk)
 	disk->ops->close(disk);
 }
 
+void disk_over_init(struct disk *disk, const struct disk_ops *ops, struct disk *below)
+{
+	*disk = *below;
+	disk->ops = ops;
+	disk->path = g_strdup(below->path);
+	disk->below = below;
+}
+
+void disk_over_fini(struct disk *disk)
+{
+	disk_close(disk->below);
+	g_free(disk->path);
+}
+
 static bool is_change(enum disk_op op)
 {
 	return op == DISK_WRITE || op == DISK_DISCARD || op == DISK_WRITE_ZEROES ||
@@ -379,12 +393,16 @@ void disk_submit(struct disk *disk, struct disk_req *req)
 
 void disk_kick(struct disk *disk)
 {
+	while (!disk->ops->kick && disk->below)
+		disk = disk->below;
 	if (disk->ops->kick)
 		disk->ops->kick(disk);
 }
 
 void disk_drain(struct disk *disk)
 {
+	while (!disk->ops->drain)
+		disk = disk->below;
 	disk->ops->drain(disk);
 }
 

@@ -90,7 +90,8 @@ struct disk_req {
 /* What a node does. A request of a kind that it does not know completes with -EOPNOTSUPP. */
 struct disk_ops {
 	void (*submit)(struct disk *disk, struct disk_req *req);
-	void (*kick)(struct disk *disk); /* optional */
+	/* NULL: nothing but to do so with the node below. */
+	void (*kick)(struct disk *disk);
 	void (*drain)(struct disk *disk);
 	void (*close)(struct disk *disk);
 };
@@ -98,6 +99,7 @@ struct disk_ops {
 /* Embedded first by the implementation; read-only for others. */
 struct disk {
 	const struct disk_ops *ops;
+	struct disk *below; /* the one that it stands on, owned; NULL: it is the lowest */
 	const char *format; /* "file", "raw", "qcow2" or one of formats.h */
 	char *path;	    /* owned */
 	uint64_t size_bytes;

@@ -31,6 +31,10 @@ struct disk_chain {
 #define DISK_MAX_CHAIN 200u
 
 /* ---- disk.c ---- */
+/* Begin a node that stands on @below, and owns it: like that, but for its ops. */
+void disk_over_init(struct disk *disk, const struct disk_ops *ops, struct disk *below);
+void disk_over_fini(struct disk *disk);
+
 /* An image that another one names: beside it, unless the name says otherwise, and where the user
  * allows it. @format: NULL: not told; "file": nothing but the file. Caller closes. */
 struct disk *disk_open_named(const char *image, const char *name, const char *what,

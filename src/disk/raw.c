@@ -19,7 +19,6 @@
 
 struct raw {
 	struct disk disk;
-	struct disk *file; /* owned */
 	bool guard;
 };
 
@@ -81,7 +80,7 @@ static int guard_write(struct raw *raw, struct disk_req *req)
 				    .iov = g->iov,
 				    .iov_count = req->iov_count + 1,
 				    .done = guarded_done };
-	raw->file->ops->submit(raw->file, &g->req);
+	raw->disk.below->ops->submit(raw->disk.below, &g->req);
 	return 0;
 }
 
@@ -113,7 +112,7 @@ static void resize(struct raw *raw, struct disk_req *outer)
 	}
 	*r = (struct resize){ .req = { .op = DISK_RESIZE, .offset = outer->offset, .done = resized },
 			      .outer = outer, .raw = raw };
-	raw->file->ops->submit(raw->file, &r->req);
+	raw->disk.below->ops->submit(raw->disk.below, &r->req);
 }
 
 static void raw_submit(struct disk *disk, struct disk_req *req)
@@ -130,32 +129,17 @@ static void raw_submit(struct disk *disk, struct disk_req *req)
 	if (req->op == DISK_RESIZE)
 		resize(raw, req);
 	else
-		raw->file->ops->submit(raw->file, req);
-}
-
-static void raw_kick(struct disk *disk)
-{
-	disk_kick(((struct raw *)disk)->file);
-}
-
-static void raw_drain(struct disk *disk)
-{
-	disk_drain(((struct raw *)disk)->file);
+		raw->disk.below->ops->submit(raw->disk.below, req);
 }
 
 static void raw_close(struct disk *disk)
 {
-	struct raw *raw = (struct raw *)disk;
-
-	disk_close(raw->file);
-	g_free(disk->path);
-	free(raw);
+	disk_over_fini(disk);
+	free(disk);
 }
 
 static const struct disk_ops raw_ops = {
 	.submit = raw_submit,
-	.kick = raw_kick,
-	.drain = raw_drain,
 	.close = raw_close,
 };
 
@@ -172,13 +156,10 @@ struct disk *disk_raw_open_take(struct disk *file, bool guard, GError **err)
 		disk_close(file);
 		return NULL;
 	}
-	raw->disk = *file;
-	raw->disk.ops = &raw_ops;
+	disk_over_init(&raw->disk, &raw_ops, file);
 	raw->disk.format = "raw";
-	raw->disk.path = g_strdup(file->path);
 	raw->disk.size_bytes = align_up(file->size_bytes, DISK_SECTOR_SIZE);
 	raw->disk.growable = false;
-	raw->file = file;
 	raw->guard = guard && !file->readonly;
 	disk_direct_keep_end(file);
 	return &raw->disk;

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "disk/wait.h"
 
 #define VECTOR 128u
 
@@ -75,36 +74,32 @@ bool segments_copy(struct segments *from, uint8_t *to, uint64_t len)
 	return true;
 }
 
-int segments_run(struct fiber_pool *fibers, bool batch, struct disk *disk, struct disk_req *req,
+int segments_run(struct serving *s, struct disk *below, enum disk_op op, uint64_t offset, uint64_t len,
 		 struct segments *v)
 {
-	uint64_t offset = req->offset, len = req->len;
 	int r = 0;
 
 	while (len > 0 && r == 0) {
 		struct iovec iov[VECTOR];
-		struct disk_req part = { .op = req->op, .offset = offset, .iov = iov };
+		struct disk_req part = { .op = op, .offset = offset, .iov = iov };
 
 		part.iov_count = segments_take(v, len, iov, VECTOR, &part.len);
 		if (part.len == 0)
 			return -EINVAL; /* segments that do not make up the length */
 		offset += part.len;
 		len -= part.len;
-		r = disk_wait(fibers, batch, disk, &part);
+		r = serving_run(s, below, &part);
 	}
 	return r;
 }
 
-int segments_read(struct fiber_pool *fibers, bool batch, struct disk *disk, struct disk_req *req,
+int segments_read(struct serving *s, struct disk *below, uint64_t offset, uint64_t len,
 		  struct segments *to)
 {
-	uint64_t size = disk ? disk->size_bytes : 0, len = req->len;
-	uint64_t inside = req->offset < size ? MIN(len, size - req->offset) : 0;
-	int r;
+	uint64_t size = below ? below->size_bytes : 0;
+	uint64_t inside = offset < size ? MIN(len, size - offset) : 0;
+	int r = segments_run(s, below, DISK_READ, offset, inside, to);
 
-	req->op = DISK_READ;
-	req->len = inside;
-	r = segments_run(fibers, batch, disk, req, to);
 	if (r == 0)
 		segments_fill(to, NULL, len - inside);
 	return r;

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "disk/disk.h"
-#include "disk/fiber.h"
+#include "disk/serving.h"
 
 /* From @skip bytes into the first of them on. */
 struct segments {
@@ -22,10 +22,9 @@ void segments_fill(struct segments *to, const uint8_t *from, uint64_t len);
 /* Copy @len bytes out of memory. False: there are less. */
 bool segments_copy(struct segments *from, uint8_t *to, uint64_t len);
 
-/* Both wait as disk_wait() does, for as many requests as @v needs. @req: what is to be read or
- * written where; the rest of it is used up. */
-int segments_run(struct fiber_pool *fibers, bool batch, struct disk *disk, struct disk_req *req,
+/* A read or write below, waited for, of as many requests as @v needs. */
+int segments_run(struct serving *s, struct disk *below, enum disk_op op, uint64_t offset, uint64_t len,
 		 struct segments *v);
-/* A read, of zeros where the disk ends. @disk: NULL: of nothing but zeros. */
-int segments_read(struct fiber_pool *fibers, bool batch, struct disk *disk, struct disk_req *req,
+/* A read, of zeros where the disk ends. @below: NULL: of nothing but zeros. */
+int segments_read(struct serving *s, struct disk *below, uint64_t offset, uint64_t len,
 		  struct segments *to);

@@ -30,7 +30,7 @@
 #include "disk/filters/filters.h"
 #include "disk/ranges.h"
 #include "disk/segments.h"
-#include "disk/wait.h"
+#include "disk/serving.h"
 
 #define MAGIC	      "SIKACOPY"
 #define VERSION	      1u
@@ -50,7 +50,7 @@
 
 struct copies {
 	struct disk disk;
-	struct disk *from, *store; /* owned */
+	struct disk *store; /* owned */
 	unsigned shift;		   /* a chunk has 1 << shift bytes */
 	uint64_t count;
 	uint64_t run_max; /* chunks */
@@ -62,20 +62,9 @@ struct copies {
 	uint8_t *state;
 	uint32_t *sums;
 	bool broken; /* the store: nothing is kept any more */
-	struct fiber_pool fibers;
+	struct serving serving;
 	struct range *ranges;
-	unsigned under_way;
-	bool submitting;
 };
-
-static int io(struct copies *c, struct disk *disk, enum disk_op op, void *bytes, uint64_t len,
-	      uint64_t offset)
-{
-	struct iovec iov = { bytes, len };
-	struct disk_req req = { .op = op, .offset = offset, .len = len, .iov = &iov, .iov_count = 1 };
-
-	return disk_wait(&c->fibers, c->submitting, disk, &req);
-}
 
 static bool is_kept(const struct copies *c, uint64_t chunk)
 {
@@ -112,7 +101,7 @@ static void write_entries(struct copies *c, uint64_t first, uint64_t last)
 		store_le32(bytes + (i - first) * ENTRY_BYTES, c->sums[i]);
 		store_le32(bytes + (i - first) * ENTRY_BYTES + 4, c->state[i] & KEPT);
 	}
-	r = io(c, c->store, DISK_WRITE, bytes, len, HEAD_BYTES + first * ENTRY_BYTES);
+	r = serving_io(&c->serving, c->store, DISK_WRITE, bytes, len, HEAD_BYTES + first * ENTRY_BYTES);
 	if (r < 0)
 		give_up_store(c, r);
 }
@@ -155,12 +144,12 @@ static bool make_room(struct copies *c, uint64_t chunks)
 		if (!find_victim(c, &victim))
 			return false;
 		range.first = range.last = victim;
-		range_enter(&c->fibers, &c->ranges, &range); /* nobody is there: no wait */
+		range_enter(&c->serving.fibers, &c->ranges, &range); /* nobody is there: no wait */
 		c->state[victim] = 0;
 		c->kept--;
 		write_entries(c, victim, victim);
 		hole.offset = c->data_at + (victim << c->shift);
-		(void)disk_wait(&c->fibers, c->submitting, c->store, &hole); /* a hint */
+		(void)serving_run(&c->serving, c->store, &hole); /* a hint */
 		range_leave(&c->ranges, &range);
 	}
 	c->kept += chunks;
@@ -175,7 +164,7 @@ static void keep(struct copies *c, uint64_t first, uint64_t last, uint8_t *bytes
 
 	if (c->broken || !make_room(c, last - first + 1))
 		return;
-	r = io(c, c->store, DISK_WRITE, bytes, len, c->data_at + (first << c->shift));
+	r = serving_io(&c->serving, c->store, DISK_WRITE, bytes, len, c->data_at + (first << c->shift));
 	if (r < 0) {
 		give_up_store(c, r);
 		return;
@@ -189,7 +178,8 @@ static void keep(struct copies *c, uint64_t first, uint64_t last, uint8_t *bytes
 
 static int fetch(struct copies *c, uint64_t first, uint64_t last, uint8_t *bytes)
 {
-	int r = io(c, c->from, DISK_READ, bytes, chunk_len(c, first, last), first << c->shift);
+	int r = serving_io(&c->serving, c->disk.below, DISK_READ, bytes, chunk_len(c, first, last),
+			   first << c->shift);
 
 	c->expected = last + 1;
 	if (r == 0)
@@ -200,7 +190,7 @@ static int fetch(struct copies *c, uint64_t first, uint64_t last, uint8_t *bytes
 /* -EAGAIN: it is not what it was, and is not kept any more. */
 static int fetch_kept(struct copies *c, uint64_t first, uint64_t last, uint8_t *bytes)
 {
-	int r = io(c, c->store, DISK_READ, bytes, chunk_len(c, first, last),
+	int r = serving_io(&c->serving, c->store, DISK_READ, bytes, chunk_len(c, first, last),
 		   c->data_at + (first << c->shift));
 
 	if (r < 0) {
@@ -247,7 +237,7 @@ static int read_part(struct copies *c, struct segments *to, uint64_t *at, uint64
 	uint8_t *bytes;
 	int r = -EAGAIN;
 
-	range_enter(&c->fibers, &c->ranges, &range);
+	range_enter(&c->serving.fibers, &c->ranges, &range);
 	bytes = malloc(chunk_len(c, first, last));
 	/* Others may have been here while this one waited. */
 	for (uint64_t i = first; i <= last; i++)
@@ -266,16 +256,9 @@ out:
 	return r == -EAGAIN ? 0 : r;
 }
 
-struct start {
-	struct copies *c;
-	struct disk_req *req;
-};
-
-static void read_fiber(void *arg)
+static int read_all(struct disk *disk, struct disk_req *req)
 {
-	struct start s = *(struct start *)arg; /* the caller's stack, until the first wait */
-	struct copies *c = s.c;
-	struct disk_req *req = s.req;
+	struct copies *c = (struct copies *)disk;
 	struct segments to = { .iov = req->iov, .count = req->iov_count };
 	uint64_t at = req->offset, all = req->offset + req->len;
 	uint64_t end = MIN(all, c->disk.size_bytes);
@@ -285,57 +268,43 @@ static void read_fiber(void *arg)
 		r = read_part(c, &to, &at, end);
 	if (r == 0 && at < all)
 		segments_fill(&to, NULL, all - at);
-	c->under_way--;
-	req->done(req, r);
+	return r;
 }
 
 static void copies_submit(struct disk *disk, struct disk_req *req)
 {
-	struct copies *c = (struct copies *)disk;
-	struct start start = { c, req };
-	bool before = c->submitting;
+	if (req->op != DISK_READ)
+		disk->below->ops->submit(disk->below, req);
+	else
+		serving_submit(&((struct copies *)disk)->serving, read_all, disk, req);
+}
 
-	if (req->op != DISK_READ) {
-		c->from->ops->submit(c->from, req);
-		return;
-	}
-	c->under_way++;
-	c->submitting = true;
-	if (fiber_start(&c->fibers, read_fiber, &start) < 0) {
-		c->under_way--;
-		req->done(req, -ENOMEM);
-	}
-	c->submitting = before;
+static void each_below(struct disk *disk, void (*fn)(struct disk *below))
+{
+	fn(((struct copies *)disk)->store);
+	fn(disk->below);
 }
 
 static void copies_kick(struct disk *disk)
 {
-	struct copies *c = (struct copies *)disk;
-
-	disk_kick(c->store);
-	disk_kick(c->from);
+	each_below(disk, disk_kick);
 }
 
 static void copies_drain(struct disk *disk)
 {
-	struct copies *c = (struct copies *)disk;
-
-	do {
-		disk_drain(c->store);
-		disk_drain(c->from);
-	} while (c->under_way > 0);
+	serving_drain(&((struct copies *)disk)->serving, disk, each_below);
 }
 
+/* Also of one that did not get as far as to have a store. */
 static void copies_close(struct disk *disk)
 {
 	struct copies *c = (struct copies *)disk;
 
-	fiber_pool_fini(&c->fibers);
+	serving_fini(&c->serving);
 	disk_close(c->store);
-	disk_close(c->from);
+	disk_over_fini(disk);
 	free(c->state);
 	free(c->sums);
-	g_free(c->disk.path);
 	free(c);
 }
 
@@ -406,7 +375,7 @@ static bool is_alike(struct copies *c)
 		if (!(c->state[i] & KEPT) || kept++ < next)
 			continue;
 		next = kept - 1 + step;
-		if (disk_read_wait(c->from, bytes, len, i << c->shift) < 0 || sum_of(bytes, len) != c->sums[i])
+		if (disk_read_wait(c->disk.below, bytes, len, i << c->shift) < 0 || sum_of(bytes, len) != c->sums[i])
 			return false;
 	}
 	return bytes != NULL;
@@ -475,10 +444,7 @@ struct disk *disk_copies_open_take(struct disk *from, const char *tag, const str
 	}
 	if (o->cache_taken)
 		*o->cache_taken = true;
-	c->disk = *from;
-	c->disk.ops = &copies_ops;
-	c->disk.path = g_strdup(from->path);
-	c->from = from;
+	disk_over_init(&c->disk, &copies_ops, from);
 	if (!set_sizes(c, o->cache_bytes))
 		base_fail(err, EFBIG, "disk '%s': is too large, or there is no memory for it", from->path);
 	else if ((c->store = open_store(o->cache_file, loop, err)) &&

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "disk/disk_int.h"
 
 #define IOV_ROOM 128u /* of copies that are kept for the next request */
 
@@ -27,7 +28,6 @@ struct copy {
 
 struct hold {
 	struct disk disk;
-	struct disk *below; /* owned */
 	struct disk_hold_options options;
 	struct copy *free;
 	struct copy *held;
@@ -115,7 +115,7 @@ static void copy_done(struct disk_req *req, int result)
 		result = 0;
 	outer->map = req->map;
 	if (outer->op == DISK_RESIZE)
-		h->disk.size_bytes = h->below->size_bytes;
+		h->disk.size_bytes = h->disk.below->size_bytes;
 	copy_give(h, c);
 	outer->done(outer, result);
 	if (again)
@@ -138,7 +138,7 @@ static void copy_submit(struct hold *h, struct copy *c)
 	};
 	if (outer->iov_count)
 		memcpy(c->iov, outer->iov, outer->iov_count * sizeof(c->iov[0]));
-	h->below->ops->submit(h->below, &c->req);
+	h->disk.below->ops->submit(h->disk.below, &c->req);
 }
 
 static void hold_submit(struct disk *disk, struct disk_req *req)
@@ -148,7 +148,7 @@ static void hold_submit(struct disk *disk, struct disk_req *req)
 	struct copy *c;
 
 	if (policy(h, req->op) == DISK_ERROR_REPORT && req->op != DISK_RESIZE) {
-		h->below->ops->submit(h->below, req);
+		h->disk.below->ops->submit(h->disk.below, req);
 		return;
 	}
 	if (!has_data)
@@ -185,7 +185,7 @@ void disk_hold_retry(struct disk *disk)
 		copy_submit(h, c);
 		c = next;
 	}
-	disk_kick(h->below);
+	disk_kick(h->disk.below);
 }
 
 void disk_hold_forget(struct disk *disk)
@@ -204,16 +204,6 @@ void disk_hold_forget(struct disk *disk)
 	h->is_holding = false;
 }
 
-static void hold_kick(struct disk *disk)
-{
-	disk_kick(((struct hold *)disk)->below);
-}
-
-static void hold_drain(struct disk *disk)
-{
-	disk_drain(((struct hold *)disk)->below);
-}
-
 static void hold_close(struct disk *disk)
 {
 	struct hold *h = (struct hold *)disk;
@@ -225,15 +215,12 @@ static void hold_close(struct disk *disk)
 		h->free = c->next;
 		free(c);
 	}
-	disk_close(h->below);
-	g_free(disk->path);
+	disk_over_fini(disk);
 	free(h);
 }
 
 static const struct disk_ops hold_ops = {
 	.submit = hold_submit,
-	.kick = hold_kick,
-	.drain = hold_drain,
 	.close = hold_close,
 };
 
@@ -243,10 +230,7 @@ struct disk *disk_hold_new(struct disk *below, const struct disk_hold_options *o
 
 	if (!h)
 		return NULL;
-	h->disk = *below;
-	h->disk.ops = &hold_ops;
-	h->disk.path = g_strdup(below->path);
-	h->below = below;
+	disk_over_init(&h->disk, &hold_ops, below);
 	h->options = *options;
 	h->held_end = &h->held;
 	return &h->disk;

@@ -15,9 +15,10 @@
 
 #include "base/bits.h"
 #include "base/log.h"
+#include "disk/disk_int.h"
 #include "disk/ranges.h"
 #include "disk/segments.h"
-#include "disk/wait.h"
+#include "disk/serving.h"
 
 #define GRAIN	 DISK_MOMENT_GRAIN
 #define MAX_COPY (16u * GRAIN) /* bytes under way for one change, and for one read of the view */
@@ -32,14 +33,11 @@ struct view {
 	uint64_t grains;
 	bool is_broken; /* something could not be copied */
 	struct range *ranges;
-	unsigned under_way; /* changes that copy, and reads */
-	struct fiber_pool fibers;
-	bool submitting;
+	struct serving serving; /* changes that copy, and reads */
 };
 
 struct moment {
 	struct disk disk;
-	struct disk *below; /* owned */
 	struct view *view; /* NULL: none */
 	struct disk_req resize;
 	struct disk_req *resize_outer;
@@ -55,15 +53,6 @@ static uint64_t bytes_of(const struct view *v, uint64_t first, uint64_t last)
 	uint64_t start = first * GRAIN, end = (last + 1) * GRAIN;
 
 	return MIN(end, v->disk.size_bytes) - start;
-}
-
-static int io(struct view *v, struct disk *disk, enum disk_op op, void *bytes, uint64_t len,
-	      uint64_t offset)
-{
-	struct iovec iov = { bytes, len };
-	struct disk_req req = { .op = op, .offset = offset, .len = len, .iov = &iov, .iov_count = 1 };
-
-	return disk_wait(&v->fibers, v->submitting, disk, &req);
 }
 
 static void give_up(struct view *v, int r)
@@ -86,10 +75,12 @@ static void copy_run(struct view *v, uint64_t first, uint64_t last)
 {
 	uint64_t len = bytes_of(v, first, last);
 	uint8_t *bytes = malloc(len);
-	int r = bytes ? io(v, v->moment->below, DISK_READ, bytes, len, first * GRAIN) : -ENOMEM;
+	int r = -ENOMEM;
 
+	if (bytes)
+		r = serving_io(&v->serving, v->moment->disk.below, DISK_READ, bytes, len, first * GRAIN);
 	if (r == 0 && !is_zero(bytes, len))
-		r = io(v, v->store, DISK_WRITE, bytes, len, first * GRAIN);
+		r = serving_io(&v->serving, v->store, DISK_WRITE, bytes, len, first * GRAIN);
 	free(bytes);
 	if (r < 0)
 		give_up(v, r);
@@ -127,43 +118,31 @@ static bool must_copy(const struct view *v, const struct disk_req *req, uint64_t
 	return false;
 }
 
-struct start {
-	struct view *view;
-	struct disk_req *req;
-};
-
-static void change_fiber(void *arg)
+static int copy_and_pass(struct disk *view, struct disk_req *req)
 {
-	struct start s = *(struct start *)arg; /* the caller's stack, until the first wait */
-	struct view *v = s.view;
-	struct disk *below = v->moment->below;
+	struct view *v = (struct view *)view;
+	struct disk *below = v->moment->disk.below;
 	struct range range = { .alone = true };
 
-	if (must_copy(v, s.req, &range.first, &range.last)) {
-		range_enter(&v->fibers, &v->ranges, &range);
+	if (must_copy(v, req, &range.first, &range.last)) {
+		range_enter(&v->serving.fibers, &v->ranges, &range);
 		copy_all(v, range.first, range.last);
 		range_leave(&v->ranges, &range);
 	}
-	below->ops->submit(below, s.req);
-	if (!v->submitting)
+	below->ops->submit(below, req);
+	if (!v->serving.submitting)
 		disk_kick(below);
-	v->under_way--;
+	return SERVING_PASSED;
 }
 
 static void change(struct view *v, struct disk_req *req)
 {
-	struct start start = { v, req };
-	bool before = v->submitting;
-	struct disk *below = v->moment->below;
+	struct disk *below = v->moment->disk.below;
 
-	v->under_way++;
-	v->submitting = true;
-	if (fiber_start(&v->fibers, change_fiber, &start) < 0) {
-		give_up(v, -ENOMEM);
-		v->under_way--;
-		below->ops->submit(below, req);
-	}
-	v->submitting = before;
+	if (serving_start(&v->serving, copy_and_pass, &v->disk, req) == 0)
+		return;
+	give_up(v, -ENOMEM);
+	below->ops->submit(below, req);
 }
 
 /* ---- the filter ---- */
@@ -172,7 +151,7 @@ static void resized(struct disk_req *req, int result)
 {
 	struct moment *m = container_of(req, struct moment, resize);
 
-	m->disk.size_bytes = m->below->size_bytes;
+	m->disk.size_bytes = m->disk.below->size_bytes;
 	m->resize_outer->done(m->resize_outer, result);
 }
 
@@ -186,43 +165,42 @@ static void moment_submit(struct disk *disk, struct disk_req *req)
 		/* Nothing else is under way, another one neither. */
 		m->resize_outer = req;
 		m->resize = (struct disk_req){ .op = DISK_RESIZE, .offset = req->offset, .done = resized };
-		m->below->ops->submit(m->below, &m->resize);
+		m->disk.below->ops->submit(m->disk.below, &m->resize);
 	} else if (m->view && changes && must_copy(m->view, req, &first, &last)) {
 		change(m->view, req);
 	} else {
-		m->below->ops->submit(m->below, req);
+		m->disk.below->ops->submit(m->disk.below, req);
 	}
 }
 
-static void moment_kick(struct disk *disk)
+static void each_below(struct disk *disk, void (*fn)(struct disk *below))
 {
 	struct moment *m = (struct moment *)disk;
 
 	if (m->view)
-		disk_kick(m->view->store);
-	disk_kick(m->below);
+		fn(m->view->store);
+	fn(disk->below);
+}
+
+static void moment_kick(struct disk *disk)
+{
+	each_below(disk, disk_kick);
 }
 
 static void moment_drain(struct disk *disk)
 {
 	struct moment *m = (struct moment *)disk;
 
-	do {
-		if (m->view)
-			disk_drain(m->view->store);
-		disk_drain(m->below);
-	} while (m->view && m->view->under_way);
+	if (m->view)
+		serving_drain(&m->view->serving, disk, each_below);
 	/* What the last fibers have handed on. */
-	disk_drain(m->below);
+	disk_drain(disk->below);
 }
 
 static void moment_close(struct disk *disk)
 {
-	struct moment *m = (struct moment *)disk;
-
-	disk_close(m->below);
-	g_free(disk->path);
-	free(m);
+	disk_over_fini(disk);
+	free(disk);
 }
 
 static const struct disk_ops moment_ops = {
@@ -238,10 +216,7 @@ struct disk *disk_moment_new(struct disk *below)
 
 	if (!m)
 		return NULL;
-	m->disk = *below;
-	m->disk.ops = &moment_ops;
-	m->disk.path = g_strdup(below->path);
-	m->below = below;
+	disk_over_init(&m->disk, &moment_ops, below);
 	return &m->disk;
 }
 
@@ -268,9 +243,9 @@ static int read_all(struct view *v, struct disk_req *req)
 
 	while (at < end && r == 0) {
 		uint64_t until = alike_until(v, at, end, MAX_COPY);
-		struct disk *from = is_copied(v, at / GRAIN) ? v->store : v->moment->below;
+		struct disk *from = is_copied(v, at / GRAIN) ? v->store : v->moment->disk.below;
 
-		r = io(v, from, DISK_READ, bytes, until - at, at);
+		r = serving_io(&v->serving, from, DISK_READ, bytes, until - at, at);
 		if (r == 0)
 			segments_fill(&to, bytes, until - at);
 		at = until;
@@ -282,9 +257,9 @@ static int read_all(struct view *v, struct disk_req *req)
 static int map(struct view *v, struct disk_req *req)
 {
 	uint64_t until = alike_until(v, req->offset, req->offset + req->len, req->len);
-	struct disk *from = is_copied(v, req->offset / GRAIN) ? v->store : v->moment->below;
+	struct disk *from = is_copied(v, req->offset / GRAIN) ? v->store : v->moment->disk.below;
 	struct disk_req below = { .op = DISK_MAP, .offset = req->offset, .len = until - req->offset };
-	int r = disk_wait(&v->fibers, v->submitting, from, &below);
+	int r = serving_run(&v->serving, from, &below);
 
 	req->map = below.map;
 	req->map.depth = 0;
@@ -292,38 +267,25 @@ static int map(struct view *v, struct disk_req *req)
 	return v->is_broken ? -EIO : r;
 }
 
-static void view_fiber(void *arg)
+static int look(struct disk *view, struct disk_req *req)
 {
-	struct start s = *(struct start *)arg;
-	struct view *v = s.view;
-	struct range range = { .first = s.req->offset / GRAIN,
-			       .last = (s.req->offset + s.req->len - 1) / GRAIN };
+	struct view *v = (struct view *)view;
+	struct range range = { .first = req->offset / GRAIN,
+			       .last = (req->offset + req->len - 1) / GRAIN };
 	int r;
 
-	range_enter(&v->fibers, &v->ranges, &range);
-	r = s.req->op == DISK_READ ? read_all(v, s.req) : map(v, s.req);
+	range_enter(&v->serving.fibers, &v->ranges, &range);
+	r = req->op == DISK_READ ? read_all(v, req) : map(v, req);
 	range_leave(&v->ranges, &range);
-	v->under_way--;
-	s.req->done(s.req, r);
+	return r;
 }
 
 static void view_submit(struct disk *disk, struct disk_req *req)
 {
-	struct view *v = (struct view *)disk;
-	struct start start = { v, req };
-	bool before = v->submitting;
-
-	if (req->op != DISK_READ && req->op != DISK_MAP) {
+	if (req->op == DISK_READ || req->op == DISK_MAP)
+		serving_submit(&((struct view *)disk)->serving, look, disk, req);
+	else
 		req->done(req, req->op == DISK_FLUSH ? 0 : -EOPNOTSUPP);
-		return;
-	}
-	v->under_way++;
-	v->submitting = true;
-	if (fiber_start(&v->fibers, view_fiber, &start) < 0) {
-		v->under_way--;
-		req->done(req, -ENOMEM);
-	}
-	v->submitting = before;
 }
 
 static void view_kick(struct disk *disk)
@@ -342,7 +304,7 @@ static void view_close(struct disk *disk)
 	struct view *v = (struct view *)disk;
 
 	v->moment->view = NULL;
-	fiber_pool_fini(&v->fibers);
+	serving_fini(&v->serving);
 	disk_close(v->store);
 	free(v->copied);
 	g_free(disk->path);

@@ -8,6 +8,7 @@
 
 #include "base/bits.h"
 #include "base/loop.h"
+#include "disk/disk_int.h"
 
 struct entry {
 	struct disk_req req;
@@ -19,7 +20,6 @@ struct entry {
 
 struct stats {
 	struct disk disk;
-	struct disk *below; /* owned */
 	struct entry *spare;
 	struct disk_stats counts; /* written by the disk's thread, read by any, both by words */
 };
@@ -73,7 +73,7 @@ static void over(struct disk_req *req, int result)
 	}
 	count(&s->counts.under_way, UINT64_MAX); /* one less */
 	outer->map = req->map;
-	s->disk.size_bytes = s->below->size_bytes; /* a resize */
+	s->disk.size_bytes = s->disk.below->size_bytes; /* a resize */
 	e->next = s->spare;
 	s->spare = e;
 	outer->done(outer, result);
@@ -98,17 +98,7 @@ static void stats_submit(struct disk *disk, struct disk_req *req)
 	e->outer = req;
 	e->start_ns = loop_now_ns();
 	count(&s->counts.under_way, 1);
-	disk_submit(s->below, &e->req);
-}
-
-static void stats_kick(struct disk *disk)
-{
-	disk_kick(((struct stats *)disk)->below);
-}
-
-static void stats_drain(struct disk *disk)
-{
-	disk_drain(((struct stats *)disk)->below);
+	disk_submit(s->disk.below, &e->req);
 }
 
 static void stats_close(struct disk *disk)
@@ -116,19 +106,16 @@ static void stats_close(struct disk *disk)
 	struct stats *s = (struct stats *)disk;
 	struct entry *e;
 
-	disk_close(s->below);
+	disk_over_fini(disk);
 	while ((e = s->spare)) {
 		s->spare = e->next;
 		free(e);
 	}
-	g_free(disk->path);
 	free(s);
 }
 
 static const struct disk_ops stats_ops = {
 	.submit = stats_submit,
-	.kick = stats_kick,
-	.drain = stats_drain,
 	.close = stats_close,
 };
 
@@ -138,11 +125,8 @@ struct disk *disk_stats_new(struct disk *below)
 
 	if (!s)
 		return NULL;
-	s->disk = *below;
-	s->disk.ops = &stats_ops;
-	s->disk.path = g_strdup(below->path);
+	disk_over_init(&s->disk, &stats_ops, below);
 	below->writethrough = false; /* the one on top flushes */
-	s->below = below;
 	return &s->disk;
 }
 

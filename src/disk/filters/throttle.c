@@ -18,6 +18,7 @@
 
 #include "base/bits.h"
 #include "base/loop.h"
+#include "disk/disk_int.h"
 
 #define TENTH 0.1
 
@@ -31,7 +32,6 @@ struct queue {
 
 struct throttle {
 	struct disk disk;
-	struct disk *below; /* owned */
 	struct throttle_limits limits;
 	struct bucket buckets[THROTTLE_KINDS];
 	uint64_t leaked_ns; /* up to then */
@@ -118,7 +118,7 @@ static void pour(struct throttle *t, const struct disk_req *req)
 static void let(struct throttle *t, struct disk_req *req)
 {
 	pour(t, req);
-	disk_submit(t->below, req);
+	disk_submit(t->disk.below, req);
 }
 
 static struct disk_req *queue_take(struct queue *q)
@@ -162,7 +162,7 @@ static void on_time(void *arg)
 	struct throttle *t = arg;
 
 	dispatch(t, false);
-	disk_kick(t->below);
+	disk_kick(t->disk.below);
 }
 
 struct resize {
@@ -176,7 +176,7 @@ static void resized(struct disk_req *req, int result)
 	struct resize *r = container_of(req, struct resize, req);
 	struct disk_req *outer = r->outer;
 
-	r->t->disk.size_bytes = r->t->below->size_bytes;
+	r->t->disk.size_bytes = r->t->disk.below->size_bytes;
 	free(r);
 	outer->done(outer, result);
 }
@@ -191,7 +191,7 @@ static void resize(struct throttle *t, struct disk_req *req)
 	}
 	*r = (struct resize){ .req = *req, .t = t, .outer = req };
 	r->req.done = resized;
-	disk_submit(t->below, &r->req);
+	disk_submit(t->disk.below, &r->req);
 }
 
 static void throttle_submit(struct disk *disk, struct disk_req *req)
@@ -204,7 +204,7 @@ static void throttle_submit(struct disk *disk, struct disk_req *req)
 		return;
 	}
 	if (!is_counted(req)) {
-		disk_submit(t->below, req);
+		disk_submit(t->disk.below, req);
 		return;
 	}
 	leak(t);
@@ -218,18 +218,13 @@ static void throttle_submit(struct disk *disk, struct disk_req *req)
 	dispatch(t, false);
 }
 
-static void throttle_kick(struct disk *disk)
-{
-	disk_kick(((struct throttle *)disk)->below);
-}
-
 static void throttle_drain(struct disk *disk)
 {
 	struct throttle *t = (struct throttle *)disk;
 
 	do {
 		dispatch(t, true);
-		disk_drain(t->below);
+		disk_drain(t->disk.below);
 	} while (t->queues[0].head || t->queues[1].head);
 	loop_timer_disarm(t->timer);
 }
@@ -239,14 +234,12 @@ static void throttle_close(struct disk *disk)
 	struct throttle *t = (struct throttle *)disk;
 
 	loop_timer_free(t->timer);
-	disk_close(t->below);
-	g_free(t->disk.path);
+	disk_over_fini(disk);
 	free(t);
 }
 
 static const struct disk_ops throttle_ops = {
 	.submit = throttle_submit,
-	.kick = throttle_kick,
 	.drain = throttle_drain,
 	.close = throttle_close,
 };
@@ -263,11 +256,8 @@ struct disk *disk_throttle_new(struct disk *below, const struct throttle_limits 
 		free(t);
 		return NULL;
 	}
-	t->disk = *below;
-	t->disk.ops = &throttle_ops;
-	t->disk.path = g_strdup(below->path);
+	disk_over_init(&t->disk, &throttle_ops, below);
 	below->writethrough = false; /* the one on top flushes */
-	t->below = below;
 	t->limits = *limits;
 	t->leaked_ns = loop_now_ns();
 	for (unsigned w = 0; w < 2; w++)

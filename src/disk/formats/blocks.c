@@ -9,21 +9,15 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "disk/wait.h"
 
 int blocks_io(struct blocks *b, struct disk *disk, struct disk_req *req)
 {
-	return disk_wait(&b->fibers, b->submitting, disk, req);
+	return serving_run(&b->serving, disk, req);
 }
 
 static int file_io(struct blocks *b, enum disk_op op, void *buf, uint64_t len, uint64_t offset)
 {
-	struct iovec iov = { buf, len };
-	struct disk_req req = {
-		.op = op, .offset = offset, .len = len, .iov = &iov, .iov_count = 1
-	};
-
-	return blocks_io(b, b->file, &req);
+	return serving_io(&b->serving, b->file, op, buf, len, offset);
 }
 
 int blocks_file_read(struct blocks *b, void *buf, uint64_t len, uint64_t offset)
@@ -155,7 +149,7 @@ static int flush(struct blocks *b)
 {
 	int r;
 
-	fiber_lock(&b->fibers, &b->meta);
+	fiber_lock(&b->serving.fibers, &b->meta);
 	r = blocks_commit(b);
 	fiber_unlock(&b->meta);
 	return r;
@@ -168,14 +162,15 @@ static int about_to_change(struct blocks *b)
 
 	if (b->changed)
 		return 0;
-	fiber_lock(&b->fibers, &b->meta);
+	fiber_lock(&b->serving.fibers, &b->meta);
 	r = blocks_change(b);
 	fiber_unlock(&b->meta);
 	return r;
 }
 
-static int serve(struct blocks *b, struct disk_req *req)
+static int serve(struct disk *disk, struct disk_req *req)
 {
+	struct blocks *b = (struct blocks *)disk;
 	struct segments v = { req->iov, req->iov_count, 0 };
 	int r;
 
@@ -201,57 +196,30 @@ static int serve(struct blocks *b, struct disk_req *req)
 	return -EOPNOTSUPP;
 }
 
-struct start {
-	struct blocks *b;
-	struct disk_req *req;
-};
-
-static void request_fiber(void *arg)
-{
-	struct start start = *(struct start *)arg; /* the caller's stack, until the first wait */
-	int r = serve(start.b, start.req);
-
-	start.b->under_way--;
-	start.req->done(start.req, r);
-}
-
 static void blocks_submit(struct disk *disk, struct disk_req *req)
 {
-	struct blocks *b = (struct blocks *)disk;
-	struct start start = { b, req };
-	bool before = b->submitting;
+	serving_submit(&((struct blocks *)disk)->serving, serve, disk, req);
+}
 
-	b->under_way++;
-	b->submitting = true;
-	if (fiber_start(&b->fibers, request_fiber, &start) < 0) {
-		b->under_way--;
-		req->done(req, -ENOMEM);
-	}
-	b->submitting = before;
+static void each_below(struct disk *disk, void (*fn)(struct disk *below))
+{
+	struct blocks *b = (struct blocks *)disk;
+
+	fn(b->file);
+	for (unsigned i = 0; i < b->part_count; i++)
+		fn(b->parts[i].disk);
+	if (b->parent)
+		fn(b->parent);
 }
 
 static void blocks_kick(struct disk *disk)
 {
-	struct blocks *b = (struct blocks *)disk;
-
-	disk_kick(b->file);
-	for (unsigned i = 0; i < b->part_count; i++)
-		disk_kick(b->parts[i].disk);
-	if (b->parent)
-		disk_kick(b->parent);
+	each_below(disk, disk_kick);
 }
 
 static void blocks_drain(struct disk *disk)
 {
-	struct blocks *b = (struct blocks *)disk;
-
-	while (b->under_way > 0) {
-		disk_drain(b->file);
-		for (unsigned i = 0; i < b->part_count; i++)
-			disk_drain(b->parts[i].disk);
-		if (b->parent)
-			disk_drain(b->parent);
-	}
+	serving_drain(&((struct blocks *)disk)->serving, disk, each_below);
 }
 
 static void finish(struct blocks *b)
@@ -272,7 +240,7 @@ static void blocks_close(struct disk *disk)
 
 	if (b->changed && !b->broken && !disk->abandoned)
 		finish(b);
-	fiber_pool_fini(&b->fibers);
+	serving_fini(&b->serving);
 	blocks_table_fini(b);
 	blocks_sectors_fini(b);
 	if (b->ops->fini)
@@ -281,10 +249,9 @@ static void blocks_close(struct disk *disk)
 		disk_close(b->parts[i].disk);
 	g_free(b->parts);
 	disk_close(b->parent);
-	disk_close(b->file);
+	disk_over_fini(disk);
 	g_free(b->unpacked);
 	g_free(b->about);
-	g_free(disk->path);
 	g_free(b);
 }
 
@@ -300,10 +267,8 @@ struct blocks *blocks_new(size_t bytes, struct disk *file, const char *format,
 {
 	struct blocks *b = g_malloc0(bytes);
 
-	b->disk = *file;
-	b->disk.ops = &blocks_disk_ops;
+	disk_over_init(&b->disk, &blocks_disk_ops, file);
 	b->disk.format = format;
-	b->disk.path = g_strdup(file->path);
 	b->disk.growable = false;
 	b->disk.can_discard = !file->readonly;
 	b->file = file;

@@ -36,10 +36,10 @@
 #pragma once
 
 #include "disk/disk_int.h"
-#include "disk/fiber.h"
 #include "disk/formats/formats.h"
 #include "disk/ranges.h"
 #include "disk/segments.h"
+#include "disk/serving.h"
 
 #define BLOCKS_MAX_TABLE (256ull << 20) /* bytes */
 #define BLOCKS_PAGE	 4096u
@@ -133,7 +133,7 @@ struct blocks_part {
  * blocks_open(). */
 struct blocks {
 	struct disk disk;
-	struct disk *file; /* owned */
+	struct disk *file; /* disk.below */
 	struct disk *parent; /* owned; NULL: none, then absent means zeros */
 	const struct blocks_ops *ops;
 	uint64_t block_bytes; /* a multiple of 512 */
@@ -158,11 +158,9 @@ struct blocks {
 	uint64_t stale_end; /* free places before it may hold something */
 	bool changed, broken;
 	bool unfinished; /* a commit failed: the next one does all of it again */
-	struct fiber_pool fibers;
+	struct serving serving;
 	struct fiber_lock meta;
 	struct range *ranges; /* blocks that a request gives a place to */
-	unsigned under_way;
-	bool submitting;
 	struct blocks_bitmap bitmaps[BLOCKS_BITMAPS];
 	uint8_t *unpacked; /* block_bytes: the packed block that was read last */
 	uint64_t unpacked_number; /* of the block, from 1 on; 0: none */

@@ -13,21 +13,11 @@
 
 #define MAX_AT_ONCE (16u << 20) /* of new blocks of one request, in a row */
 
-static int child_io(struct blocks *b, struct disk *disk, enum disk_op op, uint64_t offset,
-		    uint64_t len, struct segments *v)
-{
-	struct disk_req req = { .op = op, .offset = offset, .len = len };
-
-	return segments_run(&b->fibers, b->submitting, disk, &req, v);
-}
-
 /* The file as far as it goes, and zeros where it ends inside of a block. */
 static int read_data(struct blocks *b, struct disk *from, uint64_t offset, uint64_t len,
 		     struct segments *to)
 {
-	struct disk_req req = { .offset = offset, .len = len };
-
-	return segments_read(&b->fibers, b->submitting, from, &req, to);
+	return segments_read(&b->serving, from, offset, len, to);
 }
 
 static int read_packed(struct blocks *b, const struct blocks_extent *e, uint64_t offset,
@@ -35,7 +25,7 @@ static int read_packed(struct blocks *b, const struct blocks_extent *e, uint64_t
 {
 	int r = 0;
 
-	fiber_lock(&b->fibers, &b->meta);
+	fiber_lock(&b->serving.fibers, &b->meta);
 	if (!b->unpacked && !(b->unpacked = g_try_malloc(b->block_bytes)))
 		r = -ENOMEM;
 	if (r == 0 && b->unpacked_number != e->block + 1) {
@@ -176,15 +166,15 @@ static int write_new(struct blocks *b, uint64_t offset, uint64_t *len, bool belo
 	int r;
 
 	p.count = (offset + p.len - 1) / b->block_bytes - p.first + 1;
-	fiber_lock(&b->fibers, &b->meta);
+	fiber_lock(&b->serving.fibers, &b->meta);
 	r = take_places(b, &p);
 	fiber_unlock(&b->meta);
 	if (r == 0)
 		r = fill_up(b, &p);
 	if (r == 0)
-		r = child_io(b, b->file, DISK_WRITE, p.host + (offset - p.first * b->block_bytes),
+		r = segments_run(&b->serving, b->file, DISK_WRITE, p.host + (offset - p.first * b->block_bytes),
 			     p.len, from);
-	fiber_lock(&b->fibers, &b->meta);
+	fiber_lock(&b->serving.fibers, &b->meta);
 	if (r == 0)
 		r = name_places(b, &p);
 	fiber_unlock(&b->meta);
@@ -207,7 +197,7 @@ static int write_packed(struct blocks *b, uint64_t offset, uint64_t *len, struct
 	if (!segments_copy(from, bytes, n))
 		return -EINVAL;
 	*len = n;
-	fiber_lock(&b->fibers, &b->meta);
+	fiber_lock(&b->serving.fibers, &b->meta);
 	r = blocks_change(b);
 	if (r == 0)
 		r = b->ops->pack(b, offset / b->block_bytes, bytes, &place.host);
@@ -228,7 +218,7 @@ static int write_alone(struct blocks *b, uint64_t offset, uint64_t *len, struct 
 		return r;
 	*len = e.len;
 	if (e.place.kind == BLOCKS_DATA)
-		return child_io(b, e.in, DISK_WRITE, e.place.host, e.len, from);
+		return segments_run(&b->serving, e.in, DISK_WRITE, e.place.host, e.len, from);
 	if (e.place.kind == BLOCKS_PACKED)
 		return -EOPNOTSUPP; /* such an image is written once */
 	if (b->pack_only)
@@ -252,10 +242,10 @@ int blocks_write(struct blocks *b, uint64_t offset, uint64_t len, struct segment
 			return r;
 		n = e.len;
 		if (e.place.kind == BLOCKS_DATA) {
-			r = child_io(b, e.in, DISK_WRITE, e.place.host, n, from);
+			r = segments_run(&b->serving, e.in, DISK_WRITE, e.place.host, n, from);
 		} else {
 			range.last = (offset + n - 1) / b->block_bytes;
-			range_enter(&b->fibers, &b->ranges, &range);
+			range_enter(&b->serving.fibers, &b->ranges, &range);
 			r = b->broken ? -EIO : write_alone(b, offset, &n, from);
 			range_leave(&b->ranges, &range);
 		}

@@ -51,7 +51,7 @@ int blocks_sectors_resolve(struct blocks *b, uint64_t offset, struct blocks_exte
 	bool here;
 	int r;
 
-	fiber_lock(&b->fibers, &b->meta);
+	fiber_lock(&b->serving.fibers, &b->meta);
 	r = bitmap(b, e->block, e->place.host - within, &bits);
 	if (r == 0) {
 		here = is_here(bits, i);
@@ -89,7 +89,7 @@ int blocks_sectors_complete(struct blocks *b, uint64_t offset)
 
 	if (r < 0)
 		return r;
-	fiber_lock(&b->fibers, &b->meta);
+	fiber_lock(&b->serving.fibers, &b->meta);
 	r = blocks_get(b, block, &place);
 	if (r == 0)
 		r = b->ops->complete(b, block, place.host);

@@ -168,7 +168,7 @@ static int look_up(struct blocks *b, uint64_t offset, uint64_t len, struct block
 		*ret = (struct blocks_extent){ .len = MIN(len, span), .in = b->file };
 		return 0;
 	}
-	fiber_lock(&b->fibers, &b->meta);
+	fiber_lock(&b->serving.fibers, &b->meta);
 	r = load_page(b, page);
 	if (r == 0)
 		r = scan(b, offset, len, ret);

@@ -116,7 +116,7 @@ static int run_job(struct qcow2 *s, struct job *j)
 		return -ENOMEM;
 	if (!s->work)
 		s->work = work_pool_new(s->loop); /* without one it takes place here */
-	work_run(s->work, &s->fibers, do_job, j);
+	work_run(s->work, &s->serving.fibers, do_job, j);
 	j->packer->next = s->packers;
 	s->packers = j->packer;
 	return 0;
@@ -231,13 +231,13 @@ static int put_packed(struct qcow2 *s, uint64_t offset, const uint8_t *bytes, si
 	uint64_t at = 0, first;
 	int r;
 
-	fiber_lock(&s->fibers, &s->meta);
+	fiber_lock(&s->serving.fibers, &s->meta);
 	r = place_packed(s, offset, len, &at);
 	fiber_unlock(&s->meta);
 	if (r != 0)
 		return r;
 	r = qcow2_file_write(s, bytes, len, at);
-	fiber_lock(&s->fibers, &s->meta);
+	fiber_lock(&s->serving.fibers, &s->meta);
 	if (r == 0)
 		r = name_packed(s, offset, at, len);
 	if (r == 0) {

@@ -14,21 +14,10 @@
 
 #define VECTOR 128u
 
-/* Read or write @len bytes of @v at @offset of a node below. */
-static int child_io(struct qcow2 *s, struct disk *disk, enum disk_op op, uint64_t offset,
-		    uint64_t len, struct segments *v)
-{
-	struct disk_req req = { .op = op, .offset = offset, .len = len };
-
-	return segments_run(&s->fibers, s->submitting, disk, &req, v);
-}
-
 /* What no cluster of ours holds: the backing image as far as it goes, then zeros. */
 static int read_absent(struct qcow2 *s, uint64_t offset, uint64_t len, struct segments *to)
 {
-	struct disk_req req = { .offset = offset, .len = len };
-
-	return segments_read(&s->fibers, s->submitting, s->backing, &req, to);
+	return segments_read(&s->serving, s->backing, offset, len, to);
 }
 
 /* Written anew since it was looked up, where it was packed may hold something else by now. */
@@ -62,7 +51,7 @@ int qcow2_read(struct qcow2 *s, uint64_t offset, uint64_t len, struct segments *
 			return r;
 		switch (e.kind) {
 		case QCOW2_K_DATA:
-			r = child_io(s, s->data, DISK_READ, e.host, e.len, to);
+			r = segments_run(&s->serving, s->data, DISK_READ, e.host, e.len, to);
 			break;
 		case QCOW2_K_COMPRESSED:
 			e.len = MIN(e.len, s->cluster_bytes - (offset & (s->cluster_bytes - 1)));
@@ -153,14 +142,14 @@ static int write_bytes(struct qcow2 *s, uint8_t *bytes, uint64_t len, uint64_t h
 	struct iovec iov = { bytes, len };
 	struct segments v = { &iov, 1, 0 };
 
-	return len ? child_io(s, s->data, DISK_WRITE, host, len, &v) : 0;
+	return len ? segments_run(&s->serving, s->data, DISK_WRITE, host, len, &v) : 0;
 }
 
 static int write_parts(struct qcow2 *s, const struct placing *p, struct segments *from,
 		       uint8_t *head, uint8_t *tail)
 {
 	uint64_t host = p->host + (p->offset - cluster_start(s, p->offset));
-	int r = child_io(s, s->data, DISK_WRITE, host, p->len, from);
+	int r = segments_run(&s->serving, s->data, DISK_WRITE, host, p->len, from);
 
 	if (r == 0)
 		r = write_bytes(s, head, p->offset - p->from, host - (p->offset - p->from));
@@ -237,13 +226,13 @@ static int write_elsewhere(struct qcow2 *s, uint64_t offset, uint64_t *len, stru
 	struct placing p = { .offset = offset, .len = MIN(*len, qcow2_slice_left(s, offset)) };
 	int r;
 
-	fiber_lock(&s->fibers, &s->meta);
+	fiber_lock(&s->serving.fibers, &s->meta);
 	r = place(s, &p);
 	fiber_unlock(&s->meta);
 	if (r < 0)
 		return r;
 	r = fill_and_write(s, &p, from);
-	fiber_lock(&s->fibers, &s->meta);
+	fiber_lock(&s->serving.fibers, &s->meta);
 	if (r == 0)
 		r = name_clusters(s, &p);
 	else if (p.fresh && !qcow2_has_data_file(s))
@@ -272,7 +261,7 @@ static int write_in_place(struct qcow2 *s, uint64_t offset, uint64_t len, struct
 			return r;
 		if (e.kind != QCOW2_K_DATA || !e.copied)
 			return 0;
-		r = child_io(s, s->data, DISK_WRITE, e.host, e.len, from);
+		r = segments_run(&s->serving, s->data, DISK_WRITE, e.host, e.len, from);
 		if (r < 0)
 			return r;
 		*done += e.len;
@@ -313,7 +302,7 @@ int qcow2_write(struct qcow2 *s, uint64_t offset, uint64_t len, struct segments 
 	uint64_t n;
 	int r;
 
-	range_enter(&s->fibers, &s->ranges, &range);
+	range_enter(&s->serving.fibers, &s->ranges, &range);
 	r = write_in_place(s, offset, len, from, &n);
 	range_leave(&s->ranges, &range);
 	if (r < 0 || n == len)
@@ -321,7 +310,7 @@ int qcow2_write(struct qcow2 *s, uint64_t offset, uint64_t len, struct segments 
 	offset += n;
 	len -= n;
 	range = range_of(s, offset, len, true);
-	range_enter(&s->fibers, &s->ranges, &range);
+	range_enter(&s->serving.fibers, &s->ranges, &range);
 	r = write_alone(s, offset, len, from);
 	range_leave(&s->ranges, &range);
 	return r;
@@ -356,7 +345,7 @@ static int empty_clusters(struct qcow2 *s, uint64_t offset, uint64_t len, bool z
 	struct range range = range_of(s, offset, len, true);
 	int r = 0;
 
-	range_enter(&s->fibers, &s->ranges, &range);
+	range_enter(&s->serving.fibers, &s->ranges, &range);
 	for (uint64_t at = 0; at < len && r == 0; at += s->cluster_bytes) {
 		struct qcow2_extent e;
 
@@ -368,7 +357,7 @@ static int empty_clusters(struct qcow2 *s, uint64_t offset, uint64_t len, bool z
 		}
 		if (r < 0)
 			break;
-		fiber_lock(&s->fibers, &s->meta);
+		fiber_lock(&s->serving.fibers, &s->meta);
 		r = empty_cluster(s, offset + at, zero, unmap);
 		fiber_unlock(&s->meta);
 	}

@@ -153,7 +153,7 @@ int qcow2_lookup(struct qcow2 *s, uint64_t offset, uint64_t len, struct qcow2_ex
 	t = qcow2_cache_find(&s->l2, slice);
 	if (t)
 		return scan(s, t, index, offset, len, ret);
-	fiber_lock(&s->fibers, &s->meta);
+	fiber_lock(&s->serving.fibers, &s->meta);
 	/* It may have moved while this waited. */
 	r = table_of(s, offset, &table);
 	if (r == 0 && table)

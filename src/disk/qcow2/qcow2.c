@@ -8,7 +8,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "disk/qcow2/qcow2_int.h"
-#include "disk/wait.h"
 
 #define L2_CACHE_BYTES	(16u << 20)
 #define REF_CACHE_BYTES (4u << 20)
@@ -19,16 +18,12 @@
 int qcow2_io(struct qcow2 *s, struct disk *disk, struct disk_req *req)
 {
 	/* Who submits to us kicks, and we hand it on; otherwise nobody would. */
-	return disk_wait(&s->fibers, s->submitting, disk, req);
+	return serving_run(&s->serving, disk, req);
 }
 
 static int file_io(struct qcow2 *s, enum disk_op op, void *buf, uint64_t len, uint64_t offset)
 {
-	struct iovec iov = { buf, len };
-	struct disk_req req = { .op = op, .offset = offset, .len = len, .iov = &iov,
-				.iov_count = 1 };
-
-	return qcow2_io(s, s->file, &req);
+	return serving_io(&s->serving, s->file, op, buf, len, offset);
 }
 
 int qcow2_file_read(struct qcow2 *s, void *buf, uint64_t len, uint64_t offset)
@@ -134,7 +129,7 @@ static int write_data(struct qcow2 *s, struct disk_req *req, struct segments *v)
 	if (!req->compress || !whole || qcow2_has_data_file(s))
 		return qcow2_write(s, req->offset, req->len, v);
 	range.last = range.first;
-	range_enter(&s->fibers, &s->ranges, &range);
+	range_enter(&s->serving.fibers, &s->ranges, &range);
 	r = qcow2_write_packed(s, req->offset, v, req->len);
 	range_leave(&s->ranges, &range);
 	return r == 1 ? qcow2_write(s, req->offset, req->len, v) : r;
@@ -144,14 +139,15 @@ static int flush(struct qcow2 *s)
 {
 	int r;
 
-	fiber_lock(&s->fibers, &s->meta);
+	fiber_lock(&s->serving.fibers, &s->meta);
 	r = qcow2_commit(s);
 	fiber_unlock(&s->meta);
 	return r;
 }
 
-static int serve(struct qcow2 *s, struct disk_req *req)
+static int serve(struct disk *disk, struct disk_req *req)
 {
+	struct qcow2 *s = (struct qcow2 *)disk;
 	struct segments v = { req->iov, req->iov_count, 0 };
 
 	if (s->broken && req->op != DISK_READ && req->op != DISK_MAP)
@@ -175,59 +171,39 @@ static int serve(struct qcow2 *s, struct disk_req *req)
 	return -EOPNOTSUPP;
 }
 
-struct start {
-	struct qcow2 *s;
-	struct disk_req *req;
-};
-
-static void request_fiber(void *arg)
-{
-	struct start start = *(struct start *)arg; /* the caller's stack, until the first wait */
-	int r = serve(start.s, start.req);
-
-	start.s->under_way--;
-	start.req->done(start.req, r);
-}
-
 static void qcow2_submit(struct disk *disk, struct disk_req *req)
 {
-	struct qcow2 *s = (struct qcow2 *)disk;
-	struct start start = { s, req };
-	bool before = s->submitting;
+	serving_submit(&((struct qcow2 *)disk)->serving, serve, disk, req);
+}
 
-	s->under_way++;
-	s->submitting = true;
-	if (fiber_start(&s->fibers, request_fiber, &start) < 0) {
-		s->under_way--;
-		req->done(req, -ENOMEM);
-	}
-	s->submitting = before;
+static void each_below(struct disk *disk, void (*fn)(struct disk *below))
+{
+	struct qcow2 *s = (struct qcow2 *)disk;
+
+	fn(s->file);
+	if (qcow2_has_data_file(s))
+		fn(s->data);
+	if (s->backing)
+		fn(s->backing);
 }
 
 static void qcow2_kick(struct disk *disk)
 {
+	each_below(disk, disk_kick);
+}
+
+static void drain_each(struct disk *disk, void (*fn)(struct disk *below))
+{
 	struct qcow2 *s = (struct qcow2 *)disk;
 
-	disk_kick(s->file);
-	if (qcow2_has_data_file(s))
-		disk_kick(s->data);
-	if (s->backing)
-		disk_kick(s->backing);
+	each_below(disk, fn);
+	if (s->work)
+		work_drain(s->work);
 }
 
 static void qcow2_drain(struct disk *disk)
 {
-	struct qcow2 *s = (struct qcow2 *)disk;
-
-	while (s->under_way > 0) {
-		disk_drain(s->file);
-		if (qcow2_has_data_file(s))
-			disk_drain(s->data);
-		if (s->backing)
-			disk_drain(s->backing);
-		if (s->work)
-			work_drain(s->work);
-	}
+	serving_drain(&((struct qcow2 *)disk)->serving, disk, drain_each);
 }
 
 /* ---- closing and opening ---- */
@@ -255,7 +231,7 @@ static void qcow2_close(struct disk *disk)
 
 	if (!disk->readonly && !s->broken && s->l1 && !disk->abandoned)
 		finish(s);
-	fiber_pool_fini(&s->fibers);
+	serving_fini(&s->serving);
 	qcow2_cache_fini(&s->l2);
 	qcow2_cache_fini(&s->refs);
 	if (s->freed)
@@ -263,12 +239,11 @@ static void qcow2_close(struct disk *disk)
 	if (s->data && s->data != s->file)
 		disk_close(s->data);
 	disk_close(s->backing);
-	disk_close(s->file);
+	disk_over_fini(disk);
 	qcow2_header_fini(&s->h);
 	qcow2_compress_fini(s);
 	g_free(s->l1);
 	g_free(s->reftable);
-	g_free(disk->path);
 	g_free(s);
 }
 
@@ -424,10 +399,8 @@ struct disk *qcow2_open_take(struct disk *file, const struct disk_options *o, st
 {
 	struct qcow2 *s = g_new0(struct qcow2, 1);
 
-	s->disk = *file;
-	s->disk.ops = &qcow2_ops;
+	disk_over_init(&s->disk, &qcow2_ops, file);
 	s->disk.format = "qcow2";
-	s->disk.path = g_strdup(file->path);
 	s->disk.growable = false;
 	s->disk.can_discard = !file->readonly;
 	s->file = file;

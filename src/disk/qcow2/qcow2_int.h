@@ -35,7 +35,7 @@
  * ("leaked"), which check --repair gives back. With lazy refcounts step 1 waits for the end, behind
  * the header's dirty bit.
  *
- * Fibers. Requests run in fibers. Who changes tables, or waits for one to be loaded, holds s->meta. A
+ * Fibers. Requests run in fibers (serving.h). Who changes tables, or waits for one to be loaded, holds s->meta. A
  * table that is in memory may be read without it, up to the next wait. Data is read and written
  * without it. Requests that change which cluster a range lies in keep that range for themselves
  * (ranges.h), so that no write goes to a cluster that has been given away.
@@ -158,12 +158,10 @@ struct qcow2 {
 	uint64_t free_hint;	   /* no cluster before this one is free */
 	uint64_t packed_at;	   /* where the next compressed cluster may start; 0: nowhere yet */
 	bool lazy, broken;	   /* broken: no writes any more */
-	struct fiber_pool fibers;
+	struct serving serving;
 	struct fiber_lock meta;
 	struct range *ranges; /* clusters: changes in place share them, those that make them lie
 				 elsewhere have them alone */
-	unsigned under_way;
-	bool submitting;	   /* disk_kick() will follow */
 	uint8_t *unpacked;	   /* the compressed cluster that was read last */
 	uint64_t unpacked_entry;   /* its L2 entry; 0: none */
 	uint64_t packed_count;	   /* clusters packed: an entry may since mean something else */

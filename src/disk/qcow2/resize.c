@@ -55,7 +55,7 @@ static int grow_l1(struct qcow2 *s, uint64_t bytes)
 	entries = g_try_new0(uint64_t, need);
 	if (!entries)
 		return -ENOMEM;
-	fiber_lock(&s->fibers, &s->meta);
+	fiber_lock(&s->serving.fibers, &s->meta);
 	r = qcow2_commit(s);
 	memcpy(entries, s->l1, s->h.l1_entries * sizeof(*entries));
 	if (r == 0)
