@@ -48,12 +48,10 @@ static bool set_pin(struct vm *vm, const struct kvm_irq_routing_irqchip *to, boo
 	return true;
 }
 
-bool irq_set(struct vm *vm, u32 gsi, bool level)
+/* The first that is not below @gsi. */
+static u32 first_route(const struct irq_routes *routes, u32 gsi)
 {
-	int at = srcu_read_lock(&vm->srcu);
-	const struct irq_routes *routes = srcu_dereference(vm->chips->routes, &vm->srcu);
 	u32 low = 0, high = routes->count;
-	bool any = false;
 
 	while (low < high) {
 		u32 mid = (low + high) / 2;
@@ -63,6 +61,16 @@ bool irq_set(struct vm *vm, u32 gsi, bool level)
 		else
 			high = mid;
 	}
+	return low;
+}
+
+bool irq_set(struct vm *vm, u32 gsi, bool level)
+{
+	int at = srcu_read_lock(&vm->srcu);
+	const struct irq_routes *routes = srcu_dereference(vm->chips->routes, &vm->srcu);
+	u32 low = first_route(routes, gsi);
+	bool any = false;
+
 	for (; low < routes->count && routes->entry[low].gsi == gsi; low++) {
 		const struct kvm_irq_routing_entry *e = &routes->entry[low];
 
@@ -73,6 +81,44 @@ bool irq_set(struct vm *vm, u32 gsi, bool level)
 	}
 	srcu_read_unlock(&vm->srcu, at);
 	return any;
+}
+
+void irq_pulse(struct vm *vm, u32 gsi)
+{
+	irq_set(vm, gsi, true);
+	if (gsi >= GSI_MAX || !test_bit(gsi, vm->chips->held))
+		irq_set(vm, gsi, false);
+}
+
+/* @mine is by_user or held. */
+static void set_line(struct vm *vm, unsigned long *mine, u32 gsi, bool level)
+{
+	struct chips *chips = vm->chips;
+	unsigned long flags;
+
+	spin_lock_irqsave(&chips->line_lock, flags);
+	assign_bit(gsi, mine, level);
+	irq_set(vm, gsi, test_bit(gsi, chips->by_user) || test_bit(gsi, chips->held));
+	spin_unlock_irqrestore(&chips->line_lock, flags);
+}
+
+void irq_hold(struct vm *vm, u32 gsi, bool held)
+{
+	set_line(vm, vm->chips->held, gsi, held);
+}
+
+bool irq_leads_to(struct vm *vm, u32 gsi, u32 irqchip, u32 pin)
+{
+	const struct irq_routes *routes = srcu_dereference(vm->chips->routes, &vm->srcu);
+
+	for (u32 i = first_route(routes, gsi); i < routes->count && routes->entry[i].gsi == gsi; i++) {
+		const struct kvm_irq_routing_entry *e = &routes->entry[i];
+
+		if (e->type == KVM_IRQ_ROUTING_IRQCHIP && e->u.irqchip.irqchip == irqchip &&
+		    e->u.irqchip.pin == pin)
+			return true;
+	}
+	return false;
 }
 
 /* ---- routes ---- */
@@ -208,7 +254,8 @@ static long irq_line(struct vm *vm, const void __user *arg)
 
 	if (copy_from_user(&line, arg, sizeof(line)))
 		return -EFAULT;
-	irq_set(vm, line.irq, line.level);
+	if (line.irq < GSI_MAX) /* routes are only for these */
+		set_line(vm, vm->chips->by_user, line.irq, line.level);
 	return 0;
 }
 
@@ -268,6 +315,8 @@ int chips_create(struct vm *vm, bool split)
 	if (!chips)
 		goto out;
 	INIT_LIST_HEAD(&chips->irqfds);
+	INIT_LIST_HEAD(&chips->sampled);
+	spin_lock_init(&chips->line_lock);
 	chips->split = split;
 	pic_init(&chips->pic, vm);
 	ioapic_init(&chips->ioapic, vm);

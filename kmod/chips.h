@@ -11,7 +11,7 @@
  * I/O APIC there sends are routes to messages, and an EOI that it waits for is an exit (vcpu->eoi_vector).
  *
  * The locks of pic and ioapic are inner to all others of the driver, taken with interrupts off, and
- * not held both: lines are set by timers and by eventfds.
+ * not held both: lines are set by timers and by eventfds. line_lock is outside of them.
  */
 #pragma once
 
@@ -20,6 +20,8 @@
 #include <linux/spinlock.h>
 
 #include "vm.h"
+
+#define GSI_MAX 4096u /* lines are numbered below it */
 
 /* A message on the interrupt bus: SDM vol. 3, 11.6 and 11.11. */
 enum apic_mode {
@@ -74,6 +76,8 @@ struct ioapic {
 void ioapic_init(struct ioapic *ioapic, struct vm *vm);
 void ioapic_set_line(struct ioapic *ioapic, unsigned int pin, bool level);
 void ioapic_eoi(struct ioapic *ioapic, u8 vector);
+/* Who holds a line of that vector up lets it go. */
+void ioapic_acked(struct ioapic *ioapic, u8 vector);
 u32 ioapic_read(struct ioapic *ioapic, u32 offset);
 void ioapic_write(struct ioapic *ioapic, u32 offset, u32 value);
 void ioapic_get(struct ioapic *ioapic, struct kvm_ioapic_state *ret);
@@ -222,8 +226,20 @@ struct chips {
 	struct pit *pit; /* NULL: in user space. Set once, with release */
 	struct irq_routes __rcu *routes; /* vm->srcu */
 	struct list_head irqfds;	 /* vm->lock */
+	struct list_head sampled;	 /* those that sample again; vm->lock, who reads holds vm->srcu */
+	spinlock_t line_lock;		 /* the next two: a line is up while either says so */
+	DECLARE_BITMAP(by_user, GSI_MAX);
+	DECLARE_BITMAP(held, GSI_MAX);
 	u32 turn;			 /* of lowest-priority delivery */
 };
+
+/* irqfd.c: the guest has seen to the interrupt of that pin. In a vCPU's thread, without the controllers' locks. */
+void irqfds_acked(struct vm *vm, u32 irqchip, u32 pin);
+
+static inline bool irqfds_sample(const struct vm *vm)
+{
+	return !list_empty_careful(&vm->chips->sampled);
+}
 
 /* chips.c */
 int chips_create(struct vm *vm, bool split);

@@ -113,8 +113,9 @@ long clock_get(struct vm *vm, void __user *arg)
 /* ---- pages of the guest ---- */
 
 /* Nothing where there is no RAM: the guest asked for it. */
-static void guest_write(struct vm *vm, u64 gpa, const void *data, unsigned int len)
+static void guest_write(struct vcpu *vcpu, u64 gpa, const void *data, unsigned int len)
 {
+	struct vm *vm = vcpu->vm;
 	int at = srcu_read_lock(&vm->srcu);
 
 	while (len) {
@@ -124,7 +125,7 @@ static void guest_write(struct vm *vm, u64 gpa, const void *data, unsigned int l
 		if (slot && !(slot->flags & KVM_MEM_READONLY) &&
 		    !copy_to_user((void __user *)(slot_hva(slot, gpa >> PAGE_SHIFT) + offset_in_page(gpa)),
 				  data, n))
-			slot_mark_dirty(slot, gpa >> PAGE_SHIFT);
+			slot_mark_dirty(vcpu, slot, gpa >> PAGE_SHIFT);
 		data += n;
 		gpa += n;
 		len -= n;
@@ -156,13 +157,13 @@ void clock_update(struct vcpu *vcpu)
 		info.system_time += scale_ticks(-info.tsc_timestamp, s);
 		info.tsc_timestamp = 0;
 	}
-	guest_write(vm, gpa, &info.version, sizeof(info.version));
+	guest_write(vcpu, gpa, &info.version, sizeof(info.version));
 	smp_wmb();
-	guest_write(vm, gpa + sizeof(info.version), (u8 *)&info + sizeof(info.version),
+	guest_write(vcpu, gpa + sizeof(info.version), (u8 *)&info + sizeof(info.version),
 		    sizeof(info) - sizeof(info.version));
 	smp_wmb();
 	info.version = vcpu->clock_version += 2;
-	guest_write(vm, gpa, &info.version, sizeof(info.version));
+	guest_write(vcpu, gpa, &info.version, sizeof(info.version));
 }
 
 /* The time of day at which the clock was zero. */
@@ -172,7 +173,7 @@ static void write_wall_clock(struct vcpu *vcpu, u64 gpa)
 	struct pvclock_wall_clock wall = { .version = 2 };
 
 	wall.sec = div_u64_rem(zero, NSEC_PER_SEC, &wall.nsec);
-	guest_write(vcpu->vm, gpa, &wall, sizeof(wall));
+	guest_write(vcpu, gpa, &wall, sizeof(wall));
 }
 
 /* ---- MSRs: Documentation/virt/kvm/x86/msr.rst ---- */

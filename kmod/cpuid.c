@@ -117,7 +117,23 @@ static int list_all(struct list *list)
 	return 0;
 }
 
-int cpuid_supported(struct kvm_cpuid2 __user *arg)
+/* What the x86 core executes where the processor answers #UD: exit_invalid(). */
+static int list_emulated(struct list *list)
+{
+	static const struct kvm_cpuid_entry2 emulated[] = {
+		{ .function = 0, .eax = 7 },
+		{ .function = 1, .ecx = 1u << 22 }, /* MOVBE */
+		{ .function = 7, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX },
+	};
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(emulated); i++) {
+		if (list->count++ < list->room)
+			list->entry[i] = emulated[i];
+	}
+	return 0;
+}
+
+static int list_out(struct kvm_cpuid2 __user *arg, int (*fill)(struct list *list))
 {
 	struct list list = { 0 };
 	u32 room;
@@ -129,7 +145,7 @@ int cpuid_supported(struct kvm_cpuid2 __user *arg)
 	list.entry = kvcalloc(max(list.room, 1u), sizeof(*list.entry), GFP_KERNEL);
 	if (!list.entry)
 		return -ENOMEM;
-	r = list_all(&list);
+	r = fill(&list);
 	if (!r && list.count > list.room)
 		r = -E2BIG;
 	if (!r && (put_user(list.count, &arg->nent) ||
@@ -137,6 +153,16 @@ int cpuid_supported(struct kvm_cpuid2 __user *arg)
 		r = -EFAULT;
 	kvfree(list.entry);
 	return r;
+}
+
+int cpuid_supported(struct kvm_cpuid2 __user *arg)
+{
+	return list_out(arg, list_all);
+}
+
+int cpuid_emulated(struct kvm_cpuid2 __user *arg)
+{
+	return list_out(arg, list_emulated);
 }
 
 /* ---- what is shown ---- */

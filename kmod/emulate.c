@@ -55,10 +55,8 @@ static u8 *op_ram_page(struct x86_cpu *cpu, u64 gpa, bool write, bool *ret_direc
 	    get_user_pages_fast(slot_hva(slot, gpn), 1, write ? FOLL_WRITE : 0, &page) == 1) {
 		emu->held[emu->pages++] = (struct held_page){ gpn, write, page };
 		at = page_address(page);
-		if (write) {
-			slot_mark_dirty(slot, gpn);
+		if (write)
 			set_page_dirty_lock(page);
-		}
 	}
 	srcu_read_unlock(&vcpu->vm->srcu, lock);
 	return at;
@@ -85,10 +83,20 @@ static bool rom_read(struct vcpu *vcpu, u64 gpa, unsigned int size, u64 *ret)
 	return done;
 }
 
+/* They are logged when they have been written: who reads the log meanwhile would not come back for them. */
 void emulate_put_pages(struct vcpu *vcpu)
 {
-	while (vcpu->emu.pages)
-		put_page(vcpu->emu.held[--vcpu->emu.pages].page);
+	int lock = srcu_read_lock(&vcpu->vm->srcu);
+
+	while (vcpu->emu.pages) {
+		const struct held_page *held = &vcpu->emu.held[--vcpu->emu.pages];
+		const struct slot *slot = held->writable ? slot_of(vcpu->vm, held->gpn) : NULL;
+
+		if (slot)
+			slot_mark_dirty(vcpu, slot, held->gpn);
+		put_page(held->page);
+	}
+	srcu_read_unlock(&vcpu->vm->srcu, lock);
 }
 
 static void drop_pages(struct vcpu *vcpu)
@@ -109,8 +117,11 @@ static u64 device_read(struct x86_cpu *cpu, u64 addr, unsigned int size, bool po
 
 	if (cpu->device_waits)
 		return 0;
-	if (device_read_here(vcpu_of(cpu), &a, &value))
+	if (device_read_here(vcpu_of(cpu), &a, &value)) {
+		a.value = value;
+		trace_device(&a, false);
 		return value;
+	}
 	/* A REP instruction gives way behind this iteration: answers are for one. */
 	cpu->stop_requested = true;
 	if (emu->used < emu->answers)
@@ -269,6 +280,7 @@ static int finish_read(struct vcpu *vcpu)
 	struct device_access answer = emu->want;
 
 	memcpy(&answer.value, answer.port ? vcpu->run_data : vcpu->run->mmio.data, answer.size);
+	trace_device(&answer, false);
 	if (emu->answers == VCPU_ANSWERS)
 		return exit_failure(vcpu);
 	emu->answer[emu->answers++] = answer;
@@ -284,8 +296,12 @@ static int next_write(struct vcpu *vcpu)
 {
 	struct emulation *emu = &vcpu->emu;
 
-	while (emu->written < emu->writes && device_write_here(vcpu, &emu->write[emu->written]))
+	while (emu->written < emu->writes) {
+		trace_device(&emu->write[emu->written], true);
+		if (!device_write_here(vcpu, &emu->write[emu->written]))
+			break;
 		emu->written++;
+	}
 	if (emu->written == emu->writes) {
 		emu->writes = emu->written = 0;
 		/* User space has the local APIC, and with it the interrupts that this may let in. */

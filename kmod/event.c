@@ -8,6 +8,7 @@
  * back: SDM vol. 3, 25.2.3; APM vol. 2, 15.7.2.
  */
 #include "chips.h"
+#include "trace.h"
 #include "x86_int.h"
 
 /* SDM vol. 3, table 6-5. */
@@ -136,6 +137,8 @@ static void inject(struct vcpu *vcpu, const struct event *event)
 {
 	hw->inject(vcpu, event);
 	vcpu->stats.irq_injections += event->kind == EVENT_INTERRUPT;
+	if (event->kind == EVENT_INTERRUPT)
+		trace_kvm_inj_virq(event->vector, vcpu->taken_back);
 	vcpu->stats.nmi_injections += event->kind == EVENT_NMI;
 	vcpu->injected = *event;
 	vcpu->has_injected = true;

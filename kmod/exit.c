@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* exit.c - exits that both vendors have; how those to user space are finished when it comes back. */
+#include "trace.h"
 #include "vm.h"
 #include "x86_int.h"
 
@@ -55,6 +56,8 @@ static int finish_in(struct vcpu *vcpu)
 		return 1;
 	/* Not the size in the shared page, which user space may have changed. */
 	memcpy(&value, vcpu->run_data, vcpu->emu.want.size);
+	vcpu->emu.want.value = value;
+	trace_device(&vcpu->emu.want, false);
 	set_al(vcpu, value, vcpu->emu.want.size);
 	return vcpu_skip(vcpu);
 }
@@ -68,13 +71,16 @@ int exit_port(struct vcpu *vcpu, u16 port, unsigned int size, bool in)
 		.value = size == 4 ? value : value & (BIT(size * 8) - 1),
 	};
 
+	if (!in)
+		trace_device(&a, true);
 	if (!in && device_write_here(vcpu, &a))
 		return vcpu_skip(vcpu);
 	if (in && device_read_here(vcpu, &a, &a.value)) {
+		trace_device(&a, false);
 		set_al(vcpu, a.value, size);
 		return vcpu_skip(vcpu);
 	}
-	vcpu->emu.want.size = size;
+	vcpu->emu.want = a;
 	vcpu->port_rip = linear_rip(vcpu);
 	run->exit_reason = KVM_EXIT_IO;
 	run->io.direction = in ? KVM_EXIT_IO_IN : KVM_EXIT_IO_OUT;
@@ -114,6 +120,12 @@ int exit_undefined(struct vcpu *vcpu)
 	return 1;
 }
 
+/* It may be what the guest was promised, and this processor lacks. The core raises #UD where it is not. */
+int exit_invalid(struct vcpu *vcpu)
+{
+	return emulate_length(vcpu) && !vcpu->emu.floating ? emulate(vcpu) : exit_undefined(vcpu);
+}
+
 /* Whoever touches one touches several: all are the guest's until the next exit. */
 int exit_debug_register(struct vcpu *vcpu)
 {
@@ -133,8 +145,10 @@ int exit_interrupt_window(struct vcpu *vcpu)
 
 int exit_memory(struct vcpu *vcpu, u64 gpa, bool write, bool exec)
 {
-	int r = page_fault(vcpu, gpa, write, exec);
+	int r;
 
+	trace_kvm_page_fault(vcpu, gpa, (write ? X86_PF_W : 0) | (exec ? X86_PF_FETCH : 0));
+	r = page_fault(vcpu, gpa, write, exec);
 	vcpu->stats.pf_taken++;
 	if (r) {
 		vcpu->stats.pf_fixed += r > 0;

@@ -102,10 +102,19 @@ void ioapic_set_line(struct ioapic *ioapic, unsigned int pin, bool level)
 	spin_unlock_irqrestore(&ioapic->lock, flags);
 }
 
+void ioapic_acked(struct ioapic *ioapic, u8 vector)
+{
+	for (unsigned int pin = 0; irqfds_sample(ioapic->vm) && pin < KVM_IOAPIC_NUM_PINS; pin++) {
+		if ((u8)READ_ONCE(ioapic->s.redirtbl[pin].bits) == vector)
+			irqfds_acked(ioapic->vm, KVM_IRQCHIP_IOAPIC, pin);
+	}
+}
+
 void ioapic_eoi(struct ioapic *ioapic, u8 vector)
 {
 	unsigned long flags;
 
+	ioapic_acked(ioapic, vector); /* before a level that is still there is sent again */
 	spin_lock_irqsave(&ioapic->lock, flags);
 	for (unsigned int pin = 0; pin < KVM_IOAPIC_NUM_PINS; pin++) {
 		u64 *rte = &ioapic->s.redirtbl[pin].bits;

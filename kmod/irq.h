@@ -4,10 +4,14 @@
 
 #include "vm.h"
 
-#define GSI_MAX 4096u /* lines are numbered below it */
-
 /* chips.c. Any context. False: nobody is there to take it. */
 bool irq_set(struct vm *vm, u32 gsi, bool level);
+/* Up, and down again where nobody holds it. */
+void irq_pulse(struct vm *vm, u32 gsi);
+/* An eventfd that samples again keeps the line up until the guest has seen to it; @gsi is below GSI_MAX. */
+void irq_hold(struct vm *vm, u32 gsi, bool held);
+/* Under vm->srcu: @gsi leads to that pin. */
+bool irq_leads_to(struct vm *vm, u32 gsi, u32 irqchip, u32 pin);
 
 /* irqfd.c */
 long irqfd_set(struct vm *vm, const void __user *arg);

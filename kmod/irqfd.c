@@ -6,11 +6,15 @@
  * queue's lock held and interrupts off. When the other side closes the eventfd (EPOLLHUP, under the same
  * lock) the irqfd goes by a work item: it may not be taken off the queue from there. A machine waits for its
  * work items before it goes.
+ *
+ * An irqfd that samples again (KVM_IRQFD_FLAG_RESAMPLE) raises the line and leaves it up. When the guest has seen to the
+ * interrupt the line falls, and who owns the device hears by a second eventfd that he may raise it again.
  */
 #include <linux/eventfd.h>
 #include <linux/file.h>
 #include <linux/list.h>
 #include <linux/poll.h>
+#include <linux/rculist.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/wait.h>
@@ -25,11 +29,72 @@ struct irqfd {
 	struct list_head list; /* vm->lock; empty: being taken down */
 	struct vm *vm;
 	struct eventfd_ctx *ctx;
+	struct eventfd_ctx *again; /* NULL: does not sample again */
+	struct list_head sampled;  /* where it does: chips->sampled */
 	u32 gsi;
 	wait_queue_entry_t wait;
 	poll_table table;
 	struct work_struct gone;
 };
+
+static void raise(struct irqfd *irqfd)
+{
+	if (irqfd->again)
+		irq_hold(irqfd->vm, irqfd->gsi, true);
+	else
+		irq_pulse(irqfd->vm, irqfd->gsi);
+}
+
+/* All let go before any is told: one may raise it again at once, and another has the same line. */
+void irqfds_acked(struct vm *vm, u32 irqchip, u32 pin)
+{
+	int at = srcu_read_lock(&vm->srcu);
+	struct irqfd *irqfd;
+
+	list_for_each_entry_srcu(irqfd, &vm->chips->sampled, sampled, srcu_read_lock_held(&vm->srcu)) {
+		if (irq_leads_to(vm, irqfd->gsi, irqchip, pin))
+			irq_hold(vm, irqfd->gsi, false);
+	}
+	list_for_each_entry_srcu(irqfd, &vm->chips->sampled, sampled, srcu_read_lock_held(&vm->srcu)) {
+		if (irq_leads_to(vm, irqfd->gsi, irqchip, pin))
+			eventfd_signal(irqfd->again, 1);
+	}
+	srcu_read_unlock(&vm->srcu, at);
+}
+
+/* Under vm->lock: off all lists. */
+static void take_out(struct irqfd *irqfd)
+{
+	list_del_init(&irqfd->list);
+	if (irqfd->again)
+		list_del_rcu(&irqfd->sampled);
+}
+
+/* The last one of a line lets it fall. */
+static void let_fall(struct irqfd *irqfd)
+{
+	struct irqfd *other;
+	bool last = true;
+
+	mutex_lock(&irqfd->vm->lock);
+	list_for_each_entry(other, &irqfd->vm->chips->sampled, sampled)
+		last &= other->gsi != irqfd->gsi;
+	if (last)
+		irq_hold(irqfd->vm, irqfd->gsi, false);
+	mutex_unlock(&irqfd->vm->lock);
+}
+
+/* Nobody signals it any more. Sleeps. */
+static void irqfd_free(struct irqfd *irqfd)
+{
+	if (irqfd->again) {
+		let_fall(irqfd);
+		synchronize_srcu(&irqfd->vm->srcu);
+		eventfd_ctx_put(irqfd->again);
+	}
+	eventfd_ctx_put(irqfd->ctx);
+	kfree(irqfd);
+}
 
 static void on_gone(struct work_struct *work)
 {
@@ -40,13 +105,13 @@ static void on_gone(struct work_struct *work)
 
 	mutex_lock(&vm->lock);
 	mine = !list_empty(&irqfd->list);
-	list_del_init(&irqfd->list);
+	if (mine)
+		take_out(irqfd);
 	mutex_unlock(&vm->lock);
 	if (!mine) /* take_down() waits for us */
 		return;
 	eventfd_ctx_remove_wait_queue(irqfd->ctx, &irqfd->wait, &count);
-	eventfd_ctx_put(irqfd->ctx);
-	kfree(irqfd);
+	irqfd_free(irqfd);
 }
 
 static int on_signal(wait_queue_entry_t *wait, unsigned int mode, int sync, void *key)
@@ -57,8 +122,7 @@ static int on_signal(wait_queue_entry_t *wait, unsigned int mode, int sync, void
 
 	if (flags & EPOLLIN) {
 		eventfd_ctx_do_read(irqfd->ctx, &count);
-		irq_set(irqfd->vm, irqfd->gsi, true);
-		irq_set(irqfd->vm, irqfd->gsi, false);
+		raise(irqfd);
 	}
 	if (flags & EPOLLHUP)
 		queue_work(queue, &irqfd->gone);
@@ -84,8 +148,8 @@ static struct irqfd *find(struct vm *vm, const struct eventfd_ctx *ctx)
 	return NULL;
 }
 
-/* The irqfd's is the caller's reference to @ctx, when it goes well. @file is open meanwhile. */
-static long assign(struct vm *vm, struct file *file, struct eventfd_ctx *ctx, u32 gsi)
+/* The irqfd's are the caller's references to @ctx and @again, when it goes well. @file is open meanwhile. */
+static long assign(struct vm *vm, struct file *file, struct eventfd_ctx *ctx, struct eventfd_ctx *again, u32 gsi)
 {
 	struct irqfd *irqfd = kzalloc(sizeof(*irqfd), GFP_KERNEL_ACCOUNT);
 
@@ -93,6 +157,7 @@ static long assign(struct vm *vm, struct file *file, struct eventfd_ctx *ctx, u3
 		return -ENOMEM;
 	irqfd->vm = vm;
 	irqfd->ctx = ctx;
+	irqfd->again = again;
 	irqfd->gsi = gsi;
 	INIT_WORK(&irqfd->gone, on_gone);
 	init_waitqueue_func_entry(&irqfd->wait, on_signal);
@@ -104,11 +169,11 @@ static long assign(struct vm *vm, struct file *file, struct eventfd_ctx *ctx, u3
 		return -EBUSY;
 	}
 	list_add(&irqfd->list, &vm->chips->irqfds);
+	if (again)
+		list_add_tail_rcu(&irqfd->sampled, &vm->chips->sampled);
 	/* What was signalled before it was heard counts. */
-	if (vfs_poll(file, &irqfd->table) & EPOLLIN) {
-		irq_set(vm, gsi, true);
-		irq_set(vm, gsi, false);
-	}
+	if (vfs_poll(file, &irqfd->table) & EPOLLIN)
+		raise(irqfd);
 	mutex_unlock(&vm->lock);
 	return 0;
 }
@@ -121,8 +186,7 @@ static void take_down(struct irqfd *irqfd)
 	/* Nobody queues the work behind this. */
 	eventfd_ctx_remove_wait_queue(irqfd->ctx, &irqfd->wait, &count);
 	cancel_work_sync(&irqfd->gone);
-	eventfd_ctx_put(irqfd->ctx);
-	kfree(irqfd);
+	irqfd_free(irqfd);
 }
 
 static long deassign(struct vm *vm, const struct eventfd_ctx *ctx, u32 gsi)
@@ -132,13 +196,33 @@ static long deassign(struct vm *vm, const struct eventfd_ctx *ctx, u32 gsi)
 	mutex_lock(&vm->lock);
 	irqfd = find(vm, ctx);
 	if (irqfd && irqfd->gsi == gsi)
-		list_del_init(&irqfd->list);
+		take_out(irqfd);
 	else
 		irqfd = NULL;
 	mutex_unlock(&vm->lock);
 	if (irqfd)
 		take_down(irqfd);
 	return 0;
+}
+
+/* @ctx becomes the irqfd's, when it goes well. */
+static long assign_with(struct vm *vm, const struct kvm_irqfd *args, struct file *file, struct eventfd_ctx *ctx)
+{
+	struct eventfd_ctx *again = NULL;
+	long r;
+
+	if (args->flags & KVM_IRQFD_FLAG_RESAMPLE) {
+		/* With split chips the ends of interrupts are user space's to know. */
+		if (vm->chips->split || args->gsi >= GSI_MAX)
+			return -EINVAL;
+		again = eventfd_ctx_fdget(args->resamplefd);
+		if (IS_ERR(again))
+			return PTR_ERR(again);
+	}
+	r = assign(vm, file, ctx, again, args->gsi);
+	if (r && again)
+		eventfd_ctx_put(again);
+	return r;
 }
 
 long irqfd_set(struct vm *vm, const void __user *arg)
@@ -150,7 +234,7 @@ long irqfd_set(struct vm *vm, const void __user *arg)
 
 	if (copy_from_user(&args, arg, sizeof(args)))
 		return -EFAULT;
-	if (args.flags & ~KVM_IRQFD_FLAG_DEASSIGN)
+	if (args.flags & ~(KVM_IRQFD_FLAG_DEASSIGN | KVM_IRQFD_FLAG_RESAMPLE))
 		return -EINVAL;
 	fd = fdget(args.fd);
 	if (!fd.file)
@@ -162,7 +246,7 @@ long irqfd_set(struct vm *vm, const void __user *arg)
 		r = deassign(vm, ctx, args.gsi);
 		eventfd_ctx_put(ctx);
 	} else {
-		r = assign(vm, fd.file, ctx, args.gsi);
+		r = assign_with(vm, &args, fd.file, ctx);
 		if (r)
 			eventfd_ctx_put(ctx);
 	}
@@ -178,7 +262,7 @@ void irqfds_free(struct vm *vm)
 		mutex_lock(&vm->lock);
 		irqfd = list_first_entry_or_null(&vm->chips->irqfds, struct irqfd, list);
 		if (irqfd)
-			list_del_init(&irqfd->list);
+			take_out(irqfd);
 		mutex_unlock(&vm->lock);
 		if (irqfd)
 			take_down(irqfd);

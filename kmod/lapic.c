@@ -127,8 +127,10 @@ void lapic_eoi(struct lapic *lapic)
 		return;
 	clear_bit(vector & 31, word_of(lapic, LAPIC_ISR, vector));
 	lapic_update_ppr(lapic);
-	if (!test_bit(vector & 31, word_of(lapic, LAPIC_TMR, vector)))
+	if (!test_bit(vector & 31, word_of(lapic, LAPIC_TMR, vector))) {
+		ioapic_acked(&lapic->vcpu->vm->chips->ioapic, vector);
 		return;
+	}
 	if (lapic->vcpu->vm->chips->split)
 		lapic->vcpu->eoi_vector = vector;
 	else

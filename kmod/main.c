@@ -12,6 +12,7 @@
 #include <asm/processor.h>
 #include <asm/tsc.h>
 
+#include "chips.h"
 #include "irq.h"
 
 const struct hw *hw;
@@ -81,6 +82,7 @@ long system_check_extension(unsigned long cap)
 	case KVM_CAP_DESTROY_MEMORY_REGION_WORKS:
 	case KVM_CAP_JOIN_MEMORY_REGIONS_WORKS:
 	case KVM_CAP_EXT_CPUID:
+	case KVM_CAP_EXT_EMUL_CPUID:
 	case KVM_CAP_SET_TSS_ADDR:
 	case KVM_CAP_SET_IDENTITY_MAP_ADDR:
 	case KVM_CAP_MP_STATE:
@@ -103,6 +105,7 @@ long system_check_extension(unsigned long cap)
 	case KVM_CAP_IOEVENTFD_ANY_LENGTH:
 	case KVM_CAP_IRQCHIP:
 	case KVM_CAP_IRQFD:
+	case KVM_CAP_IRQFD_RESAMPLE:
 	case KVM_CAP_SIGNAL_MSI:
 	case KVM_CAP_SPLIT_IRQCHIP:
 	case KVM_CAP_PIT2:
@@ -132,6 +135,9 @@ long system_check_extension(unsigned long cap)
 		return VM_VCPUS;
 	case KVM_CAP_MAX_VCPU_ID:
 		return 256;
+	case KVM_CAP_DIRTY_LOG_RING:
+	case KVM_CAP_DIRTY_LOG_RING_ACQ_REL:
+		return ring_bytes_max();
 	case KVM_CAP_NR_MEMSLOTS:
 		return VM_SLOTS;
 	default:
@@ -152,6 +158,8 @@ static long system_ioctl(struct file *file, unsigned int number, unsigned long a
 		return arg ? -EINVAL : VCPU_SHARED_PAGES * PAGE_SIZE;
 	case KVM_GET_SUPPORTED_CPUID:
 		return cpuid_supported((void __user *)arg);
+	case KVM_GET_EMULATED_CPUID:
+		return cpuid_emulated((void __user *)arg);
 	case KVM_GET_MSR_INDEX_LIST:
 		return msr_list((void __user *)arg, false);
 	case KVM_GET_MSR_FEATURE_INDEX_LIST:

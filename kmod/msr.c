@@ -8,6 +8,7 @@
 #include <linux/vmalloc.h>
 
 #include "chips.h"
+#include "trace.h"
 #include "x86_int.h"
 
 #define MSR_APIC_BASE 0x1bu
@@ -336,6 +337,7 @@ int msr_exit(struct vcpu *vcpu, bool write)
 			       ask(vcpu, msr, write, value, KVM_MSR_EXIT_REASON_FILTER) :
 			       refuse(vcpu);
 	ok = write ? msr_write(vcpu, msr, value, false) : msr_read(vcpu, msr, &value, false);
+	trace_kvm_msr(write, msr, value, !ok);
 	if (!ok)
 		return refuse_or_ask(vcpu, msr, write, value);
 	if (!write)

@@ -217,7 +217,7 @@ static unsigned int best_level(struct vm *vm, const struct slot *slot, gpn_t gpn
 	u64 pages = 1ull << level_shift(2);
 	gpn_t base = gpn & ~(pages - 1);
 
-	if (slot->dirty || base < slot->gpn || base + pages > slot->gpn + slot->pages ||
+	if (slot_is_logged(slot) || base < slot->gpn || base + pages > slot->gpn + slot->pages ||
 	    (slot_hva(slot, base) & (PMD_SIZE - 1)))
 		return 1;
 	return host_is_large(vm->mm, slot_hva(slot, gpn)) ? 2 : 1;
@@ -297,12 +297,12 @@ static int map_page(struct vcpu *vcpu, struct page_cache *cache, const struct sl
 	if (read_only)
 		writable = false;
 	/* Its first write is to fault, and to be noted. */
-	if (slot->dirty && !write)
+	if (slot_is_logged(slot) && !write)
 		writable = false;
 	write_lock(&vm->page_lock);
 	if (!vm->invalidating && vm->invalidated == ended) {
 		if (writable && write)
-			slot_mark_dirty(slot, gpn);
+			slot_mark_dirty(vcpu, slot, gpn);
 		map(vm, cache, gpn, level,
 		    entry_of(vm->table.format, page_to_pfn(page), level, writable));
 	}

@@ -115,8 +115,29 @@ void pic_set_line(struct pic *pic, unsigned int irq, bool level)
 	spin_unlock_irqrestore(&pic->lock, flags);
 }
 
+/* @acked: inputs of both units that are no longer in service. Who holds their lines up lets go before these are looked
+ * at again: the master would keep a request that is not there any more. Drops the lock meanwhile. */
+static void tell_acked(struct pic *pic, u16 acked, unsigned long *flags)
+{
+	if (!acked || !irqfds_sample(pic->vm))
+		return;
+	spin_unlock_irqrestore(&pic->lock, *flags);
+	for (; acked; acked &= acked - 1) {
+		unsigned int irq = __ffs(acked);
+
+		irqfds_acked(pic->vm, irq / 8 ? KVM_IRQCHIP_PIC_SLAVE : KVM_IRQCHIP_PIC_MASTER, irq & 7);
+	}
+	spin_lock_irqsave(&pic->lock, *flags);
+}
+
+static u16 in_service(const struct pic *pic)
+{
+	return pic->unit[MASTER].isr | pic->unit[SLAVE].isr << 8;
+}
+
 int pic_ack(struct pic *pic)
 {
+	u16 acked = 0; /* at once: automatic EOI */
 	struct kvm_pic_state *master = &pic->unit[MASTER], *slave = &pic->unit[SLAVE];
 	int irq, slave_irq, vector = -1;
 	unsigned long flags;
@@ -126,14 +147,18 @@ int pic_ack(struct pic *pic)
 	if (irq == CASCADE) {
 		slave_irq = unit_request(slave, false);
 		/* Gone before it was acknowledged: input 7, not in service. */
-		if (slave_irq >= 0)
+		if (slave_irq >= 0) {
 			unit_ack(slave, slave_irq);
+			acked = slave->auto_eoi ? BIT(8 + slave_irq) : 0;
+		}
 		vector = slave->irq_base + (slave_irq < 0 ? 7 : slave_irq);
 		unit_ack(master, CASCADE);
 	} else if (irq >= 0) {
 		vector = master->irq_base + irq;
 		unit_ack(master, irq);
+		acked = master->auto_eoi ? BIT(irq) : 0;
 	}
+	tell_acked(pic, acked, &flags);
 	/* INT drops during INTA: what is left shows as a new request. */
 	WRITE_ONCE(pic->out, -1);
 	update(pic);
@@ -268,10 +293,12 @@ bool pic_write(struct pic *pic, u16 port, u8 value)
 {
 	struct kvm_pic_state *u = &pic->unit[(port & ~1) == 0xa0 ? SLAVE : MASTER];
 	unsigned long flags;
+	u16 acked;
 
 	if (!is_port(port))
 		return false;
 	spin_lock_irqsave(&pic->lock, flags);
+	acked = in_service(pic);
 	if ((port & ~1) == 0x4d0)
 		elcr_write(&pic->unit[port & 1], value);
 	else if (!(port & 1) && value & ICW1)
@@ -284,6 +311,7 @@ bool pic_write(struct pic *pic, u16 port, u8 value)
 		icw_write(u, value);
 	else
 		u->imr = value;
+	tell_acked(pic, acked & ~in_service(pic), &flags);
 	update(pic);
 	spin_unlock_irqrestore(&pic->lock, flags);
 	return true;

@@ -8,6 +8,7 @@
 
 #include "pte.h"
 #include "shadow.h"
+#include "trace.h"
 
 /* Walks of one fault before the guest is let back to have it anew. */
 #define TRIES 16u
@@ -400,7 +401,7 @@ static enum outcome map(struct vcpu *vcpu, struct attempt *a)
 		a->writable &= !!(a->access & X86_PF_W);
 	}
 	if (a->writable && a->access & X86_PF_W)
-		slot_mark_dirty(a->slot, gpn);
+		slot_mark_dirty(vcpu, a->slot, gpn);
 	if (!set_leaf(vcpu, a, page, leaf_of(vcpu, a))) {
 		if (a->no_memory)
 			return AGAIN;
@@ -424,7 +425,7 @@ static enum outcome find_page(struct vcpu *vcpu, struct attempt *a)
 	if (!a->page)
 		return NO_PAGE;
 	/* The first write of a page that is logged is to fault. */
-	if (a->slot->flags & KVM_MEM_READONLY || (a->slot->dirty && !write))
+	if (a->slot->flags & KVM_MEM_READONLY || (slot_is_logged(a->slot) && !write))
 		a->writable = false;
 	return DONE;
 }
@@ -520,6 +521,7 @@ int shadow_fault(struct vcpu *vcpu, u64 linear, u32 error)
 	int at;
 
 	vcpu->stats.pf_taken++;
+	trace_kvm_page_fault(vcpu, linear, error);
 	(void)vcpu_peek(vcpu);
 	at = srcu_read_lock(&vcpu->vm->srcu);
 	for (unsigned int i = 0; o == AGAIN && i < TRIES; i++)

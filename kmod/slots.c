@@ -25,9 +25,11 @@ const struct slot *slot_of(const struct vm *vm, gpn_t gpn)
 	return NULL;
 }
 
-void slot_mark_dirty(const struct slot *slot, gpn_t gpn)
+void slot_mark_dirty(struct vcpu *vcpu, const struct slot *slot, gpn_t gpn)
 {
-	if (slot->dirty)
+	if (vcpu->ring.entry && slot_is_logged(slot))
+		ring_push(vcpu, slot->id, gpn - slot->gpn);
+	else if (slot->dirty)
 		set_bit(gpn - slot->gpn, slot->dirty);
 }
 
@@ -153,7 +155,7 @@ static int replace(struct vm *vm, const struct slot *old, const struct slot *slo
 			return -ENOMEM;
 		publish(vm, to);
 		/* Writes are noticed where they fault. */
-		if (kept && slot->dirty && !gone.dirty)
+		if (kept && slot_is_logged(slot) && !slot_is_logged(&gone))
 			unmap(vm, slot);
 	}
 	if (gone.dirty != slot->dirty)
@@ -188,7 +190,7 @@ int slots_set(struct vm *vm, const struct kvm_userspace_memory_region *r)
 	if (slot.pages && overlaps(current_slots(vm), old, &slot))
 		goto out;
 	result = -ENOMEM;
-	if (slot.pages && slot.flags & KVM_MEM_LOG_DIRTY_PAGES) {
+	if (slot.pages && slot_is_logged(&slot) && !vm->ring_bytes) {
 		old_dirty = old ? old->dirty : NULL;
 		slot.dirty = old_dirty;
 		if (!slot.dirty)
@@ -224,6 +226,13 @@ static void take(struct vm *vm, const struct slot *slot, unsigned long *copy)
 	write_unlock(&vm->page_lock);
 }
 
+bool slots_protect(struct vm *vm, u32 id, u64 offset)
+{
+	const struct slot *slot = slot_by_id(current_slots(vm), id);
+
+	return slot && offset < slot->pages && page_protect(vm, slot->gpn + offset, 1);
+}
+
 int slots_dirty_log(struct vm *vm, const struct kvm_dirty_log *log)
 {
 	const struct slot *slot;
@@ -234,6 +243,10 @@ int slots_dirty_log(struct vm *vm, const struct kvm_dirty_log *log)
 	if (log->slot >= VM_SLOTS)
 		return -EINVAL;
 	mutex_lock(&vm->lock);
+	if (vm->ring_bytes) {
+		r = -ENXIO;
+		goto out;
+	}
 	slot = slot_by_id(current_slots(vm), log->slot);
 	if (!slot || !slot->dirty) {
 		r = slot ? -ENOENT : -EINVAL;

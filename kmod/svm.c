@@ -170,7 +170,7 @@ static const u8 intercepts[] = {
 	INTERCEPT_XSETBV, INTERCEPT_RDPRU,
 	/* A guest whose handler of these raises the same again would never let an interrupt in. */
 	INTERCEPT_EXCEPTION_OFFSET + X86_DB, INTERCEPT_EXCEPTION_OFFSET + X86_AC,
-	INTERCEPT_EXCEPTION_OFFSET + X86_MC,
+	INTERCEPT_EXCEPTION_OFFSET + X86_UD, INTERCEPT_EXCEPTION_OFFSET + X86_MC,
 };
 
 /* Of shadow paging: 15.25.1 names what nested paging saves. */
@@ -538,4 +538,5 @@ const struct hw hw_svm = {
 	.rflags = svm_rflags,
 	.enter = svm_enter,
 	.handle_exit = svm_handle_exit,
+	.exit_info = svm_exit_info,
 };

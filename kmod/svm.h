@@ -32,3 +32,4 @@ void svm_run(u64 vmcb_pa, u64 *gpr, u64 host_pa);
 
 /* svm_exit.c */
 int svm_handle_exit(struct vcpu *vcpu);
+void svm_exit_info(struct vcpu *vcpu, struct exit_info *ret);

@@ -77,6 +77,7 @@ static const exit_fn exits[] = {
 	[SVM_EXIT_WRITE_DR0... SVM_EXIT_WRITE_DR7] = exit_debug_register,
 	[SVM_EXIT_EXCP_BASE + X86_DB] = on_exception,
 	[SVM_EXIT_EXCP_BASE + X86_BP] = on_exception,
+	[SVM_EXIT_EXCP_BASE + X86_UD] = exit_invalid,
 	[SVM_EXIT_EXCP_BASE + X86_PF] = on_page_fault,
 	[SVM_EXIT_EXCP_BASE + X86_AC] = on_exception,
 	[SVM_EXIT_EXCP_BASE + X86_MC] = on_exception,
@@ -123,4 +124,12 @@ int svm_handle_exit(struct vcpu *vcpu)
 	if (code < ARRAY_SIZE(exits) && exits[code])
 		return exits[code](vcpu);
 	return exit_failure(vcpu);
+}
+
+void svm_exit_info(struct vcpu *vcpu, struct exit_info *ret)
+{
+	const struct vmcb_control_area *c = control_of(vcpu);
+
+	*ret = (struct exit_info){ .reason = c->exit_code, .event = c->exit_int_info, .error = c->exit_int_info_err,
+				   .info1 = c->exit_info_1, .info2 = c->exit_info_2 };
 }

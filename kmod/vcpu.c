@@ -18,6 +18,7 @@
 
 #include "chips.h"
 #include "shadow.h"
+#include "trace.h"
 
 /* How long a halted vCPU looks for what wakes it before it sleeps, at most; the factors that the time grows and shrinks
  * by, and where it starts: Documentation/virt/kvm/halt-polling.rst. */
@@ -244,7 +245,9 @@ static int run_once(struct vcpu *vcpu)
 		return 1;
 	}
 	vtime_account_guest_enter();
+	trace_kvm_entry(vcpu);
 	enter_guest(vcpu);
+	trace_kvm_exit(vcpu);
 	smp_store_release(&vcpu->mode, VCPU_OUTSIDE);
 	/* What made it exit is taken here, and accounted to the guest. */
 	local_irq_enable();
@@ -378,6 +381,10 @@ static int loop(struct vcpu *vcpu)
 			return 0;
 		}
 		cond_resched();
+		if (ring_is_full(vcpu)) {
+			vcpu->run->exit_reason = KVM_EXIT_DIRTY_RING_FULL;
+			return 0;
+		}
 		if (vcpu->cpu.s.activity == X86_SHUTDOWN) {
 			vcpu_state(vcpu)->activity = X86_RUNNING;
 			return exit_shutdown(vcpu);
@@ -592,9 +599,14 @@ static vm_fault_t vcpu_page_fault(struct vm_fault *fault)
 	void *at[VCPU_SHARED_PAGES] = { vcpu->run, vcpu->run_data, vcpu->vm->ring };
 
 	BUILD_BUG_ON(KVM_COALESCED_MMIO_PAGE_OFFSET != VCPU_SHARED_PAGES - 1);
-	if (fault->pgoff >= ARRAY_SIZE(at))
+	if (fault->pgoff < ARRAY_SIZE(at))
+		fault->page = virt_to_page(at[fault->pgoff]);
+	else if (fault->pgoff >= KVM_DIRTY_LOG_PAGE_OFFSET)
+		fault->page = ring_page(vcpu, fault->pgoff - KVM_DIRTY_LOG_PAGE_OFFSET);
+	else
+		fault->page = NULL;
+	if (!fault->page)
 		return VM_FAULT_SIGBUS;
-	fault->page = virt_to_page(at[fault->pgoff]);
 	get_page(fault->page);
 	return 0;
 }
@@ -603,6 +615,13 @@ static const struct vm_operations_struct map_ops = { .fault = vcpu_page_fault };
 
 static int vcpu_mmap(struct file *file, struct vm_area_struct *vma)
 {
+	struct vcpu *vcpu = file->private_data;
+	unsigned long end = vma->vm_pgoff + vma_pages(vma);
+
+	/* Who has a copy of the ring, or would execute it, is mistaken. */
+	if (vcpu->ring.entry && end > KVM_DIRTY_LOG_PAGE_OFFSET &&
+	    (vma->vm_flags & VM_EXEC || !(vma->vm_flags & VM_SHARED)))
+		return -EINVAL;
 	vma->vm_ops = &map_ops;
 	return 0;
 }
@@ -627,7 +646,7 @@ static int vcpu_init(struct vcpu *vcpu)
 {
 	vcpu->run = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	vcpu->run_data = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
-	if (!vcpu->run || !vcpu->run_data || emulate_init(vcpu) ||
+	if (!vcpu->run || !vcpu->run_data || ring_create(vcpu) || emulate_init(vcpu) ||
 	    !fpu_alloc_guest_fpstate(&vcpu->fpu))
 		return -ENOMEM;
 	mutex_init(&vcpu->lock);
@@ -660,6 +679,7 @@ void vcpu_destroy(struct vcpu *vcpu)
 	lapic_free(vcpu);
 	shadow_vcpu_free(vcpu);
 	emulate_free(vcpu);
+	ring_free(vcpu);
 	kvfree(vcpu->cpuid);
 	free_page((unsigned long)vcpu->run);
 	free_page((unsigned long)vcpu->run_data);
@@ -685,8 +705,8 @@ static int add(struct vm *vm, struct vcpu *vcpu)
 	int fd, r = check_id(vm, vcpu->id);
 	struct file *file;
 
-	/* The chips came in between. */
-	if (!r && !vcpu->lapic != !vm->chips)
+	/* The chips, or rings, came in between. */
+	if (!r && (!vcpu->lapic != !vm->chips || !vcpu->ring.entry != !vm->ring_bytes))
 		r = -EAGAIN;
 	if (r)
 		return r;

@@ -177,6 +177,9 @@ static long enable_cap(struct vm *vm, const void __user *arg)
 			return -EINVAL;
 		WRITE_ONCE(vm->poll_ns_max, cap.args[0]);
 		return 0;
+	case KVM_CAP_DIRTY_LOG_RING:
+	case KVM_CAP_DIRTY_LOG_RING_ACQ_REL:
+		return ring_enable(vm, cap.args[0]);
 	case KVM_CAP_EXIT_ON_EMULATION_FAILURE:
 		vm->exit_on_failure = cap.args[0];
 		return 0;
@@ -216,6 +219,8 @@ static long vm_ioctl(struct file *file, unsigned int number, unsigned long arg)
 		return vcpu_create(vm, arg);
 	case KVM_SET_USER_MEMORY_REGION:
 		return set_region(vm, user);
+	case KVM_RESET_DIRTY_RINGS:
+		return rings_reset(vm);
 	case KVM_GET_DIRTY_LOG:
 		return dirty_log(vm, user);
 	case KVM_GET_STATS_FD:

@@ -55,7 +55,7 @@ struct slot {
 	gpn_t gpn;
 	u64 pages;
 	unsigned long hva;
-	unsigned long *dirty; /* a bit per page; NULL: not logged */
+	unsigned long *dirty; /* a bit per page; NULL: not logged, or in rings */
 };
 
 /* Ascending by gpn, disjoint; replaced as a whole. */
@@ -69,13 +69,40 @@ int slots_dirty_log(struct vm *vm, const struct kvm_dirty_log *log);
 void slots_free(struct vm *vm);
 /* Under vm->srcu. NULL: no RAM there. */
 const struct slot *slot_of(const struct vm *vm, gpn_t gpn);
-/* The page was, or may have been, written. */
-void slot_mark_dirty(const struct slot *slot, gpn_t gpn);
+/* The page was, or may have been, written by this vCPU, in whose thread we are. */
+void slot_mark_dirty(struct vcpu *vcpu, const struct slot *slot, gpn_t gpn);
+/* Under vm->lock and page_lock: the next write to that page faults. True: a TLB may know better. */
+bool slots_protect(struct vm *vm, u32 id, u64 offset);
+
+static inline bool slot_is_logged(const struct slot *slot)
+{
+	return slot->flags & KVM_MEM_LOG_DIRTY_PAGES;
+}
 
 static inline unsigned long slot_hva(const struct slot *slot, gpn_t gpn)
 {
 	return slot->hva + ((gpn - slot->gpn) << PAGE_SHIFT);
 }
+
+/* ---- ring.c: dirty pages, one by one ---- */
+
+struct dirty_ring {
+	struct kvm_dirty_gfn *entry; /* shared with user space; NULL: there is none */
+	u32 count;		     /* a power of 2 */
+	u32 next;		     /* the vCPU's */
+	u32 oldest;		     /* vm->lock */
+};
+
+u32 ring_bytes_max(void);
+long ring_enable(struct vm *vm, u64 bytes);
+int ring_create(struct vcpu *vcpu);
+void ring_free(struct vcpu *vcpu);
+/* NULL: it has no such page. */
+struct page *ring_page(struct vcpu *vcpu, unsigned long index);
+/* User space has to look first. */
+bool ring_is_full(const struct vcpu *vcpu);
+void ring_push(struct vcpu *vcpu, u16 slot, u64 offset);
+long rings_reset(struct vm *vm);
 
 /* ---- page.c: the nested page table ---- */
 
@@ -154,6 +181,7 @@ struct vm {
 	unsigned int zone_count;
 	struct kvm_coalesced_mmio_ring *ring; /* shared with user space; its entries under ring_lock */
 	spinlock_t ring_lock;
+	u32 ring_bytes; /* of a vCPU's dirty ring; 0: there are bitmaps. Under lock, before there are vCPUs */
 	u64 tss_addr, identity_addr;
 };
 
@@ -282,6 +310,7 @@ struct vcpu {
 	u64 port_rip; /* linear, of the port instruction that user space was asked about */
 	u32 poll_ns; /* how long it polls when it halts */
 	struct vcpu_stats stats;
+	struct dirty_ring ring;
 	struct vcpu_shadow *shadow; /* where vm->shadow */
 
 	bool debug_open;    /* the debug registers are the guest's until the next exit */
@@ -348,6 +377,7 @@ long state_ioctl(struct vcpu *vcpu, unsigned int number, void __user *arg);
 
 /* ---- cpuid.c ---- */
 int cpuid_supported(struct kvm_cpuid2 __user *arg);
+int cpuid_emulated(struct kvm_cpuid2 __user *arg);
 int cpuid_set(struct vcpu *vcpu, struct kvm_cpuid2 __user *arg);
 int cpuid_get(struct vcpu *vcpu, struct kvm_cpuid2 __user *arg);
 void cpuid_query(struct vcpu *vcpu, u32 leaf, u32 subleaf, u32 ret[4]);
@@ -444,6 +474,8 @@ int exit_nothing(struct vcpu *vcpu);
 int exit_host_interrupt(struct vcpu *vcpu);
 int exit_skip(struct vcpu *vcpu);
 int exit_undefined(struct vcpu *vcpu);
+/* The processor has raised #UD. */
+int exit_invalid(struct vcpu *vcpu);
 int exit_debug_register(struct vcpu *vcpu);
 int exit_interrupt_window(struct vcpu *vcpu);
 /* An access to @gpa that the nested table does not allow. */
@@ -465,6 +497,12 @@ void host_put(void);
 void host_machine_check(void);
 
 /* ---- hw: SVM, VMX ---- */
+
+/* Of the last exit, as the hardware has it: for those who trace. */
+struct exit_info {
+	u32 reason, event, error;
+	u64 info1, info2;
+};
 
 struct hw {
 	const char *name;
@@ -508,11 +546,17 @@ struct hw {
 	void (*enter)(struct vcpu *vcpu, bool flush);
 	/* 1: go on, 0: to user space, or -errno. */
 	int (*handle_exit)(struct vcpu *vcpu);
+	/* Behind enter(), on its CPU. */
+	void (*exit_info)(struct vcpu *vcpu, struct exit_info *ret);
 };
 
 extern const struct hw hw_svm, hw_vmx;
 /* The one in use; constant from the module's start on. */
 extern const struct hw *hw;
+
+/* ---- trace.c: the rest is in trace.h ---- */
+/* A device was read, or written. */
+void trace_device(const struct device_access *a, bool write);
 
 /* ---- main.c ---- */
 long system_check_extension(unsigned long cap);

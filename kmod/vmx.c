@@ -409,4 +409,5 @@ const struct hw hw_vmx = {
 	.rflags = vmx_rflags,
 	.enter = vmx_enter,
 	.handle_exit = vmx_handle_exit,
+	.exit_info = vmx_exit_info,
 };

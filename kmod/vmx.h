@@ -140,6 +140,7 @@ void vmx_forget_vpids(void);
 
 /* ---- vmx_exit.c ---- */
 int vmx_handle_exit(struct vcpu *vcpu);
+void vmx_exit_info(struct vcpu *vcpu, struct exit_info *ret);
 
 /* vmx_enter.S: run the guest of the loaded VMCS until it exits, with its general registers but RSP from @gpr (enum
  * x86_gpr), and back. True: it could not be entered. Exits come to vmx_exited. */

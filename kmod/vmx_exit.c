@@ -66,6 +66,8 @@ static int on_exception(struct vcpu *vcpu)
 		return 1;
 	if (vector == X86_BP)
 		return debug_exit(vcpu, vector, vcpu->debug.dr6);
+	if (vector == X86_UD)
+		return exit_invalid(vcpu);
 	if (vector == X86_DB)
 		return on_debug(vcpu, type);
 	event_raise(vcpu, vector, event & EVENT_INFO_ERROR, vmread(VMCS_EXIT_ERROR));
@@ -159,4 +161,18 @@ int vmx_handle_exit(struct vcpu *vcpu)
 	if (vmx->reason < ARRAY_SIZE(exits) && exits[vmx->reason])
 		return exits[vmx->reason](vcpu);
 	return exit_failure(vcpu);
+}
+
+void vmx_exit_info(struct vcpu *vcpu, struct exit_info *ret)
+{
+	const struct vmx_vcpu *vmx = vmx_of(vcpu);
+
+	*ret = (struct exit_info){ .reason = vmx->reason };
+	if (vmx->refused || vmx->reason & EXIT_ENTRY_FAILED)
+		return;
+	ret->info1 = vmread(VMCS_QUALIFICATION);
+	ret->info2 = vmread(VMCS_VECTORING_EVENT);
+	ret->event = vmread(VMCS_EXIT_EVENT);
+	if (ret->event & EVENT_INFO_VALID && ret->event & EVENT_INFO_ERROR)
+		ret->error = vmread(VMCS_EXIT_ERROR);
 }

@@ -27,7 +27,7 @@ static void set_fields(struct vcpu *vcpu)
 		{ VMX_EXIT_CONTROLS, has->exit },
 		{ VMX_ENTRY_CONTROLS, has->entry },
 		/* A guest whose handler of these raises the same again would never let an interrupt in. */
-		{ VMX_EXCEPTIONS, BIT(X86_DB) | BIT(X86_AC) | BIT(X86_MC) },
+		{ VMX_EXCEPTIONS, BIT(X86_DB) | BIT(X86_UD) | BIT(X86_AC) | BIT(X86_MC) },
 		{ VMX_TSC_OFFSET, vcpu->tsc_offset },
 		{ VMX_CR0_MASK, ~(u64)X86_CR0_TS }, /* as vmx_state.c has it */
 		{ VMX_CR4_MASK, ~(u64)X86_CR4_PGE },

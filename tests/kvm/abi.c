@@ -8,6 +8,7 @@
 #include "abi.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -32,6 +33,19 @@ void machine(void)
 int has(int cap)
 {
 	return ioctl(dev, KVM_CHECK_EXTENSION, cap);
+}
+
+int on_hardware(void)
+{
+	FILE *file = fopen("/proc/cpuinfo", "re");
+	char line[8192];
+	int found = 0;
+
+	while (file && !found && fgets(line, sizeof(line), file))
+		found = !strncmp(line, "flags", 5) && (strstr(line, " svm") || strstr(line, " vmx"));
+	if (file)
+		fclose(file);
+	return found;
 }
 
 void start(const uint8_t *code, size_t len, uint64_t ds)
@@ -114,6 +128,9 @@ int main(void)
 	suite_add_tcase(suite, devices_tests());
 	suite_add_tcase(suite, debug_tests());
 	suite_add_tcase(suite, stats_tests());
+	suite_add_tcase(suite, ring_tests());
+	suite_add_tcase(suite, lines_tests());
+	suite_add_tcase(suite, cpu_tests());
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);

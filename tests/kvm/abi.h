@@ -31,6 +31,8 @@ extern uint8_t *ram;
 void machine(void);
 /* What KVM_CHECK_EXTENSION says. */
 int has(int cap);
+/* The host runs guests on its processor, and does not interpret them. */
+int on_hardware(void);
 /* Real mode at CODE, the data segment at @ds. */
 void start(const uint8_t *code, size_t len, uint64_t ds);
 void put_handler(unsigned vector, const uint8_t *code, size_t len);
@@ -51,4 +53,7 @@ TCase *chips_tests(void);
 TCase *debug_tests(void);
 TCase *devices_tests(void);
 TCase *memory_tests(void);
+TCase *cpu_tests(void);
+TCase *lines_tests(void);
+TCase *ring_tests(void);
 TCase *stats_tests(void);

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+/* abi_cpu.c - instructions that the processor lacks and the kernel executes: KVM_GET_EMULATED_CPUID. */
+#include "abi.h"
+
+#include <stdlib.h>
+
+#define LEAVES 256u
+#define MOVBE  (1u << 22) /* leaf 1, ECX */
+
+static struct kvm_cpuid2 *leaves(unsigned long request)
+{
+	struct kvm_cpuid2 *list = calloc(1, sizeof(*list) + LEAVES * sizeof(list->entries[0]));
+
+	list->nent = LEAVES;
+	ck_assert_int_eq(ioctl(dev, request, list), 0);
+	ck_assert_uint_gt(list->nent, 0);
+	ck_assert_uint_le(list->nent, LEAVES);
+	return list;
+}
+
+static struct kvm_cpuid_entry2 *leaf_of(struct kvm_cpuid2 *list, uint32_t function)
+{
+	for (unsigned i = 0; i < list->nent; i++) {
+		if (list->entries[i].function == function)
+			return &list->entries[i];
+	}
+	ck_abort_msg("no leaf %#x", function);
+	return NULL;
+}
+
+/* Either the processor executes it or the kernel does; without it in CPUID it is #UD where the processor lacks it. */
+START_TEST(movbe_is_executed_where_it_is_emulated)
+{
+	static const uint8_t code[] = {
+		0x0f, 0x38, 0xf0, 0x06, 0x00, 0x50, /* movbe ax, [0x5000] */
+		0xe6, PORT,			    /* out PORT, al */
+		0x0f, 0x0b,			    /* ud2 */
+	};
+	static const uint8_t handler[] = { 0xb0, 0x66, 0xe6, PORT };
+	struct kvm_cpuid2 *emulated, *shown, tight = { 0 };
+
+	machine();
+	if (has(KVM_CAP_EXT_EMUL_CPUID) <= 0)
+		return;
+	ck_assert_int_eq(ioctl(dev, KVM_GET_EMULATED_CPUID, &tight), -1);
+	ck_assert_int_eq(errno, E2BIG);
+	emulated = leaves(KVM_GET_EMULATED_CPUID);
+	shown = leaves(KVM_GET_SUPPORTED_CPUID);
+	ck_assert_uint_ge(leaf_of(emulated, 0)->eax, 1);
+	ck_assert(leaf_of(emulated, 1)->ecx & MOVBE);
+	leaf_of(shown, 1)->ecx |= MOVBE;
+	start(code, sizeof(code), 0);
+	put_handler(6, handler, sizeof(handler));
+	ck_assert_int_eq(ioctl(vcpu, KVM_SET_CPUID2, shown), 0);
+	ram[0x5000] = 0x12;
+	ram[0x5001] = ram[0x5003] = 0x34; /* QEMU 7.2 takes four bytes, whatever the mode */
+	run_to_port(0x34);
+	run_to_port(0x66);
+	free(emulated);
+	free(shown);
+}
+END_TEST
+
+TCase *cpu_tests(void)
+{
+	TCase *tests = tcase_create("cpu");
+
+	tcase_add_test(tests, movbe_is_executed_where_it_is_emulated);
+	return tests;
+}
