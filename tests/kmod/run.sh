@@ -37,8 +37,8 @@ if ! make -C "$top/kmod" OUT="$build/kmod" KDIR="$headers" >"$build/kmod/log" 2>
 	exit 1
 fi
 strip -g -o "$build/kmod/driver.ko" "$build/kmod/sika-kvm.ko"
-pieces="boot-1 boot-2 boot-chips engine models guests-1 guests-2 guests-smp"
-pieces+=" qemu-guests-on qemu-on-1 qemu-on-2 qemu-split-1 qemu-split-2 qemu-off-1"
+pieces="boot-1 boot-2 boot-chips engine trace models guests-1 guests-2 guests-smp"
+pieces+=" qemu-guests-on qemu-moves qemu-on-1 qemu-on-2 qemu-split-1 qemu-split-2 qemu-off-1"
 pieces+=" shadow-engine shadow-boot shadow-boot-2 shadow-guests-1 shadow-guests-2 shadow-guests-smp"
 pieces+=" fuzz-1 fuzz-0 hostile-1 hostile-0"
 pieces+=" vmx-engine vmx-guests"

@@ -181,7 +181,110 @@ models() {
 	done
 }
 
-if [ -e /modules/driver.ko ]; then
+# Tracepoints by the names and fields that tools look for, and that a guest leaves there.
+traces() {
+	mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
+	cd /sys/kernel/tracing/events/kvm || return 1
+	while read -r event fields; do
+		for field in $fields; do
+			grep -q "field:.*[ ]$field;" "$event/format" || { echo "$event has no field $field"; return 1; }
+		done
+		echo 1 >"$event/enable" || return 1
+	done <<-END
+		kvm_entry vcpu_id rip
+		kvm_exit exit_reason guest_rip isa info1 info2 intr_info error_code vcpu_id
+		kvm_pio rw port size count val
+		kvm_mmio type len gpa val
+		kvm_msr write ecx data exception
+		kvm_inj_virq vector soft reinjected
+		kvm_page_fault vcpu_id guest_rip fault_address error_code
+	END
+	cd /
+	sika run --engine kvm --kernel /build/tests/guest/ticks.elf --memory 64M --net none --debug-exit --no-reboot \
+		--serial stdio </dev/null
+	echo 0 >/sys/kernel/tracing/tracing_on
+	for word in "kvm_entry: vcpu 0, rip 0x" "kvm_exit: .*reason [a-z_]* rip 0x" "kvm_exit: .*reason msr" \
+		"kvm_pio: pio_write at 0x3f8 size 1 count 1 val 0x" "kvm_pio: pio_read" "kvm_mmio: mmio write len 4 gpa 0xfee000" \
+		"kvm_inj_virq: IRQ 0x" "kvm_page_fault: vcpu 0 rip 0x"; do
+		grep -q "$word" /sys/kernel/tracing/trace || { echo "no $word"; sed -n '1,40p' /sys/kernel/tracing/trace; return 1; }
+	done
+	grep -c kvm_exit /sys/kernel/tracing/trace
+}
+
+# A machine of QEMU's goes from the stock driver to ours and back, by way of a file: nobody but the two drivers tells
+# it from one that stays. Of features that only one of them knows it is shown none.
+MOVED="-cpu EPYC,-svm,kvm-steal-time=off,kvm-pv-eoi=off,kvm-asyncpf=off,kvm-asyncpf-int=off,kvm-pv-unhalt=off"
+MOVED="$MOVED,kvm-pv-tlb-flush=off,kvm-pv-ipi=off,kvm-poll-control=off,kvm-pv-sched-yield=off"
+
+use_driver() { # ours|stock
+	if [ "$1" = ours ]; then
+		rmmod kvm_amd kvm irqbypass 2>/dev/null
+		insmod /modules/driver.ko
+	else
+		rmmod sika_kvm 2>/dev/null
+		insmod /modules/irqbypass.ko && insmod /modules/kvm.ko && insmod /modules/kvm-amd.ko
+	fi
+}
+
+# Until the last console has the line, or is bad.
+waits_for() { # console line
+	until grep -q "$2" "$1"; do
+		kill -0 "$machine" 2>/dev/null && ! grep -q SIKA-BAD "$1" || return 1
+		sleep 0.2
+	done
+}
+
+qemu_stays() { # number driver: from where the last left it, until it has counted ten more; it is then in /tmp/state
+	use_driver "$2" || return 1
+	rm -f /tmp/mon.in /tmp/mon.out
+	mkfifo /tmp/mon.in /tmp/mon.out
+	incoming=
+	[ "$1" = 1 ] || incoming="-incoming exec:cat</tmp/state"
+	# shellcheck disable=SC2086
+	qemu-system-x86_64 -accel kvm,kernel-irqchip=on $MOVED -smp 2 -m 128M -nodefaults -display none \
+		-L /usr/share/seabios -L /usr/share/qemu -no-reboot -serial "file:/tmp/console" -monitor pipe:/tmp/mon \
+		-kernel /vmlinuz -initrd /inner.cpio $incoming \
+		-append "console=ttyS0 $(word lab_words | tr , " ") panic=-1 looks=60" >"/tmp/qemu.$1" 2>&1 &
+	machine=$!
+	exec 3>/tmp/mon.in
+	cat /tmp/mon.out >/tmp/monitor &
+	last=$(sed -n 's/.*SIKA-COUNT \([0-9]*\).*/\1/p' /tmp/moves 2>/dev/null | tail -n 1)
+	waits_for /tmp/console "SIKA-COUNT $((${last:-0} + 12))" || return 1
+	[ "$1" != 3 ] || return 0
+	echo 'migrate "exec:cat>/tmp/state.new"' >&3
+	echo "info status" >&3
+	until grep -q "paused (postmigrate)" /tmp/monitor; do
+		kill -0 $machine || return 1
+		sleep 0.5
+		echo "info status" >&3
+	done
+	echo quit >&3
+	wait $machine
+	mv /tmp/state.new /tmp/state
+	cat /tmp/console >>/tmp/moves
+}
+
+qemu_moves() {
+	for step in 1:stock 2:ours 3:stock; do
+		qemu_stays "${step%:*}" "${step#*:}" && continue
+		echo "on the driver ${step#*:}:"
+		tail -n 5 "/tmp/qemu.${step%:*}" /tmp/monitor
+		cat /tmp/moves /tmp/console
+		return 1
+	done
+	wait $machine
+	status=$?
+	cat /tmp/console >>/tmp/moves
+	use_driver ours || return 1
+	cat /tmp/qemu.* /tmp/moves
+	# Every line once, in turn.
+	[ $status = 0 ] && grep -q "SIKA-COUNTED 60" /tmp/moves && ! grep -q SIKA-BAD /tmp/moves &&
+		[ "$(tr -d '\r' </tmp/moves | sed -n 's/^SIKA-COUNT //p' | tr '\n' ' ')" = "$(seq 60 | tr '\n' ' ')" ]
+}
+
+if [ "$(word lab_work)" = qemu-moves ]; then
+	: # it loads them in turn
+elif [ -e /modules/driver.ko ]; then
 	insmod /modules/driver.ko npt="$(word lab_npt)" ept="$(word lab_npt)" || dmesg | tail -n 20
 else
 	for m in irqbypass kvm; do
@@ -194,7 +297,7 @@ else
 	fi
 fi
 work=$(word lab_work)
-if [ ! -c /dev/kvm ]; then
+if [ "$work" != qemu-moves ] && [ ! -c /dev/kvm ]; then
 	echo "RESULT fail $work: /dev/kvm is missing inside"
 	finish
 fi
@@ -204,6 +307,7 @@ engine)
 	check "what other monitors ask for, npt=$(word lab_npt)" test_kvm_abi
 	check "state of both engines, npt=$(word lab_npt)" test_engine_state
 	;;
+abi) check "what other monitors ask for, npt=$(word lab_npt)" test_kvm_abi ;;
 boot:*)
 	IFS=: read -r _ cpus memory engine <<-END
 		$work
@@ -218,6 +322,7 @@ qemu:*)
 	check "kernel to user space, $cpus vCPU, QEMU with kernel-irqchip=$irqchip, npt=$(word lab_npt)" \
 		qemu_boots "$cpus" "$irqchip"
 	;;
+qemu-moves) check "QEMU's machine, from the stock driver to ours and back" qemu_moves ;;
 qemu-guests:*)
 	irqchip=${work#*:}
 	for guest in modes:1 ticks:1 smp:2; do
@@ -235,6 +340,7 @@ fuzz:* | hostile:*)
 	esac
 	echo "INFO $(cat /tmp/out)"
 	;;
+trace) check "tracepoints, npt=$(word lab_npt)" traces ;;
 models) check "a processor's level under both engines" models ;;
 guests:*) guests "${work#guests:}" ;;
 esac

@@ -119,6 +119,24 @@ timed() { # name times command...
 }
 timed forks "$(word forks)" /bin/busybox true
 timed faults "$(word faults)" /bin/busybox dd if=/dev/zero of=/dev/null bs=32M count=1
+# What goes on while a machine moves: memory, arithmetic and time are as they were. One line for each look.
+count() { # looks
+	/bin/busybox dd if=/dev/urandom of=/blob bs=1M count=4 2>/dev/null
+	sum=$(/bin/busybox md5sum </blob) first='' last=0 i=0
+	while [ $i -lt "$1" ]; do
+		i=$((i + 1)) at=$(now)
+		pi=$(/bin/busybox awk 'BEGIN { for (k = 1; k < 20000; k++) s += 1 / (k * k); printf "%.12f", s }')
+		: "${first:=$pi}"
+		[ "$at" -ge "$last" ] || echo "SIKA-BAD the clock goes back from $last to $at"
+		[ "$pi" = "$first" ] || echo "SIKA-BAD $pi is not $first"
+		[ "$(/bin/busybox md5sum </blob)" = "$sum" ] || echo "SIKA-BAD memory has changed"
+		last=$at
+		echo "SIKA-COUNT $i"
+	done
+	echo "SIKA-COUNTED $i"
+}
+looks=$(word looks)
+[ -z "$looks" ] || count "$looks"
 /bin/busybox sleep 1 # the serial port sends on while the kernel goes down without asking
 /bin/busybox poweroff -f
 INIT
@@ -137,6 +155,11 @@ for m in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-amd arch/x86/kvm/k
 	cp "$modules/$m.ko" "$outer/modules/" || fail "the kernel's package has no $m.ko"
 done
 [ -z "${KVM_LAB_DRIVER:-}" ] || cp "$KVM_LAB_DRIVER" "$outer/modules/driver.ko" || fail "no $KVM_LAB_DRIVER"
+if [ -n "${KVM_LAB_DRIVER:-}" ] && [[ " ${KVM_LAB_ONLY:-} " == *" qemu-moves "* ]]; then
+	for m in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-amd; do
+		cp "$modules/$m.ko" "$outer/modules/" || fail "the kernel's package has no $m.ko"
+	done
+fi
 cp "$vmlinuz" "$outer/vmlinuz"
 cp "$work/inner.cpio" "$outer/inner.cpio"
 cp "$here/inside.sh" "$outer/init"
@@ -341,6 +364,8 @@ fi
 want boot-1 && piece must boot-1 1 80 "lab_npt=1 lab_work=boot:1:256M:kvm"
 want boot-2 && piece must boot-2 1 80 "lab_npt=1 lab_work=boot:2:512M:kvm"
 want engine && piece may engine 1 60 "lab_npt=1 lab_work=engine"
+[ -n "$only" ] && want trace && piece may trace 1 60 "lab_npt=1 lab_work=trace"
+[ -n "$only" ] && want abi && piece may abi 1 60 "lab_npt=1 lab_work=abi"
 want boot-chips && piece may boot-chips 1 90 "lab_npt=1 lab_work=boot:1:256M:kvm,irqchip=off"
 want boot-chips-2 && piece may boot-chips-2 1 90 "lab_npt=1 lab_work=boot:2:256M:kvm,irqchip=off"
 want guests-1 && piece may guests-1 1 150 "lab_npt=1 lab_work=guests:$(names 'NR % 2 && $2 == 1')"
@@ -367,6 +392,8 @@ if [ -n "$only" ]; then
 	[[ $only =~ one:([a-z0-9,]+):([01]) ]] &&
 		piece may "one-npt${BASH_REMATCH[2]}" 1 120 "lab_npt=${BASH_REMATCH[2]} lab_work=guests:${BASH_REMATCH[1]}"
 fi
+
+[ -n "$only" ] && want qemu-moves && piece must qemu-moves 1 400 "lab_npt=1 lab_work=qemu-moves"
 
 # QEMU as the monitor: what our own driver is asked for by others. Not where nothing is named.
 for irqchip in off split on; do
