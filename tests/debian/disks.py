@@ -233,6 +233,14 @@ def scsi_tells_who_it_is(m):
     m.tool("sg_reset --device /dev/sda")
 
 
+def scsi_cache_is_turned_off(m):
+    mode = "/sys/class/scsi_disk/*:0/cache_type"
+    m.run(f"echo 'write through' >$(ls {mode} | head -1) && grep -q through /sys/block/sda/queue/write_cache")
+    expect(m.tool("sg_modes -p 8 -c 0 /dev/sda"), "Caching")
+    m.run("dd if=/tmp/noise of=/dev/sda bs=64k count=40 oflag=direct status=none")
+    m.run(f"echo 'write back' >$(ls {mode} | head -1) && grep -q back /sys/block/sda/queue/write_cache")
+
+
 def scsi_unmaps_and_writes_the_same(m):
     m.run("dd if=/tmp/noise of=/dev/sda bs=1M oflag=direct status=none")
     m.tool("sg_unmap --lba=0 --num=2048 --force /dev/sda")
@@ -277,7 +285,7 @@ def run_all(m, say):
              ("blk_grows", lambda: grows(m, "/dev/vdb", "DATA-1")),
              scsi_tells_who_it_is, ("scsi_data_agrees", lambda: data_agrees(m, "/dev/sda")),
              ("scsi_discards", lambda: discards(m, "/dev/sda", m.files["scsi.img"])),
-             scsi_unmaps_and_writes_the_same,
+             scsi_cache_is_turned_off, scsi_unmaps_and_writes_the_same,
              ("scsi_fio_verifies", lambda: fio_verifies(m, "/dev/sda")),
              ("scsi_is_served_as_it_was", lambda: is_served_as_it_was(m, "/dev/sda", "3", m.files["scsi.img"])),
              ("scsi_grows", lambda: grows(m, "/dev/sda", "3")), cdrom_is_mounted_and_ejected]

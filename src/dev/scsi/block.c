@@ -62,23 +62,18 @@ static bool next_data(struct scsi_command *c)
 {
 	uint64_t bytes = c->blocks * c->unit->block_bytes;
 
-	if (bytes) {
-		c->req = (struct disk_req){
-			.op = c->is_write ? DISK_WRITE : DISK_READ,
-			.offset = c->lba * c->unit->block_bytes,
-			.len = bytes,
-			.iov = c->iov,
-		};
-		c->req.iov_count = c->is_write ? cut(c->iov, c->out, c->out_count, bytes) :
-						 cut(c->iov, c->in, c->in_count, bytes);
-		*(c->is_write ? &c->out_done : &c->in_done) = bytes;
-		c->blocks = 0;
-		return true;
-	}
-	if (!c->fua || !c->is_write)
+	if (!bytes)
 		return false;
-	c->fua = false;
-	c->req = (struct disk_req){ .op = DISK_FLUSH };
+	c->req = (struct disk_req){
+		.op = c->is_write ? DISK_WRITE : DISK_READ,
+		.offset = c->lba * c->unit->block_bytes,
+		.len = bytes,
+		.iov = c->iov,
+	};
+	c->req.iov_count = c->is_write ? cut(c->iov, c->out, c->out_count, bytes) :
+					 cut(c->iov, c->in, c->in_count, bytes);
+	*(c->is_write ? &c->out_done : &c->in_done) = bytes;
+	c->blocks = 0;
 	return true;
 }
 
@@ -103,7 +98,8 @@ static void start_data(struct scsi_command *c, bool is_write)
 static void data(struct scsi_command *c, bool is_write)
 {
 	blocks_parse(c);
-	c->fua = c->cdb[1] & FUA;
+	if (is_write && (c->cdb[1] & FUA))
+		c->flush_after = true;
 	if (c->cdb[1] & 0xe0)
 		scsi_fail(c, SENSE_INVALID_FIELD);
 	else
@@ -123,14 +119,12 @@ void scsi_write(struct scsi_command *c)
 void scsi_read_6(struct scsi_command *c)
 {
 	blocks_parse(c);
-	c->fua = false;
 	start_data(c, false);
 }
 
 void scsi_write_6(struct scsi_command *c)
 {
 	blocks_parse(c);
-	c->fua = false;
 	start_data(c, true);
 }
 

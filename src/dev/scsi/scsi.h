@@ -90,7 +90,8 @@ struct scsi_command {
 	bool (*next)(struct scsi_command *command); /* fill req; false: that was all */
 	int result;
 	bool submitting, over, again;
-	bool fua, is_write;
+	bool is_write;
+	bool flush_after; /* its changes are durable when it ends */
 	uint64_t lba, blocks; /* what is left to do */
 	uint8_t *buffer;      /* malloc()ed: parameter list, or a pattern to write */
 	size_t buffer_bytes, buffer_at;
@@ -112,6 +113,8 @@ void scsi_target_kick(struct scsi_target *target);
 /* Wait for all commands under way. */
 void scsi_target_drain(struct scsi_target *target);
 
+/* As after power-up: modes are what they are by default. */
+void scsi_target_reset_modes(struct scsi_target *target);
 /* To be told with the next command, SAM-5 5.14. */
 void scsi_unit_attention(struct scsi_unit *unit, uint32_t sense);
 /* As by a reset of the unit. */

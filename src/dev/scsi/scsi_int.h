@@ -38,6 +38,7 @@ struct scsi_unit {
 	unsigned lun;
 	uint32_t block_bytes;
 	char serial[SCSI_SERIAL_BYTES + 1];
+	bool cache_is_off; /* by MODE SELECT: changes are durable when they end */
 	uint32_t attentions[MAX_ATTENTIONS]; /* the first is told first */
 	unsigned attention_count;
 	/* Of a drive. */
@@ -92,6 +93,8 @@ void scsi_inquiry(struct scsi_command *c);
 void scsi_report_luns(struct scsi_command *c);
 void scsi_mode_sense_6(struct scsi_command *c);
 void scsi_mode_sense_10(struct scsi_command *c);
+void scsi_mode_select_6(struct scsi_command *c);
+void scsi_mode_select_10(struct scsi_command *c);
 
 void scsi_read_6(struct scsi_command *c);
 void scsi_read(struct scsi_command *c);

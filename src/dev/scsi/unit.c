@@ -112,8 +112,12 @@ static void steps(struct scsi_command *c)
 			return;
 		}
 		if (!c->next(c)) {
-			scsi_good(c);
-			return;
+			if (!c->flush_after) {
+				scsi_good(c);
+				return;
+			}
+			c->flush_after = false;
+			c->req = (struct disk_req){ .op = DISK_FLUSH };
 		}
 		c->req.done = step_done;
 		c->over = false;
@@ -186,6 +190,18 @@ static void request_sense(struct scsi_command *c)
 	scsi_answer(c, sense, sizeof(sense), c->cdb[4]);
 }
 
+/* SPC-2 7.21 and 7.22, which old clusters use: of the whole unit. There is one initiator, whose unit
+ * it is anyway. Neither extents nor third parties. */
+static void reserve(struct scsi_command *c)
+{
+	bool is_long = c->cdb[0] & 0x40;
+
+	if (c->cdb[1] & (is_long ? 0x13 : 0x11))
+		scsi_fail(c, SENSE_INVALID_FIELD);
+	else
+		scsi_good(c);
+}
+
 /* ---- the table ---- */
 
 #define BOTH (SCSI_DISK | SCSI_CDROM)
@@ -196,6 +212,9 @@ static const struct scsi_op ops[] = {
 	{ 0x08, ANY_ACTION, BOTH, OP_MEDIUM, scsi_read_6 },
 	{ 0x0a, ANY_ACTION, SCSI_DISK, OP_MEDIUM | OP_WRITE, scsi_write_6 },
 	{ 0x12, ANY_ACTION, BOTH, OP_QUIET | OP_NOBODY, scsi_inquiry },
+	{ 0x15, ANY_ACTION, BOTH, 0, scsi_mode_select_6 },
+	{ 0x16, ANY_ACTION, BOTH, 0, reserve },
+	{ 0x17, ANY_ACTION, BOTH, 0, reserve }, /* RELEASE */
 	{ 0x1a, ANY_ACTION, BOTH, 0, scsi_mode_sense_6 },
 	{ 0x1b, ANY_ACTION, BOTH, 0, scsi_start_stop },
 	{ 0x1e, ANY_ACTION, SCSI_CDROM, 0, scsi_prevent_removal },
@@ -210,6 +229,9 @@ static const struct scsi_op ops[] = {
 	{ 0x46, ANY_ACTION, SCSI_CDROM, OP_QUIET, scsi_get_configuration },
 	{ 0x4a, ANY_ACTION, SCSI_CDROM, OP_QUIET, scsi_get_event },
 	{ 0x51, ANY_ACTION, SCSI_CDROM, OP_MEDIUM, scsi_read_disc_information },
+	{ 0x55, ANY_ACTION, BOTH, 0, scsi_mode_select_10 },
+	{ 0x56, ANY_ACTION, BOTH, 0, reserve },
+	{ 0x57, ANY_ACTION, BOTH, 0, reserve }, /* RELEASE */
 	{ 0x5a, ANY_ACTION, BOTH, 0, scsi_mode_sense_10 },
 	{ 0x88, ANY_ACTION, BOTH, OP_MEDIUM, scsi_read },
 	{ 0x8a, ANY_ACTION, SCSI_DISK, OP_MEDIUM | OP_WRITE, scsi_write },
@@ -263,6 +285,7 @@ void scsi_start(struct scsi_target *target, unsigned lun, struct scsi_command *c
 	c->target = target;
 	c->unit = scsi_unit_find(target, lun);
 	c->op = find_op(c);
+	c->flush_after = c->unit && c->op && (c->op->flags & OP_WRITE) && c->unit->cache_is_off;
 	sense = obstacle(c);
 	if (sense)
 		scsi_fail(c, sense);
@@ -316,6 +339,12 @@ void scsi_target_fini(struct scsi_target *target)
 {
 	while (target->count)
 		free(target->units[--target->count]);
+}
+
+void scsi_target_reset_modes(struct scsi_target *target)
+{
+	for (unsigned i = 0; i < target->count; i++)
+		target->units[i]->cache_is_off = false;
 }
 
 void scsi_target_kick(struct scsi_target *target)

@@ -440,6 +440,7 @@ static void vscsi_stop(struct virtio_dev *dev)
 	struct vscsi *v = (struct vscsi *)dev;
 
 	v->event_missed = false;
+	scsi_target_reset_modes(&v->target);
 	pthread_mutex_lock(&dev->lock);
 	store_le32(dev->config + CONFIG_SENSE_BYTES, SENSE_BYTES);
 	store_le32(dev->config + CONFIG_CDB_BYTES, SCSI_CDB_BYTES);

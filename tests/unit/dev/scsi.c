@@ -307,13 +307,156 @@ START_TEST(pages_are_whole_and_cut_where_asked)
 		ck_assert_uint_lt(at + 2u + data[at + 1], cmd.in_done + 1);
 	ck_assert_uint_eq(run(0, CDB(0x5a, 8, 8, 0, 0, 0, 0, 1, 0), 0, 256), 0);
 	ck_assert(load_be16(data) == 6 + 20 && data[8] == 8 && data[10] == 4);
-	ck_assert_uint_eq(run(0, CDB(0x5a, 8, 0x48, 0, 0, 0, 0, 1, 0), 0, 256), 0);
-	ck_assert_uint_eq(data[10], 0);
+	ck_assert_uint_eq(run(0, CDB(0x5a, 8, 0x4a, 0, 0, 0, 0, 1, 0), 0, 256), 0);
+	ck_assert(data[8] == 0x0a && data[11] == 0);
 	ck_assert_uint_eq(run(0, CDB(0x1a, 0, 0xc8, 0, 255), 0, 255), 0x053900);
 	ck_assert_uint_eq(run(0, CDB(0x1a, 0, 0x05, 0, 255), 0, 255), 0x052400);
 	ck_assert_uint_eq(run(0, CDB(0x1a, 0, 0x08, 1, 255), 0, 255), 0x052400);
 	ck_assert_uint_eq(run(7, CDB(0x5a, 0, 0x2a, 0, 0, 0, 0, 1, 0), 0, 256), 0);
 	ck_assert(data[7] == 0 && data[8] == 0x2a);
+}
+END_TEST
+
+/* ---- modes ---- */
+
+/* A disk that writes down what is asked of it. */
+struct logged_disk {
+	struct disk disk;
+	char log[32];
+};
+
+static void logged_submit(struct disk *disk, struct disk_req *req)
+{
+	static const char letters[] = "RWFDZMS";
+	struct logged_disk *l = (struct logged_disk *)disk;
+	size_t n = strlen(l->log);
+
+	if (n + 1 < sizeof(l->log))
+		l->log[n] = letters[req->op];
+	req->done(req, 0);
+}
+
+static void logged_drain(struct disk *disk)
+{
+}
+
+static const struct disk_ops logged_ops = { .submit = logged_submit, .drain = logged_drain };
+static struct logged_disk logged = {
+	.disk = { .ops = &logged_ops, .size_bytes = IMAGE_BYTES, .block_bytes = 4096, .can_discard = true },
+};
+
+/* A write, one with FUA, UNMAP of nothing, WRITE SAME; what the disk was asked. */
+static const char *changes(unsigned lun)
+{
+	memset(logged.log, 0, sizeof(logged.log));
+	memset(data, 0, 512);
+	ck_assert_uint_eq(run(lun, CDB(0x2a, 0, 0, 0, 0, 0, 0, 0, 1), 512, 0), 0);
+	ck_assert_uint_eq(run(lun, CDB(0x2a, 8, 0, 0, 0, 0, 0, 0, 1), 512, 0), 0);
+	ck_assert_uint_eq(run(lun, CDB(0x28, 8, 0, 0, 0, 0, 0, 0, 1), 0, 512), 0);
+	ck_assert_uint_eq(run(lun, CDB(0x41, 0, 0, 0, 0, 0, 0, 0, 1), 512, 0), 0);
+	store_be16(data, 0);
+	store_be16(data + 2, 16);
+	store_be64(data + 8, 8);
+	store_be32(data + 16, 8);
+	ck_assert_uint_eq(run(lun, CDB(0x42, 0, 0, 0, 0, 0, 0, 0, 24), 24, 0), 0);
+	return logged.log;
+}
+
+/* The caching page as it is, with WCE so, put behind a header of @header bytes in data[]. */
+static size_t caching(unsigned lun, size_t header, bool wce)
+{
+	ck_assert_uint_eq(run(lun, CDB(0x1a, 8, 8, 0, 64), 0, 64), 0);
+	memmove(data + header, data + 4, 20);
+	memset(data, 0, header);
+	data[header + 2] = wce ? 4 : 0;
+	return header + 20;
+}
+
+START_TEST(cache_is_turned_off_and_on)
+{
+	size_t n;
+
+	ck_assert(scsi_unit_add(&target, &logged.disk,
+				&(struct scsi_unit_options){ .kind = SCSI_DISK, .lun = 1 }));
+	ready(1);
+	ck_assert_str_eq(changes(1), "WWFRZD");
+	n = caching(1, 4, false);
+	ck_assert_uint_eq(run(1, CDB(0x15, 0x10, 0, 0, (uint8_t)n), n, 0), 0);
+	ck_assert_str_eq(logged.log, "WWFRZDF"); /* what was in the cache */
+	ck_assert_str_eq(changes(1), "WFWFRZFDF");
+	ck_assert_uint_eq(run(1, CDB(0x1a, 8, 8, 0, 64), 0, 64), 0);
+	ck_assert_uint_eq(data[6], 0);
+	ck_assert_uint_eq(run(1, CDB(0x1a, 8, 0x48, 0, 64), 0, 64), 0);
+	ck_assert_uint_eq(data[6], 4); /* can be changed */
+	ck_assert_uint_eq(run(1, CDB(0x1a, 8, 0x88, 0, 64), 0, 64), 0);
+	ck_assert_uint_eq(data[6], 4); /* by default */
+	n = caching(1, 8, true);
+	ck_assert_uint_eq(run(1, CDB(0x55, 0x10, 0, 0, 0, 0, 0, 0, (uint8_t)n), n, 0), 0);
+	ck_assert_str_eq(changes(1), "WWFRZD");
+	n = caching(1, 4, false);
+	ck_assert_uint_eq(run(1, CDB(0x15, 0x10, 0, 0, (uint8_t)n), n, 0), 0);
+	scsi_target_reset_modes(&target);
+	ck_assert_str_eq(changes(1), "WWFRZD");
+}
+END_TEST
+
+/* Nothing is taken over from a list of which something is wrong. */
+START_TEST(refuses_modes_that_cannot_be)
+{
+	size_t n;
+
+	ready(0);
+	ready(7);
+	/* All pages as they are, with their descriptor. */
+	ck_assert_uint_eq(run(0, CDB(0x1a, 0, 0x3f, 0, 255), 0, 255), 0);
+	n = cmd.in_done;
+	ck_assert_uint_eq(run(0, CDB(0x15, 0x10, 0, 0, (uint8_t)n), n, 0), 0);
+	ck_assert_uint_eq(run(0, CDB(0x15, 0x11, 0, 0, (uint8_t)n), n, 0), 0x052400);
+	ck_assert_uint_eq(run(0, CDB(0x15, 0, 0, 0, (uint8_t)n), n, 0), 0x052400);
+	ck_assert_uint_eq(run(0, CDB(0x15, 0x10, 0, 0, (uint8_t)n), n - 1, 0), 0x051a00);
+	ck_assert_uint_eq(run(0, CDB(0x15, 0x10, 0, 0, 3), n, 0), 0x051a00);
+	ck_assert_uint_eq(run(0, CDB(0x15, 0x10, 0, 0, 11), n, 0), 0x051a00);
+	ck_assert_uint_eq(run(0, CDB(0x15, 0x10, 0, 0, 0), 0, 0), 0);
+	for (size_t cut = 13; cut < 12 + 22; cut++)
+		if (cut != 24)
+			ck_assert_uint_eq(run(0, CDB(0x15, 0x10, 0, 0, (uint8_t)cut), cut, 0), 0x051a00);
+	data[3] = 7;
+	ck_assert_uint_eq(run(0, CDB(0x15, 0x10, 0, 0, (uint8_t)n), n, 0), 0x052600);
+	data[3] = 8;
+	data[10]++; /* bytes of a block */
+	ck_assert_uint_eq(run(0, CDB(0x15, 0x10, 0, 0, (uint8_t)n), n, 0), 0x052600);
+	/* WCE, and behind it a bit that is not to be changed, an unknown page, a subpage, another length. */
+	for (unsigned i = 0; i < 4; i++) {
+		n = caching(0, 4, false);
+		memcpy(data + n, data + 4, 20);
+		if (i == 0)
+			data[n + 3] ^= 1;
+		else
+			data[n + (i == 3)] = (uint8_t[]){ 0, 0x3d, 0x48, 17 }[i];
+		n += 20;
+		ck_assert_uint_eq(run(0, CDB(0x15, 0x10, 0, 0, (uint8_t)n), n, 0), 0x052600);
+		ck_assert_uint_eq(run(0, CDB(0x1a, 8, 8, 0, 64), 0, 64), 0);
+		ck_assert_uint_eq(data[6], 4);
+	}
+	/* A drive has no such page. */
+	n = caching(0, 4, false);
+	ck_assert_uint_eq(run(7, CDB(0x15, 0x10, 0, 0, (uint8_t)n), n, 0), 0x052600);
+}
+END_TEST
+
+START_TEST(whole_units_are_reserved)
+{
+	static const uint8_t codes[] = { 0x16, 0x17, 0x56, 0x57 };
+
+	ready(0);
+	for (unsigned i = 0; i < 4; i++) {
+		ck_assert_uint_eq(run(0, CDB(codes[i]), 0, 0), 0);
+		ck_assert_uint_eq(run(0, CDB(codes[i], 1), 0, 0), 0x052400);
+		ck_assert_uint_eq(run(0, CDB(codes[i], 0x10), 0, 0), 0x052400);
+	}
+	/* Persistent ones are not there. */
+	ck_assert_uint_eq(run(0, CDB(0x5e, 0, 0, 0, 0, 0, 0, 0, 64), 0, 64), 0x052000);
+	ck_assert_uint_eq(run(0, CDB(0x5f, 0, 0, 0, 0, 0, 0, 0, 24), 24, 0), 0x052000);
 }
 END_TEST
 
@@ -591,6 +734,9 @@ int main(void)
 	tcase_add_test(t, tells_attentions_once);
 	tcase_add_test(t, pages_are_whole_and_cut_where_asked);
 	tcase_add_test(t, units_that_are_not_there);
+	tcase_add_test(t, cache_is_turned_off_and_on);
+	tcase_add_test(t, refuses_modes_that_cannot_be);
+	tcase_add_test(t, whole_units_are_reserved);
 	tcase_add_test(t, drive_reads_ejects_and_loads);
 	tcase_set_timeout(c, 30);
 	tcase_add_loop_test(c, controller_ends_tasks, 0, 2);
