@@ -248,20 +248,27 @@ static bool begin(struct http *h, struct disk_req *req)
 	return false;
 }
 
-static void complete(struct http *h, struct disk_req *req, int result)
+/* A place is free. */
+static void begin_waiting(struct http *h)
 {
-	struct disk_req *next = h->waiting;
+	struct disk_req *next;
 
-	if (result == 0)
-		disk_req_zero_rest(req); /* behind the end of the file */
-	if (next) {
+	while ((next = h->waiting)) {
 		h->waiting = next->next;
 		if (!h->waiting)
 			h->waiting_tail = &h->waiting;
-	}
-	req->done(req, result);
-	if (next && !begin(h, next))
+		if (begin(h, next))
+			return;
 		next->done(next, -ENOMEM);
+	}
+}
+
+static void complete(struct http *h, struct disk_req *req, int result)
+{
+	if (result == 0)
+		disk_req_zero_rest(req); /* behind the end of the file */
+	begin_waiting(h);
+	req->done(req, result);
 }
 
 /* What another try may help against. */
