@@ -34,7 +34,8 @@ static const struct image_verb_entry {
 	  image_compare_main },
 	{ "measure", "FILE", "Tell how large an image of a disk will be.", IMAGE_MEASURE, 1, 1,
 	  image_measure_main },
-	{ "serve", "FILE", "Let others use a disk, by NBD.", IMAGE_SERVE, 1, 1, image_serve_main },
+	{ "serve", "FILE...", "Let others use a disk, by NBD.", IMAGE_SERVE, 1, IMAGE_MAX_FILES,
+	  image_serve_main },
 	{ "bench", "FILE", "Tell how fast an image is read or written.", IMAGE_BENCH, 1, 1,
 	  image_bench_main },
 };

@@ -27,14 +27,14 @@ enum image_verb {
 	IMAGE_SERVE = 1 << 12,
 };
 
-#define IMAGE_MAX_FILES 3
+#define IMAGE_MAX_FILES 16
 #define IMAGE_MAX_ALLOW 16
 
 /* Strings are the command line's. */
 struct image_args {
 	const char *verb; /* "image create" */
 	enum image_verb which;
-	const char *files[IMAGE_MAX_FILES];
+	const char *files[IMAGE_MAX_FILES + 1]; /* NULL behind the last */
 	int file_count;
 	const char *format, *to, *backing, *backing_format, *cluster_size, *refcount_bits, *compat;
 	const char *compression, *data_file, *preallocate, *options;

@@ -126,12 +126,13 @@ static int serve_machine(const struct image_args *a, const struct nbd_offer *o)
 	g_autofree char *line = NULL;
 	g_autoptr(GHashTable) answer = NULL;
 	auto_fd int fd = -1;
-	const char *uri, *why;
+	g_autofree char *disks = g_strjoinv("\n", (char **)a->files);
+	const char *uris, *why;
 
 	if (a->once || a->description || a->format || a->snapshot)
 		return cli_complain(CLI_USAGE, a->verb,
 				    "--machine goes without --once, --description, --format and --snapshot");
-	add_text(request, "disk", a->files[0]);
+	add_text(request, "disks", disks);
 	add_text(request, "name", a->name);
 	add_text(request, "tls", tls);
 	add_text(request, socket ? "socket" : "address", socket ? socket : o->address);
@@ -140,12 +141,12 @@ static int serve_machine(const struct image_args *a, const struct nbd_offer *o)
 	if (!line)
 		return CLI_FAILURE;
 	answer = json_parse_flat(line);
-	uri = answer ? g_hash_table_lookup(answer, "uri") : NULL;
+	uris = answer ? g_hash_table_lookup(answer, "uris") : NULL;
 	why = answer ? g_hash_table_lookup(answer, "error") : NULL;
-	if (!uri)
+	if (!uris)
 		return cli_complain(CLI_FAILURE, a->verb, "%s: %s", a->machine,
 				    why ?: "its answer is not understood");
-	printf("%s\n", uri);
+	printf("%s\n", uris);
 	fflush(stdout);
 	return wait_with(a, fd);
 }
@@ -178,6 +179,8 @@ int image_serve_main(struct image_args *a)
 		return status;
 	if (a->machine)
 		return serve_machine(a, &o);
+	if (a->file_count > 1)
+		return cli_complain(CLI_USAGE, a->verb, "several disks are served of a --machine only");
 	if (a->snapshot)
 		a->readonly = o.readonly = true;
 	o.disk = image_open(a, a->files[0], (struct image_open){ .format = a->format, .write = !a->readonly });

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * export.c - a disk of a running machine for others, as it is at the moment of asking, by NBD.
+ * export.c - disks of a running machine for others, as they are at one moment, by NBD.
  *
- * In the thread of the disk's loop the device is paused, which drains it, a view of the disk is taken
- * (disk/filters/moment.h), and the device goes on; the server reads the view. What the guest overwrites is kept in a
+ * The devices of all of them are paused, which drains them, then a view of each disk is taken
+ * (disk/filters/moment.h), each in the thread of its disk's loop, and the devices go on; a server for each reads the view. What the guest overwrites is kept in a
  * qcow2 image in $TMPDIR that has no name any more.
  */
 #include <errno.h>
@@ -22,17 +22,25 @@
 #include "vm/vm.h"
 #include "vm/vm_int.h"
 
-struct vm_export {
+/* One of the disks. */
+struct part {
 	struct vm *vm;
 	unsigned index;
+	struct disk *store; /* until it is the view's */
 	struct disk *view; /* NULL: nobody can write to the disk, which is served itself */
 	struct nbd_server *server;
-	char *uri;
 };
 
-static struct loop *loop_of(const struct vm_export *e)
+struct vm_export {
+	struct vm *vm;
+	unsigned count;
+	struct part parts[VM_MAX_DISKS];
+	char *uris;
+};
+
+static struct loop *loop_of(const struct part *p)
 {
-	return io_loop(e->vm, e->vm->config->disks[e->index].iothread);
+	return io_loop(p->vm, p->vm->config->disks[p->index].iothread);
 }
 
 /* An empty image that goes when it is closed. */
@@ -58,102 +66,168 @@ static struct disk *make_store(uint64_t size_bytes, struct loop *loop, GError **
 	return store;
 }
 
-static bool take_view(struct vm_export *e, GError **err)
+/* What is done for a part in the thread of its disk's loop. */
+struct step {
+	struct part *part;
+	bool (*run)(struct part *part, const struct nbd_offer *offer, GError **err);
+	const struct nbd_offer *offer;
+	GError **err;
+	bool ok;
+};
+
+static void run_step(void *arg)
 {
-	struct vm *vm = e->vm;
-	struct disk *disk = vm->back.points[e->index], *store;
+	struct step *s = arg;
+
+	s->ok = s->run(s->part, s->offer, s->err);
+}
+
+static bool in_loop(struct part *part, bool (*run)(struct part *, const struct nbd_offer *, GError **),
+		    const struct nbd_offer *offer, GError **err)
+{
+	struct step s = { part, run, offer, err, false };
+
+	loop_call(loop_of(part), run_step, &s);
+	return s.ok;
+}
+
+static bool prepare(struct part *p, const struct nbd_offer *offer, GError **err)
+{
+	struct disk *disk = p->vm->back.points[p->index];
+
+	(void)offer;
+	if (disk)
+		p->store = make_store(disk->size_bytes, loop_of(p), err);
+	return !disk || p->store;
+}
+
+static bool take_view(struct part *p, const struct nbd_offer *offer, GError **err)
+{
 	int r;
 
-	if (!disk)
+	(void)offer;
+	if (!p->store)
 		return true;
-	store = make_store(disk->size_bytes, loop_of(e), err);
-	if (!store)
-		return false;
-	virtio_pause(vm->board.disks[e->index]);
-	r = disk_moment_take(disk, store, &e->view);
-	virtio_resume(vm->board.disks[e->index]);
-	if (r == 0)
+	r = disk_moment_take(p->vm->back.points[p->index], p->store, &p->view);
+	if (r == 0) {
+		p->store = NULL;
 		return true;
-	disk_close(store);
+	}
 	g_set_error(err, BASE_ERROR, -r, "%s",
 		    r == -EBUSY ? "it is exported already" : g_strerror(-r));
 	return false;
 }
 
-struct ask {
-	struct vm_export *e;
-	const struct vm_export_ask *how;
-	GError **err;
-	bool ok;
-};
-
-static void start_in_loop(void *arg)
+static bool serve(struct part *p, const struct nbd_offer *how, GError **err)
 {
-	struct ask *a = arg;
-	struct vm_export *e = a->e;
-	const struct vm_export_ask *how = a->how;
-	struct nbd_offer offer = {
-		.name = how->name ? how->name : "",
-		.readonly = true,
-		.socket = how->socket,
-		.address = how->address,
-		.port = (uint16_t)how->port,
-		.max_clients = how->clients,
-		.tls = how->tls,
-	};
+	struct nbd_offer offer = *how;
 
-	if (!take_view(e, a->err))
-		return;
-	offer.disk = e->view ? e->view : e->vm->back.disks[e->index];
-	e->server = nbd_server_new(loop_of(e), &offer, a->err);
-	if (e->server)
-		e->uri = nbd_server_uri(e->server);
-	a->ok = e->server != NULL;
+	offer.disk = p->view ? p->view : p->vm->back.disks[p->index];
+	p->server = nbd_server_new(loop_of(p), &offer, err);
+	return p->server != NULL;
 }
 
-static void end_in_loop(void *arg)
+static bool end_part(struct part *p, const struct nbd_offer *offer, GError **err)
 {
-	struct vm_export *e = arg;
-
-	if (e->server)
-		nbd_server_free(e->server);
-	disk_close(e->view);
+	(void)offer;
+	(void)err;
+	if (p->server)
+		nbd_server_free(p->server);
+	disk_close(p->view);
+	disk_close(p->store);
+	return true;
 }
 
 void vm_export_end(struct vm_export *e)
 {
 	if (!e)
 		return;
-	loop_call(loop_of(e), end_in_loop, e);
-	g_free(e->uri);
+	for (unsigned i = 0; i < e->count; i++)
+		(void)in_loop(&e->parts[i], end_part, NULL, NULL);
+	g_free(e->uris);
 	g_free(e);
+}
+
+/* The devices stand still, all of them, while the views are taken: what one disk holds then is no later than
+ * what another does. LUNs of one controller share a device. */
+static bool take_views(struct vm_export *e, GError **err)
+{
+	struct virtio_dev **devices = e->vm->board.disks;
+	bool ok = true;
+
+	for (unsigned i = 0; i < e->count; i++)
+		virtio_pause(devices[e->parts[i].index]);
+	for (unsigned i = 0; i < e->count && ok; i++)
+		ok = in_loop(&e->parts[i], take_view, NULL, err);
+	for (unsigned i = 0; i < e->count; i++)
+		virtio_resume(devices[e->parts[i].index]);
+	return ok;
+}
+
+/* Several are at sockets and ports of their own. */
+static bool serve_all(struct vm_export *e, const struct vm_export_ask *how, GError **err)
+{
+	g_autoptr(GString) uris = g_string_new(NULL);
+
+	for (unsigned i = 0; i < e->count; i++) {
+		g_autofree char *socket = how->socket && e->count > 1 ?
+						  g_strdup_printf("%s.%u", how->socket, i) :
+						  g_strdup(how->socket);
+		const struct nbd_offer offer = {
+			.name = how->name ? how->name : "",
+			.readonly = true,
+			.socket = socket,
+			.address = how->address,
+			.port = (uint16_t)(how->port ? how->port + i : 0),
+			.max_clients = how->clients,
+			.tls = how->tls,
+		};
+		g_autofree char *uri = NULL;
+
+		if (how->port + i > UINT16_MAX)
+			return base_fail(err, EINVAL, "there are not so many ports from %u on", how->port);
+		if (!in_loop(&e->parts[i], serve, &offer, err))
+			return false;
+		uri = nbd_server_uri(e->parts[i].server);
+		g_string_append_printf(uris, "%s%s", i ? "\n" : "", uri);
+	}
+	e->uris = g_string_free(g_steal_pointer(&uris), FALSE);
+	return true;
+}
+
+static bool add_part(struct vm_export *e, const char *disk, GError **err)
+{
+	int index = vm_disk_find(e->vm, disk, err);
+
+	if (index < 0)
+		return false;
+	if (e->vm->disk_errors[index])
+		return base_fail(err, EBUSY, "the disk holds requests: %s", g_strerror(e->vm->disk_errors[index]));
+	for (unsigned i = 0; i < e->count; i++)
+		if (e->parts[i].index == (unsigned)index)
+			return base_fail(err, EINVAL, "disk '%s' is named twice", disk);
+	e->parts[e->count++] = (struct part){ .vm = e->vm, .index = (unsigned)index };
+	return true;
 }
 
 struct vm_export *vm_export(struct vm *vm, const struct vm_export_ask *how, GError **err)
 {
-	int index = vm_disk_find(vm, how->disk, err);
-	struct vm_export *e;
-	struct ask a;
+	struct vm_export *e = g_new0(struct vm_export, 1);
+	bool ok = true;
 
-	if (index < 0)
-		return NULL;
-	if (vm->disk_errors[index]) {
-		g_set_error(err, BASE_ERROR, EBUSY, "the disk holds requests: %s",
-			    g_strerror(vm->disk_errors[index]));
-		return NULL;
-	}
-	e = g_new0(struct vm_export, 1);
 	e->vm = vm;
-	e->index = (unsigned)index;
-	a = (struct ask){ .e = e, .how = how, .err = err };
-	loop_call(loop_of(e), start_in_loop, &a);
-	if (a.ok)
+	/* None is named twice, so that they fit. */
+	for (const char *const *disk = how->disks; *disk && ok; disk++)
+		ok = add_part(e, *disk, err);
+	for (unsigned i = 0; i < e->count && ok; i++)
+		ok = in_loop(&e->parts[i], prepare, NULL, err);
+	if (ok && take_views(e, err) && serve_all(e, how, err))
 		return e;
 	vm_export_end(e);
 	return NULL;
 }
 
-const char *vm_export_uri(const struct vm_export *e)
+const char *vm_export_uris(const struct vm_export *e)
 {
-	return e->uri;
+	return e->uris;
 }

@@ -43,20 +43,22 @@ char *vm_disk_stats(const struct vm *vm, bool json, bool histogram);
 struct vm_export;
 
 struct vm_export_ask {
-	const char *disk; /* number or serial */
+	const char *const *disks; /* numbers or serials, NULL-terminated, one at least */
 	const char *name; /* of the export; NULL: none */
-	const char *socket, *address; /* a path, or, where it is NULL, a place for TCP */
+	/* A path, or, where it is NULL, a place for TCP. Of several the n-th has ".n" behind the path, and the n-th
+	 * port, from 0 on. */
+	const char *socket, *address;
 	unsigned port, clients; /* as of struct nbd_offer */
 	const char *tls; /* a folder, or NULL */
 };
 
-/* Offer the disk by NBD, for reading, as it is at this moment, while the guest writes on. Ended before vm_free(), by
+/* Offer the disks by NBD, for reading, as all of them are at one moment, while the guest writes on. Ended before vm_free(), by
  * vm_export_end(). While vm_run() runs; main thread. NULL: one sentence in @err. */
 struct vm_export *vm_export(struct vm *vm, const struct vm_export_ask *how, GError **err);
 /* Clients are hung up on. NULL is fine. */
 void vm_export_end(struct vm_export *e);
-/* The export's, where clients find it. */
-const char *vm_export_uri(const struct vm_export *e);
+/* Where clients find them: a line for each, in order. */
+const char *vm_export_uris(const struct vm_export *e);
 
 /* A measurement of the engine, while vm_run() runs. */
 struct vm_stats_ask {

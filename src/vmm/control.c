@@ -146,8 +146,10 @@ static void command_resize(struct client *c, GHashTable *request)
 
 static void command_export(struct client *c, GHashTable *request)
 {
+	const char *disks = g_hash_table_lookup(request, "disks");
+	g_auto(GStrv) list = g_strsplit(disks ? disks : "", "\n", 0);
 	struct vm_export_ask how = {
-		.disk = g_hash_table_lookup(request, "disk"),
+		.disks = (const char *const *)list,
 		.name = g_hash_table_lookup(request, "name"),
 		.socket = g_hash_table_lookup(request, "socket"),
 		.address = g_hash_table_lookup(request, "address"),
@@ -157,10 +159,10 @@ static void command_export(struct client *c, GHashTable *request)
 	g_autoptr(GError) err = NULL;
 	GString *line;
 
-	if (!how.disk || !how.socket == !how.address ||
+	if (!list[0] || !how.socket == !how.address ||
 	    !number_of(request, "port", 0, 65535, &how.port) ||
 	    !number_of(request, "clients", 0, 65535, &how.clients)) {
-		answer_error(c, "export takes disk, socket or address and port, name, tls, clients");
+		answer_error(c, "export takes disks (a line each), socket or address and port, name, tls, clients");
 		return;
 	}
 	if (c->export) {
@@ -172,8 +174,8 @@ static void command_export(struct client *c, GHashTable *request)
 		answer_error(c, err->message);
 		return;
 	}
-	line = g_string_new("{\"ok\":true,\"uri\":");
-	json_append_string(line, vm_export_uri(c->export));
+	line = g_string_new("{\"ok\":true,\"uris\":");
+	json_append_string(line, vm_export_uris(c->export));
 	g_string_append_c(line, '}');
 	answer(c, line);
 }

@@ -22,6 +22,7 @@ from scratch import Failure, Guest, copy_image, report, run_command
 
 MIB = 1 << 20
 SIZE = 192 * MIB
+NUMBER_SECTOR = 2000
 TOOLS = ["sg_inq", "sg_vpd", "sg_readcap", "sg_luns", "sg_modes", "sg_turs", "sg_requests", "sg_start", "sg_unmap", "sg_reset",
          "sg_write_same", "sg_sync", "sg_get_config", "sg_prevent", "fio"]
 
@@ -74,9 +75,9 @@ class Machine:
         self.iso, self.token = iso(folder)
         disks = ["--disk", f"{self.files['blk.img']},format=raw,serial=DATA-1,queues=4,iothread=fast",
                  "--disk", f"{tools},format=raw,readonly",
-                 "--disk", f"{self.files['scsi.img']},format=raw,bus=scsi,serial=SDISK,iothread=fast"]
+                 "--disk", f"{self.files['scsi.img']},format=raw,bus=scsi,serial=SDISK,iothread=second"]
         if self.iso:
-            disks += ["--disk", f"{self.iso},format=raw,media=cdrom,lun=5,iothread=fast"]
+            disks += ["--disk", f"{self.iso},format=raw,media=cdrom,lun=5,iothread=second"]
         disk = copy_image(image, folder)
         self.guest = Guest(run_command(sika, image, disk, "--cpus", "2", "--name", "disks", *disks, *options), echo=False)
 
@@ -186,6 +187,49 @@ def is_served_as_it_was(m, dev, name, path):
     os.remove(copy)
 
 
+def number_at(m, uri, copy):
+    subprocess.run([m.sika, "image", "convert", "--force", "--format", "raw", "--to", "raw", uri, copy], check=True,
+                   capture_output=True, timeout=300)
+    with open(copy, "rb") as f:
+        f.seek(NUMBER_SECTOR * 512)
+        return int(f.read(512))
+
+
+def moments_of_two_disks_are_one(m):
+    """The guest numbers what it writes to one disk and then to the other: what is served of both is no two moments."""
+    folder = os.path.dirname(m.files["blk.img"])
+    place, copy = os.path.join(folder, "both"), os.path.join(folder, "copy.img")
+    one = f"bs=512 count=1 seek={NUMBER_SECTOR} oflag=direct conv=fsync status=none"
+    m.run("printf '%511d\\n' 0 >/tmp/zero; for d in vdb sda; do dd if=/tmp/zero of=/dev/$d " + one + "; done")
+    m.guest.send("(i=0; while i=$((i+1)); do printf '%511d\\n' $i >/tmp/number; for d in vdb sda; do dd if=/tmp/number "
+                 f"of=/dev/$d {one}; done; done) & echo $! >/tmp/writer")
+    seen = []
+    try:
+        for i in range(8):
+            time.sleep(0.3 + 0.1 * i)
+            with subprocess.Popen([m.sika, "image", "serve", "--machine", "disks", "--socket", place, "DATA-1", "3"],
+                                  env=m.env, stdout=subprocess.PIPE, text=True) as server:
+                try:
+                    uris = [server.stdout.readline().strip() for _ in range(2)]
+                    seen.append([number_at(m, uri, copy) for uri in uris])
+                    if [number_at(m, uri, copy) for uri in uris] != seen[-1]:
+                        raise Failure("what is served changes")
+                finally:
+                    server.terminate()
+    finally:
+        m.run("kill $(cat /tmp/writer); wait $(cat /tmp/writer) 2>/dev/null; sync")
+    os.remove(copy)
+    if any(first - second not in (0, 1) for first, second in seen):
+        raise Failure(f"the disks are of several moments: {seen}")
+    if seen[-1][1] < len(seen) or len({second for _, second in seen}) < len(seen):
+        raise Failure(f"the guest hardly writes: {seen}")
+    for wrong in (("DATA-1", "DATA-1"), ("DATA-1", "99")):
+        done = subprocess.run([m.sika, "image", "serve", "--machine", "disks", "--socket", place, *wrong], env=m.env,
+                              capture_output=True, text=True, timeout=60)
+        if done.returncode != 1 or len(done.stderr.strip().splitlines()) != 1:
+            raise Failure(f"served: {done}")
+
+
 def wait_for_change(path, then):
     for _ in range(300):
         if digest(path) != then:
@@ -288,7 +332,7 @@ def run_all(m, say):
              scsi_cache_is_turned_off, scsi_unmaps_and_writes_the_same,
              ("scsi_fio_verifies", lambda: fio_verifies(m, "/dev/sda")),
              ("scsi_is_served_as_it_was", lambda: is_served_as_it_was(m, "/dev/sda", "3", m.files["scsi.img"])),
-             ("scsi_grows", lambda: grows(m, "/dev/sda", "3")), cdrom_is_mounted_and_ejected]
+             moments_of_two_disks_are_one, ("scsi_grows", lambda: grows(m, "/dev/sda", "3")), cdrom_is_mounted_and_ejected]
     for test in tests:
         name, call = test if isinstance(test, tuple) else (test.__name__, lambda t=test: t(m))
         try:
