@@ -1,27 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * cut.c - power cuts: whatever subset of the unflushed writes reached the disk, an image opens, has no
- * errors (clusters may be lost, and repair finds them), and what was flushed is there.
+ * errors (clusters may be lost, and repair finds them), and what was flushed is there. In half of the stories of
+ * qcow2 snapshots are made, given up and gone back to; those that are there hold what they did.
  *
  * Usage: cut [--format F] [--seconds N] [--seed S]
  */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/loop.h"
+#include "disk/qcow2/qcow2_int.h"
 #include "memimage.h"
 
 #define ROOM	 (9u << 20)
 #define REQUESTS 60u
 #define CUTS	 40u
 #define AT_ONCE	 4u
+#define NAMES	 3u /* of snapshots, which are made and given up again and again */
 
 struct flushed {
 	unsigned changes;  /* how many there were when it had completed */
 	unsigned requests; /* submitted before it */
 	uint8_t *model;
+};
+
+/* What an image of snapshots has, from a change on that is durable up to the next one that begins. */
+struct snapshots {
+	unsigned from, until; /* changes of the file */
+	uint8_t *content[NAMES]; /* NULL: there is none of that name; borrowed */
 };
 
 struct did {
@@ -34,10 +44,14 @@ struct story {
 	struct disk *disk;
 	uint8_t *model;
 	uint64_t bytes; /* of the disk */
-	struct flushed flushes[REQUESTS + 1];
+	struct flushed flushes[2 * REQUESTS + 1];
 	unsigned flush_count;
-	struct did did[REQUESTS * AT_ONCE];
+	struct did did[REQUESTS * (AT_ONCE + 1)];
 	unsigned did_count;
+	struct snapshots taken[REQUESTS + 1];
+	unsigned taken_count;
+	GPtrArray *contents; /* owns those of @taken */
+	bool snapshots; /* are taken */
 	uint64_t seed;
 	struct loop *loop;
 	struct memimage_kind kind;
@@ -98,6 +112,48 @@ static void note_flush(struct story *s)
 							 g_memdup2(s->model, s->bytes) };
 }
 
+static const char *const names[NAMES] = { "one", "two", "three" };
+
+/* What there was before, and what there is when it is over; in between either may be found. */
+static void snapshot(struct story *s, uint64_t *seed)
+{
+	struct snapshots *last = &s->taken[s->taken_count - 1], *next = &s->taken[s->taken_count];
+	unsigned i = (unsigned)memdisk_random(seed, NAMES);
+	uint8_t *now;
+	int r;
+
+	*next = *last;
+	last->until = s->file->changes->len;
+	if (!last->content[i]) {
+		r = qcow2_snapshot_create(s->disk, names[i], 0, 0);
+		if (r == 0) {
+			/* As it is, and not the model: of what was discarded a part may be there still. */
+			now = g_malloc(s->bytes);
+			g_ptr_array_add(s->contents, now);
+			if (disk_read_wait(s->disk, now, s->bytes, 0) < 0)
+				die(s, "cannot be read", s->file->changes->len);
+			next->content[i] = now;
+		}
+	} else if (memdisk_random(seed, 2)) {
+		r = qcow2_snapshot_delete(s->disk, names[i]);
+		if (r == 0)
+			next->content[i] = NULL;
+	} else {
+		r = qcow2_snapshot_apply(s->disk, names[i]);
+		if (r == 0)
+			memcpy(s->model, last->content[i], s->bytes);
+		if (r == 0) /* which writes all of the disk, as to what a cut may leave */
+			s->did[s->did_count++] = (struct did){ 0, s->bytes / 512, false };
+	}
+	/* Counts may be too narrow for one more. */
+	if (r < 0 && r != -EMLINK)
+		die(s, "a snapshot fails", s->file->changes->len);
+	next->from = s->file->changes->len;
+	next->until = UINT_MAX;
+	s->taken_count++;
+	note_flush(s);
+}
+
 static void create(struct story *s, uint64_t *seed)
 {
 	s->start = memdisk_new(ROOM, s->seed);
@@ -121,6 +177,8 @@ static void write_story(struct story *s, uint64_t *seed)
 		disk_drain(s->disk);
 		if (memdisk_random(seed, 3) == 0)
 			note_flush(s);
+		if (s->snapshots && memdisk_random(seed, 3) == 0)
+			snapshot(s, seed);
 	}
 }
 
@@ -151,10 +209,51 @@ static void check_content(struct story *s, struct disk *disk, unsigned cut)
 	g_free(now);
 }
 
+/* Each that was there before and behind the cut is there, and holds what it did. */
+static void check_snapshots(struct story *s, unsigned cut, uint64_t seed)
+{
+	const struct disk_options o = { 0 };
+	const struct disk_chain chain = { 0 };
+	const struct snapshots *before = NULL, *behind = NULL;
+	g_autofree uint8_t *now = g_malloc(s->bytes);
+
+	for (unsigned i = 0; i < s->taken_count; i++) {
+		const struct snapshots *t = &s->taken[i];
+
+		if (t->from <= cut)
+			before = t, behind = t->until < cut ? t + 1 : t;
+	}
+	for (unsigned i = 0; before && i < NAMES; i++) {
+		struct memdisk *file;
+		struct disk *disk;
+
+		if (!before->content[i] || before->content[i] != behind->content[i])
+			continue;
+		file = memdisk_cut(s->file, s->start, cut, seed);
+		file->disk.readonly = true;
+		disk = qcow2_open_take(&file->disk, &o, s->loop, &chain, NULL);
+		if (!disk || qcow2_snapshot_show(disk, names[i]) < 0)
+			die(s, "a snapshot is lost", cut);
+		if (disk_read_wait(disk, now, s->bytes, 0) < 0 || memcmp(now, before->content[i], s->bytes))
+			die(s, "a snapshot does not hold what it did", cut);
+		disk_close(disk);
+	}
+}
+
 static void check(struct story *s, struct disk *disk, unsigned cut)
 {
-	const char *wrong = memimage_check(disk, s->kind);
+	struct qcow2_check found;
+	struct qcow2_info info;
+	const char *wrong;
 
+	/* Version 2 cannot say that counts are being changed, so that they and the entries' bits may
+	 * contradict each other in the middle of that. Repair must mend it, and lose nothing. */
+	if (s->snapshots) {
+		qcow2_get_info(disk, &info);
+		if (info.version == 2 && qcow2_check(disk, true, NULL, NULL, &found) < 0)
+			die(s, "is not repaired", cut);
+	}
+	wrong = memimage_check(disk, s->kind);
 	if (wrong)
 		die(s, wrong, cut);
 }
@@ -190,6 +289,7 @@ static void cut_at(struct story *s, unsigned cut, uint64_t seed)
 	if (!disk)
 		die(s, err->message, cut);
 	check_content(s, disk, cut);
+	check_snapshots(s, cut, seed);
 	check(s, disk, cut);
 	check_content(s, disk, cut);
 	use_on(s, disk, cut, seed);
@@ -206,6 +306,9 @@ static unsigned tell(struct loop *loop, struct memimage_kind kind, uint64_t firs
 	s->loop = loop;
 	s->kind = kind;
 	s->bytes = memimage_bytes(kind);
+	s->contents = g_ptr_array_new_with_free_func(g_free);
+	s->snapshots = !kind.form && memdisk_random(&seed, 2);
+	s->taken[s->taken_count++] = (struct snapshots){ .until = UINT_MAX };
 	s->model = g_malloc0(s->bytes);
 	create(s, &seed);
 	write_story(s, &seed);
@@ -214,6 +317,7 @@ static unsigned tell(struct loop *loop, struct memimage_kind kind, uint64_t firs
 	disk_close(s->disk);
 	disk_close(&s->start->disk);
 	g_free(s->model);
+	g_ptr_array_unref(s->contents);
 	for (unsigned i = 0; i < s->flush_count; i++)
 		g_free(s->flushes[i].model);
 	g_free(s);

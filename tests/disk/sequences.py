@@ -65,8 +65,9 @@ def parser():
     return p
 
 
-def main(args, make):
-    """make(ops, folder, seed, direct) gives a sequence: go(), and about() when it has failed. The exit status."""
+def main(args, make, on_disk=True):
+    """make(ops, folder, seed, direct) gives a sequence: go(), and about() when it has failed. The exit status.
+    Some run on a disk, if @on_disk."""
     if not shutil.which("qemu-img") or not shutil.which("qemu-io"):
         print("SKIP: qemu-img is not installed (qemu-utils)\n0 passed, 0 failed, 1 skipped")
         return 77
@@ -77,7 +78,7 @@ def main(args, make):
             break
         # What is tested is the order of writes, not the disk below: memory is faster. But only a disk is
         # particular about what lies where in requests past the host's cache.
-        direct = seed % 5 == 0
+        direct = on_disk and seed % 5 == 0
         memory = not direct and os.access("/dev/shm", os.W_OK)
         folder = tempfile.mkdtemp(prefix="sika-disk-", dir="/dev/shm" if memory else None)
         sequence = make(os.path.abspath(args.ops), folder, seed, direct and opens_direct(folder))
@@ -91,5 +92,6 @@ def main(args, make):
             print(folder)
             break
         shutil.rmtree(folder)
+    print(f"{getattr(args, 'form', 'qcow2')}: {passed + failed} sequences")
     print(f"{passed} passed, {failed} failed, 0 skipped")
     return failed > 0
