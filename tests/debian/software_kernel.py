@@ -23,8 +23,9 @@ trap 'rm -rf "$d"' EXIT
 mkdir -p "$d/lists/partial" "$d/cache/archives/partial"
 echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main' \
 	>"$d/sources.list"
+: >"$d/status" # what the host has installed may be from elsewhere
 o="-q -o Dir::Etc::SourceList=$d/sources.list -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists=$d/lists"
-o="$o -o Dir::Cache=$d/cache -o APT::Sandbox::User=root -o Acquire::Retries=2"
+o="$o -o Dir::Cache=$d/cache -o Dir::State::status=$d/status -o APT::Sandbox::User=root -o Acquire::Retries=2"
 cd "$d"
 apt-get $o update >/dev/null && apt-get $o download linux-source-6.1 >/dev/null
 rm -rf '%(to)s.part' && mkdir -p '%(to)s.part'
@@ -46,6 +47,7 @@ MORE = {"sysret_ss_attrs_64": ["thunks.S"], "ptrace_syscall_32": ["raw_syscall_h
 
 # Some print without end where they fail.
 RUN = """
+[ -e /tmp/files/%(name)s ] || { echo "not built: neither source nor compiler"; exit 77; }
 cp /tmp/files/%(name)s t && chmod 755 t && timeout 240 ./t 2>&1 | { head -c 20000; cat >/dev/null; } >out
 status=${PIPESTATUS[0]}
 cat out
@@ -56,7 +58,7 @@ exit $status
 
 @functools.cache
 def source():
-    """The folder of the selftests, or None: there is no network."""
+    """The folder of the selftests, or None: there is no network. Said by the checks, which miss their program then."""
     if not os.path.isdir(DIRECTORY):
         subprocess.run(["bash", "-c", FETCH % {"to": DIRECTORY}], check=False, stdin=subprocess.DEVNULL,
                        capture_output=True, timeout=900)
