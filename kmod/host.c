@@ -5,6 +5,7 @@
 #include <asm/cpufeature.h>
 #include <asm/mce.h>
 #include <asm/msr.h>
+#include <asm/nospec-branch.h>
 #include <asm/ptrace.h>
 
 #include "vm.h"
@@ -35,6 +36,38 @@ void host_put(void)
 	/* What user space finds in it: arch/x86/include/asm/segment.h, vdso_encode_cpunode(). */
 	if (has_tsc_aux())
 		wrmsrl(MSR_TSC_AUX, node_and_cpu);
+}
+
+/* ---- what of one guest's speculation must not reach another, or the host: as the stock driver has it ---- */
+
+/* By number: a vCPU that comes later may be at the same place in memory. */
+static DEFINE_PER_CPU(u64, last_guest);
+static atomic64_t guests;
+
+void host_name_guest(struct vcpu *vcpu)
+{
+	vcpu->serial = atomic64_inc_return(&guests);
+}
+
+void host_part_guests(struct vcpu *vcpu)
+{
+	if (this_cpu_read(last_guest) == vcpu->serial)
+		return;
+	this_cpu_write(last_guest, vcpu->serial);
+	indirect_branch_prediction_barrier();
+}
+
+void host_leave_guest(void)
+{
+	/* What restricts indirect branches holds back what was learned before only when it is written. */
+	if (cpu_feature_enabled(X86_FEATURE_KERNEL_IBRS)) {
+		native_wrmsrl(MSR_IA32_SPEC_CTRL, spec_ctrl_current());
+		barrier_nospec();
+	}
+#ifdef X86_FEATURE_IBPB_EXIT_TO_USER
+	if (cpu_feature_enabled(X86_FEATURE_IBPB_EXIT_TO_USER))
+		this_cpu_write(x86_ibpb_exit_to_user, true);
+#endif
 }
 
 /* The host's handler is called as if it had come here. */

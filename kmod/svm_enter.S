@@ -29,6 +29,9 @@ SYM_FUNC_START(svm_run)
 	mov	%rsi, %rdi
 	LOAD_GUEST
 
+#ifdef X86_FEATURE_CLEAR_CPU_BUF_VM
+	VM_CLEAR_CPU_BUFFERS	/* where the processor lets a guest see what they hold */
+#endif
 	push	%rax		/* the VMCB's address; RAX of the guest is in it */
 	vmrun	%rax
 	cli
@@ -45,6 +48,10 @@ SYM_FUNC_START(svm_run)
 	pop	%rax		/* the host's */
 	vmload	%rax
 	stgi
+
+	/* Nor returns by a table that it shares with the guest; takes RAX, RCX and RDX. */
+	UNTRAIN_RET
+	ALTERNATIVE "", "call entry_ibpb", X86_FEATURE_IBPB_ON_VMEXIT
 
 	POP_HOST
 	RET

@@ -87,6 +87,7 @@ static void on_sched_in(struct preempt_notifier *notifier, int cpu)
 		set_bit(REQ_CLOCK, &vcpu->requests);
 	hw->load(vcpu, vcpu->last_cpu != cpu);
 	host_load(vcpu);
+	host_part_guests(vcpu);
 	vcpu->last_cpu = cpu;
 }
 
@@ -187,6 +188,7 @@ static void enter_guest(struct vcpu *vcpu)
 	load_breakpoints(vcpu);
 	load_xcr0(vcpu);
 	hw->enter(vcpu, flush);
+	host_leave_guest();
 	vcpu->in_hardware = true;
 	restore_xcr0(vcpu);
 	save_breakpoints(vcpu);
@@ -649,6 +651,7 @@ static int vcpu_init(struct vcpu *vcpu)
 	if (!vcpu->run || !vcpu->run_data || ring_create(vcpu) || emulate_init(vcpu) ||
 	    !fpu_alloc_guest_fpstate(&vcpu->fpu))
 		return -ENOMEM;
+	host_name_guest(vcpu);
 	mutex_init(&vcpu->lock);
 	init_waitqueue_head(&vcpu->wait);
 	preempt_notifier_init(&vcpu->preempt, &preempt_ops);

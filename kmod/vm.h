@@ -283,6 +283,7 @@ struct vcpu {
 	wait_queue_head_t wait;
 	struct preempt_notifier preempt;
 	int last_cpu;
+	u64 serial; /* no two are alike, ever */
 
 	u32 tsc_aux; /* as the MSR has it while the vCPU is loaded */
 	s64 tsc_offset;
@@ -493,6 +494,12 @@ int exit_failure(struct vcpu *vcpu);
 void host_load(struct vcpu *vcpu);
 void host_push(struct vcpu *vcpu);
 void host_put(void);
+/* Before anything else of a vCPU. */
+void host_name_guest(struct vcpu *vcpu);
+/* With a vCPU on this CPU: nothing that another's guest has taught the processor leads this one. */
+void host_part_guests(struct vcpu *vcpu);
+/* Just behind an exit. */
+void host_leave_guest(void);
 /* The guest's exit has swallowed a machine check of the host's. */
 void host_machine_check(void);
 

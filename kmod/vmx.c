@@ -14,6 +14,7 @@
 #include <asm/msr.h>
 #include <asm/perf_event.h>
 #include <asm/tlbflush.h>
+#include <asm/vmx.h>
 
 #include "vmx.h"
 #include "x86_int.h"
@@ -188,6 +189,7 @@ static void vmx_teardown(void)
 {
 	int cpu;
 
+	l1tf_vmx_mitigation = VMENTER_L1D_FLUSH_AUTO;
 	for_each_possible_cpu(cpu) {
 		struct vmx_cpu *c = per_cpu_ptr(&vmx_cpu, cpu);
 
@@ -228,6 +230,29 @@ static void vmx_filter_changed(struct vm *vm)
 	WRITE_ONCE(vm->msrs_closed, !msr_all_allowed(vm, own_msrs, ARRAY_SIZE(own_msrs)));
 }
 
+/* A guest may see what its own tables point to in the first cache, present or not: L1TF. With each entry the host is shown
+ * what it asks for; only what it has given up by its own parameter is left out. */
+static void setup_l1(void)
+{
+	u64 capabilities = 0;
+
+	if (!boot_cpu_has_bug(X86_BUG_L1TF)) {
+		l1tf_vmx_mitigation = VMENTER_L1D_FLUSH_NOT_REQUIRED;
+		return;
+	}
+	if (boot_cpu_has(X86_FEATURE_ARCH_CAPABILITIES))
+		rdmsrl(MSR_IA32_ARCH_CAPABILITIES, capabilities);
+	vmx_features.flush_l1 = l1tf_mitigation != L1TF_MITIGATION_OFF &&
+				!(capabilities & ARCH_CAP_SKIP_VMENTRY_L1DFLUSH) &&
+				boot_cpu_has(X86_FEATURE_FLUSH_L1D);
+	if (capabilities & ARCH_CAP_SKIP_VMENTRY_L1DFLUSH)
+		l1tf_vmx_mitigation = VMENTER_L1D_FLUSH_NOT_REQUIRED;
+	else
+		l1tf_vmx_mitigation = vmx_features.flush_l1 ? VMENTER_L1D_FLUSH_ALWAYS : VMENTER_L1D_FLUSH_NEVER;
+	if (l1tf_vmx_mitigation == VMENTER_L1D_FLUSH_NEVER)
+		pr_warn("guests may read what the host has in its first cache (L1TF)\n");
+}
+
 static int vmx_setup(void)
 {
 	int cpu;
@@ -248,6 +273,7 @@ static int vmx_setup(void)
 			goto fail;
 		*(u32 *)c->region = vmx_features.revision;
 	}
+	setup_l1();
 	return 0;
 fail:
 	vmx_teardown();

@@ -16,6 +16,7 @@ struct vmx_features {
 	u32 pin, proc, proc2, exit, entry; /* controls, as each vCPU starts with them */
 	u64 cr0_set, cr4_set;		   /* bits that may not be 0 in the guest */
 	u64 ept;			   /* IA32_VMX_EPT_VPID_CAP */
+	bool flush_l1;			   /* before each entry */
 };
 
 extern struct vmx_features vmx_features;

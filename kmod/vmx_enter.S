@@ -23,11 +23,12 @@ SYM_FUNC_START(vmx_run)
 .Lwrite:
 	vmwrite	%rsp, %rax
 .Lwritten:
-	test	%sil, %sil	/* moves leave the flags as they are */
+	bt	$0, %esi	/* launched; moves leave the flags as they are, and what comes below the carry */
 
 	mov	RAX(%rdi), %rax
 	LOAD_GUEST
-	jz	.Llaunch
+	CLEAR_CPU_BUFFERS	/* where the processor lets a guest see what they hold */
+	jnc	.Llaunch
 .Lresume:
 	vmresume
 	jmp	.Lexited
@@ -43,7 +44,7 @@ SYM_INNER_LABEL(vmx_exited, SYM_L_GLOBAL)
 	movzbl	%al, %eax
 
 	/* What the guest trained must not lead returns of the host astray. */
-	FILL_RETURN_BUFFER %rcx, RSB_CLEAR_LOOPS, X86_FEATURE_RETPOLINE
+	FILL_RETURN_BUFFER %rcx, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT, X86_FEATURE_RSB_VMEXIT_LITE
 
 	POP_HOST
 	RET

@@ -329,6 +329,8 @@ void vmx_enter(struct vcpu *vcpu, bool flush)
 		debugger_in(vcpu, &own);
 	vmx_write_fields(vmx);
 	load_unsaved(vcpu);
+	if (vmx_features.flush_l1)
+		native_wrmsrl(MSR_IA32_FLUSH_CMD, L1D_FLUSH);
 	vmx->refused = vmx_run(vcpu->cpu.s.gpr, vmx->launched);
 	save_unsaved(vcpu);
 	vcpu->in_hardware = true;
