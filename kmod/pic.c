@@ -117,7 +117,7 @@ void pic_set_line(struct pic *pic, unsigned int irq, bool level)
 
 /* @acked: inputs of both units that are no longer in service. Who holds their lines up lets go before these are looked
  * at again: the master would keep a request that is not there any more. Drops the lock meanwhile. */
-static void tell_acked(struct pic *pic, u16 acked, unsigned long *flags)
+static void tell_acked(struct pic *pic, u16 acked, unsigned long *flags) __must_hold(&pic->lock)
 {
 	if (!acked || !irqfds_sample(pic->vm))
 		return;

@@ -45,8 +45,13 @@ struct described {
 struct head {
 	struct kvm_stats_header header;
 	char id[NAME_BYTES];
-	struct described row[];
+	u8 rows[]; /* struct described */
 };
+
+static size_t head_bytes(const struct stats *stats)
+{
+	return sizeof(struct head) + stats->count * sizeof(struct described);
+}
 
 static void describe(const struct stats *stats, struct head *head)
 {
@@ -55,13 +60,13 @@ static void describe(const struct stats *stats, struct head *head)
 		.name_size = NAME_BYTES,
 		.num_desc = stats->count,
 		.id_offset = offsetof(struct head, id),
-		.desc_offset = offsetof(struct head, row),
-		.data_offset = struct_size(head, row, stats->count),
+		.desc_offset = offsetof(struct head, rows),
+		.data_offset = head_bytes(stats),
 	};
 	memcpy(head->id, stats->id, NAME_BYTES);
 	for (unsigned int i = 0; i < stats->count; i++) {
 		const struct counter *c = &stats->counters[i];
-		struct described *row = &head->row[i];
+		struct described *row = (void *)(head->rows + i * sizeof(*row));
 
 		row->desc.flags = c->flags;
 		row->desc.exponent = c->exponent;
@@ -75,7 +80,7 @@ static ssize_t stats_read(struct file *file, char __user *to, size_t len, loff_t
 {
 	const struct stats *stats = file->private_data;
 	struct head *head;
-	size_t bytes = struct_size(head, row, stats->count);
+	size_t bytes = head_bytes(stats);
 	u64 *values;
 	ssize_t r;
 
