@@ -297,6 +297,20 @@ static void cut_at(struct story *s, unsigned cut, uint64_t seed)
 	disk_close(disk);
 }
 
+/* Anywhere, and half of those of a story with snapshots in the middle of what is done with one. */
+static unsigned pick(const struct story *s, uint64_t *seed)
+{
+	unsigned from = 0, to = s->file->changes->len;
+
+	if (s->taken_count > 1 && memdisk_random(seed, 2)) {
+		unsigned i = 1 + (unsigned)memdisk_random(seed, s->taken_count - 1);
+
+		from = s->taken[i - 1].until;
+		to = s->taken[i].from;
+	}
+	return from + (unsigned)memdisk_random(seed, to - from + 1);
+}
+
 static unsigned tell(struct loop *loop, struct memimage_kind kind, uint64_t first_seed)
 {
 	struct story *s = g_new0(struct story, 1);
@@ -313,7 +327,7 @@ static unsigned tell(struct loop *loop, struct memimage_kind kind, uint64_t firs
 	create(s, &seed);
 	write_story(s, &seed);
 	for (unsigned i = 0; i < CUTS; i++)
-		cut_at(s, (unsigned)memdisk_random(&seed, s->file->changes->len + 1), seed);
+		cut_at(s, pick(s, &seed), seed);
 	disk_close(s->disk);
 	disk_close(&s->start->disk);
 	g_free(s->model);
