@@ -89,6 +89,26 @@ boots() { # cpus memory engine
 	tr -d '\r' </tmp/console | sed -n 's/^SIKA-FIGURE/INFO figure/p' >/dev/console
 }
 
+# Disks of both kinds, with a queue for each CPU and a thread of their own: what the guest says to have
+# written and read is in the images.
+disks() {
+	truncate -s 4M /tmp/blk
+	sika image create --format qcow2 /tmp/scsi 4M || return 1
+	sika run --engine kvm --kernel /vmlinuz --initrd /disks.cpio \
+		--append "console=ttyS0 quiet panic=-1" --memory 256M --cpus 2 --net none --serial stdio \
+		--no-reboot --disk /tmp/blk,format=raw,queues=2,iothread=one \
+		--disk /tmp/scsi,format=qcow2,bus=scsi,queues=2,iothread=one >/tmp/console 2>&1
+	status=$?
+	tr -d '\r' </tmp/console
+	sika image check /tmp/scsi && sika image convert --to raw /tmp/scsi /tmp/scsi.raw || return 1
+	for disk in "vda /tmp/blk" "sda /tmp/scsi.raw"; do
+		sum=$(head -c 2097152 "${disk#* }" | md5sum | cut -d' ' -f1)
+		echo "${disk% *}: $sum in the image"
+		grep -q "^SIKA-DISK ${disk% *} $sum .*queues 2" /tmp/console || return 1
+	done
+	[ $status = 0 ]
+}
+
 # The same through firmware, by QEMU.
 qemu_boots() { # cpus irqchip
 	qemu-system-x86_64 -accel "kvm,kernel-irqchip=$2" -cpu host -smp "$1" -m 256M -nodefaults -display none \
@@ -341,6 +361,7 @@ fuzz:* | hostile:*)
 	echo "INFO $(cat /tmp/out)"
 	;;
 trace) check "tracepoints, npt=$(word lab_npt)" traces ;;
+disks) check "disks of a kernel, 2 vCPUs, --engine kvm" disks ;;
 models) check "a processor's level under both engines" models ;;
 guests:*) guests "${work#guests:}" ;;
 esac

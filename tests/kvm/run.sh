@@ -143,6 +143,42 @@ INIT
 chmod +x "$inner/init"
 pack "$inner" "$work/inner.cpio"
 
+# The same with drivers of disks, each of which is written from both CPUs and read back.
+mkdir -p "$inner/modules"
+for m in virtio/virtio_ring virtio/virtio virtio/virtio_pci_legacy_dev \
+	virtio/virtio_pci_modern_dev virtio/virtio_pci block/virtio_blk scsi/scsi_common \
+	scsi/scsi_mod scsi/virtio_scsi scsi/sd_mod; do
+	cp "$modules/drivers/$m.ko" "$inner/modules/" || fail "the kernel's package has no $m.ko"
+	echo "/modules/${m##*/}.ko" >>"$inner/modules/order"
+done
+cat >"$inner/init" <<'INIT'
+#!/bin/busybox sh
+bb() { /bin/busybox "$@"; }
+bb mount -t proc proc /proc
+bb mount -t sysfs sys /sys
+bb mount -t devtmpfs dev /dev
+while read -r m; do bb insmod "$m"; done </modules/order
+half() { # disk CPU's-mask, 1 or 2, which is that of the half as well
+	at=$((16 * ($2 - 1)))
+	bb taskset "$2" /bin/busybox dd if=/noise of=/dev/"$1" bs=64k count=16 skip=$at seek=$at \
+		oflag=direct conv=fsync
+}
+for disk in vda sda; do
+	n=0
+	while [ ! -b /dev/$disk ] && [ $n -lt 100 ]; do bb sleep 0.1; n=$((n + 1)); done
+	bb dd if=/dev/urandom of=/noise bs=64k count=32 2>/dev/null
+	half $disk 1 2>/dev/null &
+	half $disk 2 2>/dev/null
+	wait
+	bb dd if=/dev/$disk of=/read bs=64k count=32 iflag=direct 2>/dev/null
+	bb cmp /noise /read || continue
+	echo "SIKA-DISK $disk $(bb md5sum </noise) queues $(bb ls /sys/block/$disk/mq | bb wc -l)"
+done
+bb sleep 1
+bb poweroff -f
+INIT
+pack "$inner" "$work/disks.cpio"
+
 # The machine in the middle, with our programs and their libraries.
 outer=$work/outer
 mkdir -p "$outer"/{bin,proc,sys,dev,tmp,run,modules,sika,guests,build/src,build/tests/guest}
@@ -161,7 +197,7 @@ if [ -n "${KVM_LAB_DRIVER:-}" ] && [[ " ${KVM_LAB_ONLY:-} " == *" qemu-moves "* 
 	done
 fi
 cp "$vmlinuz" "$outer/vmlinuz"
-cp "$work/inner.cpio" "$outer/inner.cpio"
+cp "$work/inner.cpio" "$work/disks.cpio" "$outer/"
 cp "$here/inside.sh" "$outer/init"
 chmod +x "$outer/init"
 programs=("$build/src/cli/sika" "$build/src/vmm/sika-vmm")
@@ -374,6 +410,7 @@ want models && piece may models 1 60 "lab_npt=1 lab_work=models"
 want guests-smp && piece may guests-smp 1 60 "lab_npt=1 lab_work=guests:smp"
 want shadow-engine && piece may shadow-engine 1 60 "lab_npt=0 lab_work=engine"
 want shadow-boot && piece may shadow-boot 1 100 "lab_npt=0 lab_work=boot:1:256M:kvm"
+want disks && piece may disks 1 120 "lab_npt=1 lab_work=disks"
 # Of our own driver, where they are named.
 if [ -n "$only" ]; then
 	want shadow-boot-2 && piece must shadow-boot-2 1 120 "lab_npt=0 lab_work=boot:2:512M:kvm"
