@@ -6,7 +6,8 @@
 # `make test`.
 #
 # usage: tests/kmod/run.sh [BUILD_DIR]     (default: build)
-# environment: as of tests/kvm/run.sh; KVM_LAB_LONG=1: all that there is for VT-x, a kernel to user space among it
+# environment: as of tests/kvm/run.sh; KVM_LAB_LONG=1: all that there is for VT-x, a kernel to user space among it;
+# KVM_LAB_DEBUG=1: much of it once more under a kernel that looks after drivers (debug-kernel.sh)
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -30,41 +31,71 @@ if [ ! -d "$headers" ]; then
 		skip "cannot install linux-headers-$version"
 fi
 
-mkdir -p "$build/kmod"
-if ! make -C "$top/kmod" OUT="$build/kmod" KDIR="$headers" >"$build/kmod/log" 2>&1; then
-	grep -E 'error|undefined|\*\*\*' "$build/kmod/log" | head -n 20
+# The driver for a kernel, as OUT/driver.ko. What the compiler says is in OUT/log.
+build_driver() { # out, headers
+	mkdir -p "$1"
+	make -C "$top/kmod" OUT="$1" KDIR="$2" >"$1/log" 2>&1 && strip -g -o "$1/driver.ko" "$1/sika-kvm.ko" && return
+	grep -E 'error|undefined|\*\*\*' "$1/log" | head -n 20
+	return 1
+}
+if ! build_driver "$build/kmod" "$headers"; then
 	echo "0 passed, 1 failed, 0 skipped"
 	exit 1
 fi
-strip -g -o "$build/kmod/driver.ko" "$build/kmod/sika-kvm.ko"
 pieces="boot-1 boot-2 boot-chips engine trace models guests-1 guests-2 guests-smp"
 pieces+=" qemu-guests-on qemu-moves qemu-on-1 qemu-on-2 qemu-split-1 qemu-split-2 qemu-off-1"
 pieces+=" shadow-engine shadow-boot shadow-boot-2 shadow-guests-1 shadow-guests-2 shadow-guests-smp"
 pieces+=" fuzz-1 fuzz-0 hostile-1 hostile-0"
+# Under a kernel that looks after drivers, which takes long: debug-kernel.sh.
+if [ -n "${KVM_LAB_DEBUG:-}" ]; then
+	pieces+=" debug-engine debug-shadow-engine debug-guests-1 debug-guests-2 debug-guests-smp debug-shadow-guests-1"
+	pieces+=" debug-shadow-guests-2 debug-shadow-guests-smp debug-fuzz-1 debug-fuzz-0 debug-hostile-1 debug-hostile-0"
+fi
 pieces+=" vmx-engine vmx-guests"
 [ -z "${KVM_LAB_LONG:-}" ] || pieces+=" vmx-boot vmx-guests-1 vmx-guests-2 vmx-guests-smp"
 
-amd='' intel=''
+amd='' intel='' debug=''
 for piece in ${KVM_LAB_ONLY:-$pieces}; do
 	case $piece in
 	vmx-*) intel+="$piece " ;;
+	debug-*) debug+="${piece#debug-} " ;;
 	*) amd+="$piece " ;;
 	esac
 done
 
-lab() { # machine pieces
-	[ -z "$2" ] || KVM_LAB_DRIVER=$build/kmod/driver.ko KVM_LAB_TIMEOUT=${KVM_LAB_TIMEOUT:-900} \
+lab() { # machine pieces driver
+	[ -z "$2" ] || KVM_LAB_DRIVER=$3 KVM_LAB_TIMEOUT=${KVM_LAB_TIMEOUT:-900} \
 		KVM_LAB_MACHINE=$1 KVM_LAB_ONLY=$2 "$top/tests/kvm/run.sh" "$build"
 }
 
-# Two summaries, of which the worse counts; 77 is skipped.
-lab qemu "$amd"
-status=$?
-lab bochs "$intel"
-other=$?
-case $status:$other in
-*:0) exit $status ;;
-0:*) exit $other ;;
-77:77) exit 77 ;;
-*) exit 1 ;;
-esac
+# All is some four times slower there.
+lab_debug() { # pieces
+	local kernel khz
+	[ -n "$1" ] || return 0
+	kernel=$("$top/tests/kmod/debug-kernel.sh") || return
+	build_driver "$build/kmod-debug" "$kernel" || return 1
+	# It knows no clock but this one, which a busy host would have it measure wrong: QEMU's is the host's.
+	khz=$(awk '/^cpu MHz/ { printf "%d", $4 * 1000; exit }' /proc/cpuinfo)
+	KVM_LAB_KERNEL=$kernel/arch/x86/boot/bzImage \
+		KVM_LAB_ARGS="tsc_early_khz=$khz tsc=reliable rcupdate.rcu_cpu_stall_suppress=1" KVM_LAB_PATIENCE=${KVM_LAB_PATIENCE:-5} \
+		KVM_LAB_TIMEOUT=${KVM_LAB_TIMEOUT:-3600} lab qemu "$1" "$build/kmod-debug/driver.ko"
+}
+
+# Summaries, of which the worst counts; 77 is skipped.
+worst=0 ran=
+for kind in amd debug intel; do
+	[ -n "${!kind}" ] || continue
+	case $kind in
+	amd) lab qemu "$amd" "$build/kmod/driver.ko" ;;
+	debug) lab_debug "$debug" ;;
+	intel) lab bochs "$intel" "$build/kmod/driver.ko" ;;
+	esac
+	status=$?
+	case $status in
+	0) ran=1 ;;
+	77) echo "skip all of $kind" ;;
+	*) worst=1 ;;
+	esac
+done
+[ $worst = 1 ] && exit 1
+[ -n "$ran" ] || exit 77

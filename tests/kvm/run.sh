@@ -10,7 +10,7 @@
 # environment: KVM_LAB_TIMEOUT seconds after which no further piece is begun that may be left out (200),
 # KVM_LAB_ONLY="PIECE..." (names at the end; one:GUEST,...:NPT for those tiny guests alone), KVM_LAB_THREADS=single|multi, KVM_LAB_CPU,
 # KVM_LAB_DRIVER=FILE.ko (another driver instead of the stock one),
-# KVM_LAB_KERNEL=FILE (of the machine in the middle, instead of Debian's),
+# KVM_LAB_KERNEL=FILE (of the machine in the middle, instead of Debian's), KVM_LAB_ARGS="WORD..." (for it),
 # KVM_LAB_KEEP=1 (leaves what was made, and what the second serial port said: the uptime, the last of a console),
 # KVM_LAB_WORDS=WORD,... (of the innermost kernel's command line, instead of quiet; forks=N and faults=N make it
 # tell how long that many processes take, and that many times 32 MiB touched),
@@ -312,7 +312,7 @@ emulate() { # name CPUs limit words-for-the-kernel
 	: >"$log"
 	begun=$(date +%s) beat=$begun
 	"start_$machine" "$2" "$initrd" \
-		"console=ttyS0 panic=-1 quiet no_timer_check lab_words=${KVM_LAB_WORDS:-quiet} $4"
+		"console=ttyS0 panic=-1 quiet no_timer_check ${KVM_LAB_ARGS:-} lab_words=${KVM_LAB_WORDS:-quiet} $4"
 	while kill -0 "$qemu" 2>/dev/null; do
 		sleep 0.5
 		grep -aq '^RESULTS-END' "$log" 2>/dev/null && break
