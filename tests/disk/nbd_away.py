@@ -181,4 +181,4 @@ CASES = [servers_come_back, qemus_come_back, nothing_acknowledged_is_lost, more_
          comes_back_as_another, ends_while_away, a_server_that_hangs_up_always]
 
 if __name__ == "__main__":
-    sys.exit(main(CASES, NEEDED, "sika-nbd-away-"))
+    sys.exit(main(CASES, NEEDED, "sika-nbd-away-", memory=True))

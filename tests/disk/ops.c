@@ -273,11 +273,11 @@ static int do_run(int argc, char **argv)
 	compare(disk, model);
 	if (!g_file_set_contents(argv[1], (char *)model, (gssize)disk->size_bytes, NULL))
 		die("%s: cannot be written", argv[1]);
-	if (kill) {
-		if (flush(disk) < 0)
-			die("flush fails");
+	/* A server that is killed now may lose what was not flushed, and nobody is here any more to write it again. */
+	if ((kill || by_loop) && flush(disk) < 0)
+		die("flush fails");
+	if (kill)
 		_exit(0);
-	}
 	disk_close(disk);
 	g_free(model);
 	return 0;
