@@ -111,6 +111,21 @@ disks() {
 	[ $status = 0 ]
 }
 
+# Two at once, with two vCPUs each.
+boots_pair() {
+	pids=
+	for n in 1 2; do
+		sika run --engine kvm --kernel /vmlinuz --initrd /inner.cpio \
+			--append "console=ttyS0 $(word lab_words | tr , " ") panic=-1" --memory 256M --cpus 2 --net none \
+			--serial stdio --no-reboot >/tmp/console.$n 2>&1 </dev/null &
+		pids="$pids $!"
+	done
+	# shellcheck disable=SC2086
+	wait $pids
+	cat /tmp/console.1 /tmp/console.2
+	grep -q "^SIKA-GUEST-ALIVE cpus=2 " /tmp/console.1 && grep -q "^SIKA-GUEST-ALIVE cpus=2 " /tmp/console.2
+}
+
 # The same through firmware, by QEMU.
 qemu_boots() { # cpus irqchip
 	qemu-system-x86_64 -accel "kvm,kernel-irqchip=$2" -cpu host -smp "$1" -m 256M -nodefaults -display none \
@@ -337,6 +352,7 @@ boot:*)
 	check "kernel to user space, $cpus vCPU, --engine $engine, npt=$(word lab_npt)" \
 		boots "$cpus" "$memory" "$engine"
 	;;
+boots-pair) check "two guests at once" boots_pair ;;
 qemu:*)
 	IFS=: read -r _ cpus irqchip <<-END
 		$work

@@ -430,6 +430,7 @@ if [ -n "$only" ]; then
 		piece may "one-npt${BASH_REMATCH[2]}" 1 120 "lab_npt=${BASH_REMATCH[2]} lab_work=guests:${BASH_REMATCH[1]}"
 fi
 
+[ -n "$only" ] && want boots-pair && piece must boots-pair 1 200 "lab_npt=1 lab_work=boots-pair"
 [ -n "$only" ] && want qemu-moves && piece must qemu-moves 1 400 "lab_npt=1 lab_work=qemu-moves"
 
 # QEMU as the monitor: what our own driver is asked for by others. Not where nothing is named.
