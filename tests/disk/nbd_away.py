@@ -39,8 +39,8 @@ def again(server, *arguments):
 def kill_and_start(server, arguments, form, how=signal.SIGKILL):
     """Requests against a model while their server goes and comes."""
     model()
-    s = server(*arguments)
-    client = subprocess.Popen([OPS, "-f", "raw", "run", s.uri, "model", str(random.getrandbits(40)), "700", "away"],
+    s = again(server, *arguments)
+    client = subprocess.Popen([OPS, "-f", "raw", "run", s.uri, "model", str(random.getrandbits(40)), "2500", "away"],
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(4):
         time.sleep(random.uniform(0.2, 0.8))
