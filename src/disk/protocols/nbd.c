@@ -43,6 +43,7 @@ static int on_complete(void *arg, int *error)
 {
 	struct nbd_command *c = arg;
 
+	c->answered = true;
 	g_queue_unlink(&c->d->out, &c->link);
 	nbd_put_over(c, *error ? -*error : 0);
 	return 1; /* libnbd may forget it */
@@ -180,9 +181,12 @@ static void issue(struct nbd_command *c)
 	int error;
 
 	c->error = 0;
+	c->answered = false;
 	c->len = c->req->len - c->req->progress;
 	g_queue_push_tail_link(&d->out, &c->link);
-	if (issue_as(c, done) >= 0)
+	/* A connection that breaks in here has it answered in here; libnbd 1.14 then reads what it returns from memory
+	 * that it has freed. */
+	if (issue_as(c, done) >= 0 || c->answered)
 		return;
 	/* on_complete() is not called for this one. */
 	error = c->error ? c->error : is_broken(d) ? -ENOTCONN : -d->calls.nbd_get_errno();

@@ -39,6 +39,7 @@ struct nbd_command {
 	uint64_t len;	 /* of this piece */
 	int error;	 /* 0 or -errno */
 	bool own;	 /* nobody above asked for it */
+	bool answered;	 /* since it was issued, or libnbd told that there will be no answer */
 	uint64_t give_up_ns; /* it is held until then at most; 0: its connection was never lost */
 	uint64_t flushes;    /* of a flush: what was noted up to this number is durable behind it */
 };
