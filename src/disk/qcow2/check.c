@@ -402,6 +402,9 @@ int qcow2_rebuild(struct qcow2 *s)
 		r = rebuild(&c);
 	if (r == 0)
 		r = check_copied(&c);
+	/* Which has written tables that may be known as they were. */
+	qcow2_cache_clear(&s->l2);
+	s->unpacked_entry = 0;
 	if (r == 0)
 		r = write_whole_l1(s);
 	if (r == 0 && (s->h.incompatible & (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT)))

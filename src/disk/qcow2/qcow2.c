@@ -69,8 +69,8 @@ int qcow2_set_incompatible(struct qcow2 *s, uint64_t features)
 
 	store_be64(field, features);
 	r = qcow2_file_write_flush(s, field, sizeof(field), QCOW2_AT_INCOMPAT);
-	if (r == 0)
-		s->h.incompatible = features;
+	/* What failed may have been done or not: nobody may rely on a mark that is perhaps not there. */
+	s->h.incompatible = r == 0 ? features : s->h.incompatible & features;
 	return r;
 }
 
