@@ -406,7 +406,7 @@ static bool vscsi_work(struct virtio_dev *dev, unsigned index)
 	struct vscsi *v = (struct vscsi *)dev;
 	struct virtq *vq = virtio_vq(dev, index);
 	unsigned n = 0, before;
-	bool more;
+	bool more = false;
 
 	if (index == EVENT) {
 		(void)virtq_set_kick(vq, true);
