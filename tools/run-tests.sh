@@ -69,7 +69,7 @@ program debian tools/run.sh build
 sika=build/src/cli/sika
 program debian-boots tests/debian/boots.py $sika out/debian.img --cpus 1,2,4 --memory 256M,6G --at-once 2
 program debian-boots-off tests/debian/boots.py $sika out/debian.img --off links,user,cache --cpus 2 --memory 512M --at-once 3
-beside kvm-nested env KVM_LAB_TIMEOUT="${KVM_LAB_TIMEOUT:-150}" tests/kvm/run.sh build
+beside kvm-nested tests/kvm/run.sh build
 program debian-survive tests/debian/survive.py $sika out/debian.img --engine bt
 program debian-merge tests/debian/merge.py $sika out/debian.img --engine bt
 program debian-tap tests/debian/tap.py $sika out/debian.img --engine bt
