@@ -59,7 +59,8 @@ class Sequence:
         self.wait_for_lock()
         if "lazy=1" not in self.options:
             run(*self.ops, "check", self.image, ok=(0, 3))
-            if self.checks:
+            # VDI's header counts what its map names, and no write changes both: between the two QEMU speaks of an error.
+            if self.checks and self.form != "vdi":
                 run("qemu-img", "check", "-q", "-f", self.theirs, self.image, ok=(0, 3))
         run(*self.ops, "loaded", self.image, seed, self.flushes)
         run(*self.ops, "repair", self.image)
