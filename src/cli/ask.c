@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /* ask.c - a question to a running machine, at its control socket. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/json.h"
 #include "base/rundir.h"
 #include "cli/cli.h"
 
@@ -109,4 +111,33 @@ char *cli_ask(const char *verb, const char *machine, const char *request)
 	auto_fd int fd = -1;
 
 	return cli_ask_keep(verb, machine, request, &fd);
+}
+
+int cli_refused(const char *verb, const char *machine, GHashTable *answer)
+{
+	const char *why = answer ? g_hash_table_lookup(answer, "error") : NULL;
+
+	return cli_complain(CLI_FAILURE, verb, "%s: %s", machine, why ?: "its answer is not understood");
+}
+
+int cli_ask_stats(const char *verb, const char *machine, const char *request)
+{
+	static const char ok_json[] = "{\"ok\":true,\"stats\":";
+	g_autofree char *line = cli_ask(verb, machine, request);
+	g_autoptr(GHashTable) answer = NULL;
+	const char *text;
+
+	if (!line)
+		return CLI_FAILURE;
+	if (g_str_has_prefix(line, ok_json)) {
+		text = line + strlen(ok_json);
+		printf("%.*s\n", (int)strlen(text) - 1, text);
+		return 0;
+	}
+	answer = json_parse_flat(line);
+	text = answer ? g_hash_table_lookup(answer, "text") : NULL;
+	if (!text)
+		return cli_refused(verb, machine, answer);
+	fputs(text, stdout);
+	return 0;
 }

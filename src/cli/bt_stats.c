@@ -3,11 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/json.h"
 #include "cli/cli.h"
 
 #define VERB	"bt-stats"
-#define OK_JSON "{\"ok\":true,\"stats\":"
 
 struct ask {
 	const char *machine;
@@ -56,30 +54,10 @@ static int parse(int argc, char **argv, struct ask *ask)
 	return ask->machine ? 0 : complain("which machine? Give its name or process number");
 }
 
-static int show(const struct ask *ask, const char *line)
-{
-	g_autoptr(GHashTable) flat = NULL;
-	const char *text;
-
-	if (ask->json && g_str_has_prefix(line, OK_JSON)) {
-		line += strlen(OK_JSON);
-		printf("%.*s\n", (int)strlen(line) - 1, line);
-		return 0;
-	}
-	flat = json_parse_flat(line);
-	if (flat && (text = g_hash_table_lookup(flat, "text"))) {
-		fputs(text, stdout);
-		return 0;
-	}
-	text = flat ? g_hash_table_lookup(flat, "error") : NULL;
-	return cli_complain(CLI_FAILURE, VERB, "%s: %s", ask->machine,
-			    text ?: "its answer is not understood");
-}
-
 int cli_bt_stats(int argc, char **argv)
 {
 	struct ask ask = { .ms = 1000, .top = 10 };
-	g_autofree char *request = NULL, *line = NULL;
+	g_autofree char *request = NULL;
 	int status;
 
 	for (int i = 0; i < argc; i++)
@@ -91,6 +69,5 @@ int cli_bt_stats(int argc, char **argv)
 	request = g_strdup_printf("{\"command\":\"bt-stats\",\"time_ms\":%" G_GUINT64_FORMAT
 				  ",\"top\":%" G_GUINT64_FORMAT ",\"format\":\"%s\"}",
 				  ask.ms, ask.top, ask.json ? "json" : "text");
-	line = cli_ask(VERB, ask.machine, request);
-	return line ? show(&ask, line) : CLI_FAILURE;
+	return cli_ask_stats(VERB, ask.machine, request);
 }

@@ -34,6 +34,10 @@ int cli_exec_vmm(const char *verb, int argc, char **argv);
 char *cli_ask(const char *verb, const char *machine, const char *request);
 /* The same, and the connection in @ret_fd, which the caller closes. */
 char *cli_ask_keep(const char *verb, const char *machine, const char *request, int *ret_fd);
+/* Complain as the machine does in @answer, which is NULL where it is no JSON. Returns CLI_FAILURE. */
+int cli_refused(const char *verb, const char *machine, GHashTable *answer);
+/* Ask for statistics, and show them as text or JSON, as @request wants them. Returns the exit status. */
+int cli_ask_stats(const char *verb, const char *machine, const char *request);
 
 /* ---- image_build.c ---- */
 struct image_options {

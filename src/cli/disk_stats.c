@@ -3,11 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/json.h"
 #include "cli/cli.h"
 
 #define VERB	"disk-stats"
-#define OK_JSON "{\"ok\":true,\"stats\":"
 
 static int help(void)
 {
@@ -19,30 +17,10 @@ static int help(void)
 	return 0;
 }
 
-static int show(const char *machine, const char *line)
-{
-	g_autoptr(GHashTable) flat = NULL;
-	const char *text;
-
-	if (g_str_has_prefix(line, OK_JSON)) {
-		line += strlen(OK_JSON);
-		printf("%.*s\n", (int)strlen(line) - 1, line);
-		return 0;
-	}
-	flat = json_parse_flat(line);
-	text = flat ? g_hash_table_lookup(flat, "text") : NULL;
-	if (text) {
-		fputs(text, stdout);
-		return 0;
-	}
-	text = flat ? g_hash_table_lookup(flat, "error") : NULL;
-	return cli_complain(CLI_FAILURE, VERB, "%s: %s", machine, text ?: "its answer is not understood");
-}
-
 int cli_disk_stats(int argc, char **argv)
 {
 	gboolean json = FALSE, histogram = FALSE;
-	g_autofree char *request = NULL, *line = NULL;
+	g_autofree char *request = NULL;
 	const char *machine = NULL;
 
 	for (int i = 0; i < argc; i++)
@@ -63,6 +41,5 @@ int cli_disk_stats(int argc, char **argv)
 		return cli_complain(CLI_USAGE, VERB, "which machine? Give its name or process number");
 	request = g_strdup_printf("{\"command\":\"disk-stats\",\"format\":\"%s\",\"histogram\":%s}",
 				  json ? "json" : "text", histogram ? "true" : "false");
-	line = cli_ask(VERB, machine, request);
-	return line ? show(machine, line) : CLI_FAILURE;
+	return cli_ask_stats(VERB, machine, request);
 }

@@ -127,7 +127,7 @@ static int serve_machine(const struct image_args *a, const struct nbd_offer *o)
 	g_autoptr(GHashTable) answer = NULL;
 	auto_fd int fd = -1;
 	g_autofree char *disks = g_strjoinv("\n", (char **)a->files);
-	const char *uris, *why;
+	const char *uris;
 
 	if (a->once || a->description || a->format || a->snapshot)
 		return cli_complain(CLI_USAGE, a->verb,
@@ -142,10 +142,8 @@ static int serve_machine(const struct image_args *a, const struct nbd_offer *o)
 		return CLI_FAILURE;
 	answer = json_parse_flat(line);
 	uris = answer ? g_hash_table_lookup(answer, "uris") : NULL;
-	why = answer ? g_hash_table_lookup(answer, "error") : NULL;
 	if (!uris)
-		return cli_complain(CLI_FAILURE, a->verb, "%s: %s", a->machine,
-				    why ?: "its answer is not understood");
+		return cli_refused(a->verb, a->machine, answer);
 	printf("%s\n", uris);
 	fflush(stdout);
 	return wait_with(a, fd);

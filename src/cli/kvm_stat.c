@@ -3,11 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/json.h"
 #include "cli/cli.h"
 
 #define VERB	    "kvm-stat"
-#define OK_JSON	    "{\"ok\":true,\"stats\":"
 #define SECONDS_MAX 60
 
 static int help(void)
@@ -20,29 +18,9 @@ static int help(void)
 	return 0;
 }
 
-static int show(const char *machine, const char *line)
-{
-	g_autoptr(GHashTable) flat = NULL;
-	const char *text;
-
-	if (g_str_has_prefix(line, OK_JSON)) {
-		line += strlen(OK_JSON);
-		printf("%.*s\n", (int)strlen(line) - 1, line);
-		return 0;
-	}
-	flat = json_parse_flat(line);
-	text = flat ? g_hash_table_lookup(flat, "text") : NULL;
-	if (text) {
-		fputs(text, stdout);
-		return 0;
-	}
-	text = flat ? g_hash_table_lookup(flat, "error") : NULL;
-	return cli_complain(CLI_FAILURE, VERB, "%s: %s", machine, text ?: "its answer is not understood");
-}
-
 int cli_kvm_stat(int argc, char **argv)
 {
-	g_autofree char *request = NULL, *line = NULL;
+	g_autofree char *request = NULL;
 	const char *machine = NULL, *value;
 	gboolean json = FALSE;
 	guint64 seconds = 1;
@@ -69,6 +47,5 @@ int cli_kvm_stat(int argc, char **argv)
 		return cli_complain(CLI_USAGE, VERB, "which machine? Give its name or process number");
 	request = g_strdup_printf("{\"command\":\"kvm-stat\",\"time_ms\":%" G_GUINT64_FORMAT ",\"format\":\"%s\"}",
 				  seconds * 1000, json ? "json" : "text");
-	line = cli_ask(VERB, machine, request);
-	return line ? show(machine, line) : CLI_FAILURE;
+	return cli_ask_stats(VERB, machine, request);
 }

@@ -25,7 +25,7 @@ int cli_resize(int argc, char **argv)
 	g_autoptr(GHashTable) answer = NULL;
 	g_autofree char *line = NULL;
 	g_autoptr(GError) err = NULL;
-	const char *size, *text;
+	const char *size;
 	uint64_t bytes;
 
 	for (int i = 0; i < argc; i++)
@@ -46,7 +46,5 @@ int cli_resize(int argc, char **argv)
 	answer = json_parse_flat(line);
 	if (answer && !g_strcmp0(g_hash_table_lookup(answer, "ok"), "true"))
 		return 0;
-	text = answer ? g_hash_table_lookup(answer, "error") : NULL;
-	return cli_complain(CLI_FAILURE, VERB, "%s: %s", argv[0],
-			    text ?: "its answer is not understood");
+	return cli_refused(VERB, argv[0], answer);
 }

@@ -28,11 +28,10 @@ static GHashTable *ask(const char *verb, const char *machine, const char *reques
 {
 	g_autofree char *line = cli_ask(verb, machine, request);
 	GHashTable *flat = line ? json_parse_flat(line) : NULL;
-	const char *why = flat ? g_hash_table_lookup(flat, "error") : NULL;
 
 	if (!line || (flat && !g_strcmp0(g_hash_table_lookup(flat, "ok"), "true")))
 		return flat;
-	(void)cli_complain(CLI_FAILURE, verb, "%s: %s", machine, why ?: "its answer is not understood");
+	(void)cli_refused(verb, machine, flat);
 	if (flat)
 		g_hash_table_unref(flat);
 	return NULL;
