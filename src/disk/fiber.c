@@ -13,20 +13,13 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#ifndef __has_feature
-#define __has_feature(x) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-#define WITH_ASAN 1
+#include "base/sanitizer.h"
+
+#if WITH_ASAN
 #include <sanitizer/common_interface_defs.h>
-#else
-#define WITH_ASAN 0
 #endif
-#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
-#define WITH_TSAN 1
+#if WITH_TSAN
 #include <sanitizer/tsan_interface.h>
-#else
-#define WITH_TSAN 0
 #endif
 
 #define GUARD_BYTES 4096u

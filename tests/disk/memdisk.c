@@ -7,15 +7,8 @@
 #include <sys/mman.h>
 
 #include "base/bits.h"
+#include "base/sanitizer.h"
 
-#ifndef __has_feature
-#define __has_feature(x) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-#define WITH_ASAN 1
-#else
-#define WITH_ASAN 0
-#endif
 #define GUARD_BYTES 4096u
 
 /* The sanitizer gets large pieces of memory anew each time and sweeps them, most of which no image touches:
