@@ -12,6 +12,7 @@
  * any more; what the kernel has to say to all this is in its log, which is for the caller to look
  * at.
  */
+#include "clock.h"
 #include "fuzz.h"
 
 #include <errno.h>
@@ -26,7 +27,6 @@
 #include <sys/mman.h>
 #include <sys/time.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define THREADS	 4u
@@ -452,21 +452,6 @@ static void play_round(uint64_t seed, unsigned number)
 	}
 	for (unsigned i = 0; i < THREADS; i++)
 		pthread_join(thread[i], NULL);
-}
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
-static void sleep_ms(unsigned ms)
-{
-	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
-
-	nanosleep(&t, NULL);
 }
 
 /* 0, or why not. */

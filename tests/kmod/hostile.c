@@ -11,6 +11,7 @@
  * does not die. Some of the time goes to guests that are not hostile, but tell all their values
  * (planted.c).
  */
+#include "clock.h"
 #include "hostile.h"
 
 #include <errno.h>
@@ -23,7 +24,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define LIFE_MS	 600u
@@ -44,21 +44,6 @@ uint64_t rng_next(struct rng *r)
 unsigned rng_below(struct rng *r, unsigned n)
 {
 	return (unsigned)(rng_next(r) >> 33) % n;
-}
-
-uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
-static void sleep_ms(unsigned ms)
-{
-	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
-
-	nanosleep(&t, NULL);
 }
 
 void give_up(const char *what)
@@ -221,13 +206,6 @@ static void write_tables(struct rng *r, uint8_t *ram)
 static void set_mode(struct rng *r, struct kvm_sregs *s)
 {
 	unsigned mode = rng_below(r, 5);
-	struct kvm_segment flat = { .limit = 0xffffffff,
-				    .selector = 16,
-				    .type = 3,
-				    .present = 1,
-				    .s = 1,
-				    .db = 1,
-				    .g = 1 };
 
 	s->gdt = (struct kvm_dtable){ .base = GDT, .limit = 511 };
 	s->idt = (struct kvm_dtable){ .base = IDT, .limit = 4095 };
@@ -236,7 +214,7 @@ static void set_mode(struct rng *r, struct kvm_sregs *s)
 		s->idt = (struct kvm_dtable){ .base = rng_below(r, 2) ? 0 : IDT, .limit = 0x3ff };
 		return;
 	}
-	s->ds = s->es = s->fs = s->gs = s->ss = s->cs = flat;
+	s->ds = s->es = s->fs = s->gs = s->ss = s->cs = FLAT_DATA;
 	s->cs.selector = 8;
 	s->cs.type = 11;
 	s->cr0 = mode == 1 ? 0x11 : 0x80000011 | (uint64_t)rng_below(r, 2) << 16;

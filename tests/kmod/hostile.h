@@ -22,6 +22,9 @@ struct machine {
 	uint8_t *ram; /* at 0 of the guest */
 };
 
+/* Of 4 GiB, to be read and written. */
+#define FLAT_DATA (struct kvm_segment){ .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 }
+
 struct rng {
 	uint64_t state;
 };
@@ -51,4 +54,3 @@ long run_planted(struct rng *r, int vcpu);
 bool is_planted(uint64_t word);
 /* Guests of one's own that tell each value they have, for @ms: what was set, and nothing else. */
 void keep_apart(struct rng *r, unsigned ms);
-uint64_t now_ms(void);

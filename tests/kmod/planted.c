@@ -3,6 +3,7 @@
  * planted.c - values planted in the host's registers and in the guest's, and looked for on the
  * other side.
  */
+#include "clock.h"
 #include "hostile.h"
 
 #include <asm/prctl.h>
@@ -183,13 +184,6 @@ static void set_msrs(int vcpu, struct known *k, struct rng *r)
 /* Long mode, at the code; all else is random. */
 static void set_known(int vcpu, struct known *k, struct rng *r)
 {
-	struct kvm_segment flat = { .limit = 0xffffffff,
-				    .selector = 16,
-				    .type = 3,
-				    .present = 1,
-				    .s = 1,
-				    .db = 1,
-				    .g = 1 };
 	uint64_t *words = (uint64_t *)&k->regs;
 
 	for (unsigned i = 0; i < sizeof(k->regs) / 8; i++)
@@ -197,8 +191,8 @@ static void set_known(int vcpu, struct known *k, struct rng *r)
 	k->regs.rip = CODE;
 	k->regs.rflags = 2;
 	must(ioctl(vcpu, KVM_GET_SREGS, &k->sregs), "KVM_GET_SREGS");
-	k->sregs.ds = k->sregs.es = k->sregs.fs = k->sregs.gs = k->sregs.ss = flat;
-	k->sregs.cs = flat;
+	k->sregs.ds = k->sregs.es = k->sregs.fs = k->sregs.gs = k->sregs.ss = FLAT_DATA;
+	k->sregs.cs = FLAT_DATA;
 	k->sregs.cs.selector = 8;
 	k->sregs.cs.type = 11;
 	k->sregs.cs.l = 1;
