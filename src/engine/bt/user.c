@@ -385,7 +385,7 @@ static bool unload_runner(struct bt_vcpu *vcpu, struct bt_runner *r)
 	else if ((before ^ s->rflags) & (X86_FL_TF | X86_FL_AC))
 		x86_cpu_sync(&vcpu->cpu);
 	s->interrupt_shadow = 0;
-	vcpu->cpu.wide = true;
+	vcpu->cpu.wide = bt_host_insn_is_fit(); /* perhaps: who looks finds out */
 	return bt_runner_get_fpu(r, &vcpu->user.layout, &s->fpu);
 }
 

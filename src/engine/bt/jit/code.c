@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "engine/bt/jit/host_insn.h"
 #include "engine/bt/jit/jit_int.h"
 
 #define BT_JIT_THRESHOLD 16
@@ -171,14 +172,18 @@ static void emit_vec_test(struct emit *e)
 /* All that is loaded. Spoils flags. */
 static void emit_vec_move_loaded(const struct bt_jit *jit, struct emit *e, bool store)
 {
-	uint8_t *wide, *done;
+	uint8_t *wide = NULL, *done;
 
-	emit_vec_is(e, BT_JIT_WIDE);
-	wide = emit_jcc(e, CC_E);
+	if (bt_host_insn_is_fit()) {
+		emit_vec_is(e, BT_JIT_WIDE);
+		wide = emit_jcc(e, CC_E);
+	}
 	if (store)
 		emit_vec_move(e, true);
 	else
 		emit_vec_load(e);
+	if (!wide)
+		return;
 	done = emit_jmp(e);
 	emit_patch_here(e, wide);
 	emit_call_to(e, store ? jit->wide_save : jit->wide_load);
@@ -204,11 +209,13 @@ static void emit_vec_restore(const struct bt_jit *jit, struct emit *e)
 	uint8_t *narrow;
 
 	emit_vec_set_loaded(e, BT_JIT_YMM);
-	EMIT(e, .opcode = 0x80, .kind = EMIT_GS, .reg = 7, .rm = H_NONE,
-	     .disp = (int32_t)offsetof(struct x86_cpu, wide), .imm_len = 1);
-	narrow = emit_jcc(e, CC_E);
-	emit_vec_set_loaded(e, BT_JIT_WIDE);
-	emit_patch_here(e, narrow);
+	if (bt_host_insn_is_fit()) {
+		EMIT(e, .opcode = 0x80, .kind = EMIT_GS, .reg = 7, .rm = H_NONE,
+		     .disp = (int32_t)offsetof(struct x86_cpu, wide), .imm_len = 1);
+		narrow = emit_jcc(e, CC_E);
+		emit_vec_set_loaded(e, BT_JIT_WIDE);
+		emit_patch_here(e, narrow);
+	}
 	emit_vec_move_loaded(jit, e, false);
 	emit_mxcsr(e, false);
 }
@@ -475,6 +482,14 @@ static void emit_test_gs32(struct emit *e, size_t off, uint32_t mask)
 	     .imm_len = 4);
 }
 
+/* Called at the begin of a block, which is not to go on as code. */
+static void emit_leave_entered(const struct bt_jit *jit, struct emit *e)
+{
+	emit_lea(e, H_RSP, H_RSP, 8);
+	emit_mov_imm32(e, T_2, BT_JIT_ENTERED);
+	emit_jmp_to(e, jit->leave);
+}
+
 /*
  * Vector registers from memory. Called with T_1: the block; leaves when the guest's must not be
  * used, or when its MXCSR differs from the host's in more than the sticky flags. Spoils T_2 and flags. With
@@ -488,6 +503,10 @@ static uint8_t *stub_vec_load(const struct bt_jit *jit, struct emit *e, bool wid
 	if (wide) { /* some may be there already */
 		emit_vec_save_if_loaded(jit, e);
 		emit_vec_set_loaded(e, 0);
+	}
+	if (wide && !bt_host_insn_is_fit()) {
+		emit_leave_entered(jit, e);
+		return start;
 	}
 	emit_test_gs32(e, offsetof(struct x86_cpu, s.cr0), X86_CR0_EM | X86_CR0_TS);
 	no[0] = emit_jcc(e, CC_NE);
@@ -513,9 +532,7 @@ static uint8_t *stub_vec_load(const struct bt_jit *jit, struct emit *e, bool wid
 	emit_byte(e, 0xc3);
 	for (unsigned i = 0; i < 4; i++)
 		emit_patch_here(e, no[i]);
-	emit_lea(e, H_RSP, H_RSP, 8);
-	emit_mov_imm32(e, T_2, BT_JIT_ENTERED);
-	emit_jmp_to(e, jit->leave);
+	emit_leave_entered(jit, e);
 	return start;
 }
 

@@ -133,7 +133,7 @@ enum bt_off {
 
 /*
  * Where vector registers are, jit.vec_loaded: not in the host's; as far as AVX has them; with all of ZMM and the
- * opmasks. The last as long as cpu->wide says that there is more than zeros in these.
+ * opmasks. The last as long as cpu->wide says that there is more than zeros in these, and on hosts that have them.
  */
 #define BT_JIT_YMM  1u
 #define BT_JIT_WIDE 2u
