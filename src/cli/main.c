@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* main.c - `sika`: the table of verbs. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -52,6 +53,8 @@ int main(int argc, char **argv)
 	const char *name = argc > 1 ? argv[1] : NULL;
 	const struct verb *verb;
 
+	/* A file that may not grow (ulimit -f) is an error that is told, and no reason to leave a half-made one. */
+	signal(SIGXFSZ, SIG_IGN);
 	if (!name)
 		return cli_complain(CLI_USAGE, NULL, "a verb is missing; see 'sika --help'");
 	if (!strcmp(name, "version") || !strcmp(name, "--version")) {

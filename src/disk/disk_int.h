@@ -20,6 +20,37 @@ struct disk_image {
 	const void *zeros; /* DISK_ZEROS_BYTES of them, mapped, costing no memory */
 };
 
+/* Requests in the order that they came, linked by what is private to the disk. */
+struct disk_req_list {
+	struct disk_req *head, **tail;
+};
+
+static inline void disk_req_list_init(struct disk_req_list *list)
+{
+	list->head = NULL;
+	list->tail = &list->head;
+}
+
+static inline void disk_req_list_put(struct disk_req_list *list, struct disk_req *req)
+{
+	req->next = NULL;
+	*list->tail = req;
+	list->tail = &req->next;
+}
+
+/* NULL: empty. */
+static inline struct disk_req *disk_req_list_get(struct disk_req_list *list)
+{
+	struct disk_req *req = list->head;
+
+	if (!req)
+		return NULL;
+	list->head = req->next;
+	if (!list->head)
+		list->tail = &list->head;
+	return req;
+}
+
 /* The images above one that is being opened, the user's own last. */
 struct disk_chain {
 	const struct disk_chain *above;

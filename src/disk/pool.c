@@ -2,8 +2,8 @@
 /*
  * pool.c - requests through a few threads, for hosts whose kernel refuses io_uring.
  *
- * Workers take requests from one list and put finished ones on another; an eventfd tells the
- * loop, which calls done().
+ * Reads and writes that need not wait are done in kick() (swift.h). Workers take the others from one
+ * list and put finished ones on another; an eventfd tells the loop, which calls done().
  */
 #include <errno.h>
 #include <pthread.h>
@@ -15,12 +15,9 @@
 
 #include "base/loop.h"
 #include "disk/disk_int.h"
+#include "disk/swift.h"
 
 #define WORKERS 4u
-
-struct list {
-	struct disk_req *head, **tail;
-};
 
 struct pool {
 	struct disk_image image;
@@ -28,38 +25,18 @@ struct pool {
 	unsigned worker_count;
 	int event_fd;
 	struct loop_fd *watch;
-	unsigned under_way; /* loop's thread */
+	/* The loop's thread's: */
+	unsigned under_way; /* with the workers */
+	unsigned changing;  /* of these, all but reads: a write would wait for them */
+	bool trying;	    /* done() is being called: kick() is for afterwards */
+	struct disk_req_list tries;
+	struct disk_swift swift;
 
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t work, finished;
-	struct list todo, done;
+	struct disk_req_list todo, done;
 	bool ending;
 };
-
-static void list_init(struct list *l)
-{
-	l->head = NULL;
-	l->tail = &l->head;
-}
-
-static void list_put(struct list *l, struct disk_req *req)
-{
-	req->next = NULL;
-	*l->tail = req;
-	l->tail = &req->next;
-}
-
-static struct disk_req *list_get(struct list *l)
-{
-	struct disk_req *req = l->head;
-
-	if (!req)
-		return NULL;
-	l->head = req->next;
-	if (!l->head)
-		l->tail = &l->head;
-	return req;
-}
 
 static void *worker(void *arg)
 {
@@ -68,7 +45,7 @@ static void *worker(void *arg)
 	pthread_setname_np(pthread_self(), "disk");
 	pthread_mutex_lock(&p->lock);
 	while (!p->ending || p->todo.head) {
-		struct disk_req *req = list_get(&p->todo);
+		struct disk_req *req = disk_req_list_get(&p->todo);
 		uint64_t one = 1;
 		ssize_t n;
 
@@ -79,7 +56,7 @@ static void *worker(void *arg)
 		pthread_mutex_unlock(&p->lock);
 		disk_req_run(&p->image, req);
 		pthread_mutex_lock(&p->lock);
-		list_put(&p->done, req);
+		disk_req_list_put(&p->done, req);
 		pthread_cond_signal(&p->finished);
 		n = write(p->event_fd, &one, sizeof(one)); /* fails only when already high */
 		(void)n;
@@ -88,20 +65,56 @@ static void *worker(void *arg)
 	return NULL;
 }
 
+static void hand_over(struct pool *p, struct disk_req *req)
+{
+	p->under_way++;
+	if (req->op != DISK_READ)
+		p->changing++;
+	pthread_mutex_lock(&p->lock);
+	disk_req_list_put(&p->todo, req);
+	pthread_cond_signal(&p->work);
+	pthread_mutex_unlock(&p->lock);
+}
+
 static void pool_submit(struct disk *disk, struct disk_req *req)
 {
 	struct pool *p = (struct pool *)disk;
 	int result;
 
-	if (disk_req_at_once(&p->image, req, &result)) {
+	if (disk_req_at_once(&p->image, req, &result))
 		req->done(req, result);
+	else if (req->op == DISK_READ || req->op == DISK_WRITE)
+		disk_req_list_put(&p->tries, req);
+	else
+		hand_over(p, req);
+}
+
+static void try_at_once(struct pool *p, struct disk_req *req, bool alone)
+{
+	bool waits = req->op == DISK_WRITE && p->changing > 0;
+
+	if (disk_req_step(&p->image, req,
+			  waits ? -EAGAIN : disk_swift_try(&p->swift, &p->image, req, alone)))
+		req->done(req, req->result);
+	else
+		hand_over(p, req);
+}
+
+static void pool_kick(struct disk *disk)
+{
+	struct pool *p = (struct pool *)disk;
+	uint64_t end_ns = loop_now_ns() + DISK_SWIFT_TURN_NS;
+	struct disk_req *req;
+
+	if (p->trying)
 		return;
-	}
-	p->under_way++;
-	pthread_mutex_lock(&p->lock);
-	list_put(&p->todo, req);
-	pthread_cond_signal(&p->work);
-	pthread_mutex_unlock(&p->lock);
+	p->trying = true;
+	while ((req = disk_req_list_get(&p->tries)) && loop_now_ns() < end_ns)
+		try_at_once(p, req, !p->tries.head && p->under_way == 0);
+	/* Others of the loop want their turn. */
+	for (; req; req = disk_req_list_get(&p->tries))
+		hand_over(p, req);
+	p->trying = false;
 }
 
 static struct disk_req *take_done(struct pool *p, bool wait)
@@ -111,7 +124,7 @@ static struct disk_req *take_done(struct pool *p, bool wait)
 	pthread_mutex_lock(&p->lock);
 	while (wait && !p->done.head)
 		pthread_cond_wait(&p->finished, &p->lock);
-	req = list_get(&p->done);
+	req = disk_req_list_get(&p->done);
 	pthread_mutex_unlock(&p->lock);
 	return req;
 }
@@ -119,6 +132,8 @@ static struct disk_req *take_done(struct pool *p, bool wait)
 static void complete(struct pool *p, struct disk_req *req)
 {
 	p->under_way--;
+	if (req->op != DISK_READ)
+		p->changing--;
 	req->done(req, req->result);
 }
 
@@ -139,8 +154,9 @@ static void pool_drain(struct disk *disk)
 {
 	struct pool *p = (struct pool *)disk;
 
-	while (p->under_way > 0)
-		complete(p, take_done(p, true));
+	for (pool_kick(disk); p->under_way > 0 || p->tries.head; pool_kick(disk))
+		if (p->under_way > 0)
+			complete(p, take_done(p, true));
 }
 
 static void pool_close(struct disk *disk)
@@ -165,6 +181,7 @@ static void pool_close(struct disk *disk)
 
 static const struct disk_ops pool_ops = {
 	.submit = pool_submit,
+	.kick = pool_kick,
 	.drain = pool_drain,
 	.close = pool_close,
 };
@@ -192,8 +209,9 @@ int disk_pool_new(const struct disk_image *image, struct disk **ret_disk)
 	if (!p)
 		return -ENOMEM;
 	p->image.fd = -1; /* the caller's until success */
-	list_init(&p->todo);
-	list_init(&p->done);
+	disk_req_list_init(&p->todo);
+	disk_req_list_init(&p->done);
+	disk_req_list_init(&p->tries);
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->work, NULL);
 	pthread_cond_init(&p->finished, NULL);
@@ -213,6 +231,7 @@ int disk_pool_new(const struct disk_image *image, struct disk **ret_disk)
 	/* Workers look at it only once a request has passed through the lock. */
 	p->image = *image;
 	p->image.disk.ops = &pool_ops;
+	disk_swift_init(&p->swift, &p->image);
 	*ret_disk = &p->image.disk;
 	return 0;
 }

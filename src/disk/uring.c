@@ -7,6 +7,8 @@
  * watches the ring, which is readable while it holds completions. At most DEPTH requests are with
  * the kernel, so that neither ring overflows; others wait in a list. The ring is touched by the
  * loop's thread only.
+ *
+ * Writes that need not wait for anything do not go there at all, but are done in kick() (swift.h).
  */
 #include <errno.h>
 #include <liburing.h>
@@ -16,6 +18,7 @@
 #include "base/bits.h"
 #include "base/loop.h"
 #include "disk/disk_int.h"
+#include "disk/swift.h"
 
 #define DEPTH	 128u
 #define RETRY_NS 1000000u
@@ -30,8 +33,11 @@ struct uring {
 	struct loop_fd *watch;
 	struct loop_timer *retry; /* armed: the kernel did not take all that is queued */
 	unsigned in_kernel; /* queued or running */
+	unsigned changing;  /* of these, all but reads: a write would wait for them */
 	bool reaping;	    /* done() is being called: kick() is for afterwards */
-	struct disk_req *wait_head, **wait_tail;
+	struct disk_req_list waiting; /* for room in the ring */
+	struct disk_req_list writes;  /* to be tried at once */
+	struct disk_swift swift;
 };
 
 /* There is room: in_kernel < DEPTH, and the submission ring has DEPTH entries. */
@@ -47,6 +53,8 @@ static void queue_call(struct uring *u, struct disk_req *req)
 		sqe = io_uring_get_sqe(&u->ring);
 	}
 	u->in_kernel++;
+	if (req->op != DISK_READ)
+		u->changing++;
 	switch (req->op) {
 	case DISK_READ:
 		io_uring_prep_readv(sqe, fd, req->iov, req->iov_count, off);
@@ -77,13 +85,6 @@ static void queue_call(struct uring *u, struct disk_req *req)
 	io_uring_sqe_set_data(sqe, req);
 }
 
-static void put_waiting(struct uring *u, struct disk_req *req)
-{
-	req->next = NULL;
-	*u->wait_tail = req;
-	u->wait_tail = &req->next;
-}
-
 static void uring_submit(struct disk *disk, struct disk_req *req)
 {
 	struct uring *u = (struct uring *)disk;
@@ -93,29 +94,34 @@ static void uring_submit(struct disk *disk, struct disk_req *req)
 		req->done(req, result);
 		return;
 	}
-	if (u->in_kernel < DEPTH && !u->wait_head)
+	if (req->op == DISK_WRITE && req->len <= DISK_SWIFT_BYTES && u->swift.able)
+		disk_req_list_put(&u->writes, req);
+	else if (u->in_kernel < DEPTH && !u->waiting.head)
 		queue_call(u, req);
 	else
-		put_waiting(u, req);
+		disk_req_list_put(&u->waiting, req);
 }
 
 /* What is queued, to the kernel. It may be short of something (EAGAIN, EBUSY), and then nothing
  * need be under way whose completion would bring another try. */
 static void enter(struct uring *u)
 {
-	while (u->wait_head && u->in_kernel < DEPTH) {
-		struct disk_req *req = u->wait_head;
-
-		u->wait_head = req->next;
-		if (!u->wait_head)
-			u->wait_tail = &u->wait_head;
-		queue_call(u, req);
-	}
+	while (u->waiting.head && u->in_kernel < DEPTH)
+		queue_call(u, disk_req_list_get(&u->waiting));
 	if (!io_uring_sq_ready(&u->ring))
 		return;
 	(void)io_uring_submit(&u->ring);
 	if (io_uring_sq_ready(&u->ring))
 		loop_timer_arm(u->retry, loop_now_ns() + RETRY_NS);
+}
+
+/* One call for @req has given @n. */
+static void step(struct uring *u, struct disk_req *req, int64_t n)
+{
+	if (disk_req_step(&u->image, req, n))
+		req->done(req, req->result);
+	else
+		disk_req_list_put(&u->waiting, req);
 }
 
 static void reap(struct uring *u)
@@ -130,25 +136,49 @@ static void reap(struct uring *u)
 
 		io_uring_cqe_seen(&u->ring, cqe);
 		u->in_kernel--;
-		if (disk_req_step(&u->image, req, n))
-			req->done(req, req->result);
-		else
-			put_waiting(u, req);
+		if (req->op != DISK_READ)
+			u->changing--;
+		step(u, req, n);
 	}
 	u->reaping = before;
+}
+
+/* With those that are submitted meanwhile. False: there was nothing to do. */
+static bool write_at_once(struct uring *u, uint64_t end_ns)
+{
+	bool any = u->writes.head, before = u->reaping;
+
+	u->reaping = true;
+	while (u->writes.head && loop_now_ns() < end_ns) {
+		struct disk_req *req = disk_req_list_get(&u->writes);
+
+		step(u, req,
+		     u->changing > 0 ? -EAGAIN : disk_swift_try(&u->swift, &u->image, req, true));
+	}
+	u->reaping = before;
+	return any;
 }
 
 static void uring_kick(struct disk *disk)
 {
 	struct uring *u = (struct uring *)disk;
+	uint64_t end_ns = u->writes.head ? loop_now_ns() + DISK_SWIFT_TURN_NS : UINT64_MAX;
+	bool more = true;
 
 	if (u->reaping)
 		return;
-	enter(u);
-	for (unsigned i = 0; i < ROUNDS && io_uring_cq_ready(&u->ring); i++) {
-		reap(u);
+	for (unsigned i = 0; i < ROUNDS && more; i++) {
+		/* What can go on without this thread does so first. */
 		enter(u);
+		more = write_at_once(u, end_ns);
+		if (io_uring_cq_ready(&u->ring)) {
+			reap(u);
+			more = true;
+		}
 	}
+	enter(u);
+	if (u->writes.head)
+		loop_timer_arm(u->retry, loop_now_ns());
 }
 
 static void on_retry(void *arg)
@@ -165,10 +195,13 @@ static void uring_drain(struct disk *disk)
 {
 	struct uring *u = (struct uring *)disk;
 
-	for (enter(u); u->in_kernel > 0; enter(u)) {
+	for (enter(u); u->in_kernel > 0 || u->writes.head; enter(u)) {
 		struct io_uring_cqe *cqe;
-		int r = io_uring_submit_and_wait(&u->ring, 1);
+		int r;
 
+		if (write_at_once(u, UINT64_MAX))
+			continue;
+		r = io_uring_submit_and_wait(&u->ring, 1);
 		if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY &&
 		    io_uring_peek_cqe(&u->ring, &cqe) < 0)
 			return; /* the ring itself is broken */
@@ -210,7 +243,8 @@ int disk_uring_new(const struct disk_image *image, struct disk **ret_disk)
 
 	if (!u)
 		return -ENOMEM;
-	u->wait_tail = &u->wait_head;
+	disk_req_list_init(&u->waiting);
+	disk_req_list_init(&u->writes);
 	r = init_ring(&u->ring);
 	if (r < 0)
 		goto err_free;
@@ -222,6 +256,7 @@ int disk_uring_new(const struct disk_image *image, struct disk **ret_disk)
 		goto err_ring;
 	u->image = *image;
 	u->image.disk.ops = &uring_ops;
+	disk_swift_init(&u->swift, &u->image);
 	*ret_disk = &u->image.disk;
 	return 0;
 

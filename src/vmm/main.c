@@ -42,8 +42,9 @@ static int run(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	log_set_name("sika");
-	/* A reader that goes away is an error of one write, not the machine's end. */
+	/* A reader that goes away, or a file that may not grow, is an error of one write, not the machine's end. */
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	if (argc == 2 && !strcmp(argv[1], "--engines"))
 		return show_engines(false);
 	if (argc == 2 && !strcmp(argv[1], "--engines=json"))

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "disk/disk_int.h"
+#include "disk/swift.h"
 #include "image_file.h"
 
 static const enum disk_runner runners[] = { DISK_RUNNER_URING, DISK_RUNNER_POOL };
@@ -189,6 +190,109 @@ START_TEST(goes_on_when_the_kernel_was_short_of_room)
 	ck_assert_uint_eq(refusals, 0);
 	ck_assert_mem_eq(buf, model, sizeof(buf));
 	disk_close(disk);
+}
+END_TEST
+
+static unsigned at_once, nap_us;
+
+ssize_t __real_pwritev64(int fd, const struct iovec *iov, int count, off_t offset);
+ssize_t __wrap_pwritev64(int fd, const struct iovec *iov, int count, off_t offset);
+
+/* A system call of the loop's own thread may have to wait. */
+ssize_t __wrap_pwritev64(int fd, const struct iovec *iov, int count, off_t offset)
+{
+	if (gettid() == getpid())
+		at_once++;
+	if (nap_us)
+		usleep(nap_us);
+	return __real_pwritev64(fd, iov, count, offset);
+}
+
+#define LONG (DISK_SWIFT_BYTES + 4096u)
+
+/* So many requests in one batch; what of them was done at once. */
+static unsigned batch(struct disk *disk, const enum disk_op *ops, unsigned count, uint64_t len)
+{
+	static uint8_t buf[LONG];
+	struct pending pending[8] = { 0 };
+	unsigned left = count, before = at_once;
+
+	for (unsigned i = 0; i < count; i++) {
+		pending[i].left = &left;
+		pending[i].iov[0] = (struct iovec){ buf, len };
+		pending[i].req = (struct disk_req){ .op = ops[i], .offset = i * len, .done = done };
+		if (ops[i] == DISK_WRITE) {
+			pending[i].req.len = len;
+			pending[i].req.iov = pending[i].iov;
+			pending[i].req.iov_count = 1;
+		}
+		disk_submit(disk, &pending[i].req);
+	}
+	disk_kick(disk);
+	while (left)
+		loop_run(loop);
+	for (unsigned i = 0; i < count; i++)
+		ck_assert_int_eq(pending[i].result, 0);
+	return at_once - before;
+}
+
+/* Writes are done in kick(); none that are very long, or while others are under way. */
+START_TEST(writes_at_once_what_need_not_wait)
+{
+	static const enum disk_op writes[] = { DISK_WRITE, DISK_WRITE, DISK_WRITE };
+	static const enum disk_op flushed[] = { DISK_FLUSH, DISK_WRITE };
+	struct disk_image image = { .fd = open(path, O_RDWR) };
+	struct disk_swift swift;
+	struct disk *disk;
+
+	ck_assert_int_eq(ftruncate(image.fd, 3 * LONG), 0);
+	disk_swift_init(&swift, &image);
+	close(image.fd);
+	disk = open_with(_i, false);
+	if (!disk || !swift.able) {
+		if (disk)
+			disk_close(disk);
+		return;
+	}
+	ck_assert_uint_eq(batch(disk, writes, 3, 4096), 3);
+	ck_assert_uint_eq(batch(disk, writes, 1, LONG), 0);
+	ck_assert_uint_eq(batch(disk, flushed, 2, 4096), 0);
+	disk_close(disk);
+}
+END_TEST
+
+/* One that took long sends others the other way for a while, and for longer when it happens again. */
+START_TEST(waits_in_a_write_seldom)
+{
+	struct disk_image image = { .fd = open(path, O_RDWR) };
+	struct disk_swift swift = { .able = true };
+	struct iovec iov = { "", 1 };
+	struct disk_req req = { .op = DISK_WRITE, .iov = &iov, .iov_count = 1, .len = 1 };
+	uint64_t pause_ns = 0;
+
+	for (unsigned i = 0; i < 12; i++) {
+		uint64_t begin_ns = loop_now_ns();
+
+		nap_us = 5000;
+		ck_assert_int_eq(disk_swift_try(&swift, &image, &req, true), 1);
+		nap_us = 0;
+		ck_assert_uint_ge(swift.pause_ns, pause_ns);
+		ck_assert_uint_ge(swift.resume_ns, begin_ns + swift.pause_ns);
+		pause_ns = swift.pause_ns;
+		/* Time goes by until the pause is over, and hardly more. */
+		swift.resume_ns = begin_ns + 3600000000000u;
+		ck_assert_int_eq(disk_swift_try(&swift, &image, &req, true), -EAGAIN);
+		swift.resume_ns = loop_now_ns();
+	}
+	ck_assert_uint_ge(pause_ns, 1000000000u);
+	ck_assert_uint_le(pause_ns, 10000000000u);
+	/* Long after a pause it is as if there had been none. */
+	swift.pause_ns = 1000000000u;
+	swift.resume_ns = 1;
+	nap_us = 5000;
+	ck_assert_int_eq(disk_swift_try(&swift, &image, &req, true), 1);
+	ck_assert_uint_lt(swift.pause_ns, 1000000000u);
+	close(image.fd);
 }
 END_TEST
 
@@ -416,6 +520,8 @@ int main(void)
 	tcase_add_loop_test(t, agrees_with_a_model, 0, 2);
 	tcase_add_loop_test(t, many_requests_at_once, 0, 2);
 	tcase_add_test(t, goes_on_when_the_kernel_was_short_of_room);
+	tcase_add_loop_test(t, writes_at_once_what_need_not_wait, 0, 2);
+	tcase_add_test(t, waits_in_a_write_seldom);
 	tcase_add_loop_test(t, odd_tail_reads_as_zeros_and_grows_whole, 0, 2);
 	tcase_add_loop_test(t, refuses_requests_outside, 0, 2);
 	tcase_add_loop_test(t, full_host_is_an_error_and_no_loss, 0, 2);
