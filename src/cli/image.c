@@ -76,6 +76,7 @@ static int run(const struct image_verb_entry *v, int argc, char **argv)
 	if (!a.loop)
 		return cli_complain(CLI_FAILURE, name, "the host gives no descriptor for a loop");
 	status = v->fn(&a);
+	image_forget_loop();
 	loop_free(a.loop);
 	if (!status && a.cache_file && !cache_taken)
 		log_warn("--cache-file '%s' was of no use: nothing that was read lies at a server", a.cache_file);

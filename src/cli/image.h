@@ -85,8 +85,13 @@ int image_output_end(struct image_output *o, struct image_args *a, int status);
 void *image_buffer(size_t bytes);
 /* A bar on a terminal, until @done is @total. */
 void image_progress(const char *what, uint64_t done, uint64_t total);
-/* From now on SIGINT and SIGTERM do not end the process: image_interrupted() tells of them. */
-void image_catch_signals(void);
+/* From now on SIGINT and SIGTERM do not end the process: they stop the loop, servers that say nothing are not waited for
+ * any more, and image_interrupted() tells. */
+void image_catch_signals(const struct image_args *a);
+/* Before the loop goes. */
+void image_forget_loop(void);
+/* We end: servers that say nothing are not waited for any more. */
+void image_hurry(void);
 /* SIGINT or SIGTERM has come. */
 bool image_interrupted(void);
 /* "sika VERB: PATH: WHAT: reason" */

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/loop.h"
 #include "base/units.h"
 
 #define MAKES (IMAGE_CREATE | IMAGE_CONVERT | IMAGE_MEASURE)
@@ -262,6 +263,9 @@ int image_create_options(const struct image_args *a, struct qcow2_create *ret)
 	return 0;
 }
 
+/* A signal's handler shortens it. */
+static struct disk_patience patience;
+
 struct disk *image_open(const struct image_args *a, const char *path, struct image_open how)
 {
 	struct disk_options o = { .format = how.format, .readonly = !how.write,
@@ -269,7 +273,8 @@ struct disk *image_open(const struct image_args *a, const char *path, struct ima
 					.no_backing = how.no_backing, .allow = a->allow,
 					.cache_file = a->cache_file, .cache_bytes = a->cache_bytes,
 					.cache_taken = a->cache_taken,
-					.reconnect_s = a->reconnect_s };
+					.reconnect_s = a->reconnect_s,
+					.patience = &patience };
 	g_autoptr(GError) err = NULL;
 	struct disk *disk;
 
@@ -301,10 +306,19 @@ int image_fail(const struct image_args *a, const char *path, const char *what, i
 }
 
 static volatile sig_atomic_t interrupted;
+static struct loop *volatile interrupted_loop;
+
+void image_hurry(void)
+{
+	atomic_store(&patience.ms, DISK_PATIENCE_END_MS);
+}
 
 static void on_signal(int sig)
 {
 	interrupted = sig;
+	image_hurry();
+	if (interrupted_loop)
+		loop_stop(interrupted_loop); /* a write(2) */
 }
 
 bool image_interrupted(void)
@@ -312,12 +326,18 @@ bool image_interrupted(void)
 	return interrupted;
 }
 
-void image_catch_signals(void)
+void image_catch_signals(const struct image_args *a)
 {
 	const struct sigaction action = { .sa_handler = on_signal };
 
+	interrupted_loop = a->loop;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
+}
+
+void image_forget_loop(void)
+{
+	interrupted_loop = NULL;
 }
 
 int image_output_begin(struct image_output *o, const struct image_args *a, const char *path)
@@ -332,7 +352,7 @@ int image_output_begin(struct image_output *o, const struct image_args *a, const
 	if (!a->force && g_file_test(path, G_FILE_TEST_EXISTS))
 		return cli_complain(CLI_FAILURE, a->verb, "'%s' exists already; --force replaces it",
 				    path);
-	image_catch_signals();
+	image_catch_signals(a);
 	o->temporary = g_strdup_printf("%s/.%s.sika-XXXXXX", folder, base);
 	fd = g_mkstemp_full(o->temporary, O_RDWR | O_CLOEXEC, 0644);
 	if (fd >= 0)

@@ -108,7 +108,7 @@ static int write_over(struct image_args *a, struct disk *from)
 				      "'%s' has %" G_GUINT64_FORMAT " bytes, too few for the %" G_GUINT64_FORMAT
 				      " of '%s'", a->files[1], c.to->size_bytes, from->size_bytes, a->files[0]);
 	} else {
-		image_catch_signals();
+		image_catch_signals(a);
 		status = copy(a, &c);
 		if (!status && image_interrupted())
 			status = cli_complain(CLI_FAILURE, a->verb, "interrupted, '%s' holds but a part",

@@ -366,8 +366,14 @@ int image_copy_run(const struct image_copy *o, const char **ret_failed)
 	if (o->write_back)
 		write_back_begin(&p.back, o->write_back);
 	pump(&p);
-	while (!is_over(&p))
+	while (!is_over(&p)) {
 		loop_run(o->a->loop);
+		/* The loop would wait for a server that says nothing. */
+		if (image_interrupted()) {
+			disk_drain(o->from);
+			disk_drain(o->to);
+		}
+	}
 	image_progress(o->what, o->end, o->end);
 	r = p.result;
 	*ret_failed = p.failed;

@@ -25,6 +25,7 @@ static void stop(void *loop)
 static void on_signal(void *loop, uint32_t events)
 {
 	(void)events;
+	image_hurry();
 	loop_stop(loop);
 }
 

@@ -26,6 +26,7 @@
 #pragma once
 
 #include <glib.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -133,6 +134,15 @@ bool disk_cache_parse(const char *name, enum disk_cache *ret);
 
 #define DISK_MAX_RECONNECT_S 86400u
 
+/* How long a drain waits for a server that says nothing, and gives its requests up then. Any thread may change it while
+ * disks use it. */
+struct disk_patience {
+	_Atomic unsigned ms; /* 0: without end */
+};
+
+#define DISK_PATIENCE_MS     30000u /* of who has others to care for */
+#define DISK_PATIENCE_END_MS 5000u  /* of who ends */
+
 /* "nbd://HOST/EXPORT"...: no file (protocols/protocols.h). */
 bool disk_is_remote(const char *name);
 /* An image that @image names, relative to its folder. Caller frees. */
@@ -161,6 +171,8 @@ struct disk_options {
 	/* Of a disk at an NBD server: seconds that requests wait for it when the connection is lost; 0: they
 	 * fail, and so do all later ones. */
 	unsigned reconnect_s;
+	/* Of disks at servers; borrowed until they are closed. NULL: drains wait without end. */
+	const struct disk_patience *patience;
 	/* A name that the user gave, should an image name it below it; NULL: none. */
 	const char *given;
 	/* Past the cache: at least so many bytes to a block, a power of two; 0: what the host needs.
@@ -185,7 +197,7 @@ void disk_close(struct disk *disk);
 void disk_submit(struct disk *disk, struct disk_req *req);
 /* Hand all requests submitted so far to the host. Call once behind a batch. */
 void disk_kick(struct disk *disk);
-/* Wait for all requests under way. */
+/* Wait for all requests under way; for those at a server that says nothing, see struct disk_patience. */
 void disk_drain(struct disk *disk);
 
 /* For programs with nothing else to do: submit the request and wait. 0 or -errno. done is set. */

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""nbd_away.py - disks at NBD servers that are killed and come back.
+"""nbd_away.py - disks at NBD servers that are killed and come back, or say nothing any more.
 
 usage: nbd_away.py SIKA DISK_OPS
 
@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 from cases import main
@@ -177,8 +178,70 @@ def a_server_that_hangs_up_always():
     assert connections[-1] - connections[0] < 10, connections
 
 
+def end_of(process, least, most):
+    """Its lines when it is asked to end, which takes so many seconds."""
+    begin = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert least < time.monotonic() - begin < most, (time.monotonic() - begin, err)
+    return err
+
+
+def ends_while_silent():
+    """Who ends gives a server that says nothing five seconds, whether it might come back or not."""
+    for server, arguments, more in ((Serve, (make(),), ()), (Qemu, ("-f", "qcow2", make()), ("--reconnect-delay", "600"))):
+        with server(*arguments) as below, Serve(*more, "--format", "raw", below.uri, where=("--socket", "t")) as proxy:
+            client = bench(proxy.uri)
+            time.sleep(0.5)
+            below.process.send_signal(signal.SIGSTOP)
+            try:
+                time.sleep(1)
+                assert client.poll() is None
+                err = end_of(proxy.process, 3, 12)
+                assert err.count("has said nothing for") == 1 and "given up, and what it had not made durable may be lost" in err, err
+                client.communicate(timeout=30)
+            finally:
+                below.process.send_signal(signal.SIGCONT)
+
+
+def nothing_is_given_up_without_need():
+    """A server that takes its time while nobody ends; and one that speaks again while somebody does."""
+    with Serve(make()) as below, Serve("--format", "raw", below.uri, where=("--socket", "t")) as proxy:
+        client = bench(proxy.uri)
+        time.sleep(0.5)
+        below.process.send_signal(signal.SIGSTOP)
+        time.sleep(7)
+        assert client.poll() is None
+        below.process.send_signal(signal.SIGCONT)
+        time.sleep(0.5)
+        below.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)
+        proxy.process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        below.process.send_signal(signal.SIGCONT)
+        _, err = proxy.process.communicate(timeout=60)
+        assert proxy.process.returncode == 0 and err == "", err
+        client.communicate(timeout=30)
+
+
+def converting_to_a_silent_one_can_be_interrupted():
+    with open("source", "wb") as f:
+        f.write(os.urandom(8 * MIB))
+    asked = threading.Event()
+
+    def silent(_, __, request):
+        if request[0] == 1:
+            asked.set()
+            time.sleep(60)
+    client = subprocess.Popen([SIKA, "image", "convert", "source", Fake(lie=silent).uri], stderr=subprocess.PIPE, text=True)
+    assert asked.wait(30)
+    err = end_of(client, 3, 12)
+    assert client.returncode == 1 and "has said nothing for" in err, err
+
+
 CASES = [servers_come_back, qemus_come_back, nothing_acknowledged_is_lost, more_than_is_noted, away_for_too_long,
-         comes_back_as_another, ends_while_away, a_server_that_hangs_up_always]
+         comes_back_as_another, ends_while_away, a_server_that_hangs_up_always, ends_while_silent,
+         nothing_is_given_up_without_need, converting_to_a_silent_one_can_be_interrupted]
 
 if __name__ == "__main__":
     sys.exit(main(CASES, NEEDED, "sika-nbd-away-", memory=True))

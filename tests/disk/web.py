@@ -198,6 +198,29 @@ def while_a_loop_runs():
         server.stdout.close()
 
 
+def ends_while_silent():
+    """Whoever ends does not wait for a server that accepts and says nothing, nor for one that stops in the middle."""
+    def half(h, first, last):
+        h.hang_up(first, last, (last - first) // 2)
+        time.sleep(60)
+        return True
+    for answer in (lambda *_: time.sleep(60) or True, half):
+        web = Web(noise())
+        server = subprocess.Popen([SIKA, "image", "serve", "--read-only", "--format", "raw", "--socket", "s", web.url],
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        uri = server.stdout.readline().strip()
+        web.answer = answer
+        client = subprocess.Popen([SIKA, "image", "bench", "--random", "--depth", "32", "--count", "1000", uri], env=ENVIRONMENT,
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        time.sleep(1)
+        begin = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        _, err = server.communicate(timeout=60)
+        assert 3 < time.monotonic() - begin < 12 and server.returncode == 0, (time.monotonic() - begin, err)
+        assert err.count("has said nothing for") == 1 and "given up" in err, err
+        client.communicate(timeout=30)
+
+
 def other_places():
     content = noise(MIB)
     web = Web(content)
@@ -391,8 +414,8 @@ def other_peoples_files():
     process.wait()
 
 
-CASES = [reads, odd_sizes, an_image_of_a_format, below_another_image, while_a_loop_runs, other_places, says_what_is_wrong,
-         lies, breaks_off, changes, only_known_certificates, keeps_copies, does_not_believe_its_copies, survives_kills,
+CASES = [reads, odd_sizes, an_image_of_a_format, below_another_image, while_a_loop_runs, ends_while_silent, other_places,
+         says_what_is_wrong, lies, breaks_off, changes, only_known_certificates, keeps_copies, does_not_believe_its_copies, survives_kills,
          keeps_within_bounds, other_peoples_files]
 NEEDED = {"qemu-img": "qemu-utils", "qemu-io": "qemu-utils", "certtool": "gnutls-bin"}
 

@@ -29,6 +29,7 @@
 #include "disk/protocols/http_answer.h"
 #include "disk/protocols/library.h"
 #include "disk/protocols/protocols.h"
+#include "disk/protocols/silence.h"
 
 #define AT_ONCE		16u /* transfers; more wait */
 #define TRIES		5u
@@ -96,6 +97,7 @@ struct http {
 	unsigned active_count; /* at most AT_ONCE */
 	struct disk_req *waiting, **waiting_tail;
 	bool busy; /* libcurl or done() is being called: kick() is for afterwards */
+	struct silence silence;
 };
 
 /* ---- what a server says ---- */
@@ -104,6 +106,7 @@ static size_t on_head(char *bytes, size_t size, size_t count, void *arg)
 {
 	struct transfer *t = arg;
 
+	silence_heard(&t->h->silence);
 	http_answer_line(&t->answer, bytes, size * count);
 	return size * count;
 }
@@ -159,6 +162,7 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *arg)
 	struct transfer *t = arg;
 	size_t len = size * count;
 
+	silence_heard(&t->h->silence);
 	if (!t->judged)
 		judge(t);
 	if (t->verdict == GOING && len > (t->req ? bytes_left(t) : 1))
@@ -239,6 +243,8 @@ static bool begin(struct http *h, struct disk_req *req)
 	t->h = h;
 	t->req = req;
 	t->tries = 0;
+	if (!h->active)
+		silence_asked(&h->silence);
 	t->next = h->active;
 	h->active = t;
 	h->active_count++;
@@ -458,27 +464,69 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *of
 	return 0;
 }
 
+static void wait_for_sockets(struct http *h, int ms)
+{
+	struct pollfd fds[MAX_POLL];
+	uint64_t now = loop_now_ns(), wake = next_wake(h);
+	nfds_t n = 0;
+
+	for (const struct http_socket *s = h->sockets; s && n < MAX_POLL; s = s->next)
+		fds[n++] = (struct pollfd){ .fd = s->fd, .events = s->events };
+	(void)poll(fds, n, wake <= now ? 0 : (int)MIN((wake - now) / 1000000 + 1, (unsigned)ms));
+	for (nfds_t i = 0; i < n; i++)
+		if (fds[i].revents)
+			work(h, fds[i].fd,
+			     (fds[i].revents & POLLIN ? CURL_CSELECT_IN : 0) |
+				     (fds[i].revents & POLLOUT ? CURL_CSELECT_OUT : 0) |
+				     (fds[i].revents & (POLLERR | POLLHUP) ? CURL_CSELECT_ERR : 0));
+	work(h, CURL_SOCKET_TIMEOUT, 0);
+}
+
+/* Those that wait as well. Whoever is told may ask for more, which is not tried here. */
+static void give_up(struct http *h)
+{
+	struct disk_req *over = h->waiting, *req;
+	unsigned count = h->active_count;
+
+	for (req = over; req; req = req->next)
+		count++;
+	silence_give_up(&h->silence, &h->disk, count);
+	h->waiting = NULL;
+	h->waiting_tail = &h->waiting;
+	while (h->active) {
+		struct transfer *t = h->active;
+
+		if (t->running)
+			(void)h->curl.curl_multi_remove_handle(h->multi, t->easy);
+		t->running = false;
+		retire(t);
+		if (!t->req) {
+			g_strlcpy(h->look_why, "it does not answer", sizeof(h->look_why));
+			continue;
+		}
+		t->req->next = over;
+		over = t->req;
+	}
+	while ((req = over)) {
+		over = req->next;
+		req->done(req, -EIO);
+	}
+}
+
 static void http_drain(struct disk *disk)
 {
 	struct http *h = (struct http *)disk;
+	uint64_t begin_ns = loop_now_ns();
 
 	work(h, CURL_SOCKET_TIMEOUT, 0);
 	while (h->active) {
-		struct pollfd fds[MAX_POLL];
-		uint64_t now = loop_now_ns(), wake = next_wake(h);
-		nfds_t n = 0;
+		int ms = silence_wait_ms(&h->silence, disk, begin_ns);
 
-		for (const struct http_socket *s = h->sockets; s && n < MAX_POLL; s = s->next)
-			fds[n++] = (struct pollfd){ .fd = s->fd, .events = s->events };
-		/* libcurl's own timeouts bound it; a second is for what it forgets. */
-		(void)poll(fds, n, wake <= now ? 0 : (int)MIN((wake - now) / 1000000 + 1, 1000));
-		for (nfds_t i = 0; i < n; i++)
-			if (fds[i].revents)
-				work(h, fds[i].fd,
-				     (fds[i].revents & POLLIN ? CURL_CSELECT_IN : 0) |
-					     (fds[i].revents & POLLOUT ? CURL_CSELECT_OUT : 0) |
-					     (fds[i].revents & (POLLERR | POLLHUP) ? CURL_CSELECT_ERR : 0));
-		work(h, CURL_SOCKET_TIMEOUT, 0);
+		/* libcurl's own timeouts bound it as well; a second is for what it forgets. */
+		if (ms)
+			wait_for_sockets(h, ms == SILENCE_FOREVER ? 1000 : ms);
+		else
+			give_up(h);
 	}
 }
 
@@ -633,6 +681,7 @@ struct disk *http_disk_open(const char *url, const struct disk_options *o, bool 
 	h = http_new(url, named, loop, err);
 	if (!h)
 		return NULL;
+	h->silence.patience = o->patience;
 	if (!look(h, err)) {
 		http_close(&h->disk);
 		return NULL;

@@ -183,6 +183,8 @@ static void issue(struct nbd_command *c)
 	c->error = 0;
 	c->answered = false;
 	c->len = c->req->len - c->req->progress;
+	if (!d->out.length)
+		silence_asked(&d->silence);
 	g_queue_push_tail_link(&d->out, &c->link);
 	/* A connection that breaks in here has it answered in here; libnbd 1.14 then reads what it returns from memory
 	 * that it has freed. */
@@ -290,6 +292,26 @@ void nbd_drop_watch(struct nbd_disk *d)
 	d->events = 0;
 }
 
+void nbd_lose(struct nbd_disk *d)
+{
+	GList *link;
+
+	d->lost = true;
+	nbd_drop_watch(d);
+	if (d->nbd)
+		d->calls.nbd_close(d->nbd);
+	d->nbd = NULL;
+	while ((link = g_queue_pop_head_link(&d->out)) || (link = g_queue_pop_head_link(&d->held))) {
+		struct nbd_command *c = link->data;
+
+		g_clear_pointer(&c->bounce, free);
+		if (c->own)
+			g_queue_push_head_link(&d->spare, link);
+		else
+			nbd_put_over(c, -EIO);
+	}
+}
+
 void nbd_look(struct nbd_disk *d)
 {
 	unsigned way;
@@ -364,6 +386,8 @@ void nbd_on_ready(void *arg, uint32_t events)
 	unsigned way = d->calls.nbd_aio_get_direction(d->nbd);
 	bool broken = events & (EPOLLHUP | EPOLLERR);
 
+	if (events & EPOLLIN)
+		silence_heard(&d->silence);
 	/* Errors are found in the state of the handle. */
 	if ((way & LIBNBD_AIO_DIRECTION_READ) && (broken || (events & EPOLLIN)))
 		(void)d->calls.nbd_aio_notify_read(d->nbd);
@@ -441,17 +465,30 @@ static void nbd_kick(struct disk *disk)
 		nbd_digest(d);
 }
 
+/* The server says nothing. Where it may come back, it is tried to be reached anew. */
+static void give_up(struct nbd_disk *d)
+{
+	silence_give_up(&d->silence, &d->disk, d->under_way);
+	if (d->again)
+		nbd_again_begin(d);
+	else
+		nbd_lose(d);
+}
+
 static void nbd_drain(struct disk *disk)
 {
 	struct nbd_disk *d = (struct nbd_disk *)disk;
-	uint64_t end_ns = loop_now_ns() + DRAIN_MS * 1000000ull;
+	uint64_t begin_ns = loop_now_ns(), end_ns = begin_ns + DRAIN_MS * 1000000ull;
+	int ms;
 
 	/* Once lost all commands are over. */
 	for (nbd_digest(d); d->under_way > 0 && !d->lost; nbd_digest(d)) {
-		if (d->nbd)
-			(void)d->calls.nbd_poll(d->nbd, -1);
-		else
+		if (!d->nbd)
 			nbd_again_wait(d, end_ns);
+		else if ((ms = silence_wait_ms(&d->silence, disk, begin_ns)) == 0)
+			give_up(d);
+		else if (d->calls.nbd_poll(d->nbd, ms) > 0)
+			silence_heard(&d->silence);
 	}
 }
 

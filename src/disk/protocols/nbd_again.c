@@ -140,26 +140,10 @@ static void flush_if_much(struct nbd_again *a)
 
 /* ---- away ---- */
 
-/* For good. */
 static void lose(struct nbd_disk *d, const char *why)
 {
-	GList *link;
-
 	log_warn("disk '%s': %s, requests fail from now on", d->disk.path, why);
-	d->lost = true;
-	nbd_drop_watch(d);
-	if (d->nbd)
-		d->calls.nbd_close(d->nbd);
-	d->nbd = NULL;
-	while ((link = g_queue_pop_head_link(&d->out)) || (link = g_queue_pop_head_link(&d->held))) {
-		struct nbd_command *c = link->data;
-
-		g_clear_pointer(&c->bounce, free);
-		if (c->own)
-			g_queue_push_head_link(&d->spare, link);
-		else
-			nbd_put_over(c, -EIO);
-	}
+	nbd_lose(d);
 }
 
 /* What is held for long enough fails. */
@@ -315,6 +299,7 @@ static void finish_dial(struct nbd_disk *d)
 		return;
 	}
 	a->connected_ns = loop_now_ns();
+	silence_heard(&d->silence);
 	if (!is_the_same(d)) {
 		lose(d, "its server is back with another size, or lets nobody write");
 		return;

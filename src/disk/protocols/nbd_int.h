@@ -9,6 +9,7 @@
 
 #include "disk/protocols/library.h"
 #include "disk/protocols/protocols.h"
+#include "disk/protocols/silence.h"
 
 struct loop_fd;
 struct loop_timer;
@@ -64,6 +65,7 @@ struct nbd_disk {
 	GQueue held; /* until there is a connection again, or room for what they change */
 	GQueue spare;
 	unsigned under_way; /* requests from above */
+	struct silence silence;
 	void *zeros; /* max_data of them, once they are needed */
 	struct nbd_again *again; /* NULL: a lost connection is lost for good */
 };
@@ -83,6 +85,8 @@ bool nbd_start_own(struct nbd_disk *d, struct disk_req *req);
 void nbd_put_over(struct nbd_command *c, int error);
 /* Complete what is over. Whoever is called there may submit more. */
 void nbd_digest(struct nbd_disk *d);
+/* For good: the connection goes, and all requests fail. */
+void nbd_lose(struct nbd_disk *d);
 void nbd_free(struct nbd_disk *d);
 
 /* ---- nbd_open.c ---- */

@@ -191,6 +191,7 @@ static struct nbd_disk *nbd_disk_new(const char *name, const struct disk_options
 				 .readonly = o->readonly, .can_discard = !o->readonly };
 	d->through = o->cache == DISK_CACHE_WRITETHROUGH || o->cache == DISK_CACHE_DIRECTSYNC;
 	d->no_flush = o->cache == DISK_CACHE_UNSAFE;
+	d->silence.patience = o->patience;
 	if (library_load(library_files, call_names, G_N_ELEMENTS(call_names), &d->calls, name, err))
 		return d;
 	nbd_free(d);
