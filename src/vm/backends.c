@@ -142,7 +142,8 @@ static bool open_disk(struct vm *vm, unsigned index, GError **err)
 				  .allow = (const char *const *)d->allow,
 				  .cache_file = d->cache_file, .cache_bytes = d->cache_bytes,
 				  .cache_taken = &cache_taken,
-				  .reconnect_s = d->reconnect_s };
+				  .reconnect_s = d->reconnect_s,
+				  .patience = &vm->patience };
 	struct disk *disk;
 
 	if (d->cache)

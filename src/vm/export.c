@@ -33,6 +33,7 @@ struct part {
 
 struct vm_export {
 	struct vm *vm;
+	struct vm_export *next; /* that ends later */
 	unsigned count;
 	struct part parts[VM_MAX_DISKS];
 	char *uris;
@@ -142,10 +143,26 @@ void vm_export_end(struct vm_export *e)
 {
 	if (!e)
 		return;
+	/* Its disk's thread waits for requests, and this one must not wait for it. */
+	if (e->vm->quieting) {
+		e->next = e->vm->ended;
+		e->vm->ended = e;
+		return;
+	}
 	for (unsigned i = 0; i < e->count; i++)
 		(void)in_loop(&e->parts[i], end_part, NULL, NULL);
 	g_free(e->uris);
 	g_free(e);
+}
+
+void export_end_later(struct vm *vm)
+{
+	while (vm->ended) {
+		struct vm_export *e = vm->ended;
+
+		vm->ended = e->next;
+		vm_export_end(e);
+	}
 }
 
 /* The devices stand still, all of them, while the views are taken: what one disk holds then is no later than
@@ -153,8 +170,13 @@ void vm_export_end(struct vm_export *e)
 static bool take_views(struct vm_export *e, GError **err)
 {
 	struct virtio_dev **devices = e->vm->board.disks;
+	unsigned disks[VM_MAX_DISKS];
 	bool ok = true;
 
+	for (unsigned i = 0; i < e->count; i++)
+		disks[i] = e->parts[i].index;
+	if (!quiet_can(e->vm, disks, e->count, err))
+		return false;
 	for (unsigned i = 0; i < e->count; i++)
 		virtio_pause(devices[e->parts[i].index]);
 	for (unsigned i = 0; i < e->count && ok; i++)
@@ -213,7 +235,7 @@ static bool add_part(struct vm_export *e, const char *disk, GError **err)
 struct vm_export *vm_export(struct vm *vm, const struct vm_export_ask *how, GError **err)
 {
 	struct vm_export *e = g_new0(struct vm_export, 1);
-	bool ok = true;
+	bool ok = !quiet_refuses(vm, err);
 
 	e->vm = vm;
 	/* None is named twice, so that they fit. */

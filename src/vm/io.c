@@ -81,6 +81,14 @@ bool io_start(struct vm *vm, GError **err)
 	return true;
 }
 
+bool io_runs(const struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->io_count; i++)
+		if (!vm->io[i].started)
+			return false;
+	return true;
+}
+
 void io_stop(struct vm *vm)
 {
 	for (unsigned i = 0; i < vm->io_count; i++) {

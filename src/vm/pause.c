@@ -76,8 +76,8 @@ static gboolean on_note(gpointer arg)
 	struct vm *vm = n->vm;
 	const char *path = vm->config->disks[n->disk].path;
 
-	if (n->epoch != vm->epoch)
-		return G_SOURCE_REMOVE; /* of a machine that has been reset since */
+	if (n->epoch != vm->epoch || atomic_load(&vm->stop))
+		return G_SOURCE_REMOVE; /* of a machine that has been reset since, or will be; or ends */
 	vm->disk_errors[n->disk] = n->error;
 	if (any_error(vm)) {
 		if (n->error)

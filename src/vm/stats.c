@@ -54,6 +54,8 @@ bool vm_stats(struct vm *vm, const struct vm_stats_ask *ask, vm_stats_fn done, v
 			    ask->engine);
 		return false;
 	}
+	if (quiet_refuses(vm, err))
+		return false;
 	if (vm->measure) {
 		g_set_error(err, BASE_ERROR, EBUSY, "somebody else is measuring just now");
 		return false;

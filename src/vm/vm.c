@@ -4,9 +4,9 @@
  *
  * Theory of operation. The main thread builds everything, starts the I/O thread and the vCPUs, and
  * waits in GLib's main loop. Whoever wants the machine to reset or to end, in whatever thread,
- * states a wish: the vCPUs are stopped at once and the main thread is woken, which joins them,
- * ends the I/O thread, and builds the board again or leaves. So nothing is ever torn down under
- * a running thread, and device callbacks never wait.
+ * states a wish: the vCPUs are stopped at once and the main thread is woken, which joins them, has the
+ * devices come to a standstill (quiet.c), ends the I/O thread, and builds the board again or leaves. So nothing is
+ * ever torn down under a running thread, and device callbacks never wait.
  */
 #include "vm/vm.h"
 
@@ -37,7 +37,8 @@ void vm_wish(struct vm *vm, enum vm_wish wish, int status)
 	bool first;
 
 	pthread_mutex_lock(&vm->lock);
-	first = vm->wish == WISH_NONE;
+	/* A reset may take its time, and then it is too late for the end to come first. */
+	first = vm->wish == WISH_NONE || (vm->wish == WISH_RESET && wish == WISH_END);
 	if (first) {
 		if (wish == WISH_RESET && vm->config->no_reboot)
 			wish = WISH_END;
@@ -47,6 +48,7 @@ void vm_wish(struct vm *vm, enum vm_wish wish, int status)
 	pthread_mutex_unlock(&vm->lock);
 	if (!first)
 		return;
+	quiet_patience(vm);
 	atomic_store(&vm->stop, true);
 	vcpus_kick(vm);
 	pause_wake(vm);
@@ -71,8 +73,7 @@ static void threads_stop(struct vm *vm)
 	pause_wake(vm);
 	vcpus_join(vm);
 	/* Requests under way still need the I/O threads. */
-	for (unsigned i = 0; i < vm->board.virtio_count; i++)
-		virtio_pause(vm->board.virtio[i]);
+	quiet_stop(vm);
 	io_stop(vm);
 	pause_forget(vm);
 }
@@ -106,6 +107,7 @@ struct vm *vm_new_on(const struct vm_config *config, const struct engine_ops *op
 	pthread_cond_init(&vm->go_on, NULL);
 	vm->main = g_main_loop_new(NULL, FALSE);
 	vm->signal_fd = signals_block();
+	quiet_patience(vm);
 	if (!vcpu_pins_check(config, err))
 		goto fail;
 	if (vm->signal_fd < 0) {
@@ -184,7 +186,7 @@ bool vm_resize_disk(struct vm *vm, const char *name, uint64_t size_bytes, bool m
 	int i = vm_disk_find(vm, name, err);
 	int r;
 
-	if (i < 0)
+	if (i < 0 || !quiet_can(vm, &(unsigned){ (unsigned)i }, 1, err))
 		return false;
 	/* Nobody else changes it, and this thread has seen the last change. */
 	if (more)
@@ -238,6 +240,7 @@ static bool rebuild(struct vm *vm)
 	board_keep(vm);
 	board_free(vm);
 	vm->wish = WISH_NONE;
+	quiet_patience(vm);
 	if (board_build(vm, &err))
 		return true;
 	log_error("cannot reset the machine: %s", err->message);

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "config/config.h"
+#include "disk/disk.h"
 #include "engine/engine.h"
 
 struct vm;
@@ -96,6 +97,10 @@ struct vm {
 		unsigned index;
 	} disk_watches[VM_MAX_DISKS];
 	unsigned epoch; /* counts boards; the I/O threads read it */
+	bool quieting; /* devices are coming to a standstill, while this thread's loop runs */
+	struct vm_export *ended; /* exports that end behind that */
+
+	struct disk_patience patience; /* of all disks */
 
 	atomic_bool paused; /* vCPUs wait for go_on */
 	/* vCPUs look at it after each return from the engine. Set before they are kicked. */
@@ -110,7 +115,7 @@ struct vm {
 /* ---- vm.c ---- */
 /* vm_new() with that engine, whatever the configuration says. */
 struct vm *vm_new_on(const struct vm_config *config, const struct engine_ops *ops, GError **err);
-/* Any thread. The first wish since the machine (re)started counts. */
+/* Any thread. The first wish since the machine (re)started counts, but an end comes before a reset. */
 void vm_wish(struct vm *vm, enum vm_wish wish, int status);
 
 /* ---- io.c: the main thread ---- */
@@ -118,6 +123,8 @@ bool io_open(struct vm *vm, GError **err);
 void io_close(struct vm *vm);
 bool io_start(struct vm *vm, GError **err);
 void io_stop(struct vm *vm);
+/* All threads do. */
+bool io_runs(const struct vm *vm);
 /* Of the thread that a disk's configuration names, NULL: the one of all devices. */
 struct loop *io_loop(struct vm *vm, const char *name);
 
@@ -130,6 +137,20 @@ void pause_wake(struct vm *vm);
 void pause_disk_changed(void *arg, int error);
 /* Main thread, while no other runs: what disks hold is not done any more. */
 void pause_forget(struct vm *vm);
+
+/* ---- quiet.c: the main thread ---- */
+/* Any thread: what disks may wait for is what the wish allows. */
+void quiet_patience(struct vm *vm);
+/* Devices take no more requests, and have none under way. The main loop runs meanwhile. */
+void quiet_stop(struct vm *vm);
+/* True, with a sentence: the main loop runs inside of quiet_stop(). */
+bool quiet_refuses(const struct vm *vm, GError **err);
+/* Could the devices of these disks stand still for a moment, while the machine runs? False: a sentence in @err. */
+bool quiet_can(struct vm *vm, const unsigned *disks, unsigned count, GError **err);
+
+/* ---- export.c ---- */
+/* Those that could not end before. */
+void export_end_later(struct vm *vm);
 
 /* By its number or its serial; -1 with a sentence in @err. */
 int vm_disk_find(const struct vm *vm, const char *name, GError **err);

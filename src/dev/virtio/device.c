@@ -311,6 +311,29 @@ void virtio_pause(struct virtio_dev *dev)
 	loop_call(dev->env.loop, virtio_pause_in_loop, dev);
 }
 
+struct pause {
+	struct virtio_dev *dev;
+	void (*done)(void *arg);
+	void *arg;
+};
+
+static void run_pause(void *arg)
+{
+	struct pause *p = arg;
+
+	virtio_pause_in_loop(p->dev);
+	p->done(p->arg);
+	g_free(p);
+}
+
+void virtio_pause_post(struct virtio_dev *dev, void (*done)(void *arg), void *arg)
+{
+	struct pause *p = g_new(struct pause, 1);
+
+	*p = (struct pause){ dev, done, arg };
+	loop_post(dev->env.loop, run_pause, p);
+}
+
 void virtio_resume(struct virtio_dev *dev)
 {
 	loop_call(dev->env.loop, virtio_resume_in_loop, dev);

@@ -72,4 +72,6 @@ void virtio_free(struct virtio_dev *dev);
 /* Stop working the queues and wait until no request is under way, so that guest memory rests;
  * resume. For pausing, and before virtio_free(). Any thread but a vCPU's. */
 void virtio_pause(struct virtio_dev *dev);
+/* The same, without waiting for it: @done is called then, in the thread of the device's loop, which must run. */
+void virtio_pause_post(struct virtio_dev *dev, void (*done)(void *arg), void *arg);
 void virtio_resume(struct virtio_dev *dev);
