@@ -13,8 +13,8 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGES = {"sika-run.1": ["run"],
          "sika-image.1": ["image", "image create", "image info", "image check",
-         "image convert", "image resize", "image snapshot", "image rebase", "image commit", "image map",
-         "image compare", "image measure", "image bench", "image serve", "image build"], "sika-engines.1": ["engines"],
+         "image convert", "image resize", "image snapshot", "image bitmap", "image rebase", "image commit",
+         "image map", "image compare", "image measure", "image bench", "image serve", "image build"], "sika-engines.1": ["engines"],
          "sika-bt-stats.1": ["bt-stats"], "sika-resize.1": ["resize"],
          "sika-status.1": ["status", "resume"],
          "sika-disk-stats.1": ["disk-stats"], "sika-kvm-stat.1": ["kvm-stat"]}

@@ -25,6 +25,7 @@ enum image_verb {
 	IMAGE_MEASURE = 1 << 10,
 	IMAGE_BENCH = 1 << 11,
 	IMAGE_SERVE = 1 << 12,
+	IMAGE_BITMAP = 1 << 13,
 };
 
 #define IMAGE_MAX_FILES 16
@@ -43,11 +44,12 @@ struct image_args {
 	uint64_t cache_bytes; /* by cache_size */
 	bool *cache_taken; /* some disk was opened that uses cache_file */
 	unsigned reconnect_s; /* by reconnect */
+	const char *granularity, *from;
 	const char *socket, *listen, *name, *description, *tls, *clients, *machine, *snapshot;
 	const char *allow[IMAGE_MAX_ALLOW + 1];
 	int allow_count;
 	bool compress, lazy, extended, data_file_raw, force, json, repair, shrink, unsafe;
-	bool write, random, readonly, once;
+	bool write, random, readonly, once, bitmaps, skip_broken, disabled;
 	struct loop *loop;
 	GPtrArray *made; /* paths of further files of an image that is being made; NULL: none */
 };
@@ -112,7 +114,8 @@ struct image_copy {
 /* 0, or -errno and the path of the disk that it is about, which is that disk's (NULL: of none). */
 int image_copy_run(const struct image_copy *copy, const char **ret_failed);
 
-/* ---- image_make.c, image_info.c, image_convert.c, image_copy.c, image_bench.c, image_serve.c, image_options.c: the exit status ---- */
+/* ---- image_make.c, image_info.c, image_convert.c, image_copy.c, image_bench.c, image_serve.c, image_options.c,
+ * image_bitmap.c: the exit status ---- */
 int image_create_main(struct image_args *a);
 int image_resize_main(struct image_args *a);
 int image_measure_main(struct image_args *a);
@@ -126,6 +129,13 @@ int image_commit_main(struct image_args *a);
 int image_rebase_main(struct image_args *a);
 int image_bench_main(struct image_args *a);
 int image_serve_main(struct image_args *a);
+int image_bitmap_main(struct image_args *a);
+/* For info; struct qcow2_bitmap_info. @before: what each line begins with. */
+void image_bitmaps_json(const GPtrArray *list);
+void image_bitmaps_print(const GPtrArray *list, const char *before);
+/* For convert: can all be copied that are to be; and copy them. */
+int image_bitmaps_check(const struct image_args *a, struct disk *from);
+int image_bitmaps_copy(const struct image_args *a, struct disk *from, struct disk *to);
 int image_build_main(int argc, char **argv);
 int image_build_help(void);
 

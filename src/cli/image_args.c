@@ -53,8 +53,13 @@ static const struct option {
 	FLAG("force", "replace a file, write over a device", IMAGE_CREATE | IMAGE_CONVERT, force),
 	FLAG("json", "print JSON, for programs",
 	     IMAGE_INFO | IMAGE_CHECK | IMAGE_MAP | IMAGE_MEASURE | IMAGE_SNAPSHOT |
-		     IMAGE_BENCH, json),
+		     IMAGE_BENCH | IMAGE_BITMAP, json),
 	FLAG("repair", "set right what is wrong", IMAGE_CHECK, repair),
+	FLAG("bitmaps", "copy bitmaps of changed blocks as well", IMAGE_CONVERT, bitmaps),
+	FLAG("skip-broken-bitmaps", "leave out those that cannot be used", IMAGE_CONVERT, skip_broken),
+	TEXT("granularity", "SIZE", "bytes to a bit (default: a cluster, 4K to 64K)", IMAGE_BITMAP, granularity),
+	FLAG("disabled", "changes are not marked", IMAGE_BITMAP, disabled),
+	TEXT("from", "FILE", "the image of the bitmap that is added", IMAGE_BITMAP, from),
 	FLAG("shrink", "the end of the disk may be lost", IMAGE_RESIZE, shrink),
 	TEXT("count", "N", "requests (default 75000)", IMAGE_BENCH, count),
 	TEXT("depth", "N", "requests at a time (default 64)", IMAGE_BENCH, depth),
@@ -95,6 +100,8 @@ static const struct letter {
 	{ 's', "buffer-size", IMAGE_BENCH }, { 'S', "step", IMAGE_BENCH },
 	{ 'o', "offset", IMAGE_BENCH },	     { 'w', "write", IMAGE_BENCH },
 	{ 'f', "format", IMAGE_BENCH },
+	{ 'g', "granularity", IMAGE_BITMAP },
+	{ 'b', "from", IMAGE_BITMAP },
 	{ 't', "cache", IMAGE_BENCH | IMAGE_CONVERT },
 	{ 'T', "source-cache", IMAGE_CONVERT },
 };

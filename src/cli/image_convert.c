@@ -56,6 +56,8 @@ static int convert_into(struct image_args *a, struct disk *from, const char *pat
 					  : MIN(MAX(o->cluster_bytes, 4096), CHUNK);
 	c.compress |= disk_form_packs(c.to);
 	status = copy(a, &c);
+	if (!status && a->bitmaps)
+		status = image_bitmaps_copy(a, from, c.to);
 	c.to->abandoned = status != 0;
 	disk_close(c.to);
 	return status;
@@ -132,6 +134,10 @@ int image_convert_main(struct image_args *a)
 	if (!status && a->compress && (o.cluster_bytes > CHUNK || o.cluster_bytes < 4096))
 		status = cli_complain(CLI_USAGE, a->verb,
 				      "clusters of 4 KiB to 1 MiB can be written compressed");
+	if (!status && a->bitmaps && (there || strcmp(format, "qcow2") || o.version < 3))
+		status = cli_complain(CLI_USAGE, a->verb, "--bitmaps: only a qcow2 image of version 3 holds bitmaps");
+	if (!status && a->skip_broken && !a->bitmaps)
+		status = cli_complain(CLI_USAGE, a->verb, "--skip-broken-bitmaps goes with --bitmaps");
 	if (!status && there)
 		status = check_there(a, format);
 	if (status)
@@ -140,7 +146,9 @@ int image_convert_main(struct image_args *a)
 							       .cache = a->source_cache });
 	if (!from)
 		return CLI_FAILURE;
-	status = there ? write_over(a, from) : make(a, from, &o, format);
+	status = a->bitmaps ? image_bitmaps_check(a, from) : 0;
+	if (!status)
+		status = there ? write_over(a, from) : make(a, from, &o, format);
 	disk_close(from);
 	return status;
 }

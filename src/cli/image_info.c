@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "base/json.h"
+#include "base/log.h"
 #include "base/units.h"
 #include "cli/image.h"
 
@@ -23,7 +24,7 @@ static char *quoted(const char *text)
 	return g_string_free(s, FALSE);
 }
 
-static void json_qcow2(const struct qcow2_info *i)
+static void json_qcow2(const struct qcow2_info *i, const GPtrArray *bitmaps)
 {
 	g_autofree char *backing = i->backing ? quoted(i->backing) : g_strdup("null");
 	g_autofree char *format = i->backing_format ? quoted(i->backing_format) : g_strdup("null");
@@ -31,16 +32,19 @@ static void json_qcow2(const struct qcow2_info *i)
 
 	printf(", \"compat\": %u, \"cluster_bytes\": %" G_GUINT64_FORMAT ", \"refcount_bits\": %u, "
 	       "\"compression\": \"%s\", \"lazy_refcounts\": %s, \"extended_l2\": %s, "
-	       "\"dirty\": %s, \"corrupt\": %s, \"bitmaps\": %s, \"snapshots\": %u, "
+	       "\"dirty\": %s, \"corrupt\": %s, \"snapshots\": %u, "
 	       "\"backing\": %s, \"backing_format\": %s, \"data_file\": %s, \"data_file_raw\": %s",
 	       i->version, i->cluster_bytes, i->refcount_bits, i->zstd ? "zstd" : "zlib",
 	       i->lazy_refcounts ? "true" : "false", i->extended_l2 ? "true" : "false",
 	       i->dirty ? "true" : "false", i->corrupt ? "true" : "false",
-	       i->bitmaps ? "true" : "false", i->snapshot_count, backing, format, data,
-	       i->data_file_raw ? "true" : "false");
+	       i->snapshot_count, backing, format, data, i->data_file_raw ? "true" : "false");
+	if (bitmaps) {
+		fputs(", \"bitmaps\": ", stdout);
+		image_bitmaps_json(bitmaps);
+	}
 }
 
-static void print_qcow2(const struct qcow2_info *i)
+static void print_qcow2(const struct qcow2_info *i, const GPtrArray *bitmaps)
 {
 	g_autofree char *cluster = size_format(i->cluster_bytes);
 
@@ -56,8 +60,8 @@ static void print_qcow2(const struct qcow2_info *i)
 		printf("data file:   %s%s\n", i->data_file, i->data_file_raw ? " (raw)" : "");
 	if (i->snapshot_count)
 		printf("snapshots:   %u\n", i->snapshot_count);
-	if (i->bitmaps)
-		puts("bitmaps:     yes");
+	if (bitmaps)
+		image_bitmaps_print(bitmaps, "bitmap:      ");
 	if (i->dirty)
 		puts("not closed:  its reference counts are made anew when it is next written to");
 	if (i->corrupt)
@@ -72,6 +76,8 @@ int image_info_main(struct image_args *a)
 								      .unlocked = true });
 	g_autofree char *size = NULL, *host = NULL, *name = quoted(path);
 	struct qcow2_info info = { 0 };
+	g_autoptr(GPtrArray) bitmaps = NULL;
+	g_autoptr(GError) err = NULL;
 	const char *about;
 	bool qcow2, remote = disk_is_remote(path);
 
@@ -80,6 +86,9 @@ int image_info_main(struct image_args *a)
 	qcow2 = !strcmp(disk->format, "qcow2");
 	if (qcow2)
 		qcow2_get_info(disk, &info);
+	/* All else is to be seen nonetheless. */
+	if (qcow2 && !qcow2_bitmaps(disk, &bitmaps, &err))
+		log_warn("%s", err->message);
 	about = disk_form_about(disk);
 	size = size_format(disk->size_bytes);
 	host = remote ? g_strdup(a->json ? "null" : "elsewhere") :
@@ -90,7 +99,7 @@ int image_info_main(struct image_args *a)
 		       ", \"host_bytes\": %s",
 		       name, disk->format, disk->size_bytes, host);
 		if (qcow2)
-			json_qcow2(&info);
+			json_qcow2(&info, bitmaps);
 		if (about) {
 			g_autofree char *text = quoted(about);
 
@@ -101,7 +110,7 @@ int image_info_main(struct image_args *a)
 		printf("format:      %s\ndisk:        %s (%" G_GUINT64_FORMAT " bytes)\nhost:        %s\n",
 		       disk->format, size, disk->size_bytes, host);
 		if (qcow2)
-			print_qcow2(&info);
+			print_qcow2(&info, bitmaps);
 		if (about)
 			printf("kind:        %s\n", about);
 	}

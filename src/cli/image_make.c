@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/units.h"
 #include "cli/image.h"
 
@@ -264,7 +265,8 @@ int image_measure_main(struct image_args *a)
 	const char *format = a->to ? a->to : "qcow2";
 	const struct disk_form *form = disk_form_find(format);
 	bool raw = !strcmp(format, "raw");
-	uint64_t data = 0, required, full;
+	uint64_t data = 0, bitmaps = 0, required, full;
+	g_autoptr(GError) err = NULL;
 	struct qcow2_create o;
 	int status = image_create_options(a, &o), r;
 	struct disk *disk;
@@ -280,6 +282,8 @@ int image_measure_main(struct image_args *a)
 		return CLI_FAILURE;
 	o.size_bytes = disk->size_bytes;
 	r = count_data(disk, form ? form->piece : o.cluster_bytes, &data);
+	if (r == 0 && !qcow2_bitmaps_measure(disk, o.cluster_bytes, &bitmaps, &err))
+		log_warn("%s", err->message);
 	disk_close(disk);
 	if (r < 0)
 		return image_fail(a, a->files[0], "cannot be read", r);
@@ -292,11 +296,17 @@ int image_measure_main(struct image_args *a)
 	}
 	if (status)
 		return status;
+	/* What convert --bitmaps adds. */
+	if (strcmp(format, "qcow2"))
+		bitmaps = 0;
 	if (a->json)
-		printf("{\"required\": %" G_GUINT64_FORMAT ", \"fully_allocated\": %" G_GUINT64_FORMAT "}\n",
-		       required, full);
+		printf("{\"required\": %" G_GUINT64_FORMAT ", \"fully_allocated\": %" G_GUINT64_FORMAT
+		       ", \"bitmaps\": %" G_GUINT64_FORMAT "}\n",
+		       required, full, bitmaps);
 	else
 		printf("required: %" G_GUINT64_FORMAT "\nfully allocated: %" G_GUINT64_FORMAT "\n",
 		       required, full);
+	if (!a->json && bitmaps)
+		printf("bitmaps: %" G_GUINT64_FORMAT "\n", bitmaps);
 	return 0;
 }

@@ -10,7 +10,8 @@
  *                                               pool: by threads; compress; kill: end without closing;
  *                                               direct: past the host's cache; blocks: of 4 KiB;
  *                                               plain: each write is of one byte; away: requests wait for
- *                                               a server that is lost, and the loop runs meanwhile
+ *                                               a server that is lost, and the loop runs meanwhile;
+ *                                               tell: where each change is, and how long
  *        ops check|repair IMAGE
  *        ops snapshot create|apply|delete IMAGE NAME
  *        ops resize IMAGE SIZE
@@ -46,7 +47,7 @@ struct one {
 static struct loop *loop;
 static const char *format = "qcow2";
 static uint64_t state;
-static bool plain;
+static bool plain, tells;
 static bool by_loop; /* what is waited for is waited for in the loop */
 static unsigned under_way;
 
@@ -170,6 +171,8 @@ static void settle(struct disk *disk, struct one *o, uint8_t *model)
 	uint8_t *m = model + o->req.offset;
 	uint64_t len = o->req.len;
 
+	if (tells && o->req.op != DISK_READ)
+		printf("%llu %llu\n", (unsigned long long)o->req.offset, (unsigned long long)len);
 	if (o->result < 0)
 		die("op %d at %#llx+%#llx: %s", o->req.op, (unsigned long long)o->req.offset,
 		    (unsigned long long)len, strerror(-o->result));
@@ -258,6 +261,7 @@ static int do_run(int argc, char **argv)
 		if (!strcmp(argv[i], "blocks"))
 			o.direct_block = 4096;
 		plain |= !strcmp(argv[i], "plain");
+		tells |= !strcmp(argv[i], "tell");
 		if (!strcmp(argv[i], "away")) {
 			o.reconnect_s = 60;
 			by_loop = true;
@@ -276,6 +280,8 @@ static int do_run(int argc, char **argv)
 	/* A server that is killed now may lose what was not flushed, and nobody is here any more to write it again. */
 	if ((kill || by_loop) && flush(disk) < 0)
 		die("flush fails");
+	if (kill)
+		(void)fflush(stdout);
 	if (kill)
 		_exit(0);
 	disk_close(disk);

@@ -32,17 +32,20 @@ _sika() {
 				;;
 			image)
 				if ((COMP_CWORD == 2)); then
-					words="create info check convert resize snapshot rebase commit map compare measure bench serve build"
+					words="create info check convert resize snapshot bitmap rebase commit map compare measure bench serve build"
 				elif ((COMP_CWORD == 3)) && [[ ${COMP_WORDS[2]} == build ]]; then
 					words="debian"
 				elif ((COMP_CWORD == 3)) && [[ ${COMP_WORDS[2]} == snapshot ]]; then
 					words="list create apply delete"
+				elif ((COMP_CWORD == 3)) && [[ ${COMP_WORDS[2]} == bitmap ]]; then
+					words="list add remove clear enable disable merge"
 				elif [[ ${COMP_WORDS[2]} == build ]]; then
 					words="--suite --size --ssh-key --include --help"
 					[[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); }
 				else
 					words="--format --to --options --backing --backing-format --cluster-size --refcount-bits --compat --compression --compress --lazy-refcounts
 						--subclusters --data-file --data-file-raw --preallocate --allow --cache-file --cache-size --reconnect-delay --force --json --repair --shrink --unsafe
+						--bitmaps --skip-broken-bitmaps --granularity --disabled --from
 						--count --depth --buffer-size --step --offset --random --write --pattern --flush-interval --cache --source-cache
 						--socket --listen --name --description --read-only --tls --clients --snapshot --machine --once --help"
 					[[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); }

@@ -36,7 +36,7 @@ complete -c sika -n $run -l name -x -d 'Name of the machine'
 complete -c sika -n $run -l no-reboot -d 'A reset by the guest ends the machine'
 
 set -l image "__fish_seen_subcommand_from image"
-complete -c sika -n $image -a 'create info check convert resize snapshot rebase commit map compare measure bench serve build debian list apply delete'
+complete -c sika -n $image -a 'create info check convert resize snapshot bitmap rebase commit map compare measure bench serve build debian list apply delete add remove clear enable disable merge'
 complete -c sika -n $image -F
 complete -c sika -n $image -l format -xa 'raw qcow2 vdi vhd vmdk vhdx parallels dmg cloop' -d 'Format to read'
 complete -c sika -n $image -l to -xa 'raw qcow2 vdi vhd vmdk vhdx' -d 'Format to write'
@@ -60,6 +60,11 @@ complete -c sika -n $image -l reconnect-delay -x -d 'Wait for a lost NBD server 
 complete -c sika -n $image -l force -d 'Replace a file, write over a device'
 complete -c sika -n $image -l json -d 'For programs'
 complete -c sika -n $image -l repair -d 'Set right what is wrong'
+complete -c sika -n $image -l bitmaps -d 'Copy bitmaps of changed blocks'
+complete -c sika -n $image -l skip-broken-bitmaps -d 'Leave out those that cannot be used'
+complete -c sika -n $image -l granularity -xa '4K 64K 1M' -d 'Bytes to a bit'
+complete -c sika -n $image -l disabled -d 'Changes are not marked'
+complete -c sika -n $image -l from -rF -d 'Image of the bitmap that is added'
 complete -c sika -n $image -l shrink -d 'May lose the end'
 complete -c sika -n $image -l socket -rF -d 'Serve at a Unix socket'
 complete -c sika -n $image -l listen -x -d 'Serve at TCP'

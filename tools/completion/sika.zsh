@@ -54,7 +54,7 @@ _sika() {
 		case $words[1] in
 		run) _sika_run ;;
 		image)
-			_arguments '1:what:(create info check convert resize snapshot rebase commit map compare measure bench serve build)' '*:image:_files' \
+			_arguments '1:what:(create info check convert resize snapshot bitmap rebase commit map compare measure bench serve build)' '*:image:_files' \
 				'--format=[format to read]:value:(raw qcow2 vdi vhd vmdk vhdx parallels dmg cloop)' \
 				'--to=[format to write]:value:(raw qcow2 vdi vhd vmdk vhdx)' \
 				'--options=[of the format to write]:value:' \
@@ -77,6 +77,11 @@ _sika() {
 				'--force[replace a file, write over a device]' \
 				'--json[for programs]' \
 				'--repair[set right what is wrong]' \
+				'--bitmaps[copy bitmaps of changed blocks]' \
+				'--skip-broken-bitmaps[leave out those that cannot be used]' \
+				'--granularity=[bytes to a bit]:size:(4K 64K 1M)' \
+				'--disabled[changes are not marked]' \
+				'--from=[image of the bitmap that is added]:image:_files' \
 				'--shrink[may lose the end]' \
 				'--socket=[serve at a Unix socket]:value:_files' \
 				'--listen=[serve at TCP]:value:' \

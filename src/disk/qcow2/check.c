@@ -175,6 +175,57 @@ static int walk_snapshots(struct count *c)
 	return r;
 }
 
+/* What its table says. Repair clears entries that mean nothing, and the bitmap tells that it lacks something. */
+static int walk_bitmap(struct count *c, struct qcow2_bitmap *b, bool *changed)
+{
+	struct qcow2 *s = c->s;
+	g_autofree uint64_t *entries = NULL;
+	static const uint8_t nothing[8];
+	int r;
+
+	add(c, b->table_offset, b->table_entries * 8ull, "a bitmap's table");
+	r = qcow2_load_table(s, b->table_offset, b->table_entries, &entries);
+	for (uint32_t i = 0; i < b->table_entries && r == 0; i++) {
+		uint64_t at = entries[i] & QCOW2_OFFSET;
+		bool good = qcow2_bitmap_entry_is_sound(s, entries[i]);
+
+		if (!good) {
+			say(c, "an impossible entry %#" PRIx64 " in the table of bitmap '%s'", entries[i], b->name);
+			c->out->errors++;
+		} else if (at) {
+			good = add(c, at, s->cluster_bytes, "a cluster of a bitmap");
+		}
+		if (good || !c->repair)
+			continue;
+		*changed |= !(b->flags & QCOW2_BITMAP_IN_USE);
+		b->flags |= QCOW2_BITMAP_IN_USE;
+		r = qcow2_file_write(s, nothing, sizeof(nothing), b->table_offset + i * 8ull);
+	}
+	return r;
+}
+
+/* As the file has them, and not as they are in memory. */
+static int walk_bitmaps(struct count *c)
+{
+	struct qcow2 *s = c->s;
+	g_autoptr(GPtrArray) list = NULL;
+	g_autoptr(GError) err = NULL;
+	bool changed = false;
+	int r = 0;
+
+	if (!qcow2_has_bitmaps(s))
+		return 0;
+	if (!qcow2_bitmap_dir_load(s, &list, &err)) {
+		say(c, "%s", err->message);
+		c->out->errors++;
+		return c->repair ? qcow2_bitmap_dir_drop(s) : 0;
+	}
+	add(c, s->h.bitmaps_offset, s->h.bitmaps_bytes, "the directory of bitmaps");
+	for (guint i = 0; i < list->len && r == 0; i++)
+		r = walk_bitmap(c, g_ptr_array_index(list, i), &changed);
+	return r == 0 && changed ? qcow2_bitmap_dir_flags(s, list) : r;
+}
+
 /* The counts' own clusters. */
 static int walk_refs(struct count *c)
 {
@@ -221,7 +272,9 @@ static int walk_all(struct count *c)
 	add(c, 0, s->cluster_bytes, "the header");
 	add(c, s->h.l1_offset, s->h.l1_entries * 8ull, "the L1 table");
 	r = walk_l1(c, s->l1, s->h.l1_entries, true);
-	return r < 0 ? r : walk_snapshots(c);
+	if (r == 0)
+		r = walk_snapshots(c);
+	return r < 0 ? r : walk_bitmaps(c);
 }
 
 /* As the file has it; a block that is not where it could be counts nothing. */

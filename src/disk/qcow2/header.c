@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* header.c - the header of a qcow2 image and its extensions, to and from bytes. */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -10,6 +11,8 @@
 #define EXT_BACKING_FORMAT 0xe2792acau
 #define EXT_FEATURES	   0x6803f857u
 #define EXT_DATA_FILE	   0x44415441u
+#define EXT_BITMAPS	   0x23852875u
+#define BITMAPS_BYTES	   24u
 #define FEATURE_BYTES	   48u /* kind, bit, 46 of name */
 
 size_t qcow2_header_cluster_bytes(const uint8_t *b, size_t len)
@@ -66,6 +69,17 @@ static void load_name(const uint8_t *text, size_t len, char **ret)
 	*ret = g_strndup((const char *)text, len);
 }
 
+/* What it says is looked at when bitmaps are (bitmap_dir.c): an image may be read without. */
+static void load_bitmaps(const uint8_t *b, size_t at, size_t len, struct qcow2_header *h)
+{
+	h->bitmaps_at = (uint32_t)at;
+	if (len != BITMAPS_BYTES || load_be32(b + at + 4) != 0)
+		return;
+	h->bitmap_count = load_be32(b + at);
+	h->bitmaps_bytes = load_be64(b + at + 8);
+	h->bitmaps_offset = load_be64(b + at + 16);
+}
+
 static bool load_extensions(const uint8_t *b, size_t at, size_t end, struct qcow2_header *h,
 			    GError **err)
 {
@@ -85,6 +99,8 @@ static bool load_extensions(const uint8_t *b, size_t at, size_t end, struct qcow
 			load_name(b + at, len, &h->backing_format);
 		else if (type == EXT_DATA_FILE)
 			load_name(b + at, len, &h->data_file);
+		else if (type == EXT_BITMAPS)
+			load_bitmaps(b, at, len, h);
 		else if (type == EXT_FEATURES) {
 			features = b + at;
 			features_len = len;
@@ -224,6 +240,17 @@ static bool put_extension(struct writer *w, uint32_t type, const void *data, siz
 	return true;
 }
 
+/* First of all, so that a write of a sector changes it. */
+static bool put_bitmaps(struct writer *w, const struct qcow2_header *h)
+{
+	uint8_t data[BITMAPS_BYTES] = { 0 };
+
+	store_be32(data, h->bitmap_count);
+	store_be64(data + 8, h->bitmaps_bytes);
+	store_be64(data + 16, h->bitmaps_offset);
+	return put_extension(w, EXT_BITMAPS, data, sizeof(data));
+}
+
 static bool put_features(struct writer *w)
 {
 	static const struct {
@@ -278,6 +305,9 @@ int qcow2_header_write(const struct qcow2_header *h, uint8_t *cluster, size_t cl
 
 	memset(cluster, 0, cluster_bytes);
 	store_fields(h, cluster);
+	static_assert(QCOW2_AT_BITMAPS == QCOW2_HEADER_V3 + 8 + 8, "it is the first extension");
+	if (h->version >= 3 && h->bitmap_count && (h->autoclear & QCOW2_AUTOCLEAR_BITMAPS))
+		fits &= put_bitmaps(&w, h);
 	if (h->backing && h->backing_format)
 		fits &= put_extension(&w, EXT_BACKING_FORMAT, h->backing_format,
 				      strlen(h->backing_format));

@@ -74,6 +74,17 @@ int qcow2_set_incompatible(struct qcow2 *s, uint64_t features)
 	return r;
 }
 
+int qcow2_set_autoclear(struct qcow2 *s, uint64_t features)
+{
+	uint8_t field[8];
+	int r;
+
+	store_be64(field, features);
+	r = qcow2_file_write_flush(s, field, sizeof(field), QCOW2_AT_AUTOCLEAR);
+	s->h.autoclear = r == 0 ? features : s->h.autoclear & features;
+	return r;
+}
+
 int qcow2_corrupt(struct qcow2 *s, const char *what, uint64_t offset)
 {
 	if (!s->broken)
@@ -150,8 +161,15 @@ static int serve(struct disk *disk, struct disk_req *req)
 	struct qcow2 *s = (struct qcow2 *)disk;
 	struct segments v = { req->iov, req->iov_count, 0 };
 
+	int r;
+
 	if (s->broken && req->op != DISK_READ && req->op != DISK_MAP)
 		return -EIO;
+	if (req->op == DISK_WRITE || req->op == DISK_DISCARD || req->op == DISK_WRITE_ZEROES) {
+		r = qcow2_bitmaps_note(s, req->offset, req->len);
+		if (r < 0)
+			return r;
+	}
 	switch (req->op) {
 	case DISK_READ:
 		return qcow2_read(s, req->offset, req->len, &v);
@@ -212,6 +230,8 @@ static void finish(struct qcow2 *s)
 {
 	int r = qcow2_commit(s);
 
+	if (r == 0)
+		(void)qcow2_bitmaps_settle(s); /* which tells of it */
 	/* Freed clusters have changed counts behind the last step. */
 	if (r == 0)
 		r = qcow2_cache_write(s, &s->refs);
@@ -234,6 +254,7 @@ static void qcow2_close(struct disk *disk)
 	serving_fini(&s->serving);
 	qcow2_cache_fini(&s->l2);
 	qcow2_cache_fini(&s->refs);
+	qcow2_bitmaps_fini(s);
 	if (s->freed)
 		g_array_unref(s->freed);
 	if (s->data && s->data != s->file)
@@ -295,10 +316,6 @@ static bool check_writable(struct qcow2 *s, bool repair, GError **err)
 {
 	if (s->disk.readonly)
 		return true;
-	if (s->h.autoclear & QCOW2_AUTOCLEAR_BITMAPS)
-		return refuse(s, err,
-			      "holds bitmaps of changed blocks, which a write would make wrong; "
-			      "only reading it is supported");
 	if ((s->h.incompatible & QCOW2_INCOMPAT_CORRUPT) && !repair)
 		return refuse(s, err,
 			      "is marked as damaged; repair it with: sika image check --repair "
@@ -378,14 +395,14 @@ static bool open_others(struct qcow2 *s, const struct disk_options *o, struct lo
 static bool prepare_writing(struct qcow2 *s, GError **err)
 {
 	uint64_t known = QCOW2_AUTOCLEAR_BITMAPS | QCOW2_AUTOCLEAR_RAW_DATA;
-	uint8_t field[8];
 	int r = 0;
 
-	if (s->h.autoclear & ~known) {
-		s->h.autoclear &= known;
-		store_be64(field, s->h.autoclear);
-		r = qcow2_file_write(s, field, sizeof(field), QCOW2_AT_AUTOCLEAR);
-	}
+	if (!s->h.bitmaps_at)
+		known &= ~QCOW2_AUTOCLEAR_BITMAPS;
+	if (!qcow2_bitmaps_open(s, err))
+		return false;
+	if (s->h.autoclear & ~known)
+		r = qcow2_set_autoclear(s, s->h.autoclear & known);
 	if (r == 0 && (s->h.incompatible & QCOW2_INCOMPAT_DIRTY)) {
 		log_info("disk '%s': was not closed; its reference counts are made anew",
 			 s->disk.path);

@@ -42,7 +42,7 @@ uint64_t qcow2_measure(const struct qcow2_create *o, uint64_t data_bytes);
 struct qcow2_info {
 	unsigned version, refcount_bits, snapshot_count;
 	uint64_t cluster_bytes;
-	bool zstd, lazy_refcounts, extended_l2, dirty, corrupt, data_file_raw, bitmaps;
+	bool zstd, lazy_refcounts, extended_l2, dirty, corrupt, data_file_raw;
 	const char *backing, *backing_format, *data_file;
 };
 
@@ -82,3 +82,26 @@ int qcow2_snapshot_apply(struct disk *disk, const char *name);
 int qcow2_snapshot_delete(struct disk *disk, const char *name);
 /* Read from now on what the snapshot holds, without changing the image. The disk is read-only, else -EINVAL. */
 int qcow2_snapshot_show(struct disk *disk, const char *name);
+
+/* ---- bitmaps of changed blocks: an error is one sentence with the path ---- */
+
+struct qcow2_bitmap_info {
+	char *name;
+	uint64_t granularity; /* bytes to a bit */
+	bool enabled;	      /* each change is marked */
+	bool inconsistent;    /* was not stored when it was used last: can only be removed */
+	bool foreign;	      /* has something that nobody here knows: kept as it is */
+};
+
+/* Caller frees with g_ptr_array_unref(); struct qcow2_bitmap_info. None for another format. */
+bool qcow2_bitmaps(struct disk *disk, GPtrArray **ret, GError **err);
+/* @granularity: 0: the default. */
+bool qcow2_bitmap_add(struct disk *disk, const char *name, uint64_t granularity, bool enabled, GError **err);
+bool qcow2_bitmap_remove(struct disk *disk, const char *name, GError **err);
+bool qcow2_bitmap_clear(struct disk *disk, const char *name, GError **err);
+bool qcow2_bitmap_enable(struct disk *disk, const char *name, bool enabled, GError **err);
+/* What is set in @from_name of @from, which may be @disk, is set in @name as well. */
+bool qcow2_bitmap_merge(struct disk *disk, const char *name, struct disk *from, const char *from_name,
+			GError **err);
+/* Bytes of a file that bitmaps of @disk, those that can be copied, take in one with such clusters. */
+bool qcow2_bitmaps_measure(struct disk *disk, uint64_t cluster_bytes, uint64_t *ret, GError **err);

@@ -19,6 +19,10 @@
  *	check.c	 counting again, and repair
  *	create.c	 making an image
  *	snapshot.c internal snapshots
+ *	bitmap_dir.c the directory of bitmaps of changed blocks, and which of them may be used
+ *	bitmap.c	 keeping them true
+ *	bitmap_ops.c making, removing, merging them
+ *	marks.c	 which parts of a disk have changed, in memory
  *
  * What a power cut may find. Tables change in memory and reach the file in qcow2_commit():
  *
@@ -34,6 +38,23 @@
  * table refers to a cluster that is not counted or that holds something else. Clusters may be lost
  * ("leaked"), which check --repair gives back. With lazy refcounts step 1 waits for the end, behind
  * the header's dirty bit.
+ *
+ * Bitmaps of changed blocks (section "Bitmaps"). One that is "auto" has a bit for each block that
+ * was written, discarded or zeroed. It may say too much, never too little. So:
+ *
+ *	1. Before the first change of a session all that are auto are marked "in use" in the
+ *	   directory, and that is durable before any byte of the disk changes. From then on nobody
+ *	   trusts them.
+ *	2. Changes are marked in memory, by the finest of them, whatever becomes of the request.
+ *	3. When the image is closed, they are added to what the file has; counts of clusters taken
+ *	   for that are durable before a table names them.
+ *	4. flush, and only then the marks of 1 are taken back.
+ *
+ * A power cut between 1 and 4 leaves bitmaps that say so of themselves; who opens the image without
+ * a change leaves them as they are (QEMU marks all bitmaps when it opens an image). A guest's flush
+ * does not store them: that would cost three flushes more each time. A change of the size marks all
+ * of them, also those that are not auto, writes tables that fit, and a directory elsewhere that the
+ * header then names.
  *
  * Fibers. Requests run in fibers (serving.h). Who changes tables, or waits for one to be loaded, holds s->meta. A
  * table that is in memory may be read without it, up to the next wait. Data is read and written
@@ -62,6 +83,10 @@
 #define QCOW2_MAX_REFTABLE     (8u << 20) /* bytes */
 #define QCOW2_MAX_SNAPSHOTS    65536u
 #define QCOW2_MAX_SNAPSHOT_TABLE (64u << 20) /* bytes */
+#define QCOW2_MAX_BITMAPS      65535u
+#define QCOW2_MAX_BITMAP_DIR   (64u << 20) /* bytes */
+#define QCOW2_MAX_BITMAP_BYTES (512u << 20) /* of one, in the file: what QEMU takes */
+#define QCOW2_MAX_BITMAP_NAME  1023u
 #define QCOW2_MAX_BACKING_NAME 1023u
 #define QCOW2_MAX_FILE	       (1ull << 56)
 #define QCOW2_SUBCLUSTERS      32u
@@ -91,6 +116,7 @@
 #define QCOW2_AT_SNAPSHOTS 60u /* count, offset */
 #define QCOW2_AT_INCOMPAT  72u
 #define QCOW2_AT_AUTOCLEAR 88u
+#define QCOW2_AT_BITMAPS   120u /* data of that extension, where we write it */
 
 /* ---- header.c ---- */
 struct qcow2_header {
@@ -99,6 +125,9 @@ struct qcow2_header {
 	uint32_t l1_entries, reftable_clusters, snapshot_count;
 	uint64_t l1_offset, reftable_offset, snapshots_offset;
 	uint64_t incompatible, compatible, autoclear;
+	uint32_t bitmaps_at;  /* the data of that extension in the header; 0: there is none */
+	uint32_t bitmap_count;
+	uint64_t bitmaps_bytes, bitmaps_offset; /* the directory */
 	char *backing;	      /* as it is written; NULL: none */
 	char *backing_format; /* NULL: not told */
 	char *data_file;      /* NULL: none */
@@ -133,6 +162,44 @@ struct qcow2_cache {
 	struct qcow2_table *newest, *oldest;
 };
 
+/* ---- marks.c ---- */
+
+/* A bit for each 1 << shift bytes of a disk. All zeros: nothing, of no disk. */
+struct qcow2_marks {
+	uint8_t *bits;
+	uint64_t size_bytes; /* of the disk */
+	unsigned shift;
+};
+
+/* ---- bitmap_dir.c ---- */
+
+#define QCOW2_BITMAP_IN_USE   (1u << 0)
+#define QCOW2_BITMAP_AUTO     (1u << 1)
+#define QCOW2_BITMAP_EXTRA_OK (1u << 2)
+#define QCOW2_BITMAP_KNOWN    7u
+#define QCOW2_BITMAP_DIRTY    1u /* the type */
+
+/* As the directory has it. */
+struct qcow2_bitmap {
+	char *name;
+	uint64_t table_offset;
+	uint32_t table_entries;
+	uint32_t flags;
+	uint8_t type, shift; /* 1 << shift bytes to a bit */
+	GByteArray *extra;   /* data that nobody here knows */
+	bool ours; /* in use by us: not so any more when it is stored */
+};
+
+/* Of an image that is open for writing. */
+struct qcow2_bitmaps {
+	GPtrArray *list; /* struct qcow2_bitmap; NULL: there are none */
+	bool tracks;	 /* some must know of each change */
+	bool in_use;	 /* and are marked so in the file */
+	uint64_t size_bytes; /* of the disk that they describe */
+	struct qcow2_marks marks; /* changes since they were read */
+	struct fiber_lock lock; /* of marking them in use */
+};
+
 /* ---- qcow2.c ---- */
 
 struct qcow2_span {
@@ -155,6 +222,7 @@ struct qcow2 {
 	uint32_t l1_dirty_from, l1_dirty_to; /* entries [from, to) */
 	struct qcow2_cache l2, refs;
 	GArray *freed;		   /* struct qcow2_span: step 5 */
+	struct qcow2_bitmaps bitmaps;
 	uint64_t free_hint;	   /* no cluster before this one is free */
 	uint64_t packed_at;	   /* where the next compressed cluster may start; 0: nowhere yet */
 	bool lazy, broken;	   /* broken: no writes any more */
@@ -173,6 +241,12 @@ struct qcow2 {
 static inline bool qcow2_has_subclusters(const struct qcow2 *s)
 {
 	return s->entry_bytes == 16;
+}
+
+static inline bool qcow2_has_bitmaps(const struct qcow2 *s)
+{
+	/* Without the bit somebody has written who did not know them. */
+	return s->h.bitmaps_at && (s->h.autoclear & QCOW2_AUTOCLEAR_BITMAPS);
 }
 
 static inline bool qcow2_has_data_file(const struct qcow2 *s)
@@ -199,6 +273,7 @@ int qcow2_corrupt(struct qcow2 *s, const char *what, uint64_t offset);
 /* Numbers, @count of them; caller frees. */
 int qcow2_load_table(struct qcow2 *s, uint64_t offset, uint64_t count, uint64_t **ret);
 int qcow2_set_incompatible(struct qcow2 *s, uint64_t features);
+int qcow2_set_autoclear(struct qcow2 *s, uint64_t features);
 
 /* The rest: s->meta held where tables are changed or loaded. */
 
@@ -292,6 +367,67 @@ struct qcow2_snapshot_table {
 
 /* struct qcow2_snapshot_table of each, and the size of the table of snapshots. */
 int qcow2_snapshot_tables(struct qcow2 *s, GArray **ret_list, uint64_t *ret_bytes);
+/* Write a whole header, durably; s->h stays as it is. -ENOSPC: its names do not fit. */
+int qcow2_header_replace(struct qcow2 *s, const struct qcow2_header *h);
+
+/* ---- marks.c ---- */
+/* So fine, or as fine as @limit_bytes of memory let it be. */
+int qcow2_marks_init(struct qcow2_marks *m, uint64_t size_bytes, unsigned shift,
+		     uint64_t limit_bytes);
+void qcow2_marks_fini(struct qcow2_marks *m);
+/* What lies behind the end of the disk is left out. */
+void qcow2_marks_set(struct qcow2_marks *m, uint64_t offset, uint64_t len);
+/* The first bytes in a row that are marked, within [@from, @to). False: none are. */
+bool qcow2_marks_next(const struct qcow2_marks *m, uint64_t from, uint64_t to, uint64_t *ret_from,
+		      uint64_t *ret_to);
+/* Bits [@first, @last]; and the first in a row that are set, within [@from, @count). */
+void qcow2_bits_set(uint8_t *bits, uint64_t first, uint64_t last);
+bool qcow2_bits_run(const uint8_t *bits, uint64_t from, uint64_t count, uint64_t *ret_first,
+		    uint64_t *ret_end);
+
+/* ---- bitmap_dir.c ---- */
+void qcow2_bitmap_free(void *bitmap);
+/* What the file has. A sentence with the path when that cannot be. */
+bool qcow2_bitmap_dir_load(struct qcow2 *s, GPtrArray **ret_list, GError **err);
+/* It describes this disk, and we know how. */
+bool qcow2_bitmap_is_usable(const struct qcow2_bitmap *b);
+struct qcow2_bitmap *qcow2_bitmap_find(const GPtrArray *list, const char *name);
+/* Bits that a disk of so many bytes has, and clusters of them. */
+uint64_t qcow2_bitmap_bits(uint64_t size_bytes, unsigned shift);
+uint64_t qcow2_bitmap_clusters(const struct qcow2 *s, uint64_t size_bytes, unsigned shift);
+/* False: an entry of a bitmap table that means nothing. */
+bool qcow2_bitmap_entry_is_sound(const struct qcow2 *s, uint64_t entry);
+/* Flags have changed, nothing else: in place, durably. */
+int qcow2_bitmap_dir_flags(struct qcow2 *s, const GPtrArray *list);
+/* Another directory, elsewhere, which the header names durably. Counts are durable before. The old
+ * one is given up, as qcow2_free() does it. */
+int qcow2_bitmap_dir_switch(struct qcow2 *s, const GPtrArray *list);
+/* Nobody believes them any more; the header says so durably. */
+int qcow2_bitmap_dir_drop(struct qcow2 *s);
+
+/* ---- bitmap.c ---- */
+/* Of an image that will be written to. */
+bool qcow2_bitmaps_open(struct qcow2 *s, GError **err);
+void qcow2_bitmaps_fini(struct qcow2 *s);
+/* Marks of nothing for those that are to be kept true. Nobody uses them. */
+int qcow2_bitmaps_start(struct qcow2 *s);
+/* In a request's fiber, without s->meta, before anything changes. */
+int qcow2_bitmaps_note(struct qcow2 *s, uint64_t offset, uint64_t len);
+/* s->meta held: they are as true in the file as they are here, and nobody uses them. */
+int qcow2_bitmaps_settle(struct qcow2 *s);
+/* Around a change of the size, or of all that is in the disk. @r: how it went; the result of both.
+ */
+int qcow2_bitmaps_detach(struct qcow2 *s);
+int qcow2_bitmaps_refit(struct qcow2 *s, bool all_changed, int r);
+/* s->meta held; it is in use, durably. What is marked is set in it. Durable with the next flush. */
+int qcow2_bitmap_add_marks(struct qcow2 *s, struct qcow2_bitmap *b, const struct qcow2_marks *m);
+/* Another table of @entries, zeros where there are no more of @from. It is named by the next
+ * directory. What @b had of clusters is the caller's to give up. */
+int qcow2_bitmap_new_table(struct qcow2 *s, struct qcow2_bitmap *b, const uint64_t *from,
+			   uint32_t count, uint32_t entries);
+/* Nothing refers to the table that lies there, and to its clusters, any more. */
+void qcow2_bitmap_give_up(struct qcow2 *s, uint64_t table_offset, const uint64_t *entries,
+			  uint32_t count, bool clusters);
 
 /* ---- compress.c ---- */
 /* One compressed cluster: all its bytes, the image's until the next wait. Without s->meta. */

@@ -263,6 +263,14 @@ static bool holds_tables(const struct qcow2 *s, uint64_t at, uint64_t len)
 		return true;
 	if (s->h.snapshot_count && overlap(at, len, s->h.snapshots_offset, c))
 		return true;
+	if (qcow2_has_bitmaps(s) && overlap(at, len, s->h.bitmaps_offset, s->h.bitmaps_bytes))
+		return true;
+	for (guint i = 0; s->bitmaps.list && i < s->bitmaps.list->len; i++) {
+		const struct qcow2_bitmap *b = g_ptr_array_index(s->bitmaps.list, i);
+
+		if (overlap(at, len, b->table_offset, b->table_entries * 8ull))
+			return true;
+	}
 	for (uint32_t i = 0; i < s->reftable_entries; i++)
 		if (s->reftable[i] && overlap(at, len, s->reftable[i], c))
 			return true;

@@ -113,16 +113,11 @@ static int clear_tail(struct qcow2 *s, uint64_t from, uint64_t to)
 	return 0;
 }
 
-int qcow2_resize(struct qcow2 *s, uint64_t bytes)
+static int resize(struct qcow2 *s, uint64_t bytes)
 {
 	uint64_t old = s->disk.size_bytes, from;
 	int r;
 
-	if (bytes % DISK_SECTOR_SIZE || bytes > (uint64_t)INT64_MAX - DISK_SECTOR_SIZE)
-		return -EINVAL;
-	/* Snapshots of version 2 do not note their size. */
-	if (s->h.snapshot_count && s->h.version < 3)
-		return -EOPNOTSUPP;
 	if (bytes >= old) {
 		r = grow_l1(s, bytes);
 		if (r == 0)
@@ -138,4 +133,24 @@ int qcow2_resize(struct qcow2 *s, uint64_t bytes)
 	if (r == 0)
 		r = clear_tail(s, bytes, MIN(from, old));
 	return r < 0 ? r : resize_data_file(s, bytes);
+}
+
+int qcow2_resize(struct qcow2 *s, uint64_t bytes)
+{
+	int r;
+
+	if (bytes % DISK_SECTOR_SIZE || bytes > (uint64_t)INT64_MAX - DISK_SECTOR_SIZE)
+		return -EINVAL;
+	/* Snapshots of version 2 do not note their size. */
+	if (s->h.snapshot_count && s->h.version < 3)
+		return -EOPNOTSUPP;
+	fiber_lock(&s->serving.fibers, &s->meta);
+	r = qcow2_bitmaps_detach(s);
+	fiber_unlock(&s->meta);
+	if (r == 0)
+		r = resize(s, bytes);
+	fiber_lock(&s->serving.fibers, &s->meta);
+	r = qcow2_bitmaps_refit(s, false, r);
+	fiber_unlock(&s->meta);
+	return r;
 }

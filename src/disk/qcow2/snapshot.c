@@ -421,7 +421,11 @@ int qcow2_snapshot_apply(struct disk *disk, const char *name)
 	r = begin(s);
 	if (r < 0)
 		return r;
-	return end(s, apply(s, t, extra_field(blob->data + t->at, t, 8, s->disk.size_bytes)));
+	/* Bitmaps are the disk's and not the snapshot's: all of it changes. */
+	r = qcow2_bitmaps_detach(s);
+	if (r == 0)
+		r = apply(s, t, extra_field(blob->data + t->at, t, 8, s->disk.size_bytes));
+	return end(s, qcow2_bitmaps_refit(s, true, r));
 }
 
 int qcow2_snapshot_show(struct disk *disk, const char *name)
@@ -505,7 +509,6 @@ void qcow2_get_info(const struct disk *disk, struct qcow2_info *ret)
 		.dirty = s->h.incompatible & QCOW2_INCOMPAT_DIRTY,
 		.corrupt = s->h.incompatible & QCOW2_INCOMPAT_CORRUPT,
 		.data_file_raw = s->h.autoclear & QCOW2_AUTOCLEAR_RAW_DATA,
-		.bitmaps = s->h.autoclear & QCOW2_AUTOCLEAR_BITMAPS,
 		.backing = s->h.backing,
 		.backing_format = s->h.backing_format,
 		.data_file = s->h.data_file,
@@ -517,25 +520,29 @@ struct disk *qcow2_backing(const struct disk *disk)
 	return ((const struct qcow2 *)disk)->backing;
 }
 
+int qcow2_header_replace(struct qcow2 *s, const struct qcow2_header *h)
+{
+	g_autofree uint8_t *bytes = g_try_malloc(s->cluster_bytes);
+	int r = bytes ? qcow2_header_write(h, bytes, s->cluster_bytes) : -ENOMEM;
+
+	/* Names and extensions end within a page, which reaches the disk as one. */
+	return r < 0 ? r : qcow2_header_name(s, bytes, MIN(s->cluster_bytes, 4096u), 0);
+}
+
 int qcow2_set_backing(struct disk *disk, const char *name, const char *format)
 {
 	struct qcow2 *s = (struct qcow2 *)disk;
 	struct qcow2_header h = s->h;
-	g_autofree uint8_t *bytes = g_try_malloc(s->cluster_bytes);
-	int r = bytes ? qcow2_commit(s) : -ENOMEM;
+	int r = qcow2_commit(s);
 
 	if (r < 0)
 		return r;
 	h.backing = (char *)name;
 	h.backing_format = (char *)format;
-	r = qcow2_header_write(&h, bytes, s->cluster_bytes);
-	/* Names and extensions end within a page, which reaches the disk as one. */
-	if (r == 0)
-		r = qcow2_file_write(s, bytes, s->cluster_bytes < 4096 ? s->cluster_bytes : 4096, 0);
-	if (r == 0)
-		r = qcow2_file_flush(s);
+	r = qcow2_header_replace(s, &h);
 	if (r < 0)
 		return r;
+	s->h.bitmaps_at = qcow2_has_bitmaps(s) ? QCOW2_AT_BITMAPS : 0;
 	g_free(s->h.backing);
 	g_free(s->h.backing_format);
 	s->h.backing = g_strdup(name);
