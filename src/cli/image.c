@@ -35,7 +35,7 @@ static const struct image_verb_entry {
 	{ "map", "FILE", "Show where the bytes of a disk lie.", IMAGE_MAP, 1, 1, image_map_main },
 	{ "compare", "FILE FILE", "Tell whether two disks hold the same.", IMAGE_COMPARE, 2, 2,
 	  image_compare_main },
-	{ "measure", "FILE", "Tell how large an image of a disk will be.", IMAGE_MEASURE, 1, 1,
+	{ "measure", "[FILE]", "Tell how large an image of a disk will be.", IMAGE_MEASURE, 0, 1,
 	  image_measure_main },
 	{ "serve", "FILE...", "Let others use a disk, by NBD.", IMAGE_SERVE, 1, IMAGE_MAX_FILES,
 	  image_serve_main },

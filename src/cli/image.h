@@ -38,7 +38,7 @@ struct image_args {
 	const char *files[IMAGE_MAX_FILES + 1]; /* NULL behind the last */
 	int file_count;
 	const char *format, *to, *backing, *backing_format, *cluster_size, *refcount_bits, *compat;
-	const char *compression, *data_file, *preallocate, *options;
+	const char *compression, *data_file, *preallocate, *options, *size;
 	const char *count, *depth, *buffer_size, *step, *offset, *pattern, *flush_interval;
 	const char *cache, *source_cache, *cache_file, *cache_size, *reconnect;
 	uint64_t cache_bytes; /* by cache_size */
@@ -48,7 +48,7 @@ struct image_args {
 	const char *socket, *listen, *name, *description, *tls, *clients, *machine, *snapshot;
 	const char *allow[IMAGE_MAX_ALLOW + 1];
 	int allow_count;
-	bool compress, lazy, extended, data_file_raw, force, json, repair, shrink, unsafe;
+	bool compress, lazy, extended, data_file_raw, force, json, chain, repair, shrink, unsafe;
 	bool write, random, readonly, once, bitmaps, skip_broken, disabled;
 	struct loop *loop;
 	GPtrArray *made; /* paths of further files of an image that is being made; NULL: none */
@@ -66,6 +66,7 @@ struct image_open {
 	bool write, no_backing, unlocked, repair;
 	const char *format; /* NULL: by content */
 	const char *cache;  /* NULL: writeback */
+	const char *snapshot; /* what this one holds; not to be written. NULL: none */
 };
 
 /* Opened and named with its folder; NULL: it was complained about. */

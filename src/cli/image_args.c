@@ -26,8 +26,10 @@ static const struct option {
 } options[] = {
 #define TEXT(n, v, h, verbs, field) { n, v, h, verbs, offsetof(struct image_args, field) }
 #define FLAG(n, h, verbs, field)    { n, NULL, h, verbs, offsetof(struct image_args, field) }
-	TEXT("format", "F", "of what is read (default: by its content)", ~0u, format),
+	TEXT("format", "F", "of the image (default qcow2)", IMAGE_CREATE, format),
+	TEXT("format", "F", "of what is read (default: by its content)", ~(unsigned)IMAGE_CREATE, format),
 	TEXT("to", "F", "format to write (default qcow2)", IMAGE_CONVERT | IMAGE_MEASURE, to),
+	TEXT("size", "SIZE", "of an empty disk instead of FILE's", IMAGE_MEASURE, size),
 	TEXT("options", "K=V,...", "of other formats than qcow2, as of QEMU", MAKES,
 	     options),
 	TEXT("backing", "FILE", "the image below; with rebase 'none' is possible",
@@ -54,6 +56,7 @@ static const struct option {
 	FLAG("json", "print JSON, for programs",
 	     IMAGE_INFO | IMAGE_CHECK | IMAGE_MAP | IMAGE_MEASURE | IMAGE_SNAPSHOT |
 		     IMAGE_BENCH | IMAGE_BITMAP, json),
+	FLAG("chain", "of the images below as well", IMAGE_INFO, chain),
 	FLAG("repair", "set right what is wrong", IMAGE_CHECK, repair),
 	FLAG("bitmaps", "copy bitmaps of changed blocks as well", IMAGE_CONVERT, bitmaps),
 	FLAG("skip-broken-bitmaps", "leave out those that cannot be used", IMAGE_CONVERT, skip_broken),
@@ -80,7 +83,8 @@ static const struct option {
 	FLAG("read-only", "nobody may write", IMAGE_SERVE, readonly),
 	TEXT("tls", "FOLDER", "with keys or certificates: nothing without TLS", IMAGE_SERVE, tls),
 	TEXT("clients", "N", "at a time (default 16, 0: any number)", IMAGE_SERVE, clients),
-	TEXT("snapshot", "NAME", "what this one of a qcow2 image holds", IMAGE_SERVE, snapshot),
+	TEXT("snapshot", "NAME", "what this one of a qcow2 image holds",
+	     IMAGE_SERVE | IMAGE_CONVERT | IMAGE_MAP | IMAGE_COMPARE | IMAGE_MEASURE, snapshot),
 	TEXT("machine", "NAME|PID", "a running one's disk, as it is now", IMAGE_SERVE, machine),
 	FLAG("once", "end when the last client leaves", IMAGE_SERVE, once),
 	FLAG("unsafe", "only write the name, whatever changes", IMAGE_REBASE, unsafe),
@@ -273,6 +277,18 @@ int image_create_options(const struct image_args *a, struct qcow2_create *ret)
 /* A signal's handler shortens it. */
 static struct disk_patience patience;
 
+static int show_snapshot(const struct image_args *a, struct disk *disk, const char *path, const char *name)
+{
+	int r;
+
+	if (strcmp(disk->format, "qcow2"))
+		return cli_complain(CLI_FAILURE, a->verb, "'%s' is no qcow2 image, and has no snapshots", path);
+	r = qcow2_snapshot_show(disk, name);
+	if (r == -ENOENT)
+		return cli_complain(CLI_FAILURE, a->verb, "'%s': there is no snapshot '%s'", path, name);
+	return r < 0 ? image_fail(a, path, "its snapshot cannot be read", r) : 0;
+}
+
 struct disk *image_open(const struct image_args *a, const char *path, struct image_open how)
 {
 	struct disk_options o = { .format = how.format, .readonly = !how.write,
@@ -293,6 +309,10 @@ struct disk *image_open(const struct image_args *a, const char *path, struct ima
 	disk = disk_open_options(path, &o, a->loop, &err);
 	if (!disk)
 		cli_complain(CLI_FAILURE, a->verb, "%s", err->message);
+	if (disk && how.snapshot && show_snapshot(a, disk, path, how.snapshot)) {
+		disk_close(disk);
+		return NULL;
+	}
 	return disk;
 }
 

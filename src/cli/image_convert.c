@@ -143,7 +143,8 @@ int image_convert_main(struct image_args *a)
 	if (status)
 		return status;
 	from = image_open(a, a->files[0], (struct image_open){ .format = a->format,
-							       .cache = a->source_cache });
+							       .cache = a->source_cache,
+							       .snapshot = a->snapshot });
 	if (!from)
 		return CLI_FAILURE;
 	status = a->bitmaps ? image_bitmaps_check(a, from) : 0;

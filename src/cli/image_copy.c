@@ -86,7 +86,8 @@ static int compare_disks(const struct image_args *a, struct disk *x, struct disk
 
 int image_compare_main(struct image_args *a)
 {
-	struct disk *x = image_open(a, a->files[0], (struct image_open){ .format = a->format }), *y;
+	struct disk *x = image_open(a, a->files[0], (struct image_open){ .format = a->format,
+									  .snapshot = a->snapshot }), *y;
 	int status;
 
 	if (!x)

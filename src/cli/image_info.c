@@ -68,29 +68,20 @@ static void print_qcow2(const struct qcow2_info *i, const GPtrArray *bitmaps)
 		puts("DAMAGED:     repair it with: sika image check --repair");
 }
 
-int image_info_main(struct image_args *a)
+static void show(const struct image_args *a, struct disk *disk, const char *path)
 {
-	const char *path = a->files[0];
-	struct disk *disk = image_open(a, path, (struct image_open){ .format = a->format,
-								      .no_backing = true,
-								      .unlocked = true });
-	g_autofree char *size = NULL, *host = NULL, *name = quoted(path);
-	struct qcow2_info info = { 0 };
+	bool qcow2 = !strcmp(disk->format, "qcow2"), remote = disk_is_remote(path);
+	g_autofree char *size = size_format(disk->size_bytes), *host = NULL, *name = quoted(path);
+	const char *about = disk_form_about(disk);
 	g_autoptr(GPtrArray) bitmaps = NULL;
+	struct qcow2_info info = { 0 };
 	g_autoptr(GError) err = NULL;
-	const char *about;
-	bool qcow2, remote = disk_is_remote(path);
 
-	if (!disk)
-		return CLI_FAILURE;
-	qcow2 = !strcmp(disk->format, "qcow2");
 	if (qcow2)
 		qcow2_get_info(disk, &info);
 	/* All else is to be seen nonetheless. */
 	if (qcow2 && !qcow2_bitmaps(disk, &bitmaps, &err))
 		log_warn("%s", err->message);
-	about = disk_form_about(disk);
-	size = size_format(disk->size_bytes);
 	host = remote ? g_strdup(a->json ? "null" : "elsewhere") :
 	       a->json ? g_strdup_printf("%" G_GUINT64_FORMAT, bytes_on_host(path)) :
 			 size_format(bytes_on_host(path));
@@ -105,7 +96,7 @@ int image_info_main(struct image_args *a)
 
 			printf(", \"about\": %s", text);
 		}
-		puts("}");
+		fputs("}", stdout);
 	} else {
 		printf("format:      %s\ndisk:        %s (%" G_GUINT64_FORMAT " bytes)\nhost:        %s\n",
 		       disk->format, size, disk->size_bytes, host);
@@ -113,6 +104,37 @@ int image_info_main(struct image_args *a)
 			print_qcow2(&info, bitmaps);
 		if (about)
 			printf("kind:        %s\n", about);
+	}
+}
+
+/* All that qcow2 images stand on, the user's own first. */
+static void show_chain(const struct image_args *a, struct disk *disk)
+{
+	fputs(a->json ? "[" : "", stdout);
+	for (bool first = true; disk; first = false) {
+		fputs(first ? "" : a->json ? ",\n " : "\n", stdout);
+		if (!a->json)
+			printf("image:       %s\n", disk->path);
+		show(a, disk, disk->path);
+		disk = !strcmp(disk->format, "qcow2") ? qcow2_backing(disk) : NULL;
+	}
+	fputs(a->json ? "]\n" : "", stdout);
+}
+
+int image_info_main(struct image_args *a)
+{
+	const char *path = a->files[0];
+	struct disk *disk = image_open(a, path, (struct image_open){ .format = a->format,
+								      .no_backing = !a->chain,
+								      .unlocked = true });
+
+	if (!disk)
+		return CLI_FAILURE;
+	if (a->chain) {
+		show_chain(a, disk);
+	} else {
+		show(a, disk, path);
+		fputs(a->json ? "\n" : "", stdout);
 	}
 	disk_close(disk);
 	return 0;
@@ -219,7 +241,8 @@ static void print_map(const struct disk_map *m, uint64_t at, bool json)
 
 int image_map_main(struct image_args *a)
 {
-	struct disk *disk = image_open(a, a->files[0], (struct image_open){ .format = a->format });
+	struct disk *disk = image_open(a, a->files[0], (struct image_open){ .format = a->format,
+									   .snapshot = a->snapshot });
 	struct disk_map run = { 0 };
 	uint64_t at = 0, start = 0;
 	int r = 0;

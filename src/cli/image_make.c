@@ -150,7 +150,11 @@ int image_resize_main(struct image_args *a)
 		r = cli_complain(CLI_USAGE, a->verb,
 				 "'%s' would become smaller and lose its end; --shrink allows it",
 				 a->files[0]);
-	else if ((r = disk_run(disk, &req)) < 0 || (r = disk_flush_wait(disk)) < 0)
+	else if ((r = disk_run(disk, &req)) == -EOPNOTSUPP)
+		r = cli_complain(CLI_FAILURE, a->verb,
+				 "'%s' is %s, whose size cannot be changed; converted to qcow2 or raw it can",
+				 a->files[0], disk->format);
+	else if (r < 0 || (r = disk_flush_wait(disk)) < 0)
 		r = image_fail(a, a->files[0], "cannot be resized", r);
 	disk_close(disk);
 	return r;
@@ -260,16 +264,41 @@ static int count_data(struct disk *disk, uint64_t cluster, uint64_t *ret)
 	return 0;
 }
 
+/* The size of the disk, how much of it is data in pieces of @piece bytes, and what its bitmaps take: of a file, or
+ * of --size. */
+static int look_at_source(struct image_args *a, uint64_t piece, struct qcow2_create *o, uint64_t *ret_data,
+			  uint64_t *ret_bitmaps)
+{
+	g_autoptr(GError) err = NULL;
+	struct disk *disk;
+	int r;
+
+	*ret_data = *ret_bitmaps = 0;
+	if (!a->size == !a->file_count)
+		return cli_complain(CLI_USAGE, a->verb, "what it takes is either FILE or --size; see 'sika image --help'");
+	if (a->size && !size_parse(a->size, 1, &o->size_bytes, &err))
+		return cli_complain(CLI_USAGE, a->verb, "--size: %s", err->message);
+	if (a->size)
+		return 0;
+	disk = image_open(a, a->files[0], (struct image_open){ .format = a->format, .snapshot = a->snapshot });
+	if (!disk)
+		return CLI_FAILURE;
+	o->size_bytes = disk->size_bytes;
+	r = count_data(disk, piece, ret_data);
+	if (r == 0 && !qcow2_bitmaps_measure(disk, o->cluster_bytes, ret_bitmaps, &err))
+		log_warn("%s", err->message);
+	disk_close(disk);
+	return r < 0 ? image_fail(a, a->files[0], "cannot be read", r) : 0;
+}
+
 int image_measure_main(struct image_args *a)
 {
 	const char *format = a->to ? a->to : "qcow2";
 	const struct disk_form *form = disk_form_find(format);
 	bool raw = !strcmp(format, "raw");
-	uint64_t data = 0, bitmaps = 0, required, full;
-	g_autoptr(GError) err = NULL;
+	uint64_t data, bitmaps = 0, required, full;
 	struct qcow2_create o;
-	int status = image_create_options(a, &o), r;
-	struct disk *disk;
+	int status = image_create_options(a, &o);
 
 	status = status ? status : image_form_options(a, format);
 	if (status)
@@ -277,16 +306,9 @@ int image_measure_main(struct image_args *a)
 	if (o.cluster_bytes < 512 || o.cluster_bytes > 2 * MIB ||
 	    (o.cluster_bytes & (o.cluster_bytes - 1)) || o.refcount_bits < 1 || o.refcount_bits > 64)
 		return cli_complain(CLI_USAGE, a->verb, "no image has such clusters or counts");
-	disk = image_open(a, a->files[0], (struct image_open){ .format = a->format });
-	if (!disk)
-		return CLI_FAILURE;
-	o.size_bytes = disk->size_bytes;
-	r = count_data(disk, form ? form->piece : o.cluster_bytes, &data);
-	if (r == 0 && !qcow2_bitmaps_measure(disk, o.cluster_bytes, &bitmaps, &err))
-		log_warn("%s", err->message);
-	disk_close(disk);
-	if (r < 0)
-		return image_fail(a, a->files[0], "cannot be read", r);
+	status = look_at_source(a, form ? form->piece : o.cluster_bytes, &o, &data, &bitmaps);
+	if (status)
+		return status;
 	required = raw ? o.size_bytes : qcow2_measure(&o, data);
 	full = raw ? o.size_bytes : qcow2_measure(&o, o.size_bytes);
 	if (form) {

@@ -150,20 +150,6 @@ static int serve_machine(const struct image_args *a, const struct nbd_offer *o)
 	return wait_with(a, fd);
 }
 
-static int show_snapshot(const struct image_args *a, struct disk *disk)
-{
-	int r;
-
-	if (strcmp(disk->format, "qcow2"))
-		return cli_complain(CLI_FAILURE, a->verb, "'%s': is no qcow2 image, and has no snapshots",
-				    a->files[0]);
-	r = qcow2_snapshot_show(disk, a->snapshot);
-	if (r == -ENOENT)
-		return cli_complain(CLI_FAILURE, a->verb, "'%s': there is no snapshot '%s'", a->files[0],
-				    a->snapshot);
-	return r < 0 ? image_fail(a, a->files[0], "its snapshot cannot be read", r) : 0;
-}
-
 int image_serve_main(struct image_args *a)
 {
 	struct nbd_offer o = { .name = a->name ? a->name : "", .description = a->description,
@@ -182,14 +168,10 @@ int image_serve_main(struct image_args *a)
 		return cli_complain(CLI_USAGE, a->verb, "several disks are served of a --machine only");
 	if (a->snapshot)
 		a->readonly = o.readonly = true;
-	o.disk = image_open(a, a->files[0], (struct image_open){ .format = a->format, .write = !a->readonly });
+	o.disk = image_open(a, a->files[0], (struct image_open){ .format = a->format, .write = !a->readonly,
+								     .snapshot = a->snapshot });
 	if (!o.disk)
 		return CLI_FAILURE;
-	status = a->snapshot ? show_snapshot(a, o.disk) : 0;
-	if (status) {
-		disk_close(o.disk);
-		return status;
-	}
 	signals = block_signals();
 	status = signals < 0 ? image_fail(a, a->files[0], "cannot be served", -errno) : serve(a, &o, signals);
 	r = a->readonly ? 0 : disk_flush_wait(o.disk);

@@ -120,6 +120,10 @@ def chains():
     run("qemu-img", "check", "-q", "top")
     same("top", "want")
     image("create", "--backing", "other", "layer")
+    ours = json.loads(image("info", "--chain", "--json", "layer"))
+    theirs = json.loads(run("qemu-img", "info", "--backing-chain", "--output=json", "layer"))
+    assert [(i["format"], i["size_bytes"], i["backing"]) for i in ours] == \
+        [(i["format"], i["virtual-size"], i.get("backing-filename")) for i in theirs], (ours, theirs)
     run("qemu-io", "-c", "write -q -P 8 5M 1M", "layer")
     image("convert", "--to", "raw", "layer", "layer.raw")
     image("commit", "layer")
@@ -134,6 +138,15 @@ def snapshots():
     run("qemu-io", "-c", "write -q -P 3 0 2M", "q")
     assert [s["name"] for s in json.loads(image("snapshot", "list", "--json", "q"))] == ["first"]
     assert "first" in run("qemu-img", "snapshot", "-l", "q")
+    image("convert", "--snapshot", "first", "--to", "raw", "q", "was")
+    same("raw", "was")
+    image("compare", "--snapshot", "first", "q", "was")
+    image("compare", "q", "was", status=1)
+    want = json.loads(run("qemu-img", "measure", "--output=json", "-l", "snapshot.name=first", "-O", "qcow2", "q"))
+    assert json.loads(image("measure", "--json", "--snapshot", "first", "q"))["required"] == want["required"]
+    refused("convert", "--snapshot", "second", "q", "none", words=["second"])
+    refused("map", "--snapshot", "first", "raw", words=["raw"])
+    assert not os.path.exists("none")
     image("snapshot", "apply", "q", "first")
     same("raw", "q")
     run("qemu-img", "check", "-q", "q")
@@ -151,6 +164,8 @@ def resizes():
         run("qemu-img", "check", "-q", "q")
         same("raw", "q")
     refused("resize", "q", "1M", words=["--shrink"])
+    image("create", "--format", "vmdk", "v", "1G")
+    refused("resize", "v", "2G", words=["vmdk", "cannot be changed"])
 
 
 def repairs():
@@ -175,6 +190,10 @@ def measures():
         command = ["qemu-img", "measure", "--output=json", "-f", "raw", "-O", "qcow2"]
         peer = json.loads(run(*command, *(["-o", theirs] if theirs else []), "raw"))
         assert abs(ours["fully_allocated"] - peer["fully-allocated"]) <= 2 * MIB // 8, (ours, peer)
+    want = json.loads(run("qemu-img", "measure", "--output=json", "--size", "10G", "-O", "qcow2"))
+    assert json.loads(image("measure", "--json", "--size", "10G"))["fully_allocated"] == want["fully-allocated"]
+    refused("measure", words=["--size"])
+    refused("measure", "--size", "1G", "raw", words=["--size"])
 
 
 def mistakes():

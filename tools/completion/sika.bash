@@ -44,7 +44,7 @@ _sika() {
 					[[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); }
 				else
 					words="--format --to --options --backing --backing-format --cluster-size --refcount-bits --compat --compression --compress --lazy-refcounts
-						--subclusters --data-file --data-file-raw --preallocate --allow --cache-file --cache-size --reconnect-delay --force --json --repair --shrink --unsafe
+						--subclusters --data-file --data-file-raw --preallocate --allow --cache-file --cache-size --reconnect-delay --force --json --chain --size --repair --shrink --unsafe
 						--bitmaps --skip-broken-bitmaps --granularity --disabled --from
 						--count --depth --buffer-size --step --offset --random --write --pattern --flush-interval --cache --source-cache
 						--socket --listen --name --description --read-only --tls --clients --snapshot --machine --once --help"

@@ -76,6 +76,7 @@ _sika() {
 				'--reconnect-delay=[wait for a lost NBD server (seconds)]:value:' \
 				'--force[replace a file, write over a device]' \
 				'--json[for programs]' \
+				'--chain[of the images below as well]' \
 				'--repair[set right what is wrong]' \
 				'--bitmaps[copy bitmaps of changed blocks]' \
 				'--skip-broken-bitmaps[leave out those that cannot be used]' \
@@ -90,7 +91,7 @@ _sika() {
 				'--read-only[nobody may write]' \
 				'--tls=[folder with keys or certificates]:value:_files -/' \
 				'--clients=[at a time]:value:' \
-				'--snapshot=[internal snapshot to serve]:name:' \
+				'--snapshot=[what this internal snapshot holds]:name:' \
 				'--machine=[running machine whose disk to serve]:machine:_sika_machines' \
 				'--once[end with the last client]' \
 				'--unsafe[only write the name]' \
