@@ -379,6 +379,37 @@ int emulate(struct vcpu *vcpu)
 	return next_write(vcpu);
 }
 
+/* With their opcodes in the map of two bytes: HLT, of one, is below them. */
+enum { OPCODE_HLT = 0xf4, OPCODE_WRMSR = 0x130, OPCODE_RDMSR = 0x132 };
+
+static u16 privileged(const struct x86_insn *insn)
+{
+	u16 opcode = insn->map << 8 | insn->opcode;
+
+	return insn->map <= 1 && (opcode == OPCODE_HLT || opcode == OPCODE_WRMSR || opcode == OPCODE_RDMSR) ?
+		       opcode : 0;
+}
+
+int emulate_any(struct vcpu *vcpu)
+{
+	bool found = !vcpu->taken_back && emulate_length(vcpu);
+
+	vcpu->emu.alone = true;
+	if (found && vcpu->emu.breakpoint && vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP)
+		return debug_exit(vcpu, X86_BP, vcpu->debug.dr6);
+	if (!found || vcpu->cpu.cpl)
+		return emulate(vcpu);
+	switch (vcpu->emu.privileged) {
+	case OPCODE_HLT:
+		return exit_hlt(vcpu);
+	case OPCODE_RDMSR:
+	case OPCODE_WRMSR:
+		return msr_exit(vcpu, vcpu->emu.privileged == OPCODE_WRMSR);
+	default:
+		return emulate(vcpu);
+	}
+}
+
 unsigned int emulate_length(struct vcpu *vcpu)
 {
 	struct x86_insn insn;
@@ -388,6 +419,7 @@ unsigned int emulate_length(struct vcpu *vcpu)
 	length = x86_fetch_insn(&vcpu->cpu, &insn);
 	vcpu->emu.floating = length && x86_insn_is_floating(&insn);
 	vcpu->emu.breakpoint = length && insn.map == 0 && insn.opcode == 0xcc;
+	vcpu->emu.privileged = length ? privileged(&insn) : 0;
 	drop_pages(vcpu);
 	return length;
 }

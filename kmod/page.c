@@ -13,7 +13,7 @@
 
 #include "shadow.h"
 
-bool nested_paging = true;
+bool nested_paging = true, identity_paging;
 
 #define LEVELS	    4u
 #define LEVEL_BITS  9u
@@ -43,6 +43,19 @@ static bool is_leaf(const struct page_format *format, u64 entry, unsigned int le
 
 /* ---- made and unmade ---- */
 
+/* Of entries of 4 MiB: SDM vol. 3, figure 4-4. They are accessed and dirty, so no walk writes to it. */
+static int identity_init(struct vm *vm)
+{
+	vm->identity_addr = IDENTITY_DEFAULT;
+	if (!identity_paging)
+		return 0;
+	vm->identity = (u32 *)__get_free_page(GFP_KERNEL_ACCOUNT);
+	for (u32 i = 0; vm->identity && i < PAGE_SIZE / sizeof(*vm->identity); i++)
+		vm->identity[i] = i << 22 | _PAGE_PRESENT | _PAGE_RW | _PAGE_USER | _PAGE_ACCESSED |
+				  _PAGE_DIRTY | _PAGE_PSE;
+	return vm->identity ? 0 : -ENOMEM;
+}
+
 int page_table_init(struct vm *vm)
 {
 	rwlock_init(&vm->page_lock);
@@ -50,7 +63,10 @@ int page_table_init(struct vm *vm)
 		return shadow_create(vm);
 	vm->table.format = hw->page_format();
 	vm->table.root = (u64 *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
-	return vm->table.root ? 0 : -ENOMEM;
+	if (vm->table.root && !identity_init(vm))
+		return 0;
+	page_table_free(vm);
+	return -ENOMEM;
 }
 
 static void free_table(const struct page_format *format, u64 *table, unsigned int level)
@@ -68,6 +84,7 @@ void page_table_free(struct vm *vm)
 {
 	if (vm->table.root)
 		free_table(vm->table.format, vm->table.root, LEVELS);
+	free_page((unsigned long)vm->identity);
 	shadow_free(vm);
 }
 
@@ -313,6 +330,18 @@ static int map_page(struct vcpu *vcpu, struct page_cache *cache, const struct sl
 	return 1;
 }
 
+/* The guest has the machine's page there, whatever slots say: it would not run without. */
+static int map_identity(struct vcpu *vcpu, struct page_cache *cache)
+{
+	struct vm *vm = vcpu->vm;
+	u64 pfn = __pa(vm->identity) >> PAGE_SHIFT;
+
+	write_lock(&vm->page_lock);
+	map(vm, cache, vm->identity_addr >> PAGE_SHIFT, 1, entry_of(vm->table.format, pfn, 1, true));
+	write_unlock(&vm->page_lock);
+	return 1;
+}
+
 int page_fault(struct vcpu *vcpu, u64 gpa, bool write, bool exec)
 {
 	struct page_cache cache = { 0 };
@@ -326,7 +355,9 @@ int page_fault(struct vcpu *vcpu, u64 gpa, bool write, bool exec)
 	}
 	at = srcu_read_lock(&vcpu->vm->srcu);
 	slot = slot_of(vcpu->vm, gpn);
-	if (slot && !(write && slot->flags & KVM_MEM_READONLY))
+	if (vcpu->vm->identity && gpn == vcpu->vm->identity_addr >> PAGE_SHIFT)
+		r = map_identity(vcpu, &cache);
+	else if (slot && !(write && slot->flags & KVM_MEM_READONLY))
 		r = map_page(vcpu, &cache, slot, gpn, write);
 	srcu_read_unlock(&vcpu->vm->srcu, at);
 	page_cache_free(&cache);

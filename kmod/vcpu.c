@@ -50,7 +50,7 @@ struct x86_state *vcpu_state(struct vcpu *vcpu)
 
 int vcpu_advance(struct vcpu *vcpu)
 {
-	u64 next = hw->next_rip(vcpu);
+	u64 next = vcpu->emu.alone ? 0 : hw->next_rip(vcpu);
 	unsigned int length;
 
 	if (!next) {
@@ -187,6 +187,7 @@ static void enter_guest(struct vcpu *vcpu)
 		switch_fpu_return();
 	load_breakpoints(vcpu);
 	load_xcr0(vcpu);
+	vcpu->emu.alone = false;
 	hw->enter(vcpu, flush);
 	host_leave_guest();
 	vcpu->in_hardware = true;
@@ -213,6 +214,14 @@ static bool is_breakpoint(struct vcpu *vcpu)
 	       vcpu->emu.breakpoint;
 }
 
+/* The event that was to be injected, else the next instruction. */
+static int leave_to_core(struct vcpu *vcpu)
+{
+	vcpu->taken_back = vcpu->has_injected;
+	event_cancel(vcpu);
+	return emulate_any(vcpu);
+}
+
 /* One stay in the guest. As handle_exit(). */
 static int run_once(struct vcpu *vcpu)
 {
@@ -226,6 +235,8 @@ static int run_once(struct vcpu *vcpu)
 	if (r)
 		return r;
 	event_inject(vcpu);
+	if (hw->needs_core && hw->needs_core(vcpu))
+		return leave_to_core(vcpu);
 	if (vcpu->changed && hw->prepare)
 		hw->prepare(vcpu);
 	preempt_disable();

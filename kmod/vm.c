@@ -206,6 +206,25 @@ static long dirty_log(struct vm *vm, const void __user *arg)
 	return slots_dirty_log(vm, &log);
 }
 
+/* Documentation/virt/kvm/api.rst, 4.38: 0 is the default. */
+static long set_identity(struct vm *vm, const void __user *arg)
+{
+	u64 addr;
+	long r = 0;
+
+	if (copy_from_user(&addr, arg, sizeof(addr)))
+		return -EFAULT;
+	if (addr > U32_MAX || !PAGE_ALIGNED(addr)) /* it is in CR3 */
+		return -EINVAL;
+	mutex_lock(&vm->lock);
+	if (vm->vcpu_count)
+		r = -EINVAL;
+	else
+		vm->identity_addr = addr ?: IDENTITY_DEFAULT;
+	mutex_unlock(&vm->lock);
+	return r;
+}
+
 static long vm_ioctl(struct file *file, unsigned int number, unsigned long arg)
 {
 	struct vm *vm = file->private_data;
@@ -235,11 +254,10 @@ static long vm_ioctl(struct file *file, unsigned int number, unsigned long arg)
 		return clock_set(vm, user);
 	case KVM_GET_CLOCK:
 		return clock_get(vm, user);
-	case KVM_SET_TSS_ADDR: /* for processors that cannot run real mode: not these */
-		vm->tss_addr = arg;
-		return 0;
+	case KVM_SET_TSS_ADDR: /* of what is there for real mode nothing has to be in the guest's memory: vmx_real.c */
+		return arg > U32_MAX - 3 * PAGE_SIZE ? -EINVAL : 0;
 	case KVM_SET_IDENTITY_MAP_ADDR:
-		return get_user(vm->identity_addr, (u64 __user *)user);
+		return set_identity(vm, user);
 	case KVM_GET_TSC_KHZ:
 		return tsc_khz;
 	case KVM_IOEVENTFD:

@@ -110,6 +110,11 @@ long rings_reset(struct vm *vm);
  * then on. */
 extern bool nested_paging;
 
+/* With nested paging, and no guests without paging: those walk a table of the machine's that maps all to itself. Constant
+ * as well. */
+extern bool identity_paging;
+#define IDENTITY_DEFAULT 0xfffbc000ull /* where it is: Documentation/virt/kvm/api.rst, 4.38 */
+
 /* Bits of its entries, which are the vendor's. In all formats bit 0 is set of those that are there. */
 struct page_format {
 	u64 table; /* of an entry that names a table */
@@ -182,7 +187,8 @@ struct vm {
 	struct kvm_coalesced_mmio_ring *ring; /* shared with user space; its entries under ring_lock */
 	spinlock_t ring_lock;
 	u32 ring_bytes; /* of a vCPU's dirty ring; 0: there are bitmaps. Under lock, before there are vCPUs */
-	u64 tss_addr, identity_addr;
+	u64 identity_addr; /* under lock; constant once there are vCPUs */
+	u32 *identity;	   /* a page; NULL: not identity_paging */
 };
 
 long vm_create(void);
@@ -241,6 +247,8 @@ struct emulation {
 	struct device_access want;
 	bool floating; /* the instruction last looked at uses vector or x87 registers */
 	bool breakpoint; /* it is INT3 */
+	u16 privileged; /* it is one of those that exit when the supervisor executes them: its opcode, else 0 */
+	bool alone; /* the processor has not seen it: no exit tells its length */
 	struct held_page {
 		gpn_t gpn;
 		bool writable;
@@ -437,6 +445,8 @@ int emulate_init(struct vcpu *vcpu);
 void emulate_free(struct vcpu *vcpu);
 /* The instruction at RIP, or the delivery of an event that had begun. As handle_exit(). */
 int emulate(struct vcpu *vcpu);
+/* The same for one that would have an exit of its own, were it the processor that executes it. */
+int emulate_any(struct vcpu *vcpu);
 /* Length of the instruction at RIP, or 0: it cannot be fetched. */
 unsigned int emulate_length(struct vcpu *vcpu);
 /* Behind a walk by the core: the pages it looked at. */
@@ -533,6 +543,9 @@ struct hw {
 	/* Before push(), what of it may sleep. Optional. */
 	void (*prepare)(struct vcpu *vcpu);
 	void (*push)(struct vcpu *vcpu);
+	/* The hardware cannot go on from the state, or not inject what it has been handed: the x86 core does. Behind
+	 * event_inject(). Optional. */
+	bool (*needs_core)(struct vcpu *vcpu);
 	void (*set_tsc_offset)(struct vcpu *vcpu);
 	/* The filter of MSRs. Under vm->lock. */
 	void (*filter_changed)(struct vm *vm);

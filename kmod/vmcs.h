@@ -84,6 +84,7 @@ enum vmx_field {
 #define PROC_INTERRUPT_WINDOW BIT(2)
 #define PROC_TSC_OFFSET	      BIT(3)
 #define PROC_HLT	      BIT(7)
+#define PROC_INVLPG	      BIT(9)
 #define PROC_MWAIT	      BIT(10)
 #define PROC_RDPMC	      BIT(11)
 #define PROC_CR3_LOAD	      BIT(15)

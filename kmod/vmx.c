@@ -19,7 +19,7 @@
 #include "vmx.h"
 #include "x86_int.h"
 
-/* Stock's names. Without either the driver has nothing to offer yet. */
+/* Stock's names. Unrestricted guests need EPT: 26.2.1.1. */
 static bool use_ept = true, use_unrestricted = true;
 module_param_named(ept, use_ept, bool, 0444);
 module_param_named(unrestricted_guest, use_unrestricted, bool, 0444);
@@ -32,39 +32,44 @@ static void *msr_map, *msr_map_closed;
 /* ---- what the processor has ---- */
 
 /*
- * The controls of a vCPU: what each must have, what it has where the processor can, and what is switched later. The
- * low half of an MSR says what must be 1, the high half what may be: A.2 to A.5.
+ * The controls of a vCPU: what each must have, what it has where the processor can, and what is switched later; and
+ * what else it must have with either kind of paging. The low half of an MSR says what must be 1, the high half what may
+ * be: A.2 to A.5.
  */
 struct control {
 	u32 msr;
 	u32 must, may, later;
+	u32 nested, shadow;
 	u32 *ret;
 	const char *name;
 };
 
 static const struct control control[] = {
-	{ MSR_IA32_VMX_TRUE_PINBASED_CTLS, PIN_INTERRUPTS | PIN_NMI | PIN_VIRTUAL_NMIS, 0, 0,
+	{ MSR_IA32_VMX_TRUE_PINBASED_CTLS, PIN_INTERRUPTS | PIN_NMI | PIN_VIRTUAL_NMIS, 0, 0, 0, 0,
 	  &vmx_features.pin, "exits by interrupts and virtual NMIs" },
 	{ MSR_IA32_VMX_TRUE_PROCBASED_CTLS,
 	  PROC_TSC_OFFSET | PROC_HLT | PROC_MWAIT | PROC_RDPMC | PROC_CR8_LOAD | PROC_CR8_STORE |
 		  PROC_MOV_DR | PROC_ALL_PORTS | PROC_MSR_MAP | PROC_MONITOR | PROC_SECONDARY,
-	  0, PROC_INTERRUPT_WINDOW | PROC_NMI_WINDOW, &vmx_features.proc, "processor-based controls" },
-	{ MSR_IA32_VMX_PROCBASED_CTLS2, PROC2_EPT | PROC2_UNRESTRICTED | PROC2_WBINVD,
-	  PROC2_VPID | PROC2_RDTSCP | PROC2_INVPCID | PROC2_XSAVES | PROC2_PAUSE_LOOP, 0,
+	  0, PROC_INTERRUPT_WINDOW | PROC_NMI_WINDOW | PROC_CR3_LOAD | PROC_CR3_STORE, 0, PROC_INVLPG,
+	  &vmx_features.proc, "processor-based controls" },
+	{ MSR_IA32_VMX_PROCBASED_CTLS2, 0,
+	  PROC2_VPID | PROC2_RDTSCP | PROC2_INVPCID | PROC2_XSAVES | PROC2_PAUSE_LOOP | PROC2_WBINVD, 0,
+	  PROC2_EPT, 0,
 	  &vmx_features.proc2, "secondary controls" },
-	{ MSR_IA32_VMX_TRUE_EXIT_CTLS, EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_LOAD_EFER, 0, 0,
+	{ MSR_IA32_VMX_TRUE_EXIT_CTLS, EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_LOAD_EFER, 0, 0, 0, 0,
 	  &vmx_features.exit, "exit controls" },
-	{ MSR_IA32_VMX_TRUE_ENTRY_CTLS, ENTRY_LOAD_DEBUG | ENTRY_LOAD_EFER, 0, ENTRY_LONG_MODE,
+	{ MSR_IA32_VMX_TRUE_ENTRY_CTLS, ENTRY_LOAD_DEBUG | ENTRY_LOAD_EFER, 0, ENTRY_LONG_MODE, 0, 0,
 	  &vmx_features.entry, "entry controls" },
 };
 
 static bool choose(const struct control *c)
 {
+	u32 must = c->must | (nested_paging ? c->nested : c->shadow);
 	u64 allowed;
 
 	rdmsrl(c->msr, allowed);
-	*c->ret = (u32)allowed | c->must | (c->may & allowed >> 32);
-	return !((c->must | c->later) & ~(allowed >> 32)) && !((u32)allowed & c->later);
+	*c->ret = (u32)allowed | must | (c->may & allowed >> 32);
+	return !((must | c->later) & ~(allowed >> 32)) && !((u32)allowed & c->later);
 }
 
 /* One line says why not. */
@@ -74,31 +79,32 @@ static int refuse(const char *why)
 	return -EOPNOTSUPP;
 }
 
-static int probe_ept(void)
+/* With all of it that nested tables are made of. */
+static bool has_ept(u32 proc2)
 {
 	const u64 needed = CAP_EPT_LEVELS | CAP_EPT_WB | CAP_EPT_LARGE | CAP_INVEPT;
+
+	return proc2 & PROC2_EPT && (vmx_features.ept & needed) == needed &&
+	       vmx_features.ept & (CAP_INVEPT_ONE | CAP_INVEPT_ALL);
+}
+
+static void choose_paging(void)
+{
 	u64 proc2;
 
 	rdmsrl(MSR_IA32_VMX_PROCBASED_CTLS2, proc2);
-	if (!(proc2 >> 32 & PROC2_EPT))
-		return refuse("this processor has no EPT, and shadow paging under VT-x is not there");
-	if (!use_ept)
-		return refuse("ept=0: shadow paging under VT-x is not there");
-	if (!(proc2 >> 32 & PROC2_UNRESTRICTED))
-		return refuse("this processor runs no unrestricted guests, and real mode is not emulated");
-	if (!use_unrestricted)
-		return refuse("unrestricted_guest=0: real mode is not emulated");
-	rdmsrl(MSR_IA32_VMX_EPT_VPID_CAP, vmx_features.ept);
-	if ((vmx_features.ept & needed) != needed ||
-	    !(vmx_features.ept & (CAP_INVEPT_ONE | CAP_INVEPT_ALL)))
-		return refuse("the EPT of this processor lacks large pages, write-back or INVEPT");
-	return 0;
+	if (rdmsrl_safe(MSR_IA32_VMX_EPT_VPID_CAP, &vmx_features.ept))
+		vmx_features.ept = 0;
+	use_ept &= has_ept(proc2 >> 32);
+	use_unrestricted &= use_ept && proc2 >> 32 & PROC2_UNRESTRICTED;
+	nested_paging = use_ept;
+	vmx_features.unrestricted = use_unrestricted;
+	identity_paging = use_ept && !use_unrestricted;
 }
 
 static int vmx_probe(void)
 {
 	u64 basic, control_msr;
-	int r;
 
 	/* The kernel takes the flag away where the firmware has locked it off: 23.7. */
 	if (!boot_cpu_has(X86_FEATURE_VMX) || rdmsrl_safe(MSR_IA32_FEAT_CTL, &control_msr) ||
@@ -108,21 +114,22 @@ static int vmx_probe(void)
 	vmx_features.revision = basic & BASIC_REVISION;
 	if (!(basic & BASIC_TRUE))
 		return refuse("VT-x of this processor is of the first generation");
-	r = probe_ept();
-	if (r)
-		return r;
+	choose_paging();
 	for (unsigned int i = 0; i < ARRAY_SIZE(control); i++) {
 		if (choose(&control[i]))
 			continue;
 		pr_err("VT-x of this processor lacks some of what is needed: %s\n", control[i].name);
 		return -EOPNOTSUPP;
 	}
+	if (vmx_features.unrestricted)
+		vmx_features.proc2 |= PROC2_UNRESTRICTED;
 	/* Where VPIDs cannot be forgotten, do without. */
 	if (!(vmx_features.ept & CAP_INVVPID) || !(vmx_features.ept & CAP_INVVPID_ALL))
 		vmx_features.proc2 &= ~PROC2_VPID;
 	rdmsrl(MSR_IA32_VMX_CR0_FIXED0, vmx_features.cr0_set);
 	rdmsrl(MSR_IA32_VMX_CR4_FIXED0, vmx_features.cr4_set);
-	vmx_features.cr0_set &= ~(u64)(X86_CR0_PE | X86_CR0_PG); /* of an unrestricted guest: A.7 */
+	if (vmx_features.unrestricted) /* A.7 */
+		vmx_features.cr0_set &= ~(u64)(X86_CR0_PE | X86_CR0_PG);
 	return 0;
 }
 
@@ -170,7 +177,7 @@ static int vmx_enable(void)
 		intel_pt_handle_vmx(0);
 		return -EIO;
 	}
-	if (vmx_features.ept & CAP_INVEPT_ALL)
+	if (nested_paging && vmx_features.ept & CAP_INVEPT_ALL)
 		invalidate(true, INVALIDATE_ALL, 0);
 	tag_pool_start(&cpu->vpids, 0xffff);
 	return 0;
@@ -359,8 +366,7 @@ static void vmx_debug_window(struct vcpu *vcpu, bool on)
 
 static void vmx_debug_changed(struct vcpu *vcpu)
 {
-	vmx_set_bits(vmx_of(vcpu), VMX_EXCEPTIONS, BIT(X86_BP),
-		     vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP);
+	vmx_choose_exceptions(vcpu);
 }
 
 /* ---- the little that is asked for without the rest ---- */
@@ -422,6 +428,7 @@ const struct hw hw_vmx = {
 	.pull = vmx_pull,
 	.prepare = vmx_prepare,
 	.push = vmx_push,
+	.needs_core = vmx_needs_core,
 	.set_tsc_offset = vmx_set_tsc_offset,
 	.filter_changed = vmx_filter_changed,
 	.inject = vmx_inject,

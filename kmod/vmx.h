@@ -16,6 +16,7 @@ struct vmx_features {
 	u32 pin, proc, proc2, exit, entry; /* controls, as each vCPU starts with them */
 	u64 cr0_set, cr4_set;		   /* bits that may not be 0 in the guest */
 	u64 ept;			   /* IA32_VMX_EPT_VPID_CAP */
+	bool unrestricted;		   /* guests without paging or protection: 25.6 */
 	bool flush_l1;			   /* before each entry */
 };
 
@@ -39,6 +40,13 @@ struct vmx_host {
 	u64 fs_base, kernel_gs_base, debugctl;
 };
 
+/* What the guest's state is to the processor: vmx_real.c. */
+enum vmx_shape {
+	SHAPE_OWN,  /* what it says */
+	SHAPE_V86,  /* real mode, as virtual-8086 mode */
+	SHAPE_NONE, /* refused: the x86 core goes on */
+};
+
 /*
  * A VMCS is read and written by the CPU that has it loaded, and by nothing else. So the driver has a copy: setting
  * a field (vmx_set()) is good anywhere, and what differs is written right before the entry. The guest's own
@@ -53,6 +61,7 @@ struct vmx_vcpu {
 	bool flush;    /* what the CPU knows of the EPT may be old: it comes from another */
 	bool refused;  /* the last entry, by VMLAUNCH or VMRESUME itself */
 	u32 reason;    /* of the last exit */
+	enum vmx_shape shape;
 	struct tag vpid;
 	struct vmx_host host;
 	u64 syscall[SYSCALL_MSRS], kernel_gs_base; /* as the MSRs are, while loaded */
@@ -120,7 +129,23 @@ void vmx_pull(struct vcpu *vcpu);
 void vmx_prepare(struct vcpu *vcpu);
 void vmx_push(struct vcpu *vcpu);
 
+/* The processor walks the guest's own tables, as long as these registers are as they are. */
+static inline bool vmx_has_own_tables(const struct vcpu *vcpu)
+{
+	return !vcpu->shadow && (vmx_features.unrestricted || vcpu->cpu.s.cr0 & X86_CR0_PG);
+}
+
+/* ---- vmx_real.c: what cannot be entered as it is ---- */
+bool vmx_needs_core(struct vcpu *vcpu);
+/* To and from virtual-8086 mode. */
+void vmx_push_v86(struct vmx_vcpu *vmx, const struct x86_state *s);
+void vmx_pull_v86(struct vmx_vcpu *vmx, struct x86_state *s);
+/* An exception there. As handle_exit(). */
+int vmx_exception_v86(struct vcpu *vcpu, u8 vector);
+
 /* ---- vmx_vcpu.c: a vCPU ---- */
+/* Which exceptions exit. */
+void vmx_choose_exceptions(struct vcpu *vcpu);
 int vmx_vcpu_create(struct vcpu *vcpu);
 void vmx_vcpu_free(struct vcpu *vcpu);
 void vmx_load(struct vcpu *vcpu, bool moved);

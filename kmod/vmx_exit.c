@@ -3,6 +3,7 @@
 #include <linux/sched.h>
 #include <asm/debugreg.h>
 
+#include "shadow.h"
 #include "vmx.h"
 #include "x86_int.h"
 
@@ -64,8 +65,12 @@ static int on_exception(struct vcpu *vcpu)
 
 	if (type == EVENT_TYPE_NMI || vector == X86_MC) /* the host's, which has seen to it */
 		return 1;
-	if (vector == X86_BP)
+	if (vector == X86_PF && vcpu->shadow) /* 27.2.1: the linear address */
+		return shadow_fault(vcpu, vmread(VMCS_QUALIFICATION), vmread(VMCS_EXIT_ERROR));
+	if (vector == X86_BP && vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP)
 		return debug_exit(vcpu, vector, vcpu->debug.dr6);
+	if (vmx_of(vcpu)->shape == SHAPE_V86 && vector != X86_DB)
+		return vmx_exception_v86(vcpu, vector);
 	if (vector == X86_UD)
 		return exit_invalid(vcpu);
 	if (vector == X86_DB)

@@ -4,8 +4,8 @@
 #include <linux/uaccess.h>
 #include <asm/msr.h>
 
+#include "shadow.h"
 #include "vmx.h"
-#include "x86_int.h"
 
 #define VMCS_ENCODING(name, encoding) [VMX_##name] = encoding,
 static const u16 encoding[VMX_FIELDS] = {
@@ -15,7 +15,7 @@ static const u16 encoding[VMX_FIELDS] = {
 
 /* Bits that the guest changes without an exit; of the others it reads the shadow, which is what it wrote. */
 #define CR0_OWN X86_CR0_TS
-#define CR4_OWN X86_CR4_PGE
+#define CR4_OWN X86_CR4_PGE /* where its tables are its own */
 /* Entries leave these alone, so they are the host's: 26.3.1.1. */
 #define CR0_NOT_LOADED (X86_CR0_CD | X86_CR0_NW)
 
@@ -46,15 +46,12 @@ static const struct {
 	u8 field;
 	u16 offset; /* in struct x86_state, of a u64 */
 } read_back[] = {
-	{ VMX_CR3, offsetof(struct x86_state, cr3) },
 	{ VMX_DR7, offsetof(struct x86_state, dr[7]) },
 	{ VMX_RSP, offsetof(struct x86_state, gpr[X86_RSP]) },
 	{ VMX_RIP, offsetof(struct x86_state, rip) },
-	{ VMX_RFLAGS, offsetof(struct x86_state, rflags) },
 	{ VMX_GDTR_BASE, offsetof(struct x86_state, gdtr.base) },
 	{ VMX_IDTR_BASE, offsetof(struct x86_state, idtr.base) },
 }, only_written[] = {
-	{ VMX_EFER, offsetof(struct x86_state, efer) },
 	{ VMX_SYSENTER_CS, offsetof(struct x86_state, sysenter_cs) },
 	{ VMX_SYSENTER_ESP, offsetof(struct x86_state, sysenter_esp) },
 	{ VMX_SYSENTER_EIP, offsetof(struct x86_state, sysenter_eip) },
@@ -83,10 +80,11 @@ static u16 attr_of(u32 access)
 	return (access & 0xff) | (access >> 4 & 0xf00);
 }
 
-static void pull_segments(struct vmx_vcpu *vmx, struct x86_state *s)
+static void pull_own(struct vmx_vcpu *vmx, struct x86_state *s)
 {
 	const u64 *f = vmx->field;
 
+	s->rflags = f[VMX_RFLAGS];
 	for (unsigned int i = 0; i <= VMX_TR; i++)
 		*segment_at(s, i) = (struct x86_segment){
 			.selector = f[VMX_SELECTOR + i], .limit = f[VMX_LIMIT + i],
@@ -102,13 +100,18 @@ void vmx_pull(struct vcpu *vcpu)
 
 	for (unsigned int i = 0; i < VMX_GUEST_FIELDS; i++)
 		(void)vmx_get(vcpu, i);
+	if (vmx->shape == SHAPE_V86)
+		vmx_pull_v86(vmx, s);
+	else
+		pull_own(vmx, s);
 	for (unsigned int i = 0; i < ARRAY_SIZE(read_back); i++)
 		*at(s, read_back[i].offset) = f[read_back[i].field];
-	pull_segments(vmx, s);
+	if (vmx_has_own_tables(vcpu))
+		s->cr3 = f[VMX_CR3];
 	s->gdtr.limit = f[VMX_GDTR_LIMIT];
 	s->idtr.limit = f[VMX_IDTR_LIMIT];
 	s->cr0 = (s->cr0 & ~(u64)CR0_OWN) | (f[VMX_CR0] & CR0_OWN);
-	s->cr4 = (s->cr4 & ~(u64)CR4_OWN) | (f[VMX_CR4] & CR4_OWN);
+	s->cr4 = (s->cr4 & f[VMX_CR4_MASK]) | (f[VMX_CR4] & ~f[VMX_CR4_MASK]);
 	s->interrupt_shadow = f[VMX_INTERRUPTIBILITY] & (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS);
 	s->nmi_masked = f[VMX_INTERRUPTIBILITY] & BLOCKED_BY_NMI;
 	/* SWAPGS changes it; vmx_put() has taken it where the thread has left this CPU since. */
@@ -160,7 +163,7 @@ static u32 tr_access_of(const struct x86_state *s)
 	return granularity(X86_SEG_P | (is_16 ? 3 : 11), s->tr.limit);
 }
 
-static void push_segments(struct vmx_vcpu *vmx, struct x86_state *s)
+static void push_own(struct vmx_vcpu *vmx, struct x86_state *s)
 {
 	bool vm86 = s->rflags & X86_FL_VM && s->cr0 & X86_CR0_PE && !long_mode(s);
 
@@ -174,6 +177,38 @@ static void push_segments(struct vmx_vcpu *vmx, struct x86_state *s)
 		vmx_set(vmx, VMX_ACCESS + i, fixed ? 0xf3 : access_of(seg));
 	}
 	vmx_set(vmx, VMX_ACCESS + VMX_TR, tr_access_of(s));
+	vmx_set(vmx, VMX_RFLAGS, (s->rflags & 0x3f7fd5) | X86_FL_ONE);
+}
+
+/* The registers that decide how tables are read, and which. What the guest reads is the shadow of CR0 and CR4. */
+static void push_paging(struct vcpu *vcpu)
+{
+	const u64 unpaged = X86_CR4_PAE | X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PCIDE;
+	const struct x86_state *s = &vcpu->cpu.s;
+	struct vmx_vcpu *vmx = vmx_of(vcpu);
+	u64 cr0 = s->cr0, cr3 = s->cr3, cr4 = s->cr4, efer = s->efer;
+
+	if (vcpu->shadow) {
+		cr0 = shadow_cr0(vcpu);
+		cr3 = shadow_cr3(vcpu);
+		cr4 = shadow_cr4(vcpu);
+		efer = shadow_efer(vcpu);
+	} else if (!vmx_has_own_tables(vcpu)) { /* all is mapped to itself, in pages of 4 MiB */
+		cr3 = vcpu->vm->identity_addr;
+		cr4 = (cr4 & ~unpaged) | X86_CR4_PSE;
+		efer &= ~(u64)X86_EFER_LME; /* with paging on it is as LMA: 26.3.1.1 */
+	}
+	if (vmx->shape == SHAPE_V86) { /* real mode has no privilege 3, and no virtual interrupt flag */
+		cr0 &= ~(u64)X86_CR0_AM;
+		cr4 &= ~(u64)X86_CR4_VME;
+	}
+	/* A machine check is the host's. */
+	cr4 |= vmx_features.cr4_set | (native_read_cr4() & X86_CR4_MCE);
+	vmx_set(vmx, VMX_CR0, (cr0 & ~(u64)CR0_NOT_LOADED) | vmx_features.cr0_set);
+	vmx_set(vmx, VMX_CR3, cr3);
+	vmx_set(vmx, VMX_CR4, cr4);
+	vmx_set(vmx, VMX_EFER, efer);
+	vmx_set_bits(vmx, VMX_CONTROLS, PROC_CR3_LOAD | PROC_CR3_STORE, !vmx_has_own_tables(vcpu));
 }
 
 /* An NMI's entry blocks further ones itself. */
@@ -193,7 +228,6 @@ void vmx_push(struct vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = vmx_of(vcpu);
 	struct x86_state *s = &vcpu->cpu.s;
-	u64 mce = native_read_cr4() & X86_CR4_MCE; /* a machine check is the host's */
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(read_back); i++)
 		vmx_set(vmx, read_back[i].field, *at(s, read_back[i].offset));
@@ -201,12 +235,14 @@ void vmx_push(struct vcpu *vcpu)
 		vmx_set(vmx, only_written[i].field, *at(s, only_written[i].offset));
 	if (!code_is_64(s))
 		vmx_set(vmx, VMX_RIP, (u32)s->rip);
-	vmx_set(vmx, VMX_RFLAGS, (s->rflags & 0x3f7fd5) | X86_FL_ONE);
-	push_segments(vmx, s);
+	if (vmx->shape == SHAPE_V86)
+		vmx_push_v86(vmx, s);
+	else
+		push_own(vmx, s);
+	vmx_choose_exceptions(vcpu);
 	vmx_set(vmx, VMX_GDTR_LIMIT, s->gdtr.limit);
 	vmx_set(vmx, VMX_IDTR_LIMIT, s->idtr.limit);
-	vmx_set(vmx, VMX_CR0, (s->cr0 & ~(u64)CR0_NOT_LOADED) | vmx_features.cr0_set);
-	vmx_set(vmx, VMX_CR4, s->cr4 | vmx_features.cr4_set | mce);
+	push_paging(vcpu);
 	vmx_set_bits(vmx, VMX_ENTRY_CONTROLS, ENTRY_LONG_MODE, long_mode(s));
 	vmx_set(vmx, VMX_INTERRUPTIBILITY, blocked(vmx, s));
 	/* 26.3.1.5: a step that ends in a shadow is still to be told. */
@@ -248,7 +284,7 @@ void vmx_prepare(struct vcpu *vcpu)
 	const u64 *f = vmx->field;
 	u64 pdpte[4];
 
-	if (!is_pae(s->cr0, s->cr4, s->efer))
+	if (vcpu->shadow || !is_pae(s->cr0, s->cr4, s->efer))
 		return;
 	if (is_pae(f[VMX_CR0], f[VMX_CR4], f[VMX_EFER]) && s->cr3 == f[VMX_CR3] &&
 	    !((s->cr0 ^ f[VMX_CR0_SHADOW]) & cr0_bits) &&

@@ -12,6 +12,20 @@
 
 /* ---- life ---- */
 
+/* A guest whose handler of #DB or #AC raises the same again would never let an interrupt in. Of #PF all exit where it is
+ * for shadow paging (25.2: mask and match are 0); in virtual-8086 mode all that is there, since none is to go by the
+ * IDT. */
+void vmx_choose_exceptions(struct vcpu *vcpu)
+{
+	u32 some = BIT(X86_DB) | BIT(X86_UD) | BIT(X86_AC) | BIT(X86_MC);
+
+	if (vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP)
+		some |= BIT(X86_BP);
+	if (vcpu->shadow)
+		some |= BIT(X86_PF);
+	vmx_set(vmx_of(vcpu), VMX_EXCEPTIONS, vmx_of(vcpu)->shape == SHAPE_V86 ? ~0u : some);
+}
+
 /* What is the same for all, and for always: 24.4 to 24.8. Fields that are not named are 0. */
 static void set_fields(struct vcpu *vcpu)
 {
@@ -26,12 +40,10 @@ static void set_fields(struct vcpu *vcpu)
 		{ VMX_CONTROLS2, has->proc2 },
 		{ VMX_EXIT_CONTROLS, has->exit },
 		{ VMX_ENTRY_CONTROLS, has->entry },
-		/* A guest whose handler of these raises the same again would never let an interrupt in. */
-		{ VMX_EXCEPTIONS, BIT(X86_DB) | BIT(X86_UD) | BIT(X86_AC) | BIT(X86_MC) },
 		{ VMX_TSC_OFFSET, vcpu->tsc_offset },
 		{ VMX_CR0_MASK, ~(u64)X86_CR0_TS }, /* as vmx_state.c has it */
-		{ VMX_CR4_MASK, ~(u64)X86_CR4_PGE },
-		{ VMX_EPTP, vmx_eptp(vcpu->vm) },
+		{ VMX_CR4_MASK, vcpu->shadow ? ~0ull : ~(u64)X86_CR4_PGE },
+		{ VMX_EPTP, vcpu->shadow ? 0 : vmx_eptp(vcpu->vm) },
 		/* A loop of PAUSEs: no further apart than this, and as long as this in all, in cycles (25.1.3). */
 		{ VMX_PLE_GAP, 128 },
 		{ VMX_PLE_WINDOW, 4096 },
@@ -50,6 +62,8 @@ static void set_fields(struct vcpu *vcpu)
 		__clear_bit(VMX_XSS_EXITS, vmx->unwritten);
 	if (!(has->proc2 & PROC2_VPID))
 		__clear_bit(VMX_VPID, vmx->unwritten);
+	if (!(has->proc2 & PROC2_EPT))
+		__clear_bit(VMX_EPTP, vmx->unwritten);
 	if (!(has->proc2 & PROC2_PAUSE_LOOP)) {
 		__clear_bit(VMX_PLE_GAP, vmx->unwritten);
 		__clear_bit(VMX_PLE_WINDOW, vmx->unwritten);
@@ -231,7 +245,7 @@ static void choose_vpid(struct vmx_vcpu *vmx, bool flush)
 {
 	struct tag_pool *pool = &this_cpu_ptr(&vmx_cpu)->vpids;
 
-	if (flush || vmx->flush)
+	if (nested_paging && (flush || vmx->flush))
 		vmx_forget_ept(vmx->field[VMX_EPTP]);
 	vmx->flush = false;
 	if (!(vmx_features.proc2 & PROC2_VPID))

@@ -51,8 +51,8 @@ if [ -n "${KVM_LAB_DEBUG:-}" ]; then
 	pieces+=" debug-engine debug-shadow-engine debug-guests-1 debug-guests-2 debug-guests-smp debug-shadow-guests-1"
 	pieces+=" debug-shadow-guests-2 debug-shadow-guests-smp debug-fuzz-1 debug-fuzz-0 debug-hostile-1 debug-hostile-0"
 fi
-pieces+=" vmx-engine vmx-guests"
-[ -z "${KVM_LAB_LONG:-}" ] || pieces+=" vmx-boot vmx-guests-1 vmx-guests-2 vmx-guests-smp"
+pieces+=" vmx-engine vmx-guests vmx-ept0-engine vmx-ept0-guests vmx-real-engine vmx-real-guests"
+[ -z "${KVM_LAB_LONG:-}" ] || pieces+=" vmx-boot vmx-guests-1 vmx-guests-2 vmx-guests-smp vmx-two-smp vmx-ept0-tables vmx-ept0-boot"
 
 amd='' intel='' debug=''
 for piece in ${KVM_LAB_ONLY:-$pieces}; do

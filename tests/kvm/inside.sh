@@ -319,16 +319,20 @@ qemu_moves() {
 		[ "$(tr -d '\r' </tmp/moves | sed -n 's/^SIKA-COUNT //p' | tr '\n' ' ')" = "$(seq 60 | tr '\n' ' ')" ]
 }
 
+# Under VT-x real mode is the processor's, unless the piece says otherwise.
+unrestricted() { [ "$(word lab_real)" = 1 ] && echo 0 || echo 1; }
+
 if [ "$(word lab_work)" = qemu-moves ]; then
 	: # it loads them in turn
 elif [ -e /modules/driver.ko ]; then
-	insmod /modules/driver.ko npt="$(word lab_npt)" ept="$(word lab_npt)" || dmesg | tail -n 20
+	insmod /modules/driver.ko npt="$(word lab_npt)" ept="$(word lab_npt)" \
+		unrestricted_guest="$(unrestricted)" || dmesg | tail -n 20
 else
 	for m in irqbypass kvm; do
 		insmod /modules/$m.ko || echo "INFO cannot load $m"
 	done
 	if grep -qw vmx /proc/cpuinfo; then
-		insmod /modules/kvm-intel.ko ept="$(word lab_npt)" || echo "INFO cannot load kvm-intel"
+		insmod /modules/kvm-intel.ko ept="$(word lab_npt)" unrestricted_guest="$(unrestricted)" || echo "INFO cannot load kvm-intel"
 	else
 		insmod /modules/kvm-amd.ko npt="$(word lab_npt)" || echo "INFO cannot load kvm-amd"
 	fi

@@ -8,7 +8,8 @@
 #
 # usage: tests/kvm/run.sh [BUILD_DIR]     (default: build)
 # environment: KVM_LAB_TIMEOUT seconds after which no further piece is begun that may be left out (200),
-# KVM_LAB_ONLY="PIECE..." (names at the end; one:GUEST,...:NPT for those tiny guests alone), KVM_LAB_THREADS=single|multi, KVM_LAB_CPU,
+# KVM_LAB_ONLY="PIECE..." (names at the end; one:GUEST,...:NPT for those tiny guests alone, and in Bochs
+# vmx-one:GUEST,...:EPT:REAL:CPUS), KVM_LAB_THREADS=single|multi, KVM_LAB_CPU (of QEMU, or a model of Bochs),
 # KVM_LAB_DRIVER=FILE.ko (another driver instead of the stock one),
 # KVM_LAB_KERNEL=FILE (of the machine in the middle, instead of Debian's), KVM_LAB_ARGS="WORD..." (for it),
 # KVM_LAB_KEEP=1 (leaves what was made, and what the second serial port said: the uptime, the last of a console),
@@ -55,7 +56,7 @@ need() { # command or file, package
 
 if [ "$machine" = bochs ]; then
 	need bochs bochs
-	need /usr/lib/bochs/plugins/libbx_term_gui.so bochs-term
+	need /usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so bochs-term
 	need /usr/share/bochs/BIOS-bochs-latest bochsbios
 	need /usr/share/vgabios/vgabios.bin vgabios
 	need /usr/lib/ISOLINUX/isolinux.bin isolinux
@@ -279,7 +280,7 @@ start_bochs() { # CPUs initrd words-for-the-kernel
 	rm -rf "$at/cd"
 	cat >"$at/rc" <<-END
 		display_library: term
-		cpu: model=corei7_haswell_4770, count=$1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=1
+		cpu: model=${KVM_LAB_CPU:-corei7_haswell_4770}, count=$1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=1
 		memory: guest=1024, host=1024
 		romimage: file=/usr/share/bochs/BIOS-bochs-latest, options=fastboot
 		vgaromimage: file=/usr/share/vgabios/vgabios.bin
@@ -394,6 +395,20 @@ if [ "$machine" = bochs ]; then
 	want vmx-guests-1 && piece may vmx-guests-1 1 900 "lab_npt=1 lab_work=guests:$(names 'NR % 2 && $2 == 1')"
 	want vmx-guests-2 && piece may vmx-guests-2 1 900 "lab_npt=1 lab_work=guests:$(names '!(NR % 2) && $2 == 1')"
 	want vmx-guests-smp && piece may vmx-guests-smp 1 900 "lab_npt=1 lab_work=guests:smp"
+	# The two CPUs of this one are in one thread of Bochs's.
+	want vmx-two-smp && piece may vmx-two-smp 2 900 "lab_npt=1 lab_work=guests:smp"
+	# Shadow tables, and real mode by the driver; real mode alone, above nested tables.
+	for kind in ept0:0 real:1; do
+		words="lab_npt=${kind#*:} lab_real=1"
+		kind=vmx-${kind%:*}
+		want $kind-engine && piece may $kind-engine 1 700 "$words lab_work=engine"
+		want $kind-guests && piece must $kind-guests 1 700 \
+			"$words lab_work=guests:modes,real,vm86,paging32,exceptions,gates,debug,io"
+		want $kind-tables && piece may $kind-tables 1 900 "$words lab_work=guests:tables,tables32,paging"
+		want $kind-boot && piece may $kind-boot 1 1500 "$words lab_work=boot:1:256M:kvm"
+	done
+	[[ $only =~ vmx-one:([a-z0-9,]+):([01]):([01]):([12]) ]] && piece must vmx-one "${BASH_REMATCH[4]}" 900 \
+		"lab_npt=${BASH_REMATCH[2]} lab_real=${BASH_REMATCH[3]} lab_work=guests:${BASH_REMATCH[1]}"
 	only=none
 fi
 
