@@ -16,6 +16,7 @@ help:
 	@echo 'make test-kvm  the kvm engine on the hardware ABI, inside an emulated machine'
 	@echo 'make test-kmod our kernel driver instead of the stock one, inside an emulated machine'
 	@echo 'make test-boots Debian under bt with each optimization off, and with disks of all kinds'
+	@echo 'make test-rbd  images of a Ceph cluster, which is made for it (some minutes)'
 	@echo 'make test-software  real programs in a Debian guest under bt (an hour or more; ARGS=--only=gcc)'
 	@echo 'make test-soak  a guest under load neither leaks nor drifts in time (an hour; ARGS="--minutes 5")'
 	@echo 'make fuzz      the long forms of the fuzzers and of the oracle (SECONDS_EACH=600)'
@@ -55,6 +56,15 @@ test-boots: $(BUILD)/build.ninja
 	@tests/debian/disks.py $(BUILD)/src/cli/sika out/debian.img
 	@tests/debian/far.py $(BUILD)/src/cli/sika out/debian.img
 
+# Meson has looked for the headers, and remembers that they were not there.
+test-rbd: $(BUILD)/build.ninja
+	@tools/deps.sh build test rbd
+	@grep -q SIKA_RBD $(BUILD)/compile_commands.json || \
+		{ meson configure --clearcache $(BUILD) && meson setup --reconfigure $(BUILD); } >/dev/null
+	@ninja -C $(BUILD) --quiet
+	@tests/disk/ceph.sh python3 tests/disk/rbd.py $(BUILD)/src/cli/sika $(BUILD)/tests/disk/disk_ops
+	@tests/disk/ceph.sh --no-auth python3 tests/disk/rbd.py $(BUILD)/src/cli/sika $(BUILD)/tests/disk/disk_ops
+
 test-software: $(BUILD)/build.ninja
 	@tools/deps.sh build image software
 	@ninja -C $(BUILD) --quiet
@@ -84,4 +94,4 @@ uninstall:
 clean:
 	rm -rf build build-*
 
-.PHONY: all help run test test-boots test-kvm test-kmod test-software test-soak fuzz bench install uninstall clean
+.PHONY: all help run test test-boots test-kvm test-kmod test-rbd test-software test-soak fuzz bench install uninstall clean

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # deps.sh - install what is missing from Debian's packages; nothing happens when all is there.
-# usage: tools/deps.sh [build] [image] [test] [software]
+# usage: tools/deps.sh [build] [image] [test] [software] [rbd]
 set -eu
 
 build="gcc libc6-dev meson ninja-build pkgconf python3 libglib2.0-dev liburing-dev libslirp-dev"
@@ -14,6 +14,9 @@ test="$test clang-tidy cppcheck codespell iproute2 libnbd-bin gnutls-bin sg3-uti
 software="openssh-client make openssl sqlite3 perl xz-utils gzip bzip2 zstd nodejs luajit gcc-multilib"
 software="$software openjdk-17-jdk-headless tcl8.6-dev"
 
+# A Ceph cluster, and what reaches it.
+rbd="librbd-dev librados-dev ceph-mon ceph-osd ceph-common qemu-block-extra"
+
 want=
 for set in "${@:-build}"; do
 	case $set in
@@ -21,8 +24,9 @@ for set in "${@:-build}"; do
 	image) want="$want $image" ;;
 	test) want="$want $test" ;;
 	software) want="$want $software" ;;
+	rbd) want="$want $rbd" ;;
 	*)
-		echo "deps.sh: unknown set '$set', known are: build, image, test, software" >&2
+		echo "deps.sh: unknown set '$set', known are: build, image, test, software, rbd" >&2
 		exit 2
 		;;
 	esac

@@ -9,6 +9,7 @@
  * who has waited for long enough leaves all to that thread.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -236,6 +237,7 @@ static bool run_errand(struct rbd *r, void (*run)(struct rbd *r))
 {
 	struct errand *e = g_new(struct errand, 1);
 	uint64_t begin_ns = loop_now_ns();
+	sigset_t all, old;
 	GThread *thread;
 	bool over;
 	int ms;
@@ -243,7 +245,11 @@ static bool run_errand(struct rbd *r, void (*run)(struct rbd *r))
 	*e = (struct errand){ r, run };
 	r->errand_over = false;
 	silence_asked(&r->silence);
+	/* Signals are for those who wait for them, and none of the many threads that the library starts does. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
 	thread = g_thread_try_new("rbd", errand_main, e, NULL);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (!thread) {
 		g_free(e);
 		run(r); /* for want of a better way */
