@@ -138,7 +138,8 @@ void vm_status_append(struct vm *vm, GString *json)
 			g_string_append_printf(why, "%sdisk %u ('%s'): %s", why->len ? "; " : "", i,
 					       vm->config->disks[i].path,
 					       g_strerror(vm->disk_errors[i]));
-	g_string_append_printf(json, "\"state\":\"%s\"", why->len ? "paused" : "running");
+	g_string_append_printf(json, "\"state\":\"%s\"",
+			       quiet_state(vm) ? quiet_state(vm) : why->len ? "paused" : "running");
 	if (why->len) {
 		g_string_append(json, ",\"why\":");
 		json_append_string(json, why->str);

@@ -74,6 +74,16 @@ bool quiet_refuses(const struct vm *vm, GError **err)
 	return vm->quieting && !base_fail(err, EBUSY, "the machine is about to end, or to reset");
 }
 
+const char *quiet_state(struct vm *vm)
+{
+	const char *state;
+
+	pthread_mutex_lock(&vm->lock);
+	state = !vm->quieting ? NULL : vm->wish == WISH_RESET ? "resetting" : "ending";
+	pthread_mutex_unlock(&vm->lock);
+	return state;
+}
+
 /* ---- a machine that runs ---- */
 
 struct look {

@@ -34,7 +34,7 @@ bool vm_resize_disk(struct vm *vm, const char *disk, uint64_t size_bytes, bool m
 /* A machine whose disk cannot do what its guest has written is paused; try now. While vm_run() runs; main thread.
  * False: one sentence in @err. */
 bool vm_retry(struct vm *vm, GError **err);
-/* Members of a JSON object: "state", "running" or "paused", and then "why". */
+/* Members of a JSON object: "state", which is "running", "paused", and then "why", "resetting" or "ending". */
 void vm_status_append(struct vm *vm, GString *json);
 /* What the disks were used for so far, as JSON on one line, or text for a person. While vm_run() runs; main thread. Caller
  * frees. */

@@ -145,6 +145,8 @@ void quiet_patience(struct vm *vm);
 void quiet_stop(struct vm *vm);
 /* True, with a sentence: the main loop runs inside of quiet_stop(). */
 bool quiet_refuses(const struct vm *vm, GError **err);
+/* "resetting" or "ending"; NULL: neither. */
+const char *quiet_state(struct vm *vm);
 /* Could the devices of these disks stand still for a moment, while the machine runs? False: a sentence in @err. */
 bool quiet_can(struct vm *vm, const unsigned *disks, unsigned count, GError **err);
 

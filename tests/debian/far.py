@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""far.py - Debian from a web server, copy on write, with a disk at an NBD server and one in memory that is held to a rate.
+"""far.py - Debian from a web server, copy on write, with disks at NBD servers, which die, come back and fall silent, and one in
+memory that is held to a rate.
 
 usage: far.py SIKA IMAGE [OPTION of sika run]...
 """
@@ -48,10 +49,26 @@ def web_server(path):
     return server
 
 
-def nbd_server(sika, folder, image):
-    process = subprocess.Popen([sika, "image", "serve", "--socket", os.path.join(folder, "s"), image],
-                               stdout=subprocess.PIPE, text=True)
-    return process, process.stdout.readline().strip()
+class Server:
+    """`sika image serve` of an image of its own."""
+
+    def __init__(self, sika, folder, name):
+        self.command = [sika, "image", "serve", "--socket", os.path.join(folder, name + ".sock"),
+                        os.path.join(folder, name + ".qcow2")]
+        subprocess.run([sika, "image", "create", self.command[-1], "256M"], check=True)
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
+        self.uri = self.process.stdout.readline().strip()
+
+    def signal(self, how):
+        self.process.send_signal(how)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
 
 
 def expect(text, pattern):
@@ -70,14 +87,30 @@ class Machine:
         for name in [n for n in os.environ if n.lower().endswith("_proxy")]:
             del os.environ[name]
         self.web = web_server(image)
-        subprocess.run([sika, "image", "create", os.path.join(folder, "far.qcow2"), "256M"], check=True)
-        self.nbd, uri = nbd_server(sika, folder, os.path.join(folder, "far.qcow2"))
+        self.nbd, self.stops, self.tells = (Server(sika, folder, name) for name in ("far", "stops", "tells"))
         root = f"http://127.0.0.1:{self.web.server_port}/disk,format=raw,cow,cache-file={folder}/kept"
-        self.guest = Guest(run_command(sika, image, root, "--name", "far", "--disk", uri.replace(",", ",,") + ",iothread=far",
-                                       "--disk", "scratch:1G,bps=20M,iops=2000", *options), echo=False)
+        self.guest = Guest(run_command(sika, image, root, "--name", "far", "--disk", self.nbd.uri.replace(",", ",,") + ",iothread=far",
+                                       "--disk", "scratch:1G,bps=20M,iops=2000",
+                                       "--disk", self.stops.uri + ",reconnect-delay=2,werror=stop,rerror=stop",
+                                       "--disk", self.tells.uri + ",reconnect-delay=2,werror=report", *options), echo=False)
 
     def run(self, command):
         return self.guest.run(command, 600)
+
+    def status(self):
+        return subprocess.run([self.sika, "status", "far"], check=True, capture_output=True, text=True, timeout=10).stdout
+
+    def wait_for_status(self, pattern, timeout):
+        end = time.monotonic() + timeout
+        while not re.match(pattern, self.status()):
+            if time.monotonic() > end:
+                raise Failure(f"not {pattern} but {self.status()}")
+            time.sleep(0.2)
+
+    def end(self):
+        self.guest.kill()
+        for server in (self.nbd, self.stops, self.tells):
+            server.kill()
 
     def stats(self):
         out = subprocess.run([self.sika, "disk-stats", "far", "--json"], check=True, capture_output=True, text=True).stdout
@@ -130,13 +163,84 @@ def counts(m):
 def a_server_dies(m):
     """Its disk fails at once, the others go on."""
     m.run("dd if=/dev/vdb of=/dev/null bs=1M count=1 iflag=direct status=none")
-    m.nbd.send_signal(signal.SIGKILL)
-    m.nbd.wait()
+    m.nbd.kill()
     expect(m.run("dd if=/dev/vdb of=/dev/null bs=1M count=1 iflag=direct 2>&1 || true"), "Input/output error")
     m.run("dd if=/dev/vdc of=/dev/null bs=1M count=1 iflag=direct status=none && ls / > /dev/null")
 
 
-CASES = [boots_and_forgets, a_disk_at_a_server, a_rate_is_kept, counts, a_server_dies]
+def the_machine_stops_for_a_server(m):
+    """werror=stop: away for longer than the delay, and the guest knows nothing of it."""
+    m.run("dd if=/dev/urandom of=/tmp/n bs=1M count=24 status=none")
+    m.guest.send("for i in 1 2 3 4 5 6 7 8; do dd if=/tmp/n of=/dev/vdd bs=64K oflag=direct conv=fsync status=none || break; done; "
+                 "echo di''d $?")
+    time.sleep(1)
+    m.stops.kill()
+    m.wait_for_status(r"paused: disk 3 .*: Input/output error", 60)
+    time.sleep(3)
+    m.wait_for_status("paused", 0)
+    m.stops.start()
+    m.wait_for_status("running", 60)
+    if m.guest.expect(r"did (\d+)", "an answer from dd", timeout=300)[1] != "0":
+        raise Failure("the guest saw an error")
+    m.run("dd if=/dev/vdd bs=1M count=24 iflag=direct status=none | cmp - /tmp/n && ! dmesg | grep -i 'I/O error.*vdd'")
+
+
+def the_guest_hears_of_a_server(m):
+    """werror=report: the guest has an error when the delay is over, and its disk again when the server is back."""
+    m.run("dd if=/dev/zero of=/dev/vde bs=1M count=1 oflag=direct status=none")
+    m.tells.kill()
+    expect(m.run("dd if=/tmp/n of=/dev/vde bs=1M count=1 oflag=direct 2>&1 || true"), "Input/output error")
+    m.wait_for_status("running", 0)
+    m.tells.start()
+    m.run("for i in $(seq 30); do dd if=/tmp/n of=/dev/vde bs=1M oflag=direct status=none 2>/dev/null && break; sleep 1; done; "
+          "dd if=/dev/vde bs=1M count=24 iflag=direct status=none | cmp - /tmp/n")
+
+
+def fall_silent(m):
+    m.guest.send("dd if=/dev/zero of=/dev/vdd bs=64K oflag=direct status=none &")
+    time.sleep(1)
+    m.stops.signal(signal.SIGSTOP)
+    time.sleep(1)
+
+
+def refused(m, words, *verb):
+    done = subprocess.run([m.sika, *verb], capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode != 1 or words not in done.stderr:
+        raise Failure(f"{verb}: {done}")
+
+
+def a_silent_server_holds_up_nobody(m):
+    """Others go on, what needs a standstill is refused, and a reset waits while the control socket answers."""
+    fall_silent(m)
+    m.run("dd if=/dev/vdc of=/dev/null bs=1M count=1 iflag=direct status=none")
+    refused(m, "requests are not answered", "resize", "far", "3", "512M")
+    refused(m, "requests are not answered", "image", "serve", "--machine", "far", "--socket", os.path.join(m.folder, "x"), "3")
+    m.run("dd if=/dev/vdc of=/dev/null bs=1M count=1 iflag=direct status=none")
+    m.guest.send("echo b > /proc/sysrq-trigger")
+    time.sleep(7)
+    m.wait_for_status("resetting", 0)
+    refused(m, "about to end, or to reset", "resize", "far", "2", "2G")
+    m.stops.signal(signal.SIGCONT)
+    m.guest.login()
+    m.wait_for_status("running", 0)
+    m.run("dd if=/dev/vdd of=/dev/null bs=1M count=1 iflag=direct status=none")
+
+
+def ends_in_spite_of_a_silent_server(m):
+    """A reset first, which waits; the end is heard all the same."""
+    fall_silent(m)
+    m.guest.send("echo b > /proc/sysrq-trigger")
+    m.wait_for_status("resetting", 30)
+    began = time.monotonic()
+    m.guest.process.send_signal(signal.SIGTERM)
+    status = m.guest.process.wait(60)
+    took = time.monotonic() - began
+    if status != 128 + signal.SIGTERM or took > 15:
+        raise Failure(f"status {status} after {took:.1f} s")
+
+
+CASES = [boots_and_forgets, a_disk_at_a_server, a_rate_is_kept, counts, a_server_dies, the_machine_stops_for_a_server,
+         the_guest_hears_of_a_server, a_silent_server_holds_up_nobody, ends_in_spite_of_a_silent_server]
 
 
 def main():
@@ -157,10 +261,8 @@ def main():
                 except Failure as error:
                     failed += 1
                     print(f"failed: {case.__name__}: {error}", flush=True)
-            m.guest.power_off()
         finally:
-            m.guest.kill()
-            m.nbd.kill()
+            m.end()
         after = os.stat(image)
         if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
             print("failed: the image has changed", flush=True)
