@@ -39,7 +39,7 @@ void image_bitmaps_print(const GPtrArray *list, const char *before)
 				*c = '?';
 		printf("%s%s (%s to a bit, %s%s)\n", before, name, size,
 		       b->enabled ? "enabled" : "disabled",
-		       b->inconsistent ? ", INCONSISTENT: it can only be removed"
+		       b->inconsistent ? ", IN USE, or inconsistent when nobody uses it"
 		       : b->foreign    ? ", of another kind"
 				       : "");
 	}
@@ -180,7 +180,7 @@ int image_bitmaps_copy(const struct image_args *a, struct disk *from, struct dis
 
 	if (!qcow2_bitmaps(from, &list, &err))
 		return complain(a, err);
-	for (guint i = 0; i < list->len; i++) {
+	for (guint i = 0; i < list->len && !image_interrupted(); i++) {
 		const struct qcow2_bitmap_info *b = g_ptr_array_index(list, i);
 
 		if (b->inconsistent || b->foreign)

@@ -2,7 +2,8 @@
 /*
  * cut.c - power cuts: whatever subset of the unflushed writes reached the disk, an image opens, has no
  * errors (clusters may be lost, and repair finds them), and what was flushed is there. In half of the stories of
- * qcow2 snapshots are made, given up and gone back to; those that are there hold what they did.
+ * qcow2 snapshots are made, given up and gone back to; those that are there hold what they did. Bitmaps of changed
+ * blocks tell of each change, or that they cannot be used.
  *
  * Usage: cut [--format F] [--seconds N] [--seed S]
  */
@@ -20,6 +21,7 @@
 #define REQUESTS 60u
 #define CUTS	 40u
 #define AT_ONCE	 4u
+#define SOON	 12u /* changes of the file: in which a bitmap is told of the next request */
 #define NAMES	 3u /* of snapshots, which are made and given up again and again */
 
 struct flushed {
@@ -42,7 +44,7 @@ struct did {
 struct story {
 	struct memdisk *start, *file;
 	struct disk *disk;
-	uint8_t *model;
+	uint8_t *model, *first;
 	uint64_t bytes; /* of the disk */
 	struct flushed flushes[2 * REQUESTS + 1];
 	unsigned flush_count;
@@ -50,8 +52,13 @@ struct story {
 	unsigned did_count;
 	struct snapshots taken[REQUESTS + 1];
 	unsigned taken_count;
+	struct used {
+		unsigned from, to; /* changes of the file */
+	} used[REQUESTS]; /* bitmaps */
+	unsigned used_count;
 	GPtrArray *contents; /* owns those of @taken */
 	bool snapshots; /* are taken */
+	const char *bitmap; /* that is there from the beginning, and empty then; NULL: none */
 	uint64_t seed;
 	struct loop *loop;
 	struct memimage_kind kind;
@@ -154,16 +161,50 @@ static void snapshot(struct story *s, uint64_t *seed)
 	note_flush(s);
 }
 
+/* Version 2 has none. */
+static void add_bitmap(struct story *s, uint64_t *seed)
+{
+	uint64_t granularity = 512ull << memdisk_random(seed, 10);
+	struct qcow2_info info;
+	struct disk *disk;
+
+	s->start->keep = true;
+	disk = open_take(s, s->start, NULL);
+	qcow2_get_info(disk, &info);
+	if (info.version >= 3) {
+		s->bitmap = "all";
+		/* Where clusters have their place, a write can be found without a table. */
+		if (memdisk_random(seed, 2) && qcow2_preallocate(disk, DISK_PREALLOC_METADATA) < 0)
+			die(s, "cannot be preallocated", 0);
+		if (!qcow2_bitmap_add(disk, s->bitmap, granularity, true, NULL))
+			die(s, "a bitmap cannot be made", 0);
+	}
+	disk_close(disk);
+}
+
 static void create(struct story *s, uint64_t *seed)
 {
 	s->start = memdisk_new(ROOM, s->seed);
 	if (!memimage_create(s->start, s->kind, s->loop, seed, s->model))
 		die(s, "cannot be created", 0);
+	if (!s->kind.form && memdisk_random(seed, 2))
+		add_bitmap(s, seed);
+	memcpy(s->first, s->model, s->bytes);
 	s->file = memdisk_copy(s->start, s->seed);
 	s->file->note = true;
 	s->disk = open_take(s, s->file, NULL);
 	if (!s->disk)
 		die(s, "does not open", 0);
+}
+
+static void use_bitmaps(struct story *s, uint64_t *seed)
+{
+	struct used *used = &s->used[s->used_count++];
+
+	used->from = s->file->changes->len;
+	if (memimage_use_bitmaps(s->disk, s->bitmap, seed) < 0)
+		die(s, "a bitmap fails", s->file->changes->len);
+	used->to = s->file->changes->len;
 }
 
 static void write_story(struct story *s, uint64_t *seed)
@@ -179,6 +220,8 @@ static void write_story(struct story *s, uint64_t *seed)
 			note_flush(s);
 		if (s->snapshots && memdisk_random(seed, 3) == 0)
 			snapshot(s, seed);
+		if (s->bitmap && memdisk_random(seed, 4) == 0)
+			use_bitmaps(s, seed);
 	}
 }
 
@@ -242,10 +285,12 @@ static void check_snapshots(struct story *s, unsigned cut, uint64_t seed)
 
 static void check(struct story *s, struct disk *disk, unsigned cut)
 {
+	const char *wrong = s->bitmap ? memimage_check_bitmap(disk, s->bitmap, s->first) : NULL;
 	struct qcow2_check found;
 	struct qcow2_info info;
-	const char *wrong;
 
+	if (wrong)
+		die(s, wrong, cut);
 	/* Version 2 cannot say that counts are being changed, so that they and the entries' bits may
 	 * contradict each other in the middle of that. Repair must mend it, and lose nothing. */
 	if (s->snapshots) {
@@ -297,7 +342,8 @@ static void cut_at(struct story *s, unsigned cut, uint64_t seed)
 	disk_close(disk);
 }
 
-/* Anywhere, and half of those of a story with snapshots in the middle of what is done with one. */
+/* Anywhere, and half of those of a story with snapshots, or bitmaps, in the middle of what is done with one, or
+ * soon after it. */
 static unsigned pick(const struct story *s, uint64_t *seed)
 {
 	unsigned from = 0, to = s->file->changes->len;
@@ -307,6 +353,12 @@ static unsigned pick(const struct story *s, uint64_t *seed)
 
 		from = s->taken[i - 1].until;
 		to = s->taken[i].from;
+	}
+	if (s->used_count && memdisk_random(seed, 2)) {
+		const struct used *used = &s->used[memdisk_random(seed, s->used_count)];
+
+		from = used->from;
+		to = MIN(used->to + SOON, s->file->changes->len);
 	}
 	return from + (unsigned)memdisk_random(seed, to - from + 1);
 }
@@ -324,6 +376,7 @@ static unsigned tell(struct loop *loop, struct memimage_kind kind, uint64_t firs
 	s->snapshots = !kind.form && memdisk_random(&seed, 2);
 	s->taken[s->taken_count++] = (struct snapshots){ .until = UINT_MAX };
 	s->model = g_malloc0(s->bytes);
+	s->first = g_malloc0(s->bytes);
 	create(s, &seed);
 	write_story(s, &seed);
 	for (unsigned i = 0; i < CUTS; i++)
@@ -331,6 +384,7 @@ static unsigned tell(struct loop *loop, struct memimage_kind kind, uint64_t firs
 	disk_close(s->disk);
 	disk_close(&s->start->disk);
 	g_free(s->model);
+	g_free(s->first);
 	g_ptr_array_unref(s->contents);
 	for (unsigned i = 0; i < s->flush_count; i++)
 		g_free(s->flushes[i].model);

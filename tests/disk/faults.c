@@ -41,6 +41,7 @@ struct story {
 	/* What is to be read, and what must be there after a power cut; where it is known. */
 	uint8_t *first, *now, *durable;
 	bool *is_now, *is_durable;
+	const char *bitmap; /* that was empty when the disk held @first; NULL: none */
 	unsigned heard; /* results that were errors */
 };
 
@@ -150,8 +151,12 @@ static void tell(struct story *s, uint64_t *seed)
 			flush(s);
 		if (memdisk_random(seed, 4) == 0 && !s->image.form)
 			snapshot(s, i);
+		if (s->bitmap && memdisk_random(seed, 3) == 0)
+			s->heard += memimage_use_bitmaps(s->disk, s->bitmap, seed) < 0;
 	}
 	flush(s);
+	if (s->bitmap)
+		s->heard += memimage_settle(s->disk) < 0;
 }
 
 static void compare(struct story *s, struct disk *disk, const uint8_t *model, const bool *is_known,
@@ -176,7 +181,11 @@ static void look_again(struct story *s, struct memdisk *file, const char *what)
 	if (!disk)
 		die(s, err->message);
 	compare(s, disk, s->durable, s->is_durable, what);
-	wrong = memimage_check(disk, s->image);
+	wrong = s->bitmap ? memimage_check_bitmap(disk, s->bitmap, s->first) : NULL;
+	if (!wrong)
+		wrong = memimage_check(disk, s->image);
+	if (!wrong && s->bitmap)
+		wrong = memimage_check_bitmap(disk, s->bitmap, s->first);
 	if (wrong)
 		die(s, wrong);
 	compare(s, disk, s->durable, s->is_durable, what);
@@ -221,6 +230,26 @@ static bool tell_with_fault(struct story *s, uint64_t seed)
 	return came;
 }
 
+/* Of version 3, half of the time. */
+static void add_bitmap(struct story *s, uint64_t *seed)
+{
+	uint64_t granularity = 512ull << memdisk_random(seed, 10);
+	struct qcow2_info info;
+	struct disk *disk;
+
+	if (s->image.form || memdisk_random(seed, 2))
+		return;
+	s->start->keep = true;
+	disk = memimage_open_take(s->start, s->image, s->loop, NULL);
+	qcow2_get_info(disk, &info);
+	if (info.version >= 3) {
+		s->bitmap = "all";
+		if (!qcow2_bitmap_add(disk, s->bitmap, granularity, true, NULL))
+			die(s, "a bitmap cannot be made");
+	}
+	disk_close(disk);
+}
+
 /* Each call of one story, as far as there is time; 0: without end. Returns how many. */
 static unsigned tell_all(struct loop *loop, struct memimage_kind image, uint64_t first_seed, time_t last)
 {
@@ -238,6 +267,7 @@ static unsigned tell_all(struct loop *loop, struct memimage_kind image, uint64_t
 	s.is_durable = g_malloc(s.sectors);
 	if (!memimage_create(s.start, image, loop, &seed, s.first))
 		die(&s, "cannot be created");
+	add_bitmap(&s, &seed);
 	for (s.kind = 0; s.kind < G_N_ELEMENTS(kinds); s.kind++)
 		for (s.n = 1; (!last || time(NULL) <= last) && tell_with_fault(&s, seed); s.n++)
 			count++;

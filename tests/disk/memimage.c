@@ -226,3 +226,71 @@ const char *memimage_check(struct disk *disk, struct memimage_kind kind)
 	(void)disk_form_check(disk, false, &again);
 	return "has errors";
 }
+
+const char *memimage_check_bitmap(struct disk *disk, const char *name, const uint8_t *then)
+{
+	struct qcow2 *s = (struct qcow2 *)disk;
+	uint64_t bytes = memimage_bytes((struct memimage_kind){ 0 }), from, to;
+	g_autofree uint8_t *now = g_malloc(bytes);
+	g_autoptr(GPtrArray) list = NULL;
+	struct qcow2_marks marks = { 0 };
+	const struct qcow2_bitmap *b;
+	const char *wrong = NULL;
+
+	if (!qcow2_has_bitmaps(s) || !qcow2_bitmap_dir_load(s, &list, NULL))
+		return "its bitmaps are lost";
+	b = qcow2_bitmap_find(list, name);
+	if (!b)
+		return "its bitmap is lost";
+	if (!qcow2_bitmap_is_usable(b))
+		return NULL;
+	if (qcow2_marks_init(&marks, s->h.size_bytes, 9, 1u << 20) < 0 || qcow2_bitmap_read(s, b, &marks) < 0 ||
+	    disk_read_wait(disk, now, bytes, 0) < 0)
+		wrong = "its bitmap cannot be read";
+	for (uint64_t at = 0; at < bytes && !wrong; at += 512)
+		if (memcmp(now + at, then + at, 512) && !qcow2_marks_next(&marks, at, at + 512, &from, &to))
+			wrong = "what has changed is not marked";
+	qcow2_marks_fini(&marks);
+	return wrong;
+}
+
+static int resize(struct disk *disk, uint64_t *seed)
+{
+	uint64_t bytes = disk->size_bytes;
+	struct disk_req more = { .op = DISK_RESIZE, .offset = bytes + 512 * memdisk_random(seed, 2000) };
+	struct disk_req less = { .op = DISK_RESIZE, .offset = bytes };
+	int r = disk_run(disk, &more);
+
+	return r < 0 ? r : disk_run(disk, &less);
+}
+
+int memimage_settle(struct disk *disk)
+{
+	struct qcow2 *s = (struct qcow2 *)disk;
+	int r = qcow2_commit(s);
+
+	return r < 0 ? r : qcow2_bitmaps_settle(s);
+}
+
+int memimage_use_bitmaps(struct disk *disk, const char *name, uint64_t *seed)
+{
+	static const char other[] = "other";
+	struct qcow2 *s = (struct qcow2 *)disk;
+	uint64_t what = memdisk_random(seed, 8);
+	g_autoptr(GError) err = NULL;
+	bool done, has = qcow2_bitmap_find(s->bitmaps.list, other) != NULL;
+
+	if (what < 4)
+		return memimage_settle(disk);
+	if (what == 4 && !(s->h.snapshot_count && s->h.version < 3))
+		return resize(disk, seed);
+	if (!has)
+		done = qcow2_bitmap_add(disk, other, 512ull << memdisk_random(seed, 12), what & 1, &err);
+	else if (what == 5)
+		done = qcow2_bitmap_clear(disk, other, &err);
+	else if (what == 6)
+		done = qcow2_bitmap_merge(disk, other, disk, name, &err);
+	else
+		done = qcow2_bitmap_remove(disk, other, &err);
+	return done ? 0 : -err->code;
+}

@@ -17,7 +17,28 @@
 #define ROOM	     (1u << 20)
 #define MAX_REQUESTS 24u
 
-static void image_make(struct memdisk *m, struct input *in)
+/* Where the directory of bitmaps lies; 0: there are none. */
+static uint64_t add_bitmaps(struct memdisk *m, struct loop *loop, struct input *in)
+{
+	const struct disk_options o = { 0 };
+	const struct disk_chain chain = { 0 };
+	struct disk *disk;
+
+	m->keep = true;
+	disk = qcow2_open_take(&m->disk, &o, loop, &chain, NULL);
+	if (!disk)
+		return 0;
+	for (unsigned i = 0, n = input_byte(in) % 4; i < n; i++) {
+		uint8_t how = input_byte(in);
+		const char name[] = { (char)('a' + i), 0 };
+
+		(void)qcow2_bitmap_add(disk, name, 512ull << (how & 15), how & 0x80, NULL);
+	}
+	disk_close(disk);
+	return load_be64(m->bytes + QCOW2_AT_BITMAPS + 16);
+}
+
+static uint64_t image_make(struct memdisk *m, struct loop *loop, struct input *in)
 {
 	uint8_t kind = input_byte(in), more = input_byte(in);
 	struct qcow2_create o = { .version = kind & 1 ? 3 : 2, .cluster_bytes = 512ull << (kind >> 1) % 7,
@@ -30,12 +51,14 @@ static void image_make(struct memdisk *m, struct input *in)
 		o.extended_l2 = (more & 4) && o.cluster_bytes >= 16384;
 	}
 	if (more & 8) /* nothing but the fuzzer's bytes */
-		return;
-	(void)qcow2_create(&m->disk, &o, NULL);
+		return 0;
+	if (!qcow2_create(&m->disk, &o, NULL) || !(more & 16) || o.version < 3)
+		return 0;
+	return add_bitmaps(m, loop, in);
 }
 
 /* Where tables lie, more often than elsewhere. */
-static void image_spoil(struct memdisk *m, struct input *in)
+static void image_spoil(struct memdisk *m, struct input *in, uint64_t bitmaps)
 {
 	unsigned count = input_byte(in) % 32;
 
@@ -46,6 +69,8 @@ static void image_spoil(struct memdisk *m, struct input *in)
 
 		if (!(kind & 1))
 			at &= ~7ull;
+		else if (kind & 0x40)
+			at += bitmaps;
 		v = input_take(in, n);
 		if (kind & 0x80) /* a cluster near the start, with flags */
 			v = (v & 0xff) << 9 | (v & 0xc000) << 48 | (v >> 8 & 1);
@@ -57,6 +82,24 @@ static void image_spoil(struct memdisk *m, struct input *in)
 			memcpy(m->bytes + at, &v, n);
 		m->disk.size_bytes = MAX(m->disk.size_bytes, at + 8);
 	}
+}
+
+static void use_bitmaps(struct disk *disk, struct input *in)
+{
+	uint64_t size = 512ull * (1 + input_take(in, 2));
+	struct disk_req resize = { .op = DISK_RESIZE, .offset = size };
+	g_autoptr(GPtrArray) list = NULL;
+	uint64_t bytes;
+
+	(void)qcow2_bitmaps(disk, &list, NULL);
+	(void)qcow2_bitmaps_measure(disk, 512, &bytes, NULL);
+	if (disk->readonly)
+		return;
+	(void)qcow2_bitmap_merge(disk, "a", disk, "b", NULL);
+	(void)disk_run(disk, &resize);
+	(void)qcow2_bitmap_clear(disk, "b", NULL);
+	(void)qcow2_bitmap_add(disk, "d", 512, true, NULL);
+	(void)qcow2_bitmap_remove(disk, "a", NULL);
 }
 
 static void use(struct disk *disk, struct input *in)
@@ -75,6 +118,8 @@ static void use(struct disk *disk, struct input *in)
 		(void)qcow2_snapshot_apply(disk, "1");
 	if ((what & 16) && !disk->readonly)
 		(void)qcow2_snapshot_delete(disk, "1");
+	if (what & 64)
+		use_bitmaps(disk, in);
 	if (what & 32)
 		fuzz_request(disk, in);
 }
@@ -89,12 +134,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	static struct loop *loop; /* one for all inputs */
 	g_autoptr(GError) err = NULL;
 	struct disk *disk;
+	uint64_t bitmaps;
 
 	loop = loop ? loop : loop_new();
 	log_set_level(LOG_LEVEL_ERROR);
 	m->disk.readonly = false;
-	image_make(m, &in);
-	image_spoil(m, &in);
+	bitmaps = image_make(m, loop, &in);
+	image_spoil(m, &in, bitmaps);
 	m->disk.readonly = how & 4;
 	disk = qcow2_open_take(&m->disk, &o, loop, &chain, &err);
 	if (disk)

@@ -278,7 +278,7 @@ static int read_cluster(struct qcow2 *s, const struct qcow2_bitmap *b, uint64_t 
 	return r;
 }
 
-static int read_bitmap(struct qcow2 *s, const struct qcow2_bitmap *b, struct qcow2_marks *to)
+int qcow2_bitmap_read(struct qcow2 *s, const struct qcow2_bitmap *b, struct qcow2_marks *to)
 {
 	g_autofree uint8_t *buf = g_try_malloc(s->cluster_bytes);
 	g_autofree uint64_t *entries = NULL;
@@ -332,7 +332,7 @@ bool qcow2_bitmap_merge(struct disk *disk, const char *name, struct disk *from,
 			disk->path, from->path);
 	r = qcow2_marks_init(&marks, s->h.size_bytes, b->shift, QCOW2_MAX_BITMAP_BYTES);
 	if (r == 0)
-		r = read_bitmap(source, given, &marks);
+		r = qcow2_bitmap_read(source, given, &marks);
 	if (r < 0) {
 		qcow2_marks_fini(&marks);
 		return base_fail(err, -r, "disk '%s': its bitmap '%s' cannot be read: %s",

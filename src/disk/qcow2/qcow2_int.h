@@ -429,6 +429,10 @@ int qcow2_bitmap_new_table(struct qcow2 *s, struct qcow2_bitmap *b, const uint64
 void qcow2_bitmap_give_up(struct qcow2 *s, uint64_t table_offset, const uint64_t *entries,
 			  uint32_t count, bool clusters);
 
+/* ---- bitmap_ops.c ---- */
+/* What is set in one that is usable is marked. */
+int qcow2_bitmap_read(struct qcow2 *s, const struct qcow2_bitmap *b, struct qcow2_marks *to);
+
 /* ---- compress.c ---- */
 /* One compressed cluster: all its bytes, the image's until the next wait. Without s->meta. */
 int qcow2_unpack(struct qcow2 *s, uint64_t entry, const uint8_t **ret_bytes);
