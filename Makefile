@@ -15,7 +15,7 @@ help:
 	@echo 'make test      all tests, closing with a line of totals'
 	@echo 'make test-kvm  the kvm engine on the hardware ABI, inside an emulated machine'
 	@echo 'make test-kmod our kernel driver instead of the stock one, inside an emulated machine'
-	@echo 'make test-boots Debian under bt with each optimization off, and with disks of all kinds'
+	@echo 'make test-boots Debian under bt with each optimization off, on other processors, and with disks of all kinds'
 	@echo 'make test-rbd  images of a Ceph cluster, which is made for it (some minutes)'
 	@echo 'make test-software  real programs in a Debian guest under bt (an hour or more; ARGS=--only=gcc)'
 	@echo 'make test-soak  a guest under load neither leaks nor drifts in time (an hour; ARGS="--minutes 5")'
@@ -55,6 +55,7 @@ test-boots: $(BUILD)/build.ninja
 	@tests/debian/boots.py $(BUILD)/src/cli/sika out/debian.img --off all --cpus 2 --memory 512M --at-once 2
 	@tests/debian/disks.py $(BUILD)/src/cli/sika out/debian.img
 	@tests/debian/far.py $(BUILD)/src/cli/sika out/debian.img
+	@tests/guest/hosts.py $(BUILD) out/debian.img.vmlinuz
 
 # Meson has looked for the headers, and remembers that they were not there.
 test-rbd: $(BUILD)/build.ninja

@@ -512,6 +512,62 @@ START_TEST(state_goes_out_and_in_unchanged)
 }
 END_TEST
 
+static bool narrow_host;
+
+bool __real_bt_host_insn_is_fit(void);
+bool __wrap_bt_host_insn_is_fit(void);
+
+bool __wrap_bt_host_insn_is_fit(void)
+{
+	return !narrow_host && __real_bt_host_insn_is_fit();
+}
+
+/* 64-bit mode with AVX, at CODE, the first 2 MiB mapped as they are. */
+static void start_long(struct fixture *f, struct x86_state *s)
+{
+	static const uint64_t pml4 = (DATA + 0x1000) | 3, pdpt = (DATA + 0x2000) | 3, pd = 0x83;
+
+	put(f, DATA, &pml4, sizeof(pml4));
+	put(f, DATA + 0x1000, &pdpt, sizeof(pdpt));
+	put(f, DATA + 0x2000, &pd, sizeof(pd));
+	start_at(f, 0, CODE);
+	engine_bt.vcpu_get_state(f->vcpu[0], s);
+	s->cr3 = DATA;
+	s->cr4 |= X86_CR4_PAE | X86_CR4_OSFXSR | X86_CR4_OSXSAVE;
+	s->efer |= X86_EFER_LME | X86_EFER_LMA;
+	s->cr0 |= X86_CR0_PG;
+	s->xcr0 = 7;
+	s->seg[X86_CS].attr = 0xa9b;
+}
+
+/* Bits that a host without AVX-512 has no registers for stay where they are, and what is translated does not
+ * touch them: it would be the machine's end. */
+START_TEST(a_host_without_avx512_is_asked_for_none)
+{
+	struct fixture f;
+	struct x86_state s;
+	uint32_t sum;
+
+	narrow_host = true;
+	fixture_init(&f, 1, 0);
+	/* mov ecx, 100000; 1: paddd xmm0, xmm1; dec ecx; jnz 1b; out PORT_STOP, eax; jmp . */
+	PUT(&f, CODE, 0xb9, 0xa0, 0x86, 1, 0, 0x66, 0x0f, 0xfe, 0xc1, 0xff, 0xc9, 0x75, 0xf8, 0xe7,
+	    PORT_STOP, 0xeb, 0xfe);
+	start_long(&f, &s);
+	memset(s.fpu.vec[0], 0, 32);
+	memset(s.fpu.vec[0] + 32, 0xab, 32);
+	memset(s.fpu.vec[1], 1, 16);
+	ck_assert_int_eq(engine_bt.vcpu_set_state(f.vcpu[0], &s), 0);
+	ck_assert_int_eq(engine_bt.vcpu_run(f.vcpu[0]), ENGINE_EXIT_KICK);
+	engine_bt.vcpu_get_state(f.vcpu[0], &s);
+	memcpy(&sum, s.fpu.vec[0], sizeof(sum));
+	ck_assert_uint_eq(sum, 100000u * 0x01010101u);
+	for (unsigned i = 32; i < 64; i++)
+		ck_assert_uint_eq(s.fpu.vec[0][i], 0xab);
+	fixture_fini(&f);
+}
+END_TEST
+
 /* As a machine that was restored has it: the timer was set before the engine had any part in it. */
 START_TEST(time_by_instructions_goes_on_to_a_timer_of_a_restored_machine)
 {
@@ -555,6 +611,7 @@ int main(void)
 	tcase_add_test(t, the_dirty_log_has_every_written_page);
 	tcase_add_test(t, goes_on_when_its_cache_is_full);
 	tcase_add_test(t, state_goes_out_and_in_unchanged);
+	tcase_add_test(t, a_host_without_avx512_is_asked_for_none);
 	tcase_add_test(t, time_by_instructions_goes_on_to_a_timer_of_a_restored_machine);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
