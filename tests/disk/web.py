@@ -204,17 +204,21 @@ def ends_while_silent():
         h.hang_up(first, last, (last - first) // 2)
         time.sleep(60)
         return True
-    for answer in (lambda *_: time.sleep(60) or True, half):
+    servers = []
+    for i, answer in enumerate((lambda *_: time.sleep(60) or True, half)):
         web = Web(noise())
-        server = subprocess.Popen([SIKA, "image", "serve", "--read-only", "--format", "raw", "--socket", "s", web.url],
+        server = subprocess.Popen([SIKA, "image", "serve", "--read-only", "--format", "raw", "--socket", f"s{i}", web.url],
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
         uri = server.stdout.readline().strip()
         web.answer = answer
         client = subprocess.Popen([SIKA, "image", "bench", "--random", "--depth", "32", "--count", "1000", uri], env=ENVIRONMENT,
                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        time.sleep(1)
-        begin = time.monotonic()
+        servers.append((server, client))
+    time.sleep(1)
+    begin = time.monotonic()
+    for server, _ in servers:
         server.send_signal(signal.SIGTERM)
+    for server, client in servers:
         _, err = server.communicate(timeout=60)
         assert 3 < time.monotonic() - begin < 12 and server.returncode == 0, (time.monotonic() - begin, err)
         assert err.count("has said nothing for") == 1 and "given up" in err, err
