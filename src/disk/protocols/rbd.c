@@ -278,7 +278,7 @@ static void give_up(struct rbd *r)
 	}
 	pthread_mutex_unlock(&r->lock);
 	while ((link = g_queue_pop_head_link(&over)))
-		g_queue_push_tail_link(&r->out, link); /* complete() ends them */
+		g_queue_push_tail_link(&r->out, link); /* the next complete() ends them */
 	while ((req = failed)) {
 		failed = req->next;
 		req->done(req, -EIO);
@@ -294,10 +294,9 @@ static void rbd_drain(struct disk *disk)
 	while (r->out.length > 0) {
 		int ms = silence_wait_ms(&r->silence, disk, begin_ns);
 
-		if (ms)
-			complete(r, ms);
-		else
+		if (!ms)
 			give_up(r);
+		complete(r, ms);
 	}
 }
 

@@ -34,13 +34,13 @@ int silence_wait_ms(struct silence *s, const struct disk *disk, uint64_t begin_n
 
 	if (!s->patience)
 		return SILENCE_FOREVER;
+	if (patience_ms && (silent_ms >= patience_ms || lasts_ms >= (uint64_t)WHOLE * patience_ms))
+		return 0;
 	if (silent_ms >= TELL_MS && lasts_ms >= TELL_MS && !s->told) {
 		log_warn("disk '%s': its server has said nothing for %u seconds, and is waited for", disk->path,
 			 (unsigned)(silent_ms / 1000));
 		s->told = true;
 	}
-	if (patience_ms && (silent_ms >= patience_ms || lasts_ms >= (uint64_t)WHOLE * patience_ms))
-		return 0;
 	return SLICE_MS;
 }
 
