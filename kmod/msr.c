@@ -78,8 +78,9 @@ bool msr_write(struct vcpu *vcpu, u32 msr, u64 value, bool host)
 	}
 	if (clock_write_msr(vcpu, msr, value))
 		return true;
-	if (msr == EFER && host) { /* whatever the paging mode: user space sets it before or after */
-		s->efer = value;
+	/* Whatever the paging mode: user space sets it before or after. LMA is the processor's, or KVM_SET_SREGS'. */
+	if (msr == EFER && host) {
+		s->efer = (value & ~(u64)X86_EFER_LMA) | (s->efer & X86_EFER_LMA);
 		x86_update_mode(&vcpu->cpu);
 		return true;
 	}

@@ -27,20 +27,22 @@ u64 shadow_cr3(const struct vcpu *vcpu)
 	return v->key.role.paging == SHADOW_LONG ? __pa(v->root[0]->table) : __pa(v->pdpt);
 }
 
-/* Without paging SMEP and SMAP mean nothing, but to the processor there is paging. */
+/* Without paging SMEP and SMAP mean nothing, but to the processor there is paging. How many levels it walks is said by the
+ * tables it is given, and by nothing that user space may set: a page of the guest's would be a table. */
 u64 shadow_cr4(const struct vcpu *vcpu)
 {
-	u64 cr4 = (vcpu->cpu.s.cr4 | X86_CR4_PAE) & ~(u64)X86_CR4_PCIDE;
+	u64 cr4 = (vcpu->cpu.s.cr4 | X86_CR4_PAE) & ~(u64)(X86_CR4_PCIDE | X86_CR4_LA57);
 
 	return vcpu->cpu.s.cr0 & X86_CR0_PG ? cr4 : cr4 & ~(u64)(X86_CR4_SMEP | X86_CR4_SMAP);
 }
 
-/* LME waits for the guest's paging: ours is on before. */
+/* LME waits for the guest's paging: ours is on before. LMA is as the tables are, whatever KVM_SET_MSRS has made of it. */
 u64 shadow_efer(const struct vcpu *vcpu)
 {
+	const u64 long_mode = X86_EFER_LME | X86_EFER_LMA;
 	u64 efer = vcpu->cpu.s.efer | X86_EFER_NXE;
 
-	return efer & X86_EFER_LMA ? efer : efer & ~(u64)X86_EFER_LME;
+	return vcpu->shadow->key.role.paging == SHADOW_LONG ? efer | long_mode : efer & ~long_mode;
 }
 
 /* ---- roots ---- */

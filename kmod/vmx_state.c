@@ -208,6 +208,7 @@ static void push_paging(struct vcpu *vcpu)
 	vmx_set(vmx, VMX_CR3, cr3);
 	vmx_set(vmx, VMX_CR4, cr4);
 	vmx_set(vmx, VMX_EFER, efer);
+	vmx_set_bits(vmx, VMX_ENTRY_CONTROLS, ENTRY_LONG_MODE, efer & X86_EFER_LMA);
 	vmx_set_bits(vmx, VMX_CONTROLS, PROC_CR3_LOAD | PROC_CR3_STORE, !vmx_has_own_tables(vcpu));
 }
 
@@ -243,7 +244,6 @@ void vmx_push(struct vcpu *vcpu)
 	vmx_set(vmx, VMX_GDTR_LIMIT, s->gdtr.limit);
 	vmx_set(vmx, VMX_IDTR_LIMIT, s->idtr.limit);
 	push_paging(vcpu);
-	vmx_set_bits(vmx, VMX_ENTRY_CONTROLS, ENTRY_LONG_MODE, long_mode(s));
 	vmx_set(vmx, VMX_INTERRUPTIBILITY, blocked(vmx, s));
 	/* 26.3.1.5: a step that ends in a shadow is still to be told. */
 	if (vmx->field[VMX_INTERRUPTIBILITY] & (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS))

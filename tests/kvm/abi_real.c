@@ -239,6 +239,31 @@ START_TEST(identity_map_has_a_place)
 }
 END_TEST
 
+/* EFER.LMA without paging is not long mode, though MSRs are set in any order. With CR4.PAE clear QEMU 7.2's AMD-V leaves
+ * its host without paging behind the exit. */
+START_TEST(long_mode_wants_paging)
+{
+	static const uint8_t code[] = {
+		0xb0, 0x01, 0xe6, PORT, /* mov al, 1; out */
+		0xa0, 0x00, 0x30, 0xe6, PORT, /* mov al, [0x3000]; out */
+	};
+	uint64_t efer = 0xd00; /* LME, LMA, NXE */
+	struct kvm_sregs sregs;
+
+	machine();
+	if (!on_hardware())
+		return;
+	start(code, sizeof(code), 0);
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_SREGS, &sregs), 0);
+	sregs.cr4 = 0x20; /* PAE */
+	ck_assert_int_eq(ioctl(vcpu, KVM_SET_SREGS, &sregs), 0);
+	ram[0x3000] = 0x33;
+	(void)msr(KVM_SET_MSRS, 0xc0000080, &efer);
+	run_to_port(1);
+	run_to_port(0x33);
+}
+END_TEST
+
 TCase *real_tests(void)
 {
 	TCase *tests = tcase_create("real mode");
@@ -249,5 +274,6 @@ TCase *real_tests(void)
 	tcase_add_test(tests, segments_are_big);
 	tcase_add_test(tests, protection_comes_and_goes);
 	tcase_add_test(tests, identity_map_has_a_place);
+	tcase_add_test(tests, long_mode_wants_paging);
 	return tests;
 }

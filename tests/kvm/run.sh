@@ -406,6 +406,8 @@ if [ "$machine" = bochs ]; then
 			"$words lab_work=guests:modes,real,vm86,paging32,exceptions,gates,debug,io"
 		want $kind-tables && piece may $kind-tables 1 900 "$words lab_work=guests:tables,tables32,paging"
 		want $kind-boot && piece may $kind-boot 1 1500 "$words lab_work=boot:1:256M:kvm"
+		[ -n "$only" ] && want $kind-hostile && piece may $kind-hostile 1 700 \
+			"$words lab_work=hostile:${KVM_LAB_SECONDS:-10}:${KVM_LAB_SEED:-$(date +%s)}"
 	done
 	[[ $only =~ vmx-one:([a-z0-9,]+):([01]):([01]):([12]) ]] && piece must vmx-one "${BASH_REMATCH[4]}" 900 \
 		"lab_npt=${BASH_REMATCH[2]} lab_real=${BASH_REMATCH[3]} lab_work=guests:${BASH_REMATCH[1]}"
