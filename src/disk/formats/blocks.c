@@ -298,6 +298,13 @@ bool blocks_refuse(const struct blocks *b, GError **err, const char *fmt, ...)
 	return false;
 }
 
+bool blocks_file_load(struct blocks *b, void *buf, uint64_t len, uint64_t offset, GError **err)
+{
+	int r = blocks_file_read(b, buf, len, offset);
+
+	return r == 0 || blocks_refuse(b, err, "cannot be read: %s", g_strerror(-r));
+}
+
 static bool open_table(struct blocks *b, GError **err)
 {
 	int r;

@@ -182,6 +182,8 @@ int blocks_io(struct blocks *b, struct disk *disk, struct disk_req *req);
 int blocks_file_read(struct blocks *b, void *buf, uint64_t len, uint64_t offset);
 int blocks_file_write(struct blocks *b, const void *buf, uint64_t len, uint64_t offset);
 int blocks_file_flush(struct blocks *b);
+/* The same as blocks_file_read(), for who opens the image: false, and why. */
+bool blocks_file_load(struct blocks *b, void *buf, uint64_t len, uint64_t offset, GError **err);
 int blocks_commit(struct blocks *b);
 /* b->meta held. The image is about to change. */
 int blocks_change(struct blocks *b);

@@ -59,10 +59,9 @@ static bool load(struct blocks *b, GError **err)
 {
 	uint8_t h[AT_TABLE];
 	uint32_t block, count;
-	int r = blocks_file_read(b, h, sizeof(h), 0);
 
-	if (r < 0)
-		return blocks_refuse(b, err, "cannot be read: %s", g_strerror(-r));
+	if (!blocks_file_load(b, h, sizeof(h), 0, err))
+		return false;
 	if (memcmp(h, DISK_CLOOP_MARK, sizeof(DISK_CLOOP_MARK) - 1))
 		return blocks_refuse(b, err, "is not a cloop image of version 2");
 	block = load_be32(h + AT_BLOCK);

@@ -97,10 +97,9 @@ static bool find_trailer(struct dmg *d, uint8_t *ret, GError **err)
 {
 	uint64_t size = d->b.file->size_bytes, len = MIN(size, 2 * DMG_TRAILER);
 	uint8_t tail[2 * DMG_TRAILER];
-	int r = blocks_file_read(&d->b, tail, len, size - len);
 
-	if (r < 0)
-		return blocks_refuse(&d->b, err, "cannot be read: %s", g_strerror(-r));
+	if (!blocks_file_load(&d->b, tail, len, size - len, err))
+		return false;
 	for (uint64_t at = len < DMG_TRAILER ? 0 : len - DMG_TRAILER + 1; at > 0; at--) {
 		const uint8_t *t = tail + at - 1;
 

@@ -51,10 +51,9 @@ static bool load(struct parallels *p, GError **err)
 	uint64_t sectors;
 	uint32_t track;
 	bool extended;
-	int r = blocks_file_read(b, h, sizeof(h), 0);
 
-	if (r < 0)
-		return blocks_refuse(b, err, "cannot be read: %s", g_strerror(-r));
+	if (!blocks_file_load(b, h, sizeof(h), 0, err))
+		return false;
 	extended = !memcmp(h, "WithouFreSpacExt", 16);
 	if (!extended && memcmp(h, "WithoutFreeSpace", 16))
 		return blocks_refuse(b, err, "is not a Parallels image");

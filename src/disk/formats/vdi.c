@@ -333,11 +333,10 @@ struct disk *vdi_open_take(struct disk *file, const struct disk_options *o, stru
 	struct vdi *v = (struct vdi *)blocks_new(sizeof(*v), file, "vdi", &vdi_ops);
 	struct blocks *b = &v->b;
 	struct disk *disk;
-	int r = blocks_file_read(b, v->header, VDI_HEADER, 0);
+	int r;
 
-	if (r < 0)
-		blocks_refuse(b, err, "cannot be read: %s", g_strerror(-r));
-	if (r < 0 || !check_header(b, v->header, err) || !open_parent(v, o, loop, chain, err))
+	if (!blocks_file_load(b, v->header, VDI_HEADER, 0, err) ||
+	    !check_header(b, v->header, err) || !open_parent(v, o, loop, chain, err))
 		return blocks_fail_take(b);
 	b->disk.size_bytes = load_le64(v->header + VDI_AT_SIZE);
 	b->block_bytes = load_le32(v->header + VDI_AT_BLOCK);

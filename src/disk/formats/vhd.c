@@ -210,12 +210,11 @@ static bool find_footer(struct vhd *v, GError **err)
 {
 	uint64_t size = v->b.file->size_bytes;
 	uint8_t last[VHD_FOOTER] = { 0 };
-	int r = blocks_file_read(&v->b, v->footer, VHD_FOOTER, 0);
 
-	if (r == 0 && size >= VHD_FOOTER)
-		r = blocks_file_read(&v->b, last, VHD_FOOTER, size - VHD_FOOTER);
-	if (r < 0)
-		return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
+	if (!blocks_file_load(&v->b, v->footer, VHD_FOOTER, 0, err) ||
+	    (size >= VHD_FOOTER &&
+	     !blocks_file_load(&v->b, last, VHD_FOOTER, size - VHD_FOOTER, err)))
+		return false;
 	if (vhd_is_footer(last) &&
 	    (load_be32(last + VHD_AT_TYPE) == VHD_FIXED || !vhd_is_footer(v->footer)))
 		memcpy(v->footer, last, VHD_FOOTER);
@@ -246,7 +245,6 @@ static bool load_parent_name(struct vhd *v, const uint8_t *h, GError **err)
 		uint32_t bytes = load_be32(l + VHD_AT_L_BYTES), space = load_be32(l + VHD_AT_L_SPACE);
 		uint64_t at = load_be64(l + VHD_AT_L_OFFSET), size = v->b.file->size_bytes;
 		uint8_t text[2048];
-		int r;
 
 		if (load_be32(l + VHD_AT_L_CODE) == 0 || at > size || bytes > sizeof(text))
 			continue;
@@ -256,9 +254,8 @@ static bool load_parent_name(struct vhd *v, const uint8_t *h, GError **err)
 			v->locators_end = MAX(v->locators_end, at + align_up(space, DISK_SECTOR_SIZE));
 		if (load_be32(l + VHD_AT_L_CODE) != VHD_RELATIVE || v->parent_name)
 			continue;
-		r = blocks_file_read(&v->b, text, bytes, at);
-		if (r < 0)
-			return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
+		if (!blocks_file_load(&v->b, text, bytes, at, err))
+			return false;
 		v->parent_name = disk_form_parent_name(text, bytes, false);
 	}
 	if (!v->parent_name)
@@ -271,15 +268,13 @@ static bool load_header(struct vhd *v, GError **err)
 	struct blocks *b = &v->b;
 	uint8_t h[VHD_HEADER];
 	uint64_t blocks;
-	int r;
 
 	v->header_at = load_be64(v->footer + VHD_AT_HEADER);
 	if (v->header_at < VHD_FOOTER || v->header_at > b->file->size_bytes ||
 	    b->file->size_bytes - v->header_at < VHD_HEADER)
 		return blocks_refuse(b, err, "has a VHD header at an impossible place");
-	r = blocks_file_read(b, h, VHD_HEADER, v->header_at);
-	if (r < 0)
-		return blocks_refuse(b, err, "cannot be read: %s", g_strerror(-r));
+	if (!blocks_file_load(b, h, VHD_HEADER, v->header_at, err))
+		return false;
 	if (memcmp(h, "cxsparse", 8) ||
 	    load_be32(h + VHD_AT_H_SUM) != vhd_sum(h, VHD_HEADER, VHD_AT_H_SUM))
 		return blocks_refuse(b, err, "has a damaged VHD header");

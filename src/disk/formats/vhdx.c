@@ -152,11 +152,10 @@ static bool spare_bitmaps(struct vhdx *v, GError **err)
 	for (uint64_t page = 0; v->has_parent && page * b->page_entries < blocks; page++) {
 		uint8_t entry[8];
 		uint64_t end;
-		int r = blocks_file_read(b, entry, sizeof(entry),
-					 vhdx_page_at(b, page) + b->page_entries * 8ull);
 
-		if (r < 0)
-			return blocks_refuse(b, err, "cannot be read: %s", g_strerror(-r));
+		if (!blocks_file_load(b, entry, sizeof(entry),
+				      vhdx_page_at(b, page) + b->page_entries * 8ull, err))
+			return false;
 		end = (load_le64(entry) & ~(uint64_t)(VHDX_ALIGN - 1)) + VHDX_ALIGN;
 		if ((load_le64(entry) & 7) == VHDX_PRESENT && end <= b->file->size_bytes)
 			b->tables_end = MAX(b->tables_end, end);

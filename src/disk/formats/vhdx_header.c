@@ -98,14 +98,11 @@ static bool check_header(struct vhdx *v, GError **err)
 bool vhdx_load_header(struct vhdx *v, GError **err)
 {
 	uint8_t mark[8], second[VHDX_HEADER_BYTES];
-	int r = blocks_file_read(&v->b, mark, sizeof(mark), 0);
 
-	if (r == 0)
-		r = blocks_file_read(&v->b, v->header, VHDX_HEADER_BYTES, VHDX_HEADER_1);
-	if (r == 0)
-		r = blocks_file_read(&v->b, second, VHDX_HEADER_BYTES, VHDX_HEADER_2);
-	if (r < 0)
-		return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
+	if (!blocks_file_load(&v->b, mark, sizeof(mark), 0, err) ||
+	    !blocks_file_load(&v->b, v->header, VHDX_HEADER_BYTES, VHDX_HEADER_1, err) ||
+	    !blocks_file_load(&v->b, second, VHDX_HEADER_BYTES, VHDX_HEADER_2, err))
+		return false;
 	if (memcmp(mark, "vhdxfile", 8))
 		return blocks_refuse(&v->b, err, "is not a VHDX image");
 	v->header_number = is_header(v->header) ? 1 : 0;
@@ -149,6 +146,7 @@ struct region {
 	uint32_t bytes;
 };
 
+/* One that we know: @r is where it goes. */
 static bool set_region(struct vhdx *v, const uint8_t *entry, struct region *r, GError **err)
 {
 	r->at = load_le64(entry + 16);
@@ -164,10 +162,8 @@ static bool read_regions(struct vhdx *v, uint8_t *bytes, GError **err)
 	static const uint64_t places[] = { VHDX_REGIONS_1, VHDX_REGIONS_2 };
 
 	for (unsigned i = 0; i < 2; i++) {
-		int r = blocks_file_read(&v->b, bytes, VHDX_REGIONS_BYTES, places[i]);
-
-		if (r < 0)
-			return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
+		if (!blocks_file_load(&v->b, bytes, VHDX_REGIONS_BYTES, places[i], err))
+			return false;
 		if (load_le32(bytes) == VHDX_REGIONS_MARK &&
 		    load_le32(bytes + 8) <= VHDX_MAX_REGIONS &&
 		    load_le32(bytes + 4) == vhdx_sum(bytes, VHDX_REGIONS_BYTES, 4))
@@ -187,19 +183,17 @@ bool vhdx_load_regions(struct vhdx *v, GError **err)
 	for (uint32_t i = 0; i < load_le32(bytes + 8); i++) {
 		const uint8_t *entry = bytes + 16 + i * 32ul;
 		uint64_t end = load_le64(entry + 16) + load_le32(entry + 24);
+		struct region *known = !memcmp(entry, vhdx_guid_table, 16)    ? &table :
+				       !memcmp(entry, vhdx_guid_metadata, 16) ? &metadata :
+										NULL;
 
 		/* What we do not know may lie anywhere, and stays. */
 		if (end <= v->b.file->size_bytes)
 			v->b.tables_end = MAX(v->b.tables_end, end);
-		if (!memcmp(entry, vhdx_guid_table, 16)) {
-			if (!set_region(v, entry, &table, err))
-				return false;
-		} else if (!memcmp(entry, vhdx_guid_metadata, 16)) {
-			if (!set_region(v, entry, &metadata, err))
-				return false;
-		} else if (load_le32(entry + 28) & 1) {
+		if (!known && (load_le32(entry + 28) & 1))
 			return blocks_refuse(&v->b, err, "needs a region that is not supported");
-		}
+		if (known && !set_region(v, entry, known, err))
+			return false;
 	}
 	if (!table.at || !metadata.at)
 		return blocks_refuse(&v->b, err, "lacks its table of blocks or its metadata");
@@ -214,28 +208,22 @@ bool vhdx_load_regions(struct vhdx *v, GError **err)
 static bool load_locator(struct vhdx *v, uint64_t at, uint32_t len, GError **err)
 {
 	g_autofree uint8_t *item = NULL;
-	int r;
 
 	if (len > VHDX_ALIGN)
 		return blocks_refuse(&v->b, err, "has a parent locator of %u bytes", len);
 	item = g_malloc0(len + 1ul);
-	r = blocks_file_read(&v->b, item, len, at);
-	if (r < 0)
-		return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
-	return vhdx_load_locator(v, item, len, err);
+	return blocks_file_load(&v->b, item, len, at, err) && vhdx_load_locator(v, item, len, err);
 }
 
 static bool load_item(struct vhdx *v, const uint8_t *entry, GError **err)
 {
 	uint32_t at = load_le32(entry + 16), len = load_le32(entry + 20);
 	uint8_t value[8] = { 0 };
-	int r;
 
 	if (at < VHDX_METADATA_BYTES || at > v->metadata_bytes || len > v->metadata_bytes - at)
 		return blocks_refuse(&v->b, err, "has metadata at an impossible place");
-	r = blocks_file_read(&v->b, value, MIN(len, sizeof(value)), v->metadata_at + at);
-	if (r < 0)
-		return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
+	if (!blocks_file_load(&v->b, value, MIN(len, sizeof(value)), v->metadata_at + at, err))
+		return false;
 	if (!memcmp(entry, vhdx_guid_parameters, 16)) {
 		v->b.block_bytes = load_le32(value);
 		v->fixed = value[4] & 1;
@@ -274,11 +262,10 @@ static bool check_metadata(struct vhdx *v, GError **err)
 bool vhdx_load_metadata(struct vhdx *v, GError **err)
 {
 	g_autofree uint8_t *bytes = g_malloc(VHDX_METADATA_BYTES);
-	int r = blocks_file_read(&v->b, bytes, VHDX_METADATA_BYTES, v->metadata_at);
 	uint16_t count;
 
-	if (r < 0)
-		return blocks_refuse(&v->b, err, "cannot be read: %s", g_strerror(-r));
+	if (!blocks_file_load(&v->b, bytes, VHDX_METADATA_BYTES, v->metadata_at, err))
+		return false;
 	count = load_le16(bytes + 10);
 	if (memcmp(bytes, "metadata", 8) || count > VHDX_MAX_ITEMS)
 		return blocks_refuse(&v->b, err, "has damaged metadata");

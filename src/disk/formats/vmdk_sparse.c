@@ -257,10 +257,9 @@ static bool load(struct vmdk *v, GError **err)
 	struct blocks *b = &v->b;
 	uint8_t h[VMDK_HEADER];
 	uint64_t sectors, overhead;
-	int r = blocks_file_read(b, h, sizeof(h), 0);
 
-	if (r < 0)
-		return blocks_refuse(b, err, "cannot be read: %s", g_strerror(-r));
+	if (!blocks_file_load(b, h, sizeof(h), 0, err))
+		return false;
 	if (!check_header(v, h, err) || !load_footer(v, h, err) || !check_header(v, h, err))
 		return false;
 	sectors = load_le64(h + VMDK_AT_TEXT_SECTORS);
