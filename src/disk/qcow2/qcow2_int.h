@@ -39,6 +39,11 @@
  * ("leaked"), which check --repair gives back. With lazy refcounts step 1 waits for the end, behind
  * the header's dirty bit.
  *
+ * A snapshot changes counts and bit 63 of the entries that name those clusters, in different
+ * sectors: whatever the order, a cut may leave one without the other, which check calls an error.
+ * Version 3 has the dirty bit to tell it by; version 2 has no mark that others know, and repair
+ * mends what errs on the safe side: a count that is too large, or a bit that is missing.
+ *
  * Bitmaps of changed blocks (section "Bitmaps"). One that is "auto" has a bit for each block that
  * was written, discarded or zeroed. It may say too much, never too little. So:
  *
