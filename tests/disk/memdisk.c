@@ -106,7 +106,10 @@ static int perform(struct memdisk *m, struct disk_req *req)
 	case DISK_WRITE_ZEROES:
 		if (req->offset > m->room_bytes || req->len > m->room_bytes - req->offset)
 			return -ENOSPC;
-		memset(m->bytes + req->offset, 0, req->len);
+		/* Behind the end there is nothing else, and no page that was touched. */
+		if (req->offset < m->disk.size_bytes)
+			memset(m->bytes + req->offset, 0,
+			       MIN(req->len, m->disk.size_bytes - req->offset));
 		change(m, false, req->offset, req->len, true);
 		return 0;
 	case DISK_RESIZE:

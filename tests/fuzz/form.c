@@ -18,7 +18,9 @@
 #include "requests.h"
 
 #define MAX_REQUESTS 16u
-#define MAX_BLOCKS   1500u /* more than one page of the table, and no more: they are walked often */
+/* Blocks are walked often: few mostly, and more than one page of the table now and then. */
+#define FEW_BLOCKS  64u
+#define MANY_BLOCKS 1100u
 
 /* Where tables lie, more often than elsewhere. */
 static void image_spoil(const struct form_fuzz *f, struct memdisk *m, struct input *in)
@@ -81,7 +83,8 @@ int form_fuzz(const struct form_fuzz *f, const uint8_t *bytes, size_t size)
 
 	loop = loop ? loop : loop_new();
 	log_set_level(LOG_LEVEL_ERROR);
-	create.size_bytes = MIN(create.size_bytes, create.block_bytes * MAX_BLOCKS);
+	create.size_bytes = MIN(create.size_bytes,
+				create.block_bytes * (size % 8 == 1 ? MANY_BLOCKS : FEW_BLOCKS));
 	if (form->create)
 		(void)form->create(&m->disk, &create, NULL);
 	if (f->make)

@@ -14,7 +14,7 @@ void fuzz_request(struct disk *disk, struct input *in)
 	struct disk_req req = { .iov = &iov, .iov_count = 1, .unmap = kind & 0x80 };
 
 	req.op = (enum disk_op)(kind % 7);
-	req.compress = kind & 0x40;
+	req.compress = (kind & 0xc0) == 0x40; /* a thread is made for it */
 	req.offset = 512 * (kind & 8 ? input_take(in, 6) : input_take(in, 2));
 	req.len = 512 * (1 + input_take(in, 1) % (MAX_IO / 512));
 	if (req.op == DISK_RESIZE)
