@@ -3,13 +3,15 @@
 """count_tests.py - add up the cases of meson's test logs (.json) and of the logs of other programs.
 
 A program may report many cases: Check's "N%: Checks: C, Failures: F, Errors: E", or a line of its own,
-"P passed, F failed, S skipped" (the last one counts). Any other program is one case by its status.
+"P passed, F failed, S skipped" (the last one counts). Any other program is one case by its status. Lines
+"WHAT: N sequences" are added up as well.
 """
 import json
 import re
 import sys
 
 CHECK = re.compile(r"^\d+%: Checks: (\d+), Failures: (\d+), Errors: (\d+)", re.M)
+SEQUENCES = re.compile(r"^\S+: (\d+) sequences$", re.M)
 TOTAL = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped", re.M)
 
 
@@ -45,15 +47,18 @@ def tests_of(path):
 
 
 def main():
-    total = [0, 0, 0]
+    total, sequences = [0, 0, 0], 0
     for path in sys.argv[1:]:
         for test in tests_of(path):
             counts = cases(test)
+            sequences += sum(map(int, SEQUENCES.findall(test.get("stdout") or "")))
             total = [a + b for a, b in zip(total, counts)]
             if counts[1]:
                 print(f"failed: {test['name']} ({path.split('/')[0]})")
             if counts[2]:
                 print(f"skipped: {counts[2]} of {test['name']} ({path.split('/')[0]})")
+    if sequences:
+        print(f"{sequences} sequences of random operations on disk images among them")
     print(f"{total[0]} passed, {total[1]} failed, {total[2]} skipped")
     return 1 if total[1] or not total[0] else 0
 

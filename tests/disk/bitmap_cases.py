@@ -15,30 +15,12 @@ import sys
 import time
 
 from cases import main
+from commands import MIB, run
+from sika import SIKA, image, refused
 
-SIKA = os.path.abspath(sys.argv[1])
-MIB = 1 << 20
 CLUSTER = 65536
 AUTOCLEAR = 88
 IN_USE, AUTO, EXTRA_OK = 1, 2, 4
-
-
-def run(*command, status=0):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def image(*arguments, status=0):
-    return run(SIKA, "image", *arguments, status=status)
-
-
-def refused(*arguments, words=()):
-    """One sentence, on one line."""
-    done = subprocess.run([SIKA, "image", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode in (1, 2), f"{arguments}: {done.returncode} {done.stdout}"
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and all(w in lines[0] for w in words), f"{arguments}: {done.stderr}"
 
 
 def make(*bitmaps, size="8M"):
@@ -62,7 +44,7 @@ def bits(name, path="q"):
                 break
             time.sleep(0.01)
         try:
-            found = run("nbdinfo", "--json", f"--map=qemu:dirty-bitmap:{name}", "nbd+unix:///?socket=nbd")
+            found = run("nbdinfo", "--json", f"--map=qemu:dirty-bitmap:{name}", "nbd+unix:///?socket=nbd").stdout
         finally:
             server.terminate()
             server.wait()
@@ -317,7 +299,7 @@ def backups():
 def measures():
     make("one", "two")
     for more in ([], ["-o", "cluster_size=512"], ["-o", "cluster_size=2M"]):
-        theirs = json.loads(run("qemu-img", "measure", "--output=json", "-O", "qcow2", *more, "q"))["bitmaps"]
+        theirs = json.loads(run("qemu-img", "measure", "--output=json", "-O", "qcow2", *more, "q").stdout)["bitmaps"]
         size = ["--cluster-size", more[1].split("=")[1]] if more else []
         assert json.loads(image("measure", "--json", *size, "q"))["bitmaps"] == theirs, (more, theirs)
     assert json.loads(image("measure", "--json", "--to", "raw", "q"))["bitmaps"] == 0

@@ -17,9 +17,8 @@ import subprocess
 import sys
 import time
 
-from sequences import SECTOR, Failure, by_qemu_io, main, parser, run
-
-MIB = 1 << 20
+from commands import MIB, SECTOR, Failure, run
+from sequences import by_qemu_io, main, parser
 
 
 class Bitmap:
@@ -139,7 +138,7 @@ class Sequence:
         if self.data and "compress" in flags:
             flags.remove("compress")
         said = run(self.ops, "run", self.image, self.model, self.rng.getrandbits(60), self.rng.randint(1, 12), "tell",
-                   *flags).stdout.decode()
+                   *flags).stdout
         changes = [tuple(map(int, line.split())) for line in said.splitlines()]
         for change in changes:
             self.mark(*change)
@@ -176,7 +175,7 @@ class Sequence:
             return
         kind = self.rng.choice(["create", "apply", "apply"]) if self.snapshots else "create"
         name = f"s{self.rng.getrandbits(30)}" if kind == "create" else self.rng.choice(list(self.snapshots))
-        if run(self.ops, "snapshot", kind, self.image, name, ok=(0, 1)).returncode:
+        if run(self.ops, "snapshot", kind, self.image, name, status=(0, 1)).returncode:
             self.leaks = True
             return
         if kind == "create":
@@ -260,7 +259,7 @@ class Sequence:
         if self.leaks:
             if self.keys["lazy"]:
                 run(self.sika, "image", "check", "--repair", self.image)
-            run("qemu-img", "check", "-q", "-f", "qcow2", self.image, ok=(0, 3))
+            run("qemu-img", "check", "-q", "-f", "qcow2", self.image, status=(0, 3))
             run(self.ops, "repair", self.image)
             self.leaks = False
         run("qemu-img", "check", "-q", "-f", "qcow2", self.image)

@@ -19,28 +19,9 @@ import zlib
 
 import udif
 from cases import Skip, main
-
-SIKA = os.path.abspath(sys.argv[1])
-MIB = 1 << 20
-
-
-def run(*command, status=0):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def image(*arguments, status=0):
-    return run(SIKA, "image", *arguments, status=status)
-
-
-def refused(*arguments, words=()):
-    """One sentence, on one line, that says what the user gave."""
-    done = subprocess.run([SIKA, "image", *map(str, arguments)], capture_output=True, text=True, timeout=60,
-                          check=False)
-    assert done.returncode in (1, 2), f"{arguments}: {done.returncode} {done.stdout}"
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and all(w in lines[0] for w in words), f"{arguments}: {done.stderr}"
+from commands import MIB, run
+from servers import Serve
+from sika import SIKA, image, refused
 
 
 def same(a, b):
@@ -93,7 +74,7 @@ def creates():
                     ["--data-file", "data", "--data-file-raw"]):
         image("create", *options, "new", "7M")
         run("qemu-img", "check", "-q", "new")
-        info = json.loads(run("qemu-img", "info", "--output=json", "new"))
+        info = json.loads(run("qemu-img", "info", "--output=json", "new").stdout)
         assert info["virtual-size"] == 7 * MIB and info["format"] == "qcow2"
         assert json.loads(image("info", "--json", "new"))["size_bytes"] == 7 * MIB
         os.unlink("new")
@@ -121,7 +102,7 @@ def chains():
     same("top", "want")
     image("create", "--backing", "other", "layer")
     ours = json.loads(image("info", "--chain", "--json", "layer"))
-    theirs = json.loads(run("qemu-img", "info", "--backing-chain", "--output=json", "layer"))
+    theirs = json.loads(run("qemu-img", "info", "--backing-chain", "--output=json", "layer").stdout)
     assert [(i["format"], i["size_bytes"], i["backing"]) for i in ours] == \
         [(i["format"], i["virtual-size"], i.get("backing-filename")) for i in theirs], (ours, theirs)
     run("qemu-io", "-c", "write -q -P 8 5M 1M", "layer")
@@ -137,12 +118,12 @@ def snapshots():
     image("snapshot", "create", "q", "first")
     run("qemu-io", "-c", "write -q -P 3 0 2M", "q")
     assert [s["name"] for s in json.loads(image("snapshot", "list", "--json", "q"))] == ["first"]
-    assert "first" in run("qemu-img", "snapshot", "-l", "q")
+    assert "first" in run("qemu-img", "snapshot", "-l", "q").stdout
     image("convert", "--snapshot", "first", "--to", "raw", "q", "was")
     same("raw", "was")
     image("compare", "--snapshot", "first", "q", "was")
     image("compare", "q", "was", status=1)
-    want = json.loads(run("qemu-img", "measure", "--output=json", "-l", "snapshot.name=first", "-O", "qcow2", "q"))
+    want = json.loads(run("qemu-img", "measure", "--output=json", "-l", "snapshot.name=first", "-O", "qcow2", "q").stdout)
     assert json.loads(image("measure", "--json", "--snapshot", "first", "q"))["required"] == want["required"]
     refused("convert", "--snapshot", "second", "q", "none", words=["second"])
     refused("map", "--snapshot", "first", "raw", words=["raw"])
@@ -188,9 +169,9 @@ def measures():
         image("convert", "--force", *options, "raw", "q")
         assert os.path.getsize("q") <= ours["required"], (ours, os.path.getsize("q"))
         command = ["qemu-img", "measure", "--output=json", "-f", "raw", "-O", "qcow2"]
-        peer = json.loads(run(*command, *(["-o", theirs] if theirs else []), "raw"))
+        peer = json.loads(run(*command, *(["-o", theirs] if theirs else []), "raw").stdout)
         assert abs(ours["fully_allocated"] - peer["fully-allocated"]) <= 2 * MIB // 8, (ours, peer)
-    want = json.loads(run("qemu-img", "measure", "--output=json", "--size", "10G", "-O", "qcow2"))
+    want = json.loads(run("qemu-img", "measure", "--output=json", "--size", "10G", "-O", "qcow2").stdout)
     assert json.loads(image("measure", "--json", "--size", "10G"))["fully_allocated"] == want["fully-allocated"]
     refused("measure", words=["--size"])
     refused("measure", "--size", "1G", "raw", words=["--size"])
@@ -423,7 +404,7 @@ def split_vmdks():
         os.unlink(parts[0])
         # Four extents of 2047 MiB and the rest.
         image("create", "-f", "vmdk", "-o", "subformat=" + kind, "big.vmdk", "8G")
-        info = json.loads(run("qemu-img", "info", "--output=json", "big.vmdk"))
+        info = json.loads(run("qemu-img", "info", "--output=json", "big.vmdk").stdout)
         assert info["virtual-size"] == 8 << 30, info
         run("qemu-io", "-f", "vmdk", "-c", "write -q -P 3 2146435000 8192".replace("2146435000", str(2047 * MIB - 4096)),
             "big.vmdk")
@@ -460,16 +441,11 @@ def cut_off():
     image("convert", "base", "base.qcow2")
     for base, form in (("base", "raw"), ("base.qcow2", "qcow2")):
         image("create", "--force", "--backing", base, "--backing-format", form, "top")
-        child = subprocess.Popen([SIKA, "image", "serve", "--socket", "s", "top"], stdout=subprocess.PIPE, text=True)
-        uri = child.stdout.readline().strip()
-        try:
+        with Serve("top") as s:
             os.truncate(base, 4 * MIB)
-            run("qemu-io", "-f", "raw", "-c", "read -q -P 120 0 1M", uri)
-            assert "Input/output error" in run("qemu-io", "-f", "raw", "-c", "read 7M 4k", uri, status=1)
-            run("qemu-io", "-f", "raw", "-c", "write -q -P 5 7M 64k", "-c", "read -q -P 5 7M 64k", uri)
-        finally:
-            child.send_signal(signal.SIGTERM)
-            assert child.wait(timeout=60) == 0
+            run("qemu-io", "-f", "raw", "-c", "read -q -P 120 0 1M", s.uri)
+            assert "Input/output error" in run("qemu-io", "-f", "raw", "-c", "read 7M 4k", s.uri, status=1).stdout
+            run("qemu-io", "-f", "raw", "-c", "write -q -P 5 7M 64k", "-c", "read -q -P 5 7M 64k", s.uri)
         run("qemu-io", "-f", "qcow2", "-r", "-U", "-c", "read -q -P 5 7M 64k", "top")
         image("check", "top")
 

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 
-from sequences import Failure, main, parser, run
+from commands import Failure, run
+from sequences import main, parser
 
 # Ours, QEMU's name, options for making one, whether QEMU can check it.
 FORMATS = [
@@ -48,7 +49,7 @@ class Sequence:
     def wait_for_lock(self):
         """The kernel ends requests that were under way, and only then gives up the lock."""
         for _ in range(200):
-            if b"in use by" not in run(*self.ops, "check", self.image, ok=(0, 1, 2, 3)).stdout:
+            if "in use by" not in run(*self.ops, "check", self.image, status=(0, 1, 2, 3)).stderr:
                 return
             time.sleep(0.02)
 
@@ -58,10 +59,10 @@ class Sequence:
         self.load(seed)
         self.wait_for_lock()
         if "lazy=1" not in self.options:
-            run(*self.ops, "check", self.image, ok=(0, 3))
+            run(*self.ops, "check", self.image, status=(0, 3))
             # VDI's header counts what its map names, and no write changes both: between the two QEMU speaks of an error.
             if self.checks and self.form != "vdi":
-                run("qemu-img", "check", "-q", "-f", self.theirs, self.image, ok=(0, 3))
+                run("qemu-img", "check", "-q", "-f", self.theirs, self.image, status=(0, 3))
         run(*self.ops, "loaded", self.image, seed, self.flushes)
         run(*self.ops, "repair", self.image)
         if self.checks:

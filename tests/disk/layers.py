@@ -10,34 +10,16 @@ part of their sectors; such ones are made here, by taking bits away. Closing lin
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 
 from cases import main
+from commands import MIB, SECTOR, run
+from servers import Serve
+from sika import image, refused
 
-SIKA = os.path.abspath(sys.argv[1])
-MIB = 1 << 20
-SECTOR = 512
 SIZE = 9 * MIB + 3 * SECTOR
 # Ours, QEMU's name for it, options.
 FORMATS = {"vdi": ("vdi", []), "vhd": ("vpc", []), "vhdx": ("vhdx", ["-o", "block_size=1M"]), "vmdk": ("vmdk", [])}
-
-
-def run(*command, status=0):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def image(*arguments, status=0):
-    return run(SIKA, "image", *arguments, status=status)
-
-
-def refused(*arguments, words=()):
-    done = subprocess.run([SIKA, "image", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
-    lines = done.stderr.strip().splitlines()
-    assert done.returncode in (1, 2) and len(lines) == 1 and all(w in lines[0] for w in words), (arguments, done.stderr)
 
 
 def change(form, path, model, rng, count=25):
@@ -51,13 +33,8 @@ def change(form, path, model, rng, count=25):
             commands += ["-c", f"write -q {'-z' if zeros else f'-P {byte}'} {at} {length}"]
             f.seek(at)
             f.write(bytes([0 if zeros else byte]) * length)
-    child = subprocess.Popen([SIKA, "image", "serve", "--format", form, "--socket", "s", path], stdout=subprocess.PIPE,
-                             text=True)
-    try:
-        run("qemu-io", "-f", "raw", *commands, child.stdout.readline().strip())
-    finally:
-        child.send_signal(signal.SIGTERM)
-        assert child.wait(timeout=60) == 0
+    with Serve("--format", form, path) as s:
+        run("qemu-io", "-f", "raw", *commands, s.uri)
 
 
 def same(form, path, model):

@@ -18,50 +18,9 @@ import sys
 import time
 
 from cases import main
-
-SIKA = os.path.abspath(sys.argv[1])
-MIB = 1 << 20
-SIZE = 16 * MIB
-
-
-def run(*command, status=0):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120, check=False)
-    assert status is None or done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
-    return done
-
-
-class Server:
-    """In a folder of the test's own, at a socket that is there when we go on."""
-
-    def __init__(self, *arguments, where=("--socket", "s")):
-        self.process = subprocess.Popen([SIKA, "image", "serve", *where, *arguments], text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.uri = self.process.stdout.readline().strip()
-        assert self.uri, self.process.stderr.read()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        self.end(check=kind is None)
-
-    def end(self, how=signal.SIGTERM, check=True):
-        if self.process.returncode is not None:
-            return
-        self.process.send_signal(how)
-        out, err = self.process.communicate(timeout=60)
-        assert not check or (self.process.returncode == 0 and not out), (self.process.returncode, out, err)
-        assert not check or not os.path.exists("s")
-
-    def left(self):
-        """The status, once it ends by itself."""
-        self.process.communicate(timeout=60)
-        return self.process.returncode
-
-
-def make(path="disk.qcow2", form="qcow2"):
-    run(SIKA, "image", "create", "--force", "--format", form, path, SIZE)
-    return path
+from commands import MIB, run
+from servers import SIZE, Serve, make, take
+from sika import SIKA
 
 
 def io(uri, *commands, status=0):
@@ -71,7 +30,7 @@ def io(uri, *commands, status=0):
 # ---- what clients ask for ----
 
 def tells_what_it_offers():
-    with Server("--name", "a disk/ü", "--description", "of mine", make()) as s:
+    with Serve("--name", "a disk/ü", "--description", "of mine", make()) as s:
         told = json.loads(run("nbdinfo", "--json", s.uri).stdout)["exports"][0]
         assert told["export-name"] == "a disk/ü" and told["description"] == "of mine", told
         assert told["export-size"] == SIZE and told["can_fua"] and told["can_multi_conn"] and not told["is_read_only"]
@@ -82,7 +41,7 @@ def tells_what_it_offers():
 
 
 def tells_where_data_is():
-    with Server(make()) as s:
+    with Serve(make()) as s:
         io(s.uri, "write -P 1 0 64k", "write -P 2 1M 128k", "write -z -u 1M 64k")
         extents = json.loads(run("nbdinfo", "--json", "--map", s.uri).stdout)
         assert [(x["offset"], x["length"], x["type"]) for x in extents] == [
@@ -93,7 +52,7 @@ def random_requests(form):
     """Several clients, each with a part of the disk, requests of each at the same time; a model beside."""
     path, rng = make("disk." + form, form), random.Random()
     part, clients, model = SIZE // 4, [], bytearray(SIZE)
-    with Server("--format", form, path) as s:
+    with Serve("--format", form, path) as s:
         for n in range(4):
             commands = []
             for _ in range(60):
@@ -141,7 +100,7 @@ def copies():
     """Four connections, requests of many sizes."""
     with open("source", "wb") as f:
         f.write(os.urandom(5 * MIB) + bytes(6 * MIB) + os.urandom(5 * MIB))
-    with Server(make()) as s:
+    with Serve(make()) as s:
         run("nbdcopy", "--flush", "source", s.uri)
         run("nbdcopy", s.uri, "copy")
     run("cmp", "source", "copy")
@@ -150,7 +109,7 @@ def copies():
 
 def read_only_is_kept():
     path = make()
-    with Server("--read-only", path) as s:
+    with Serve("--read-only", path) as s:
         assert json.loads(run("nbdinfo", "--json", s.uri).stdout)["exports"][0]["is_read_only"]
         io(s.uri, "write 0 4k", status=1)
         with Client("s") as c:
@@ -176,10 +135,10 @@ def snapshots_are_served():
     with open(path, "rb") as f:
         before = f.read()
     for name in ("first", "1"):
-        with Server("--snapshot", name, path) as s:
+        with Serve("--snapshot", name, path) as s:
             run("qemu-img", "compare", "-f", "raw", "-F", "raw", "then.raw", s.uri)
             assert json.loads(run("nbdinfo", "--json", s.uri).stdout)["exports"][0]["is_read_only"]
-    with Server("--snapshot", "second", path) as s:
+    with Serve("--snapshot", "second", path) as s:
         run("qemu-io", "-r", "-f", "raw", "-c", "read -P 3 1M 8M", "-c", "read -P 0 0 512k", "-c", "read -P 1 512k 512k", s.uri)
     with open(path, "rb") as f:
         assert f.read() == before
@@ -191,7 +150,7 @@ def snapshots_are_served():
 def psk():
     os.makedirs("keys", exist_ok=True)
     run("psktool", "-u", "me", "-p", "keys/keys.psk")
-    with Server("--tls", "keys", make()) as s:
+    with Serve("--tls", "keys", make()) as s:
         assert s.uri.startswith("nbds+unix:"), s.uri
         uri = s.uri.replace("///", "//me@/") + "&tls-psk-file=keys/keys.psk"
         told = json.loads(run("nbdinfo", "--json", uri).stdout)
@@ -225,7 +184,7 @@ def certificates():
     certify("client/client", "cn = me\ntls_www_client\n", *ca)
     shutil.copy("pki/ca-cert.pem", "client")
     creds = "tls-creds-x509,id=t,dir=client,endpoint=client"
-    with Server("--tls", "pki", make(), where=("--listen", "127.0.0.1:0")) as s:
+    with Serve("--tls", "pki", make(), where=("--listen", "127.0.0.1:0")) as s:
         port = s.uri.split(":")[2].split("/")[0]
         image = f"driver=nbd,host=127.0.0.1,port={port},tls-creds=t"
         out = run("qemu-io", "--object", creds, "--image-opts", image, "-c", "write -P 9 0 1M", "-c",
@@ -246,7 +205,7 @@ class Client:
         self.s = socket.socket(socket.AF_UNIX)
         self.s.settimeout(30)
         self.s.connect(path)
-        hello = self.take(18)
+        hello = take(self.s, 18)
         assert hello[:16] == b"NBDMAGICIHAVEOPT", hello
         self.s.sendall(struct.pack(">I", 3))
 
@@ -256,23 +215,14 @@ class Client:
     def __exit__(self, *_):
         self.s.close()
 
-    def take(self, n):
-        got = b""
-        while len(got) < n:
-            part = self.s.recv(n - len(got))
-            if not part:
-                raise EOFError
-            got += part
-        return got
-
     def option(self, number, data=b"", length=None):
         """The types of what is answered, up to the last."""
         self.s.sendall(b"IHAVEOPT" + struct.pack(">II", number, len(data) if length is None else length) + data)
         types = []
         while not types or types[-1] in (2, 3, 4):
-            magic, _, kind, n = struct.unpack(">QIII", self.take(20))
+            magic, _, kind, n = struct.unpack(">QIII", take(self.s, 20))
             assert magic == 0x3E889045565A9
-            self.take(n)
+            take(self.s, n)
             types.append(kind)
         return types
 
@@ -282,16 +232,16 @@ class Client:
     def request(self, kind, at, length, flags=0, data=b""):
         """The error of a simple reply."""
         self.s.sendall(struct.pack(">IHHQQI", 0x25609513, flags, kind, 77, at, length) + data)
-        magic, error, cookie = struct.unpack(">IIQ", self.take(16))
+        magic, error, cookie = struct.unpack(">IIQ", take(self.s, 16))
         assert magic == 0x67446698 and cookie == 77
         if kind == 0 and not error:
-            self.take(length)
+            take(self.s, length)
         return error
 
 
 def hostile_clients():
     invalid, unsup, unknown, big, policy = 0x80000003, 0x80000001, 0x80000006, 0x80000009, 0x80000002
-    with Server(make()) as s:
+    with Serve(make()) as s:
         with Client("s") as c:
             assert c.option(7, b"\xff" * 4) == [invalid]
             assert c.option(7, struct.pack(">I", 3) + b"ab") == [invalid]
@@ -319,7 +269,7 @@ def hostile_clients():
                 c.go()
                 c.s.sendall(bad)
                 try:
-                    c.take(1)
+                    take(c.s, 1)
                     raise AssertionError("it listens on")
                 except (EOFError, ConnectionResetError):
                     pass
@@ -340,7 +290,7 @@ def hostile_clients():
 
 
 def clients_may_die():
-    with Server(make()) as s:
+    with Serve(make()) as s:
         for _ in range(20):
             client = subprocess.Popen(["qemu-io", "-f", "raw", s.uri], stdin=subprocess.PIPE,
                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
@@ -356,7 +306,7 @@ def clients_may_die():
 def ends_beside_its_clients():
     """Those who are under way, too; what they have flushed is there."""
     for how in (signal.SIGTERM, signal.SIGINT):
-        s = Server(make())
+        s = Serve(make())
         client = subprocess.Popen(["qemu-io", "-f", "raw", s.uri], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                                   stderr=subprocess.DEVNULL, text=True)
         with Client("s"):  # in the middle of its handshake
@@ -370,7 +320,7 @@ def ends_beside_its_clients():
 
 
 def ends_with_its_last_client():
-    s = Server("--once", make())
+    s = Serve("--once", make())
     with Client("s") as a:
         a.go()
         with Client("s") as b:
@@ -380,7 +330,7 @@ def ends_with_its_last_client():
 
 
 def keeps_to_its_number_of_clients():
-    with Server("--clients", "2", make()):
+    with Serve("--clients", "2", make()):
         with Client("s") as a, Client("s") as b:
             a.go()
             b.go()
@@ -401,10 +351,10 @@ def keeps_to_its_number_of_clients():
 
 
 def replaces_what_a_dead_server_left():
-    s = Server(make())
+    s = Serve(make())
     s.end(signal.SIGKILL, check=False)
     assert os.path.exists("s")
-    with Server("disk.qcow2") as t:
+    with Serve("disk.qcow2") as t:
         io(t.uri, "read 0 512")
         done = run(SIKA, "image", "serve", "--socket", "s", "--read-only", make("b.qcow2"), status=1)
         assert "cannot listen at 's': Address already in use" in done.stderr, done.stderr

@@ -16,7 +16,10 @@ import threading
 import time
 
 from cases import main
-from nbd_client import MIB, NEEDED, OPS, SIKA, SIZE, Fake, Qemu, Serve, make, model, run
+from commands import MIB, run
+from nbd_client import NEEDED, OPS, Fake, model
+from servers import SIZE, Qemu, Serve, make
+from sika import SIKA
 
 
 def again(server, *arguments):
@@ -156,8 +159,9 @@ def ends_while_away():
         time.sleep(1)
         assert client.poll() is None
         begin = time.monotonic()
-        proxy.end()
+        proxy.end(check=False)
         assert time.monotonic() - begin < 10
+        assert proxy.process.returncode == 1, "its disk could not be made durable"
         client.communicate(timeout=30)
 
 

@@ -18,63 +18,11 @@ import threading
 import time
 
 from cases import main
+from commands import MIB, run
+from servers import SIZE, URI, Qemu, Serve, make, take
+from sika import SIKA, refused
 
-SIKA, OPS = (os.path.abspath(p) for p in sys.argv[1:3])
-MIB = 1 << 20
-SIZE = 16 * MIB
-URI = "nbd+unix:///?socket=s"
-
-
-def run(*command, status=0):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120, check=False)
-    assert status is None or done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
-    return done
-
-
-def sentence(*command, words):
-    """It fails by one sentence that has these words."""
-    done = run(*command, status=1)
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and words in lines[0] and len(lines[0]) < 400, (command, done.stderr)
-
-
-class Serve:
-    """`sika image serve` at the socket s, or at a TCP port."""
-
-    def __init__(self, *arguments, where=("--socket", "s")):
-        self.process = subprocess.Popen([SIKA, "image", "serve", *where, *arguments], text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.uri = self.process.stdout.readline().strip()
-        assert self.uri, self.process.stderr.read()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.end()
-
-    def end(self, how=signal.SIGTERM):
-        if self.process.returncode is None:
-            self.process.send_signal(how)
-            self.process.communicate(timeout=60)
-
-
-class Qemu(Serve):
-    def __init__(self, *arguments):  # pylint: disable=super-init-not-called
-        self.process = subprocess.Popen(["qemu-nbd", "--persistent", "--shared=4", "--socket=" + os.path.abspath("s"),
-                                         *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.uri = URI
-        for _ in range(600):
-            if os.path.exists("s"):
-                return
-            assert self.process.poll() is None, self.process.communicate()
-            time.sleep(0.05)
-        raise AssertionError("qemu-nbd does not listen")
-
-
-def make(path="disk.qcow2", form="qcow2", size=SIZE):
-    run(SIKA, "image", "create", "--force", "--format", form, path, size)
-    return path
+OPS = os.path.abspath(sys.argv[2])
 
 
 def model(content=None):
@@ -159,9 +107,9 @@ def verbs():
         run(SIKA, "image", "convert", "--to", "raw", s.uri, "copy")
         run("cmp", "source", "copy")
         run(SIKA, "image", "bench", "--count", 500, s.uri)
-        sentence(SIKA, "image", "check", s.uri, words="nothing to check")
-        sentence(SIKA, "image", "create", "--force", s.uri, "1M", words="no file")
-        sentence(SIKA, "image", "resize", s.uri, "+1M", words="cannot be resized")
+        refused("check", s.uri, words="nothing to check")
+        refused("create", "--force", s.uri, "1M", words="no file")
+        refused("resize", s.uri, "+1M", words="cannot be resized")
     with Serve("--format", "raw", "disk.qcow2") as s:
         run(SIKA, "image", "check", s.uri)
         run(SIKA, "image", "compare", s.uri, "source")
@@ -227,7 +175,7 @@ def converts_by_keys():
         f.write(content)
     with Serve("--tls", "keys", make()):
         run(SIKA, "image", "convert", "source", uri)
-        sentence(SIKA, "image", "convert", "source", URI, words="cannot be reached")
+        refused("convert", "source", URI, words="cannot be reached")
         run(SIKA, "image", "convert", "--to", "raw", uri, "copy")
     run("cmp", "source", "copy")
 
@@ -248,8 +196,8 @@ def converts_to_no_other():
     with open("source", "wb") as f:
         f.write(os.urandom(2 * MIB))
     with Serve(make(size=MIB)) as s:
-        sentence(SIKA, "image", "convert", "source", s.uri, words="too few for the 2097152")
-        sentence(SIKA, "image", "convert", s.uri, s.uri.replace("///", "///x"), words="x")
+        refused("convert", "source", s.uri, words="too few for the 2097152")
+        refused("convert", s.uri, s.uri.replace("///", "///x"), words="x")
         run("truncate", "-s", 512, "source")
         for wrong in (("--to", "qcow2"), ("--compress",), ("--to", "vmdk")):
             done = run(SIKA, "image", "convert", *wrong, "source", s.uri, status=2)
@@ -257,17 +205,17 @@ def converts_to_no_other():
         assert "source and as target" in run(SIKA, "image", "convert", s.uri, s.uri, status=2).stderr
         assert "equal" in run(SIKA, "image", "compare", s.uri, s.uri).stdout
     with Serve("--read-only", make()) as s:
-        sentence(SIKA, "image", "convert", "source", s.uri, words="lets nobody write")
-    sentence(SIKA, "image", "convert", "source", URI, words="cannot be reached")
+        refused("convert", "source", s.uri, words="lets nobody write")
+    refused("convert", "source", URI, words="cannot be reached")
     assert run(SIKA, "image", "map", "--json", "disk.qcow2").stdout.count("data") == 0
 
     def full(_, s, request):
         return request[0] in (1, 6) and not s.sendall(struct.pack(">IIQ", 0x67446698, 28, request[1]))
-    sentence(SIKA, "image", "convert", "source", Fake(lie=full, path="full").uri, words="cannot be written: No space")
+    refused("convert", "source", Fake(lie=full, path="full").uri, words="cannot be written: No space")
 
     def unflushed(_, s, request):
         return request[0] == 3 and not s.sendall(struct.pack(">IIQ", 0x67446698, 5, request[1]))
-    sentence(SIKA, "image", "convert", "source", Fake(lie=unflushed, path="unflushed").uri, words="cannot be written")
+    refused("convert", "source", Fake(lie=unflushed, path="unflushed").uri, words="cannot be written")
 
 
 def converting_may_be_interrupted():
@@ -310,7 +258,7 @@ def all_its_names():
     with Serve("--name", "x", "disk.qcow2"):
         for name in ("nbd:unix:s", "nbd:unix:s:exportname=x", URI, "nbd+unix:///x?socket=s"):
             run(SIKA, "image", "info", name)
-        sentence(SIKA, "image", "info", "nbd:unix:s:exportname=y", words="y")
+        refused("info", "nbd:unix:s:exportname=y", words="y")
     with Serve("disk.qcow2", where=("--listen", "127.0.0.1:0")) as s:
         port = s.uri.split(":")[2].split("/")[0]
         for name in (f"nbd:127.0.0.1:{port}", f"nbd:[::ffff:127.0.0.1]:{port}", f"nbd://127.0.0.1:{port}",
@@ -321,13 +269,13 @@ def all_its_names():
 
 
 def says_what_is_wrong():
-    sentence(SIKA, "image", "info", URI, words="cannot be reached")
-    sentence(SIKA, "image", "info", "nbd:127.0.0.1:1", words="cannot be reached")
-    sentence(SIKA, "image", "info", "nbd://no.such.host.invalid/", words="cannot be reached")
-    sentence(SIKA, "image", "info", "nbd:", words="cannot be reached")
-    sentence(SIKA, "image", "info", "nbd:[", words="cannot be reached")
+    refused("info", URI, words="cannot be reached")
+    refused("info", "nbd:127.0.0.1:1", words="cannot be reached")
+    refused("info", "nbd://no.such.host.invalid/", words="cannot be reached")
+    refused("info", "nbd:", words="cannot be reached")
+    refused("info", "nbd:[", words="cannot be reached")
     with Serve("--read-only", make()) as s:
-        sentence(SIKA, "image", "bench", "--write", s.uri, words="readonly")
+        refused("bench", "--write", s.uri, words="readonly")
         run(SIKA, "image", "bench", "--count", 10, s.uri)
 
 
@@ -338,18 +286,18 @@ def below_another_image():
     with Serve("--name", "base", "--read-only", "disk.qcow2", where=("--listen", "127.0.0.1:0")) as s:
         place = s.uri.rsplit("/", 1)[0] + "/"
         run(SIKA, "image", "create", "--backing", s.uri, "top.qcow2")
-        sentence(SIKA, "image", "compare", "top.qcow2", "source", words="allow that name")
+        refused("compare", "top.qcow2", "source", words="allow that name")
         for wrong in (place[:-1], place[:-2] + "/", s.uri + "/", "nbd:"):
-            sentence(SIKA, "image", "compare", "--allow", wrong, "top.qcow2", "source", words="allow that name")
+            refused("compare", "--allow", wrong, "top.qcow2", "source", words="allow that name")
         for right in (place, s.uri):
             run(SIKA, "image", "compare", "--allow", right, "top.qcow2", "source")
     # What a server gives does not lead to files of the host.
     run("qemu-img", "create", "-q", "-f", "qcow2", "-b", os.path.abspath("source"), "-F", "raw", "evil.qcow2")
     with Serve("--format", "raw", "evil.qcow2") as s:
-        sentence(SIKA, "image", "compare", s.uri, "source", words="name its folder")
+        refused("compare", s.uri, "source", words="name its folder")
     run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "source", "-F", "raw", "evil.qcow2")
     with Serve("--format", "raw", "evil.qcow2") as s:
-        sentence(SIKA, "image", "compare", s.uri, "source", words="no files")
+        refused("compare", s.uri, "source", words="no files")
 
 
 def copies_are_kept():
@@ -398,8 +346,8 @@ def by_keys():
     with Serve("--tls", "keys", "disk.qcow2") as s:
         uri = "nbds+unix://me@/?socket=s&tls-psk-file="
         run(SIKA, "image", "compare", uri + "keys/keys.psk", "source")
-        sentence(SIKA, "image", "info", uri + "other.psk", words="cannot be reached")
-        sentence(SIKA, "image", "info", URI, words="cannot be reached")
+        refused("info", uri + "other.psk", words="cannot be reached")
+        refused("info", URI, words="cannot be reached")
         model(open("source", "rb").read())  # pylint: disable=consider-using-with
         run(OPS, "-f", "raw", "run", uri + "keys/keys.psk", "model", random.getrandbits(40), 200)
         assert s.process.poll() is None
@@ -435,23 +383,13 @@ class Fake:
             pass
         s.close()
 
-    @staticmethod
-    def take(s, n):
-        got = b""
-        while len(got) < n:
-            part = s.recv(n - len(got))
-            if not part:
-                raise EOFError
-            got += part
-        return got
-
     def handshake(self, s):
         s.sendall(b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3))
-        self.take(s, 4)
+        take(s, 4)
         option = 0
         while option != 7:
-            _, option, n = struct.unpack(">QII", self.take(s, 16))
-            self.take(s, n)
+            _, option, n = struct.unpack(">QII", take(s, 16))
+            take(s, n)
             if option == 7:
                 for data in (struct.pack(">HQH", 0, self.size, self.flags), self.block):
                     if data:
@@ -459,8 +397,8 @@ class Fake:
             s.sendall(struct.pack(">QIII", 0x3e889045565a9, option, 1 if option == 7 else 0x80000001, 0))
 
     def request(self, s):
-        _, flags, kind, cookie, at, n = struct.unpack(">IHHQQI", self.take(s, 28))
-        data = self.take(s, n) if kind == 1 else b""
+        _, flags, kind, cookie, at, n = struct.unpack(">IHHQQI", take(s, 28))
+        data = take(s, n) if kind == 1 else b""
         self.seen.add(kind)
         self.order.append(kind)
         self.fua |= bool(flags & 1)
@@ -516,7 +454,7 @@ def lies():
         done = run(SIKA, "image", "convert", "--to", "raw", fake.uri, "copy", status=1)
         assert "cannot be read" in done.stderr and time.monotonic() - begin < 20, (lie.__name__, done.stderr)
         assert not os.path.exists("copy")
-    sentence(SIKA, "image", "info", Fake(size=2 ** 63, path="size").uri, words="size")
+    refused("info", Fake(size=2 ** 63, path="size").uri, words="size")
 
 
 def servers_may_die():

@@ -23,6 +23,7 @@
  */
 #include <fcntl.h>
 #include <glib.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -549,6 +550,9 @@ static void serve(void)
 {
 	char line[4096];
 
+	/* Large pieces are wanted again and again: no new pages for each. */
+	(void)mallopt(M_MMAP_THRESHOLD, 64 << 20);
+	(void)mallopt(M_TRIM_THRESHOLD, 256 << 20);
 	while (fgets(line, sizeof(line), stdin)) {
 		g_auto(GStrv) words = g_strsplit(g_strstrip(line), " ", -1);
 

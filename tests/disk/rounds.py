@@ -4,190 +4,217 @@
 
 usage: rounds.py OPS FORMAT [--sequences N] [--seconds S] [--seed S] [--keep]
 
-A sequence makes an image with features picked at random, lets ours (several requests at a time) and QEMU write to it
-in turn, and reads all of it by us after each step, and by QEMU in the end and after one in three. All that is written
-is of one byte, so that qemu-io can compare. In the end we check the image, and now and then qemu-img. Closing line: "P passed, F failed, S skipped".
+A sequence makes an image by one side with features picked at random and lets both sides write to it in turn, several
+requests at a time: to QEMU they go by NBD, to a qemu-storage-daemon that has the image open. Who writes reads all of
+it before and after; in the end the other side does, and both check it. Closing line: "P passed, F failed, S skipped".
 """
-import itertools
+import contextlib
+import json
 import os
 import random
 import shutil
 import subprocess
 import sys
+import tempfile
 
-from sequences import SECTOR, Failure, by_qemu_io, main, parser, run
-
-MIB = 1 << 20
+from commands import MIB, Failure
+from kinds import FORMS, image
+from sequences import main, parser
 
 
 class Tool:
-    """A program that takes commands by its standard input."""
+    """A program that takes commands by its standard input, and answers by lines. It starts when it is asked something."""
 
     def __init__(self, *command):
         self.command, self.process = command, None
 
-    def start(self):
+    def greet(self):
+        """What is to be done once it has started."""
+
+    def send(self, text):
         if not self.process or self.process.poll() is not None:
             self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                             stderr=subprocess.STDOUT, text=True, bufsize=1 << 16)
-
-    def send(self, text):
-        self.start()
+            self.greet()
         try:
-            self.process.stdin.write(text)
+            self.process.stdin.write(text + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # what it said at its end is read
 
     def end(self):
         if self.process:
-            self.process.stdin.close()
-            self.process.wait(timeout=60)
+            self.process.kill()
+            self.process.communicate()
             self.process = None
 
 
 class Ops(Tool):
-    def do(self, *words, ok=(0,)):
-        self.send(" ".join(map(str, ("ops", *words))) + "\n")
+    def do(self, *words):
+        self.send(" ".join(map(str, ("ops", *words))))
         said = []
         for line in self.process.stdout:
             if line.strip().isdigit():
-                if int(line) not in ok:
-                    raise Failure(f"ops {words}: status {line.strip()}: {''.join(said)}")
-                return int(line)
+                if int(line):
+                    raise Failure(f"ops {words}: status {line.strip()}: {''.join(said)[-600:]}")
+                return
             said.append(line)
         raise Failure(f"ops {words}: ended: {''.join(said)[-600:]}")
 
 
-class Io(Tool):
-    PROMPT = "qemu-io> "
+class Qemu(Tool):
+    """qemu-storage-daemon, by QMP."""
 
-    def answer(self):
-        """What it says up to its prompt: it takes one line whenever there is something to read, and no more."""
-        said = ""
-        while not said.endswith(self.PROMPT):
-            more = os.read(self.process.stdout.fileno(), 65536).decode(errors="replace")
-            if not more:
-                raise Failure(f"qemu-io: ended: {said[-600:]}")
-            said += more
-        return said[:-len(self.PROMPT)].strip()
+    def __init__(self, socket):
+        super().__init__("qemu-storage-daemon", "--chardev", "stdio,id=q", "--monitor", "chardev=q",
+                         "--nbd-server", f"addr.type=unix,addr.path={socket}")
+        self.uri = f"nbd+unix:///image?socket={socket}"
 
-    def do(self, commands):
-        if not self.process:
-            self.start()
-            self.answer()
-        for command in commands:
-            self.send(command + "\n")
-            said = self.answer()
-            if said:
-                self.end()
-                raise Failure(f"qemu-io: {command}: {said[:600]}")
+    def greet(self):
+        self.answer("QMP")
+        self.do("qmp_capabilities")
 
+    def answer(self, key):
+        for line in self.process.stdout:
+            said = json.loads(line) if line.startswith("{") else {"error": line}
+            if "error" in said:
+                raise Failure(f"QEMU: {said['error']}")
+            if key in said:
+                return said[key]
+        raise Failure("QEMU: ended")
 
-OPS, IO = None, Io("stdbuf", "-o0", "qemu-io")
+    def do(self, command, **arguments):
+        self.send(json.dumps({"execute": command, "arguments": {k.replace("_", "-"): v for k, v in arguments.items()}}))
+        return self.answer("return")
 
+    @contextlib.contextmanager
+    def has(self, driver, path, **more):
+        """It has the image open, as the node "image"."""
+        self.do("blockdev-add", driver=driver, node_name="image", file={"driver": "file", "filename": path}, **more)
+        yield
+        self.do("blockdev-del", node_name="image")
 
-def qcow2(r):
-    f = {"version": r.choice([2, 3, 3]), "cluster": 1 << r.randint(9, 21), "refcount": 16, "zstd": 0, "lazy": 0, "extended": 0}
-    if f["version"] == 3:
-        f.update(refcount=1 << r.randint(0, 6), zstd=r.randint(0, 1), lazy=r.choice([0, 0, 1]),
-                 extended=int(f["cluster"] >= 16384 and r.random() < 0.4))
-    return [f"{k}={v}" for k, v in f.items()]
-
-
-# QEMU's name, options by chance, does QEMU check it.
-FORMATS = {
-    "qcow2": ("qcow2", qcow2, True),
-    "vdi": ("vdi", lambda r: r.choice([[], ["static=on"]]), True),
-    "vhd": ("vpc", lambda r: r.choice([[], [], ["subformat=fixed"]]), False),
-    "vmdk": ("vmdk", lambda r: r.choice([[], ["zeroed_grain=on"]]), True),
-    "vhdx": ("vhdx", lambda r: r.choice([["block_size=1M"], ["block_size=1M", "subformat=fixed"], ["block_size=2M"]]), True),
-}
+    @contextlib.contextmanager
+    def serves(self, driver, path, writable, **more):
+        with self.has(driver, path, read_only=not writable, **more):
+            self.do("block-export-add", type="nbd", id="image", node_name="image", writable=writable)
+            yield self.uri
+            # It is over when the client's connection is.
+            self.send(json.dumps({"execute": "block-export-del", "arguments": {"id": "image", "mode": "hard"}}))
+            gone, done = False, False
+            while not gone or not done:
+                said = json.loads(self.process.stdout.readline() or '{"error": "ended"}')
+                if "error" in said:
+                    raise Failure(f"QEMU: {said['error']}")
+                gone |= said.get("event") == "BLOCK_EXPORT_DELETED"
+                done |= "return" in said
 
 
 class Sequence:
-    def __init__(self, form, ops, folder, seed, _direct):
+    def __init__(self, ops, qemu, form, folder, seed):
         self.rng = random.Random(seed)
-        self.ops, self.form, self.folder, self.last = ops, form, folder, "create"
-        self.theirs_name, pick, self.checks = FORMATS[form]
-        self.image, self.model = os.path.join(folder, "image"), os.path.join(folder, "model")
-        self.options = pick(self.rng)
-        most = 1 if "cluster=512" in self.options else self.rng.choice([1, 2, 6])
-        self.size = SECTOR * self.rng.randint(1, most * MIB // SECTOR)
+        self.ops, self.qemu, self.form, self.last = ops, qemu, form, "create"
+        self.image = image(form, self.rng, folder, self.our, most=self.rng.choice([MIB // 2, MIB, 3 * MIB]))
+        self.image.share = 0.75  # qemu-img takes as long as a step
+        # Those with narrow counts may have none at all, which peers.py goes into.
+        self.snapshots = None if form != "qcow2" or self.image.features["data"] or self.image.features["refcount"] < 16 else {}
 
     def about(self):
-        return f"{self.form} of {self.size}, {self.options}, after {self.last}"
+        return f"{self.image}, after {self.last}"
 
-    def our(self, *words, ok=(0,)):
-        return OPS.do("-f", self.form, *words, ok=ok)
+    def our(self, *words):
+        self.ops.do("-f", self.form, *words)
 
-    def create(self):
-        below = self.form == "qcow2" and self.rng.random() < 0.3
-        with open(self.model, "wb") as f:
-            while below and f.tell() < self.size:
-                f.write(bytes([self.rng.randrange(256)]) * (SECTOR * self.rng.randint(1, 600)))
-            f.truncate(self.size)
-        if below:
-            shutil.copy(self.model, os.path.join(self.folder, "base"))
-        options = self.options if self.form == "qcow2" else [",".join(self.options)] * bool(self.options)
-        self.our("create", self.image, self.size, *options, *(["backing=base", "format=raw"] if below else []))
+    def run_words(self, count):
+        return self.image.model, self.rng.getrandbits(60), count
 
     def ours(self):
-        flags = [x for x in ("pool", "compress") if self.rng.random() < 0.25]
-        count = 10 if "cluster=512" in self.options else 25
-        self.our("run", self.image, self.model, self.rng.getrandbits(60), count, "plain", *flags)
+        flags = [x for x in ("pool", "compress", "blocks") if self.rng.random() < 0.25]
+        if "compress" in flags and (self.form != "qcow2" or self.image.features["data"]):
+            flags.remove("compress")
+        self.our("run", self.image.path, *self.run_words(25), *flags)
 
     def theirs(self):
-        IO.do([f"open -o driver={self.theirs_name} {self.image}", *by_qemu_io(self.rng, self.model)[1::2], "close"])
+        more = {"discard": self.rng.choice(["unmap", "ignore"]), "detect_zeroes": self.rng.choice(["off", "on"])}
+        with self.qemu.serves(self.image.theirs, self.image.path, True, **more) as uri:
+            self.ops.do("-f", "raw", "run", uri, *self.run_words(25))
 
     def snapshot(self):
-        """One is taken, and after the next step another, and the first is given up: neither is seen."""
-        if self.form != "qcow2" or "refcount=1" in self.options or "refcount=2" in self.options:
-            self.ours()
-        elif self.rng.random() < 0.5:
-            self.our("snapshot", "create", self.image, "s")
-            self.ours()
-            self.our("snapshot", "delete", self.image, "s")
+        """One is taken, gone back to, or given up, by either side; but QEMU's daemon does not go back."""
+        name = self.rng.choice(["one", "two"])
+        kind = "create" if name not in self.snapshots else self.rng.choice(["apply", "delete"])
+        if kind == "apply" or self.rng.random() < 0.5:
+            self.our("snapshot", kind, self.image.path, name)
+        else:
+            command = "blockdev-snapshot-internal-sync" if kind == "create" else "blockdev-snapshot-delete-internal-sync"
+            with self.qemu.has("qcow2", self.image.path):
+                self.qemu.do(command, device="image", name=name)
+        if kind == "create":
+            self.snapshots[name] = shutil.copy(self.image.model, f"{self.image.model}.{name}")
+        elif kind == "apply":
+            shutil.copy(self.snapshots[name], self.image.model)
+        else:
+            del self.snapshots[name]
+
+    def resize(self):
+        us = self.rng.random() < 0.5
+        size = self.image.new_size(4 * MIB, us)
+        if self.snapshots or self.image.features["prealloc"] or size is None:
+            return
+        # QEMU's daemon ends by an assertion of its own where there is a data file.
+        if us or self.image.features["data"]:
+            self.our("resize", self.image.path, size)
+        else:
+            with self.qemu.has("qcow2", self.image.path):
+                self.qemu.do("block_resize", node_name="image", size=size)
+        os.truncate(self.image.model, size)
 
     def verify(self):
-        self.our("compare", self.image, self.model)
+        """Who wrote last has read it since."""
+        if self.last == "theirs":
+            self.our("compare", self.image.path, self.image.model)
+        else:
+            with self.qemu.serves(self.image.theirs, self.image.path, False) as uri:
+                self.ops.do("-f", "raw", "compare", uri, self.image.model)
+        self.our("check", self.image.path)
+        self.image.judge()
 
-    def verify_by_qemu(self):
-        with open(self.model, "rb") as f:
-            firsts = f.read()[::SECTOR]  # each sector is of one byte
-        at, reads = 0, []
-        for byte, run_of in itertools.groupby(firsts):
-            length = SECTOR * len(list(run_of))
-            reads.append(f"read -q -P {byte} {at} {length}")
-            at += length
-        IO.do([f"open -r -o driver={self.theirs_name} {self.image}", *reads, "close"])
+    def steps(self):
+        """Each side's at least once."""
+        steps = [self.theirs] + ([self.ours] if self.image.writable else [])
+        more = steps + ([self.snapshot] if self.snapshots is not None else []) + ([self.resize] if self.form == "qcow2" else [])
+        steps += self.rng.choices(more, k=3 - len(steps))
+        self.rng.shuffle(steps)
+        return steps
 
     def go(self):
-        self.create()
-        for i in range(3):
-            step = self.rng.choice([self.ours, self.ours, self.theirs, self.snapshot])
-            self.last = step.__name__
-            step()
+        try:
+            self.image.create()
+            for step in self.steps():
+                self.last = step.__name__
+                step()
             self.verify()
-            # A command for each run of equal bytes. What it would see in between is there in the end mostly.
-            if i == 2 or self.rng.random() < 0.3:
-                self.verify_by_qemu()
-        self.our("check", self.image)
-        # A new process each time, which peers.py and forms.py have after each step.
-        if self.checks and self.rng.random() < 0.1:
-            run("qemu-img", "check", "-q", "-f", self.theirs_name, self.image)
+        except Failure:
+            # The next one begins with others.
+            self.ops.end()
+            self.qemu.end()
+            raise
 
 
 def arguments():
     p = parser()
-    p.add_argument("form", choices=FORMATS)
+    p.add_argument("form", choices=["qcow2", *FORMS])
     return p.parse_args()
 
 
+def run_all(args):
+    with tempfile.TemporaryDirectory(prefix="sika-rounds-") as folder:
+        ops, qemu = Ops(os.path.abspath(args.ops), "serve"), Qemu(os.path.join(folder, "nbd"))
+        status = main(args, lambda _, where, seed, __: Sequence(ops, qemu, args.form, where, seed), on_disk=False)
+        ops.end()
+        qemu.end()
+    return status
+
+
 if __name__ == "__main__":
-    ARGS = arguments()
-    OPS = Ops(os.path.abspath(ARGS.ops), "serve")
-    STATUS = main(ARGS, lambda *more: Sequence(ARGS.form, *more), on_disk=False)
-    OPS.end()
-    IO.end()
-    sys.exit(STATUS)
+    sys.exit(run_all(arguments()))

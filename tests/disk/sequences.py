@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sequences.py - what tests of random sequences on images share: running tools, and the loop over seeds."""
+"""sequences.py - what tests of random sequences on images share: writes by QEMU, and the loop over seeds."""
 import argparse
 import os
 import random
@@ -8,21 +8,7 @@ import subprocess
 import tempfile
 import time
 
-SECTOR = 512
-
-
-class Failure(Exception):
-    pass
-
-
-def run(*command, ok=(0,)):
-    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          timeout=120, check=False)
-    if done.returncode not in ok:
-        raise Failure(f"{' '.join(map(str, command))}: status {done.returncode}: "
-                      f"{done.stdout.decode(errors='replace')[-600:]}")
-    return done
-
+from commands import SECTOR, Failure
 
 def opens_direct(folder):
     path = os.path.join(folder, "try")
@@ -60,7 +46,7 @@ def parser():
     p.add_argument("ops")
     p.add_argument("--sequences", type=int, default=50)
     p.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
-    p.add_argument("--seconds", type=int, default=3600, help="begin none after so long")
+    p.add_argument("--seconds", type=int, help="begin none after so long")
     p.add_argument("--keep", action="store_true", help="the folder of the first that fails")
     return p
 
@@ -72,9 +58,9 @@ def main(args, make, on_disk=True):
         print("SKIP: qemu-img is not installed (qemu-utils)\n0 passed, 0 failed, 1 skipped")
         return 77
     passed = failed = 0
-    end = time.monotonic() + args.seconds
+    end = time.monotonic() + args.seconds if args.seconds else None
     for seed in range(args.seed, args.seed + args.sequences):
-        if time.monotonic() > end:
+        if end and time.monotonic() > end:
             break
         # What is tested is the order of writes, not the disk below: memory is faster. But only a disk is
         # particular about what lies where in requests past the host's cache.
@@ -92,6 +78,7 @@ def main(args, make, on_disk=True):
             print(folder)
             break
         shutil.rmtree(folder)
+    # tools/count_tests.py adds these up.
     print(f"{getattr(args, 'form', 'qcow2')}: {passed + failed} sequences")
     print(f"{passed} passed, {failed} failed, 0 skipped")
     return failed > 0

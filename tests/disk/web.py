@@ -19,26 +19,12 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from cases import main
+from commands import ENVIRONMENT, MIB, run
+from sika import SIKA, refused
 
-SIKA, OPS = (os.path.abspath(p) for p in sys.argv[1:3])
-MIB = 1 << 20
+OPS = os.path.abspath(sys.argv[2])
 SIZE = 8 * MIB
 HEAD = 1 << 16  # the table of a cache file ends there, where it has few chunks
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-
-
-def run(*command, status=0):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120, check=False,
-                          env=ENVIRONMENT)
-    assert status is None or done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
-    return done
-
-
-def sentence(*command, words):
-    done = run(*command, status=1)
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and words in lines[0] and len(lines[0]) < 400, (command, done.stderr)
-    return lines[0]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -160,12 +146,12 @@ def below_another_image():
     content = noise()
     web = Web(content)
     run(SIKA, "image", "create", "--backing", web.url, "--backing-format", "raw", "top.qcow2")
-    sentence(SIKA, "image", "compare", "top.qcow2", web.url, words="allow that name")
+    refused("compare", "top.qcow2", web.url, words="allow that name")
     place = web.url.rsplit("/", 1)[0] + "/"
     run(SIKA, "image", "compare", "--allow", place, "top.qcow2", web.url)
     # Where an image leads, the server does not lead on.
     web.answer = lambda h, *_: not h.head(302, ("Location", "/other"))
-    sentence(SIKA, "image", "compare", "--allow", place, "top.qcow2", "top.qcow2", words="answers 302")
+    refused("compare", "--allow", place, "top.qcow2", "top.qcow2", words="answers 302")
     web.answer = None
     # What is written goes to the image on top.
     write("model", content)
@@ -232,7 +218,7 @@ def other_places():
     assert convert(far.url) == content
     for place in ("file:///etc/passwd", "gopher://127.0.0.1/", far.url):
         far.answer = lambda h, *_, place=place: not h.head(302, ("Location", place))
-        sentence(SIKA, "image", "info", far.url, words="cannot be reached")
+        refused("info", far.url, words="cannot be reached")
 
 
 # ---- servers that are not what they seem ----
@@ -240,23 +226,23 @@ def other_places():
 def says_what_is_wrong():
     web = Web(noise(MIB))
     whole = Web(web.content, lambda h, *_: not h.part(0, MIB - 1, status=200))
-    sentence(SIKA, "image", "info", whole.url, words="no parts")
+    refused("info", whole.url, words="no parts")
     for status in (404, 403, 416, 500):
         web.answer = lambda h, *_, status=status: not h.head(status)
-        sentence(SIKA, "image", "info", web.url, words=f"answers {status}")
+        refused("info", web.url, words=f"answers {status}")
     for said in ("bytes 0-0/*", "bytes 1-1/100", "lines 0-0/100", "bytes 0-0/0", "bytes 5-0/9", "bytes 0-0/99999999999999999999",
                  "bytes 0-0/9223372036854775808", "", "bytes"):
         web.answer = lambda h, first, last, said=said: not h.part(first, last, said=said or " ")
-        sentence(SIKA, "image", "info", web.url, words="makes no sense")
+        refused("info", web.url, words="makes no sense")
     web.answer = lambda h, first, last: not h.part(first, last, said="bytes 0-0/4611686018427387904")
-    sentence(SIKA, "image", "info", web.url, words="too large")
-    sentence(SIKA, "image", "info", "http://127.0.0.1:1/", words="cannot be reached")
-    sentence(SIKA, "image", "info", "http://", words="cannot be reached")
-    sentence(SIKA, "image", "info", "http://no.such.host.invalid/", words="cannot be reached")
+    refused("info", web.url, words="too large")
+    refused("info", "http://127.0.0.1:1/", words="cannot be reached")
+    refused("info", "http://", words="cannot be reached")
+    refused("info", "http://no.such.host.invalid/", words="cannot be reached")
     web.answer = lambda h, *_: not h.head(401)
-    line = sentence(SIKA, "image", "info", web.url.replace("://", "://me:secret@"), words="answers 401")
+    line = refused("info", web.url.replace("://", "://me:secret@"), words="answers 401")
     assert "secret" not in line, line
-    sentence(SIKA, "image", "bench", "--write", Web(noise(MIB)).url, words="can only be read")
+    refused("bench", "--write", Web(noise(MIB)).url, words="can only be read")
 
 
 def lies():
@@ -325,7 +311,7 @@ def only_known_certificates():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain("cert.pem", "key.pem")
     web.server.socket = context.wrap_socket(web.server.socket, server_side=True)
-    sentence(SIKA, "image", "info", web.url.replace("http:", "https:"), words="cannot be reached")
+    refused("info", web.url.replace("http:", "https:"), words="cannot be reached")
     assert web.requests == 0
 
 
@@ -405,15 +391,15 @@ def keeps_within_bounds():
 def other_peoples_files():
     web = Web(noise(MIB))
     write("mine", b"a letter")
-    sentence(SIKA, "image", "info", "--cache-file", "mine", web.url, words="something else")
+    refused("info", "--cache-file", "mine", web.url, words="something else")
     with open("mine", "rb") as f:
         assert f.read() == b"a letter"
-    sentence(SIKA, "image", "info", "--cache-file", "no/where", web.url, words="no/where")
+    refused("info", "--cache-file", "no/where", web.url, words="no/where")
     web.answer = lambda *_: time.sleep(0.05)
     process = subprocess.Popen([SIKA, "image", "bench", "--random", "--format", "raw", "--count", "100000000",
                                 "--cache-file", "kept", web.url], stdout=subprocess.DEVNULL, env=ENVIRONMENT)
     time.sleep(0.7)
-    sentence(SIKA, "image", "info", "--cache-file", "kept", web.url, words="in use")
+    refused("info", "--cache-file", "kept", web.url, words="in use")
     process.kill()
     process.wait()
 
