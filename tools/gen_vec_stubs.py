@@ -164,12 +164,13 @@ def emit_s(out, stubs):
               '\tshl $32, %rax\n\tmov %ecx, %ecx\n\tor %rcx, %rax\n\tret\n'
               f'\t.balign {STRIDE}\nx86_vec_stubs:\n')
     for i, (maker, op, imm) in enumerate(stubs):
-        # The assembler refuses to go back: a stub longer than its place is an error.
-        out.write(f'\t.org x86_vec_stubs + {i * STRIDE}\n')
+        # The assembler refuses to go back: a stub longer than its place is an error. Between them is INT3, which
+        # disassemblers can read.
+        out.write(f'\t.org x86_vec_stubs + {i * STRIDE}, 0xcc\n')
         out.write(''.join(f'\t{text}\n' for text in maker(op, imm)))
         if maker is not pcmpstr:
             out.write('\tret\n')
-    out.write(f'\t.org x86_vec_stubs + {len(stubs) * STRIDE}\n'
+    out.write(f'\t.org x86_vec_stubs + {len(stubs) * STRIDE}, 0xcc\n'
               '\t.section .note.GNU-stack,"",@progbits\n')
 
 
