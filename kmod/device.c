@@ -9,6 +9,7 @@
 #include <linux/uaccess.h>
 
 #include "chips.h"
+#include "compat.h"
 
 #define IOEVENTS_MAX 1000u
 
@@ -39,7 +40,7 @@ static bool signal(struct vm *vm, const struct device_access *a)
 		found = is_meant(event, a);
 		if (!found)
 			continue;
-		eventfd_signal(event->ctx, 1);
+		compat_eventfd_signal(event->ctx);
 		break;
 	}
 	srcu_read_unlock(&vm->srcu, at);

@@ -21,6 +21,7 @@
 #include <linux/workqueue.h>
 
 #include "chips.h"
+#include "compat.h"
 #include "irq.h"
 
 static struct workqueue_struct *queue;
@@ -57,7 +58,7 @@ void irqfds_acked(struct vm *vm, u32 irqchip, u32 pin)
 	}
 	list_for_each_entry_srcu(irqfd, &vm->chips->sampled, sampled, srcu_read_lock_held(&vm->srcu)) {
 		if (irq_leads_to(vm, irqfd->gsi, irqchip, pin))
-			eventfd_signal(irqfd->again, 1);
+			compat_eventfd_signal(irqfd->again);
 	}
 	srcu_read_unlock(&vm->srcu, at);
 }
@@ -237,16 +238,16 @@ long irqfd_set(struct vm *vm, const void __user *arg)
 	if (args.flags & ~(KVM_IRQFD_FLAG_DEASSIGN | KVM_IRQFD_FLAG_RESAMPLE))
 		return -EINVAL;
 	fd = fdget(args.fd);
-	if (!fd.file)
+	if (!fd_file(fd))
 		return -EBADF;
-	ctx = eventfd_ctx_fileget(fd.file);
+	ctx = eventfd_ctx_fileget(fd_file(fd));
 	if (IS_ERR(ctx)) {
 		r = PTR_ERR(ctx);
 	} else if (args.flags & KVM_IRQFD_FLAG_DEASSIGN) {
 		r = deassign(vm, ctx, args.gsi);
 		eventfd_ctx_put(ctx);
 	} else {
-		r = assign_with(vm, &args, fd.file, ctx);
+		r = assign_with(vm, &args, fd_file(fd), ctx);
 		if (r)
 			eventfd_ctx_put(ctx);
 	}

@@ -7,13 +7,14 @@
 #include <linux/module.h>
 #include <linux/fs.h>
 #include <linux/reboot.h>
-#include <linux/syscore_ops.h>
 #include <linux/uaccess.h>
 #include <asm/processor.h>
 #include <asm/tsc.h>
 
 #include "chips.h"
+#include "compat.h"
 #include "irq.h"
+#include "shadow.h"
 
 const struct hw *hw;
 static enum cpuhp_state hotplug;
@@ -58,19 +59,19 @@ static int on_reboot(struct notifier_block *block, unsigned long what, void *unu
 static struct notifier_block reboot_block = { .notifier_call = on_reboot };
 
 /* The CPU that sleeps last is not unplugged for it. */
-static int on_suspend(void)
+static int on_suspend(COMPAT_SYSCORE_ARG)
 {
 	hw->disable();
 	return 0;
 }
 
-static void on_resume(void)
+static void on_resume(COMPAT_SYSCORE_ARG)
 {
 	if (hw->enable())
 		pr_err("the first CPU refuses %s after sleep\n", hw->name);
 }
 
-static struct syscore_ops sleep_ops = { .suspend = on_suspend, .resume = on_resume };
+COMPAT_SYSCORE(sleep_core, on_suspend, on_resume);
 
 /* ---- /dev/kvm ---- */
 
@@ -214,16 +215,23 @@ static int __init sika_init(void)
 		goto teardown;
 	hotplug = r;
 	register_reboot_notifier(&reboot_block);
-	register_syscore_ops(&sleep_ops);
+	compat_syscore_register(&sleep_core);
+	r = shadow_start();
+	if (r)
+		goto stop;
+	debugfs_start();
 	r = misc_register(&device);
 	if (r) {
 		pr_err("/dev/kvm is taken: is another driver loaded?\n");
-		goto stop;
+		goto debugfs;
 	}
 	pr_info("%s, %s page tables\n", hw->name, nested_paging ? "nested" : "shadow");
 	return 0;
+debugfs:
+	debugfs_stop();
+	shadow_stop();
 stop:
-	unregister_syscore_ops(&sleep_ops);
+	compat_syscore_unregister(&sleep_core);
 	unregister_reboot_notifier(&reboot_block);
 	cpuhp_remove_state(hotplug);
 teardown:
@@ -236,7 +244,9 @@ irqfd:
 static void __exit sika_exit(void)
 {
 	misc_deregister(&device);
-	unregister_syscore_ops(&sleep_ops);
+	debugfs_stop();
+	shadow_stop();
+	compat_syscore_unregister(&sleep_core);
 	unregister_reboot_notifier(&reboot_block);
 	cpuhp_remove_state(hotplug);
 	hw->teardown();

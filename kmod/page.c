@@ -109,6 +109,7 @@ void page_cache_free(struct page_cache *cache)
 /* ---- walking [first, last) ---- */
 
 struct walk {
+	struct vm *vm;
 	const struct page_format *format;
 	gpn_t first, last;
 	/* Called for each leaf; returns what the entry becomes. */
@@ -116,13 +117,18 @@ struct walk {
 	bool flush; /* a TLB may know of what was changed */
 };
 
+static void count_pages(struct vm *vm, unsigned int level, int change)
+{
+	*(level > 1 ? &vm->stats.pages_2m : &vm->stats.pages_4k) += change;
+}
+
 static void walk(struct walk *w, u64 *table, unsigned int level, gpn_t base)
 {
 	gpn_t step = 1ull << level_shift(level);
 	unsigned int i = w->first > base ? (w->first - base) >> level_shift(level) : 0;
 
 	for (base += i * step; i < BIT(LEVEL_BITS) && base < w->last; i++, base += step) {
-		u64 entry = READ_ONCE(table[i]);
+		u64 entry = READ_ONCE(table[i]), to;
 
 		if (!(entry & ENTRY_THERE))
 			continue;
@@ -131,14 +137,17 @@ static void walk(struct walk *w, u64 *table, unsigned int level, gpn_t base)
 			continue;
 		}
 		/* The processor sets accessed and dirty bits meanwhile. */
-		while (!try_cmpxchg64(&table[i], &entry, w->leaf(w, entry)))
-			;
+		do {
+			to = w->leaf(w, entry);
+		} while (!try_cmpxchg64(&table[i], &entry, to));
+		if (!(to & ENTRY_THERE))
+			count_pages(w->vm, level, -1);
 	}
 }
 
 static bool walk_all(struct vm *vm, gpn_t first, gpn_t last, u64 (*leaf)(struct walk *walk, u64 entry))
 {
-	struct walk w = { .format = vm->table.format, .first = first, .last = last, .leaf = leaf };
+	struct walk w = { .vm = vm, .format = vm->table.format, .first = first, .last = last, .leaf = leaf };
 
 	lockdep_assert_held_write(&vm->page_lock);
 	walk(&w, vm->table.root, LEVELS, 0);
@@ -218,18 +227,17 @@ static bool host_is_large(struct mm_struct *mm, unsigned long hva)
 	pud = pud_offset(p4d, hva);
 	if (pud_none(READ_ONCE(*pud)) || !pud_present(READ_ONCE(*pud)))
 		goto out;
-	large = pud_large(READ_ONCE(*pud));
+	large = pud_leaf(READ_ONCE(*pud));
 	if (!large) {
 		pmd = READ_ONCE(*pmd_offset(pud, hva));
-		large = pmd_present(pmd) && pmd_large(pmd);
+		large = pmd_present(pmd) && pmd_leaf(pmd);
 	}
 out:
 	local_irq_restore(flags);
 	return large;
 }
 
-/* The largest page that guest and host agree on. */
-static unsigned int best_level(struct vm *vm, const struct slot *slot, gpn_t gpn)
+unsigned int page_best_level(struct vm *vm, const struct slot *slot, gpn_t gpn)
 {
 	u64 pages = 1ull << level_shift(2);
 	gpn_t base = gpn & ~(pages - 1);
@@ -245,6 +253,8 @@ static void collapse(struct vm *vm, u64 *at, u64 entry)
 {
 	u64 *table = table_of(*at);
 
+	for (unsigned int i = 0; i < BIT(LEVEL_BITS); i++)
+		count_pages(vm, 1, table[i] & ENTRY_THERE ? -1 : 0);
 	WRITE_ONCE(*at, entry);
 	vm_flush_tlbs(vm); /* a processor may have been walking it */
 	free_page((unsigned long)table);
@@ -265,11 +275,15 @@ static void map(struct vm *vm, struct page_cache *cache, gpn_t gpn, unsigned int
 			u64 *below = cache->page[--cache->count];
 
 			vm->table.tables++;
+			if (*p & ENTRY_THERE)
+				count_pages(vm, at, -1);
 			WRITE_ONCE(*p, __pa(below) | format->table);
 		}
 		table = table_of(*p);
 	}
 	last = &table[index_at(gpn, level)];
+	if (!(*last & ENTRY_THERE && is_leaf(format, *last, level)))
+		count_pages(vm, level, 1);
 	if (*last & ENTRY_THERE && !is_leaf(format, *last, level))
 		collapse(vm, last, entry);
 	else
@@ -310,7 +324,7 @@ static int map_page(struct vcpu *vcpu, struct page_cache *cache, const struct sl
 	page = page_get(slot_hva(slot, gpn), write, &writable);
 	if (!page)
 		return signal_pending(current) ? -EINTR : -EFAULT;
-	level = best_level(vm, slot, gpn);
+	level = page_best_level(vm, slot, gpn);
 	if (read_only)
 		writable = false;
 	/* Its first write is to fault, and to be noted. */

@@ -72,6 +72,7 @@ static struct shadow_key key_of(const struct vcpu *vcpu)
 	key.role.nxe = key.role.paging != SHADOW_LEGACY && s->efer & X86_EFER_NXE;
 	key.role.no_wp = !(s->cr0 & X86_CR0_WP);
 	key.role.smep = key.role.no_wp && s->cr4 & X86_CR4_SMEP;
+	key.role.smap = key.role.no_wp && s->cr4 & X86_CR4_SMAP;
 	return key;
 }
 
@@ -125,45 +126,57 @@ static void take_root(struct vcpu_shadow *v, unsigned int i, struct shadow_page 
 	v->root[i] = page;
 }
 
-static void tighten(struct vm *vm)
+/* What the guest owes a flush for, and has flushed. Roots of other modes are not known yet. */
+static void tighten(struct vcpu *vcpu)
 {
+	struct vcpu_shadow *v = vcpu->shadow;
+	struct vm *vm = vcpu->vm;
 	int at = srcu_read_lock(&vm->srcu);
 
 	write_lock(&vm->page_lock);
-	shadow_tighten_all(vm);
+	shadow_tighten_below(vm, v->key.role.paging == SHADOW_LONG ? v->root[0] : NULL);
 	shadow_settle(vm);
 	write_unlock(&vm->page_lock);
 	srcu_read_unlock(&vm->srcu, at);
 }
 
-int shadow_load(struct vcpu *vcpu)
+static int load_root(struct vcpu *vcpu, const struct shadow_key *key)
 {
 	struct vcpu_shadow *v = vcpu->shadow;
-	struct shadow_key key = key_of(vcpu), root;
+	struct shadow_key root = { key->gpn >> (PAGE_SHIFT - 5), key->role };
 	bool made = false; /* a root is empty in any case */
 
-	/* Of PAE paging the first level is read with CR3: it is not tracked. */
-	if (v->reload && key.role.paging == SHADOW_PAE)
-		v->loaded = false;
-	if (v->reload)
-		tighten(vcpu->vm);
-	v->reload = false;
-	if (v->loaded && v->key.gpn == key.gpn && v->key.role.word == key.role.word)
-		return 0;
 	if (fill_spares(v))
 		return -ENOMEM;
-	root = (struct shadow_key){ key.gpn >> (PAGE_SHIFT - 5), key.role };
 	write_lock(&vcpu->vm->page_lock);
 	let_roots_go(v);
 	shadow_make_room(vcpu->vm, ARRAY_SIZE(v->spare));
-	if (key.role.paging == SHADOW_LONG)
+	if (key->role.paging == SHADOW_LONG)
 		take_root(v, 0, find_or_make(vcpu, &root, &made));
-	v->key = key;
+	v->key = *key;
 	v->loaded = true;
 	write_unlock(&vcpu->vm->page_lock);
 	vcpu->changed = true;
 	set_bit(REQ_FLUSH, &vcpu->requests);
 	return 0;
+}
+
+int shadow_load(struct vcpu *vcpu)
+{
+	struct vcpu_shadow *v = vcpu->shadow;
+	struct shadow_key key = key_of(vcpu);
+	int r = 0;
+
+	/* Of PAE paging the first level is read with CR3: it is not tracked. */
+	if (v->reload && key.role.paging == SHADOW_PAE)
+		v->loaded = false;
+	if (!v->loaded || v->key.gpn != key.gpn || v->key.role.word != key.role.word)
+		r = load_root(vcpu, &key);
+	if (!r && v->reload) {
+		tighten(vcpu);
+		v->reload = false;
+	}
+	return r;
 }
 
 void shadow_reload(struct vcpu *vcpu)
@@ -218,12 +231,14 @@ struct attempt {
 	struct x86_walk walk;
 	struct x86_path path;
 	unsigned int leaf; /* level of the guest's last entry; without paging, above all */
+	unsigned int level; /* of ours, as far as the host is asked */
 	bool write, user, exec; /* rights by the guest's entries */
 	bool dirty;
 
 	const struct slot *slot;
 	struct page *page;
 	bool writable; /* as far as the host is asked */
+	struct shadow_beside beside;
 };
 
 /* Of the levels of the processor's tables, the guest's entry there. Legacy paging has two. */
@@ -297,17 +312,17 @@ static struct shadow_page *first_of_four(struct vcpu *vcpu, const struct attempt
 	return v->root[i];
 }
 
-/* The shadow page that the last entry is in. NULL: walk anew, for some were made, or there is no memory. */
-static struct shadow_page *reach(struct vcpu *vcpu, struct attempt *a)
+/* The shadow page that the last entry, at @last, is in. NULL: walk anew, for some were made, or there is no memory. */
+static struct shadow_page *reach(struct vcpu *vcpu, struct attempt *a, unsigned int last)
 {
 	bool made = false;
 	struct shadow_page *page = vcpu->shadow->key.role.paging == SHADOW_LONG ?
 		vcpu->shadow->root[0] : first_of_four(vcpu, a, &made);
 
-	for (unsigned int level = page->key.role.level; level > 1; level--) {
+	for (unsigned int level = page->key.role.level; level > last; level--) {
 		u64 *entry = &page->table[index_at(a->linear, level)];
 		struct shadow_key key = key_at(vcpu, a, level - 1);
-		struct shadow_page *child = *entry & _PAGE_PRESENT ? shadow_child(*entry) : NULL;
+		struct shadow_page *child = shadow_below(page, *entry);
 
 		page->used = true;
 		if (!child || !stands_for(child, &key)) {
@@ -325,8 +340,9 @@ static struct shadow_page *reach(struct vcpu *vcpu, struct attempt *a)
 }
 
 /* The last entry. */
-static u64 leaf_of(const struct vcpu *vcpu, const struct attempt *a)
+static u64 leaf_of(const struct vcpu *vcpu, const struct attempt *a, unsigned int level)
 {
+	u64 pfn = page_to_pfn(a->page);
 	bool write = a->write, user = a->user, exec = a->exec;
 
 	/* The supervisor writes in spite of it, CR0.WP being clear: then nobody else reads. */
@@ -335,36 +351,38 @@ static u64 leaf_of(const struct vcpu *vcpu, const struct attempt *a)
 		write = true;
 		user = false;
 	}
-	return (u64)page_to_pfn(a->page) << PAGE_SHIFT | _PAGE_PRESENT | _PAGE_ACCESSED |
-	       (write && a->dirty && a->writable ? _PAGE_RW | _PAGE_DIRTY : 0) | (user ? _PAGE_USER : 0) |
-	       (exec ? 0 : _PAGE_NX);
+	if (level > 1)
+		pfn = round_down(pfn, BIT(SHADOW_LARGE_BITS));
+	return shadow_leaf(pfn, write && a->dirty && a->writable, user, exec) | (level > 1 ? _PAGE_PSE : 0);
 }
 
-static void remember(const struct attempt *a, struct shadow_page *page, unsigned int i)
+/* Of a large entry only where: half of the guest's page, perhaps, and it is never compared. */
+static void remember(const struct attempt *a, struct shadow_page *page, unsigned int i, gpn_t gpn)
 {
 	if (page->guest)
-		page->guest[i] = a->path.entry[a->path.steps - 1];
+		page->guest[i] = page->key.role.level > 1 ? gpn << PAGE_SHIFT : a->path.entry[a->path.steps - 1];
 }
 
 /* False: it was as it is to be, or there is no memory. */
 static bool set_leaf(struct vcpu *vcpu, struct attempt *a, struct shadow_page *page, u64 leaf)
 {
-	unsigned int i = index_at(a->linear, 1);
+	unsigned int level = page->key.role.level, i = index_at(a->linear, level);
 	u64 *entry = &page->table[i], old = READ_ONCE(*entry);
-	gpn_t gpn = a->walk.gpa >> PAGE_SHIFT;
+	gpn_t gpn = a->walk.gpa >> PAGE_SHIFT & ~((1ull << (level - 1) * SHADOW_LARGE_BITS) - 1);
 
 	page->writes = 0;
 	if (!((old ^ leaf) & ~(u64)(_PAGE_ACCESSED | _PAGE_DIRTY)) && shadow_gpn_at(page, i) == gpn) {
-		remember(a, page, i);
+		remember(a, page, i, gpn);
 		return false;
 	}
-	if (old & _PAGE_PRESENT && ((old ^ leaf) & SHADOW_ADDR || shadow_gpn_at(page, i) != gpn)) {
+	if (old & _PAGE_PRESENT &&
+	    (!shadow_is_leaf(page, old) || (old ^ leaf) & SHADOW_ADDR || shadow_gpn_at(page, i) != gpn)) {
 		shadow_drop_entry(vcpu->vm, page, i);
 		old = 0;
 	}
-	remember(a, page, i);
+	remember(a, page, i, gpn);
 	if (!(old & _PAGE_PRESENT)) {
-		if (!rmap_add(vcpu->vm, gpn, entry)) {
+		if (!rmap_add(vcpu->vm, level, gpn, entry)) {
 			a->no_memory = true;
 			return false;
 		}
@@ -387,7 +405,9 @@ static bool may_be_implicit(const struct vcpu *vcpu, const struct attempt *a)
 static enum outcome map(struct vcpu *vcpu, struct attempt *a)
 {
 	gpn_t gpn = a->walk.gpa >> PAGE_SHIFT;
-	struct shadow_page *page = reach(vcpu, a);
+	/* When one of its tables was just made a later walk is back here. */
+	unsigned int level = a->level > 1 && *shadow_tables_at(vcpu->vm, gpn) ? 1 : a->level;
+	struct shadow_page *page = reach(vcpu, a, level);
 
 	if (!page)
 		return AGAIN;
@@ -404,12 +424,18 @@ static enum outcome map(struct vcpu *vcpu, struct attempt *a)
 	}
 	if (a->writable && a->access & X86_PF_W)
 		slot_mark_dirty(vcpu, a->slot, gpn);
-	if (!set_leaf(vcpu, a, page, leaf_of(vcpu, a))) {
+	if (!set_leaf(vcpu, a, page, leaf_of(vcpu, a, level))) {
 		if (a->no_memory)
 			return AGAIN;
 		/* Another vCPU was first; or this one's TLB does not know yet. */
 		set_bit(REQ_FLUSH, &vcpu->requests);
 		return may_be_implicit(vcpu, a) ? CORE : DONE;
+	}
+	if (level == 1) {
+		a->beside = (struct shadow_beside){ .write = a->write, .user = a->user, .exec = a->exec };
+		if (page->key.role.direct)
+			a->beside.write &= a->dirty;
+		shadow_fill_beside(vcpu->vm, page, index_at(a->linear, 1), &a->beside);
 	}
 	return DONE;
 }
@@ -429,6 +455,7 @@ static enum outcome find_page(struct vcpu *vcpu, struct attempt *a)
 	/* The first write of a page that is logged is to fault. */
 	if (a->slot->flags & KVM_MEM_READONLY || (slot_is_logged(a->slot) && !write))
 		a->writable = false;
+	a->level = a->leaf > 1 ? page_best_level(vcpu->vm, a->slot, gpn) : 1;
 	return DONE;
 }
 
@@ -473,7 +500,8 @@ static enum outcome attempt(struct vcpu *vcpu, struct attempt *a)
 		return o;
 	/* What is else allocated under the lock, once that failed. */
 	if (fill_spares(vcpu->shadow) ||
-	    (a->no_memory && xa_reserve(&vm->shadow->rmap, a->walk.gpa >> PAGE_SHIFT, GFP_KERNEL_ACCOUNT))) {
+	    (a->no_memory && (rmap_reserve(vm, 1, a->walk.gpa >> PAGE_SHIFT) ||
+			      rmap_reserve(vm, a->level, a->walk.gpa >> PAGE_SHIFT)))) {
 		put_page(a->page);
 		return NO_MEMORY;
 	}
@@ -490,6 +518,7 @@ static enum outcome attempt(struct vcpu *vcpu, struct attempt *a)
 	if (a->writable)
 		set_page_dirty_lock(a->page);
 	put_page(a->page);
+	shadow_put_beside(&a->beside);
 	return o;
 }
 
@@ -582,10 +611,12 @@ void shadow_written(struct vcpu *vcpu, u64 gpa, unsigned int len)
 		if (page->key.gpn != gpn || page->key.role.direct)
 			continue;
 		WRITE_ONCE(vm->shadow->changes, vm->shadow->changes + 1);
-		if (++page->writes > SHADOW_WRITES)
+		if (++page->writes > SHADOW_WRITES) {
+			vm->stats.mmu_flooded++;
 			shadow_drop(vm, page);
-		else
+		} else {
 			overwrite(vm, page, offset_in_page(gpa), len);
+		}
 	}
 	shadow_settle(vm);
 	write_unlock(&vm->page_lock);
@@ -597,11 +628,8 @@ static struct shadow_page *last_of(const struct vcpu *vcpu, u64 linear)
 	const struct vcpu_shadow *v = vcpu->shadow;
 	struct shadow_page *page = v->key.role.paging == SHADOW_LONG ? v->root[0] : v->root[linear >> 30 & 3];
 
-	while (page && page->key.role.level > 1) {
-		u64 entry = READ_ONCE(page->table[index_at(linear, page->key.role.level)]);
-
-		page = entry & _PAGE_PRESENT ? shadow_child(entry) : NULL;
-	}
+	while (page && page->key.role.level > 1)
+		page = shadow_below(page, READ_ONCE(page->table[index_at(linear, page->key.role.level)]));
 	return page;
 }
 

@@ -15,8 +15,9 @@
  * once the guest's dirty bit is set. Rights are all in the last entry; those above let everything through, so what
  * they would forbid is part of the role of what is below them.
  *
- * A guest's page is large, and ours are not: below the entry for it is a direct shadow page, which stands for a
- * piece of guest-physical memory instead of a table. Without paging in the guest everything is direct.
+ * A guest's page may be large. Where the host's is too, and nothing in those 2 MiB is a table of the guest's or
+ * logged, so is our entry. Else there is a direct shadow page below it, which stands for a piece of guest-physical memory
+ * instead of a table. Without paging in the guest everything is direct.
  *
  * A table that is shadowed is tracked: no entry lets the guest write to it. A store faults, is emulated, and
  * takes down the entries made of what it overwrote. TLBs need not hear of it: INVLPG and loads of CR3 are the guest's
@@ -27,8 +28,10 @@
  *
  * Tables of the last level are written most. A store lets them loose: the guest writes at will, and their entries may
  * be as wrong as those of a TLB (5.5.2). An entry remembers what it was made of. INVLPG compares one, and loads of CR3
- * and the like all of all loose tables, and track them again; so does a new link to one, since for what was
- * not there before the guest owes no flush.
+ * and the like all of the loose tables below that root, and track them again; so does a new link to one, since for
+ * what was not there before the guest owes no flush. A loose table that nothing leads to is dropped.
+ *
+ * With an entry its neighbours are made, where the guest has used them and the host has their pages.
  *
  * A walk takes no lock. Whoever tracks a page or overwrites an entry counts it (changes), and an entry is made under
  * the lock, when nothing was counted since the walk began; else the walk is done anew. So a shadow page is made first,
@@ -37,7 +40,7 @@
  * A page that is written time and again and never walked through is no table any more; its shadow pages are freed.
  * The same becomes of those long unused, when there are too many (limit).
  *
- * Reverse maps name the entries for each guest page, for what the host's memory management and the dirty log ask.
+ * Reverse maps name the entries for each guest page, and the large ones for each 2 MiB, for what the host's memory management and the dirty log ask.
  *
  * The processor has paging on at all times, in long mode four levels, else PAE with 8 bytes an entry; a guest's
  * table of 1024 entries has two or four shadow pages (quadrants). Without paging in the guest, PE may be clear: paged
@@ -58,6 +61,8 @@
 #define SHADOW_ENTRIES	 512u
 #define SHADOW_WRITES	 3u /* to a table between two walks through it, before it is taken for none */
 #define SHADOW_HASH_BITS 10
+#define SHADOW_LARGE_BITS 9 /* pages of a large entry, as a shift */
+#define SHADOW_REGIONS	 2048u
 #define SHADOW_ADDR	 GENMASK_ULL(51, 12)
 #define SHADOW_LINK	 (_PAGE_PRESENT | _PAGE_RW | _PAGE_USER | _PAGE_ACCESSED)
 
@@ -74,7 +79,7 @@ union shadow_role {
 		u32 exec : 1;
 		u32 dirty : 1; /* of direct ones: by the last */
 		u32 no_wp : 1; /* CR0.WP is clear */
-		u32 smep : 1;  /* where no_wp */
+		u32 smep : 1, smap : 1; /* where no_wp: what one lets the supervisor do the other refuses */
 		u32 nxe : 1;
 		u32 pse : 1;
 	};
@@ -96,7 +101,7 @@ struct shadow_page {
 	struct hlist_node hash;
 	struct list_head list; /* struct shadow's pages, the newest first; or dead */
 	u64 *table;	       /* whose struct page leads back here */
-	u64 *guest;	       /* what each entry was made of, of the last level and not direct */
+	u64 *guest;	       /* what each entry was made of, where not direct: of the last level; of large ones where */
 	struct list_head loose; /* struct shadow's loose, or empty */
 	struct chain parents;  /* entries that lead here */
 	unsigned int roots;    /* vCPUs that it is a root of: not freed */
@@ -109,7 +114,8 @@ struct shadow {
 	struct list_head pages, dead; /* dead: until TLBs are flushed */
 	struct list_head loose;	      /* the guest may write to what they stand for */
 	unsigned long count, limit;
-	struct xarray rmap; /* by guest page number: chain.head of its entries */
+	struct xarray rmap[2]; /* chain.head of entries: by guest page number, and large ones by that of 2 MiB */
+	u32 tables[SHADOW_REGIONS]; /* how many stand for tables in these 2 MiB; far ones share a count */
 	unsigned long changes;
 	bool stale;  /* TLBs may know of what is in no table */
 	bool pieces; /* of large pages, that is */
@@ -171,15 +177,15 @@ bool shadow_is_tracked(struct vm *vm, gpn_t gpn);
 bool shadow_loosen(struct vm *vm, gpn_t gpn);
 /* Track what was let loose, and drop what does not hold any more. Under vm->srcu. */
 void shadow_tighten(struct vm *vm, struct shadow_page *page);
-void shadow_tighten_all(struct vm *vm);
+/* All that is below @root, or all. */
+void shadow_tighten_below(struct vm *vm, const struct shadow_page *root);
+/* Under vm->srcu: the guest's table, with a reference, if that can be had without sleeping; and an entry of it. */
+struct page *shadow_table_now(struct vm *vm, const struct shadow_page *page);
+u64 shadow_guest_entry(struct page *table, const struct shadow_page *page, unsigned int i);
 /* The same for one entry, and the table stays loose. */
 void shadow_recheck(struct vm *vm, struct shadow_page *page, unsigned int i);
-/* The machine has so many pages of RAM. */
-void shadow_set_limit(struct vm *vm, u64 pages);
 /* Drop all that stands for tables in [first, last). */
 void shadow_forget(struct vm *vm, gpn_t first, gpn_t last);
-/* Drop old ones until there is room for @count more. */
-void shadow_make_room(struct vm *vm, unsigned int count);
 /* Behind drops: what cannot wait for the guest to flush. */
 void shadow_settle(struct vm *vm);
 
@@ -193,20 +199,75 @@ static inline struct shadow_page *shadow_child(u64 entry)
 	return shadow_page_of(__va(entry & SHADOW_ADDR));
 }
 
+/* Of an entry that is present: it maps a page, and leads to no table. */
+static inline bool shadow_is_leaf(const struct shadow_page *page, u64 entry)
+{
+	return page->key.role.level == 1 || entry & _PAGE_PSE;
+}
+
+/* An entry of the last level. */
+static inline u64 shadow_leaf(u64 pfn, bool write, bool user, bool exec)
+{
+	return pfn << PAGE_SHIFT | _PAGE_PRESENT | _PAGE_ACCESSED | (write ? _PAGE_RW | _PAGE_DIRTY : 0) |
+	       (user ? _PAGE_USER : 0) | (exec ? 0 : _PAGE_NX);
+}
+
+/* What an entry of @page leads to, or NULL. */
+static inline struct shadow_page *shadow_below(const struct shadow_page *page, u64 entry)
+{
+	return entry & _PAGE_PRESENT && !shadow_is_leaf(page, entry) ? shadow_child(entry) : NULL;
+}
+
+/* What entry @i maps, where it does. */
 static inline gpn_t shadow_gpn_at(const struct shadow_page *page, unsigned int i)
 {
-	return page->key.role.direct ? page->key.gpn + i : (page->guest[i] & SHADOW_ADDR) >> PAGE_SHIFT;
+	if (page->key.role.direct)
+		return page->key.gpn + ((gpn_t)i << (page->key.role.level - 1) * SHADOW_LARGE_BITS);
+	return (page->guest[i] & SHADOW_ADDR) >> PAGE_SHIFT;
 }
+
+static inline u32 *shadow_tables_at(struct vm *vm, gpn_t gpn)
+{
+	return &vm->shadow->tables[gpn >> SHADOW_LARGE_BITS & (SHADOW_REGIONS - 1)];
+}
+
+/* ---- shadow_beside.c: entries ahead of the faults ---- */
+#define SHADOW_BESIDE 8u /* entries that are made together */
+
+struct shadow_beside {
+	bool write, user, exec; /* rights by the guest's entries; of those without a table, by its dirty bit as well */
+	unsigned long written;	/* bits of page[] */
+	unsigned int count;
+	struct page *page[SHADOW_BESIDE]; /* with a reference, until the lock is let go */
+};
+
+/* Under page_lock and vm->srcu: beside entry @at, which is of the last level and was just made. */
+void shadow_fill_beside(struct vm *vm, struct shadow_page *page, unsigned int at, struct shadow_beside *beside);
+/* Not under page_lock. */
+void shadow_put_beside(struct shadow_beside *beside);
+
+/* ---- shadow_room.c: not too many ---- */
+/* With the module. */
+int shadow_start(void);
+void shadow_stop(void);
+/* The machine has so many pages of RAM. */
+void shadow_set_limit(struct vm *vm, u64 pages);
+/* Both under page_lock: there are so many more; drop old ones until there is room for so many. */
+void shadow_count(struct vm *vm, long change);
+void shadow_make_room(struct vm *vm, unsigned int count);
 
 /* ---- shadow_rmap.c: which entries map a guest page ---- */
 /* False: no memory. */
 bool chain_add(struct chain *chain, u64 *entry);
 void chain_remove(struct chain *chain, u64 *entry);
-/* Any of them, or NULL. */
-u64 *chain_any(const struct chain *chain);
+/* One of them by its number, in no order, or NULL: there are not so many. */
+u64 *chain_at(const struct chain *chain, unsigned int i);
 
-bool rmap_add(struct vm *vm, gpn_t gpn, u64 *entry);
-void rmap_remove(struct vm *vm, gpn_t gpn, u64 *entry);
+/* Of an entry at @level, 1 or 2. */
+bool rmap_add(struct vm *vm, unsigned int level, gpn_t gpn, u64 *entry);
+void rmap_remove(struct vm *vm, unsigned int level, gpn_t gpn, u64 *entry);
+/* Not under page_lock: the next one finds its place. 0 or -ENOMEM. */
+int rmap_reserve(struct vm *vm, unsigned int level, gpn_t gpn);
 /* As page_zap() and so on, of which these are the halves. */
 bool shadow_zap(struct vm *vm, gpn_t first, gpn_t last);
 bool shadow_protect(struct vm *vm, gpn_t gpn);

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* shadow_page.c - the pool of shadow pages: found by what they stand for, linked to trees, and taken down. */
+/* shadow_page.c - shadow pages: found by what they stand for, linked to trees, and taken down. */
 #include <linux/mm.h>
 #include <linux/slab.h>
 
 #include "pte.h"
 #include "shadow.h"
 
-/* Shadow pages of a machine: at least, and as a share of its pages of RAM beyond that. */
-#define LIMIT_LEAST 1024u
-#define LIMIT_SHARE 50u
+#define PARENTS_MANY 8u
 
 /* ---- made and unmade ---- */
 
@@ -48,9 +46,10 @@ int shadow_create(struct vm *vm)
 	INIT_LIST_HEAD(&shadow->pages);
 	INIT_LIST_HEAD(&shadow->dead);
 	INIT_LIST_HEAD(&shadow->loose);
-	xa_init_flags(&shadow->rmap, XA_FLAGS_ACCOUNT);
-	shadow->limit = LIMIT_LEAST;
+	for (unsigned int i = 0; i < ARRAY_SIZE(shadow->rmap); i++)
+		xa_init_flags(&shadow->rmap[i], XA_FLAGS_ACCOUNT);
 	vm->shadow = shadow;
+	shadow_set_limit(vm, 0);
 	return 0;
 }
 
@@ -77,7 +76,8 @@ void shadow_free(struct vm *vm)
 		shadow_drop(vm, page);
 	write_unlock(&vm->page_lock);
 	bury(shadow);
-	xa_destroy(&shadow->rmap);
+	for (unsigned int i = 0; i < ARRAY_SIZE(shadow->rmap); i++)
+		xa_destroy(&shadow->rmap[i]);
 	kvfree(shadow);
 }
 
@@ -114,13 +114,15 @@ void shadow_add(struct vm *vm, struct shadow_page *page, const struct shadow_key
 	page->used = true;
 	hash_add(shadow->hash, &page->hash, key->gpn);
 	list_add(&page->list, &shadow->pages);
-	shadow->count++;
-	if (key->role.direct || key->role.level > 1) {
+	shadow_count(vm, 1);
+	vm->stats.mmu_cache_miss++;
+	if (key->role.direct || key->role.level > 2) {
 		free_page((unsigned long)page->guest);
 		page->guest = NULL;
 	}
 	if (key->role.direct)
 		return;
+	(*shadow_tables_at(vm, key->gpn))++;
 	WRITE_ONCE(shadow->changes, shadow->changes + 1);
 	if (shadow_protect(vm, key->gpn))
 		vm_flush_tlbs(vm);
@@ -145,13 +147,20 @@ void shadow_drop_entry(struct vm *vm, struct shadow_page *page, unsigned int i)
 		return;
 	WRITE_ONCE(*entry, 0);
 	vm->shadow->stale = true;
-	if (page->key.role.level == 1) {
-		rmap_remove(vm, shadow_gpn_at(page, i), entry);
+	if (shadow_is_leaf(page, old)) {
+		rmap_remove(vm, page->key.role.level, shadow_gpn_at(page, i), entry);
 		return;
 	}
 	chain_remove(&shadow_child(old)->parents, entry);
 	if (shadow_child(old)->key.role.direct)
 		vm->shadow->pieces = true;
+}
+
+/* It is not loose any more. */
+static void take_from_loose(struct vm *vm, struct shadow_page *page)
+{
+	vm->stats.mmu_unsync -= !list_empty(&page->loose);
+	list_del_init(&page->loose);
 }
 
 void shadow_drop(struct vm *vm, struct shadow_page *page)
@@ -161,19 +170,22 @@ void shadow_drop(struct vm *vm, struct shadow_page *page)
 
 	for (unsigned int i = 0; i < SHADOW_ENTRIES; i++)
 		shadow_drop_entry(vm, page, i);
-	while ((entry = chain_any(&page->parents))) {
+	while ((entry = chain_at(&page->parents, 0))) {
 		WRITE_ONCE(*entry, 0);
 		chain_remove(&page->parents, entry);
 	}
 	shadow->stale = true;
 	WRITE_ONCE(shadow->changes, shadow->changes + 1);
 	page->writes = 0;
-	list_del_init(&page->loose);
+	take_from_loose(vm, page);
 	if (page->roots)
 		return;
 	hash_del(&page->hash);
 	list_move(&page->list, &shadow->dead);
-	shadow->count--;
+	shadow_count(vm, -1);
+	vm->stats.mmu_shadow_zapped++;
+	if (!page->key.role.direct)
+		(*shadow_tables_at(vm, page->key.gpn))--;
 }
 
 void shadow_settle(struct vm *vm)
@@ -210,16 +222,18 @@ bool shadow_loosen(struct vm *vm, gpn_t gpn)
 	hash_for_each_possible_safe(vm->shadow->hash, page, next, hash, gpn) {
 		if (page->key.gpn != gpn || page->key.role.direct || !list_empty(&page->loose))
 			continue;
-		if (++page->writes > SHADOW_WRITES)
+		if (++page->writes > SHADOW_WRITES) {
+			vm->stats.mmu_flooded++;
 			shadow_drop(vm, page);
-		else
+		} else {
+			vm->stats.mmu_unsync++;
 			list_add(&page->loose, &vm->shadow->loose);
+		}
 	}
 	return true;
 }
 
-/* The guest's table, if that can be had without sleeping. */
-static struct page *table_now(struct vm *vm, const struct shadow_page *page)
+struct page *shadow_table_now(struct vm *vm, const struct shadow_page *page)
 {
 	const struct slot *slot = slot_of(vm, page->key.gpn);
 	struct page *table;
@@ -229,7 +243,7 @@ static struct page *table_now(struct vm *vm, const struct shadow_page *page)
 	return NULL;
 }
 
-static u64 guest_entry(struct page *table, const struct shadow_page *page, unsigned int i)
+u64 shadow_guest_entry(struct page *table, const struct shadow_page *page, unsigned int i)
 {
 	const void *at = page_address(table);
 
@@ -247,13 +261,13 @@ static bool holds(u64 made_of, u64 now)
 static void recheck(struct vm *vm, struct shadow_page *page, struct page *table, unsigned int i)
 {
 	if (READ_ONCE(page->table[i]) & _PAGE_PRESENT &&
-	    !(table && holds(page->guest[i], guest_entry(table, page, i))))
+	    !(table && holds(page->guest[i], shadow_guest_entry(table, page, i))))
 		shadow_drop_entry(vm, page, i);
 }
 
 void shadow_recheck(struct vm *vm, struct shadow_page *page, unsigned int i)
 {
-	struct page *table = table_now(vm, page);
+	struct page *table = shadow_table_now(vm, page);
 
 	recheck(vm, page, table, i);
 	if (table)
@@ -263,7 +277,7 @@ void shadow_recheck(struct vm *vm, struct shadow_page *page, unsigned int i)
 /* It is tracked, and has been since before: what it holds now, it will. */
 static void recheck_all(struct vm *vm, struct shadow_page *page)
 {
-	struct page *table = table_now(vm, page);
+	struct page *table = shadow_table_now(vm, page);
 
 	for (unsigned int i = 0; i < SHADOW_ENTRIES; i++)
 		recheck(vm, page, table, i);
@@ -273,7 +287,7 @@ static void recheck_all(struct vm *vm, struct shadow_page *page)
 
 static void track_again(struct vm *vm, struct shadow_page *page)
 {
-	list_del_init(&page->loose);
+	take_from_loose(vm, page);
 	WRITE_ONCE(vm->shadow->changes, vm->shadow->changes + 1);
 	(void)shadow_protect(vm, page->key.gpn);
 }
@@ -288,54 +302,40 @@ void shadow_tighten(struct vm *vm, struct shadow_page *page)
 	recheck_all(vm, page);
 }
 
-void shadow_tighten_all(struct vm *vm)
+/* Of what has more parents than a table of a usual guest, it is believed. */
+static bool is_below(const struct shadow_page *page, const struct shadow_page *root)
+{
+	const u64 *entry;
+
+	for (unsigned int i = 0; page != root && i < PARENTS_MANY; i++) {
+		entry = chain_at(&page->parents, i);
+		if (!entry)
+			return false;
+		if (is_below(shadow_page_of(entry), root))
+			return true;
+	}
+	return true;
+}
+
+void shadow_tighten_below(struct vm *vm, const struct shadow_page *root)
 {
 	struct shadow_page *page, *next;
 	LIST_HEAD(loose);
 
-	list_replace_init(&vm->shadow->loose, &loose);
-	list_for_each_entry(page, &loose, loose)
+	list_for_each_entry_safe(page, next, &vm->shadow->loose, loose) {
+		if (!chain_at(&page->parents, 0)) {
+			shadow_drop(vm, page);
+			continue;
+		}
+		if (root && !is_below(page, root))
+			continue;
+		list_move(&page->loose, &loose);
 		(void)shadow_protect(vm, page->key.gpn);
+	}
 	if (vm->shadow->stale)
 		vm_flush_tlbs(vm);
 	list_for_each_entry_safe(page, next, &loose, loose) {
 		track_again(vm, page);
 		recheck_all(vm, page);
 	}
-}
-
-/* ---- not too many ---- */
-
-void shadow_set_limit(struct vm *vm, u64 pages)
-{
-	WRITE_ONCE(vm->shadow->limit, max_t(u64, LIMIT_LEAST, pages / LIMIT_SHARE));
-}
-
-/* Second chance: those used since the last look go to the front. */
-static void drop_old(struct vm *vm, unsigned long count)
-{
-	struct shadow *shadow = vm->shadow;
-	unsigned long looks = shadow->count * 2;
-
-	while (count && looks-- && !list_empty(&shadow->pages)) {
-		struct shadow_page *page = list_last_entry(&shadow->pages, struct shadow_page, list);
-
-		if (page->roots || page->used) {
-			page->used = false;
-			list_move(&page->list, &shadow->pages);
-			continue;
-		}
-		shadow_drop(vm, page);
-		count--;
-	}
-}
-
-void shadow_make_room(struct vm *vm, unsigned int count)
-{
-	struct shadow *shadow = vm->shadow;
-
-	if (shadow->count + count <= shadow->limit)
-		return;
-	drop_old(vm, shadow->limit / 16);
-	shadow_settle(vm);
 }

@@ -77,11 +77,17 @@ void chain_remove(struct chain *chain, u64 *entry)
 	}
 }
 
-u64 *chain_any(const struct chain *chain)
+u64 *chain_at(const struct chain *chain, unsigned int i)
 {
-	struct node *node = node_of(chain->head);
+	const struct node *node = node_of(chain->head);
 
-	return node ? node->entry[0] : chain->head;
+	if (!node)
+		return i ? NULL : chain->head;
+	for (; node; i -= node->count, node = node->next) {
+		if (i < node->count)
+			return node->entry[i];
+	}
+	return NULL;
 }
 
 typedef bool (*entry_fn)(u64 *entry);
@@ -99,6 +105,17 @@ static bool chain_each(const void *head, entry_fn fn)
 	return any;
 }
 
+static unsigned int chain_count(const void *head)
+{
+	unsigned int count = 0;
+
+	if (!node_of(head))
+		return 1;
+	for (const struct node *node = node_of(head); node; node = node->next)
+		count += node->count;
+	return count;
+}
+
 static void chain_free(const void *head)
 {
 	struct node *node = node_of(head), *next;
@@ -111,6 +128,21 @@ static void chain_free(const void *head)
 
 /* ---- of guest pages ---- */
 
+static struct xarray *rmap_of(struct vm *vm, unsigned int level)
+{
+	return &vm->shadow->rmap[level - 1];
+}
+
+static unsigned long rmap_index(unsigned int level, gpn_t gpn)
+{
+	return gpn >> (level - 1) * SHADOW_LARGE_BITS;
+}
+
+static u64 *pages_of(struct vm *vm, unsigned int level)
+{
+	return level > 1 ? &vm->stats.pages_2m : &vm->stats.pages_4k;
+}
+
 static bool entry_zap(u64 *entry)
 {
 	WRITE_ONCE(*entry, 0);
@@ -118,52 +150,65 @@ static bool entry_zap(u64 *entry)
 }
 
 /* Take down what there is. */
-static void zap_head(struct vm *vm, gpn_t gpn, const void *head)
+static void zap_head(struct vm *vm, unsigned int level, unsigned long index, const void *head)
 {
+	*pages_of(vm, level) -= chain_count(head);
 	(void)chain_each(head, entry_zap);
 	chain_free(head);
-	xa_erase(&vm->shadow->rmap, gpn);
+	xa_erase(rmap_of(vm, level), index);
 	vm->shadow->stale = true;
 }
 
-bool rmap_add(struct vm *vm, gpn_t gpn, u64 *entry)
+int rmap_reserve(struct vm *vm, unsigned int level, gpn_t gpn)
 {
-	void *head = xa_load(&vm->shadow->rmap, gpn);
+	return xa_reserve(rmap_of(vm, level), rmap_index(level, gpn), GFP_KERNEL_ACCOUNT);
+}
+
+bool rmap_add(struct vm *vm, unsigned int level, gpn_t gpn, u64 *entry)
+{
+	unsigned long index = rmap_index(level, gpn);
+	void *head = xa_load(rmap_of(vm, level), index);
 	struct chain chain = { head };
 
 	if (!chain_add(&chain, entry)) {
-		zap_head(vm, gpn, head); /* they come back by faults */
+		zap_head(vm, level, index, head); /* they come back by faults */
 		chain.head = entry;
 		head = NULL;
 	}
-	if (chain.head != head && xa_err(xa_store(&vm->shadow->rmap, gpn, chain.head, GFP_LOCKED))) {
+	if (chain.head != head && xa_err(xa_store(rmap_of(vm, level), index, chain.head, GFP_LOCKED))) {
 		chain_remove(&chain, entry);
 		return false;
 	}
+	(*pages_of(vm, level))++;
 	return true;
 }
 
-void rmap_remove(struct vm *vm, gpn_t gpn, u64 *entry)
+void rmap_remove(struct vm *vm, unsigned int level, gpn_t gpn, u64 *entry)
 {
-	void *head = xa_load(&vm->shadow->rmap, gpn);
+	unsigned long index = rmap_index(level, gpn);
+	void *head = xa_load(rmap_of(vm, level), index);
 	struct chain chain = { head };
 
+	(*pages_of(vm, level))--;
 	chain_remove(&chain, entry);
 	if (!chain.head)
-		xa_erase(&vm->shadow->rmap, gpn);
+		xa_erase(rmap_of(vm, level), index);
 	else if (chain.head != head)
 		/* Its place is there: nothing is allocated. */
-		(void)xa_store(&vm->shadow->rmap, gpn, chain.head, GFP_LOCKED);
+		(void)xa_store(rmap_of(vm, level), index, chain.head, GFP_LOCKED);
 }
 
 bool shadow_zap(struct vm *vm, gpn_t first, gpn_t last)
 {
-	unsigned long gpn;
+	unsigned long index;
 	void *head;
 
 	lockdep_assert_held_write(&vm->page_lock);
-	xa_for_each_range(&vm->shadow->rmap, gpn, head, first, last - 1)
-		zap_head(vm, gpn, head);
+	for (unsigned int level = 1; level <= ARRAY_SIZE(vm->shadow->rmap); level++) {
+		xa_for_each_range(rmap_of(vm, level), index, head, rmap_index(level, first),
+				  rmap_index(level, last - 1))
+			zap_head(vm, level, index, head);
+	}
 	return vm->shadow->stale;
 }
 
@@ -179,10 +224,13 @@ static bool entry_protect(u64 *entry)
 
 bool shadow_protect(struct vm *vm, gpn_t gpn)
 {
-	const void *head = xa_load(&vm->shadow->rmap, gpn);
+	const void *head = xa_load(rmap_of(vm, 1), gpn);
+	const void *large = xa_load(rmap_of(vm, 2), rmap_index(2, gpn));
 
 	if (head && chain_each(head, entry_protect))
 		vm->shadow->stale = true;
+	if (large) /* it comes back in pieces */
+		zap_head(vm, 2, rmap_index(2, gpn), large);
 	return vm->shadow->stale;
 }
 
@@ -198,11 +246,14 @@ static bool entry_is_young(u64 *entry)
 
 bool shadow_age(struct vm *vm, gpn_t first, gpn_t last, bool clear)
 {
-	unsigned long gpn;
+	unsigned long index;
 	bool any = false;
 	void *head;
 
-	xa_for_each_range(&vm->shadow->rmap, gpn, head, first, last - 1)
-		any |= chain_each(head, clear ? entry_age : entry_is_young);
+	for (unsigned int level = 1; level <= ARRAY_SIZE(vm->shadow->rmap); level++) {
+		xa_for_each_range(rmap_of(vm, level), index, head, rmap_index(level, first),
+				  rmap_index(level, last - 1))
+			any |= chain_each(head, clear ? entry_age : entry_is_young);
+	}
 	return any;
 }

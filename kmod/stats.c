@@ -6,6 +6,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -14,25 +15,32 @@
 
 #define NAME_BYTES 48u
 
-struct counter {
-	const char *name;
-	u32 flags;
-	s16 exponent;
-};
-
 #define COUNT (KVM_STATS_TYPE_CUMULATIVE | KVM_STATS_UNIT_NONE | KVM_STATS_BASE_POW10), 0
+#define NOW   (KVM_STATS_TYPE_INSTANT | KVM_STATS_UNIT_NONE | KVM_STATS_BASE_POW10), 0
 #define NS    (KVM_STATS_TYPE_CUMULATIVE | KVM_STATS_UNIT_SECONDS | KVM_STATS_BASE_POW10), -9
 #define FLAG  (KVM_STATS_TYPE_INSTANT | KVM_STATS_UNIT_BOOLEAN | KVM_STATS_BASE_POW10), 0
-#define ROW(name, kind) { #name, kind },
+#define LOG   (KVM_STATS_TYPE_LOG_HIST | KVM_STATS_UNIT_SECONDS | KVM_STATS_BASE_POW10), -9
 
-static const struct counter vcpu_counters[] = { VCPU_STATS(ROW) };
-static const struct counter vm_counters[] = { VM_STATS(ROW) };
+#define VCPU_ROW(name, kind) { #name, kind, 1, offsetof(struct vcpu_stats, name) / sizeof(u64) },
+#define VCPU_HISTOGRAM(name) { #name, LOG, STATS_BUCKETS, offsetof(struct vcpu_stats, name) / sizeof(u64) },
+#define VM_ROW(name, kind)   { #name, kind, 1, offsetof(struct vm_stats, name) / sizeof(u64) },
+
+static const struct counter vcpu_counters[] = { VCPU_STATS(VCPU_ROW) VCPU_HISTOGRAMS(VCPU_HISTOGRAM) };
+static const struct counter vm_counters[] = { VM_STATS(VM_ROW) };
+
+const struct counters stats_of_vm = { vm_counters, ARRAY_SIZE(vm_counters), sizeof(struct vm_stats) / sizeof(u64) };
+const struct counters stats_of_vcpu = { vcpu_counters, ARRAY_SIZE(vcpu_counters),
+					sizeof(struct vcpu_stats) / sizeof(u64) };
+
+void stats_add(u64 bucket[STATS_BUCKETS], u64 ns)
+{
+	bucket[min_t(unsigned int, fls64(ns), STATS_BUCKETS - 1)]++;
+}
 
 struct stats {
 	struct vm *vm;
-	const struct counter *counters;
+	const struct counters *counters;
 	const u64 *values; /* of a vCPU or of a machine, which live as long as the machine */
-	unsigned int count;
 	char id[NAME_BYTES];
 };
 
@@ -50,7 +58,7 @@ struct head {
 
 static size_t head_bytes(const struct stats *stats)
 {
-	return sizeof(struct head) + stats->count * sizeof(struct described);
+	return sizeof(struct head) + stats->counters->count * sizeof(struct described);
 }
 
 static void describe(const struct stats *stats, struct head *head)
@@ -58,20 +66,20 @@ static void describe(const struct stats *stats, struct head *head)
 	BUILD_BUG_ON(offsetof(struct described, name) != sizeof(struct kvm_stats_desc));
 	head->header = (struct kvm_stats_header){
 		.name_size = NAME_BYTES,
-		.num_desc = stats->count,
+		.num_desc = stats->counters->count,
 		.id_offset = offsetof(struct head, id),
 		.desc_offset = offsetof(struct head, rows),
 		.data_offset = head_bytes(stats),
 	};
 	memcpy(head->id, stats->id, NAME_BYTES);
-	for (unsigned int i = 0; i < stats->count; i++) {
-		const struct counter *c = &stats->counters[i];
+	for (unsigned int i = 0; i < stats->counters->count; i++) {
+		const struct counter *c = &stats->counters->row[i];
 		struct described *row = (void *)(head->rows + i * sizeof(*row));
 
 		row->desc.flags = c->flags;
 		row->desc.exponent = c->exponent;
-		row->desc.size = 1;
-		row->desc.offset = i * sizeof(u64);
+		row->desc.size = c->words;
+		row->desc.offset = c->at * sizeof(u64);
 		strscpy(row->name, c->name, NAME_BYTES);
 	}
 }
@@ -79,20 +87,21 @@ static void describe(const struct stats *stats, struct head *head)
 static ssize_t stats_read(struct file *file, char __user *to, size_t len, loff_t *at)
 {
 	const struct stats *stats = file->private_data;
-	struct head *head;
+	unsigned int words = stats->counters->words;
 	size_t bytes = head_bytes(stats);
+	struct head *head;
 	u64 *values;
 	ssize_t r;
 
-	head = kzalloc(bytes + stats->count * sizeof(u64), GFP_KERNEL_ACCOUNT);
+	head = kvzalloc(bytes + words * sizeof(u64), GFP_KERNEL_ACCOUNT);
 	if (!head)
 		return -ENOMEM;
 	describe(stats, head);
 	values = (void *)head + bytes;
-	for (unsigned int i = 0; i < stats->count; i++)
+	for (unsigned int i = 0; i < words; i++)
 		values[i] = READ_ONCE(stats->values[i]);
-	r = simple_read_from_buffer(to, len, at, head, bytes + stats->count * sizeof(u64));
-	kfree(head);
+	r = simple_read_from_buffer(to, len, at, head, bytes + words * sizeof(u64));
+	kvfree(head);
 	return r;
 }
 
@@ -140,8 +149,7 @@ long stats_open_vm(struct vm *vm)
 
 	if (!stats)
 		return -ENOMEM;
-	*stats = (struct stats){ .vm = vm, .counters = vm_counters, .values = (const u64 *)&vm->stats,
-				 .count = ARRAY_SIZE(vm_counters) };
+	*stats = (struct stats){ .vm = vm, .counters = &stats_of_vm, .values = (const u64 *)&vm->stats };
 	snprintf(stats->id, sizeof(stats->id), "kvm-%d", task_pid_nr(current));
 	return publish(stats, "kvm-vm-stats");
 }
@@ -153,8 +161,8 @@ long stats_open_vcpu(struct vcpu *vcpu)
 
 	if (!stats)
 		return -ENOMEM;
-	*stats = (struct stats){ .vm = vcpu->vm, .counters = vcpu_counters,
-				 .values = (const u64 *)&vcpu->stats, .count = ARRAY_SIZE(vcpu_counters) };
+	*stats = (struct stats){ .vm = vcpu->vm, .counters = &stats_of_vcpu,
+				 .values = (const u64 *)&vcpu->stats };
 	snprintf(stats->id, sizeof(stats->id), "kvm-%d/vcpu-%u", task_pid_nr(current), vcpu->id);
 	snprintf(name, sizeof(name), "kvm-vcpu-stats:%u", vcpu->id);
 	return publish(stats, name);

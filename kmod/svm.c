@@ -16,6 +16,8 @@
 #include "shadow.h"
 #include "svm.h"
 
+#define VM_CR_SVMDIS BIT(4) /* 15.30.1 */
+
 static bool npt = true;
 module_param(npt, bool, 0444);
 
@@ -43,7 +45,7 @@ static int svm_probe(void)
 		pr_err("this processor offers neither VT-x nor AMD-V\n");
 		return -EOPNOTSUPP;
 	}
-	if (!rdmsrl_safe(MSR_VM_CR, &control) && control & (1u << SVM_VM_CR_SVM_DISABLE)) {
+	if (!rdmsrl_safe(MSR_VM_CR, &control) && control & (VM_CR_SVMDIS)) {
 		pr_err("AMD-V is off in the firmware\n");
 		return -EOPNOTSUPP;
 	}

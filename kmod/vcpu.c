@@ -17,6 +17,7 @@
 #include <asm/fpu/xcr.h>
 
 #include "chips.h"
+#include "compat.h"
 #include "shadow.h"
 #include "trace.h"
 
@@ -155,7 +156,9 @@ static void load_breakpoints(struct vcpu *vcpu)
 	bool debugged = vcpu->debug.control & KVM_GUESTDBG_USE_HW_BP;
 	const u64 *dr = debugged ? vcpu->debug.dr : vcpu->cpu.s.dr;
 
-	if (!((debugged ? vcpu->debug.dr7 : vcpu->cpu.s.dr[7]) & 0xff) && !vcpu->debug_open)
+	/* A debugger that steps has them too: DR6 may tell of what is not armed (SDM vol. 3, 17.2.3), and is not to tell of
+	 * another guest's. */
+	if (!((debugged ? vcpu->debug.dr7 : vcpu->cpu.s.dr[7]) & 0xff) && !vcpu->debug_open && !debug_has_db(vcpu))
 		return;
 	set_debugreg(0, 7);
 	set_debugreg(dr[0], 0);
@@ -249,7 +252,7 @@ static int run_once(struct vcpu *vcpu)
 	vcpu->on_cpu = smp_processor_id();
 	/* Full barrier: see vm_flush_tlbs() and vcpu_request(). */
 	smp_store_mb(vcpu->mode, VCPU_GUEST);
-	if (must_leave() || need_resched() || READ_ONCE(vcpu->run->immediate_exit) ||
+	if (must_leave() || need_resched() || compat_immediate_exit(vcpu->run) ||
 	    READ_ONCE(vcpu->requests) & REQ_BEFORE_ENTRY) {
 		smp_store_release(&vcpu->mode, VCPU_OUTSIDE);
 		local_irq_enable();
@@ -302,7 +305,7 @@ static bool window_is_open(struct vcpu *vcpu)
 
 static bool is_called(struct vcpu *vcpu)
 {
-	return READ_ONCE(vcpu->requests) & REQ_WAKES || READ_ONCE(vcpu->run->immediate_exit);
+	return READ_ONCE(vcpu->requests) & REQ_WAKES || compat_immediate_exit(vcpu->run);
 }
 
 /* What wakes a halted vCPU is often near, and to look for it is cheaper than to sleep and be woken: as long as nobody
@@ -323,8 +326,10 @@ static void poll(struct vcpu *vcpu, ktime_t begun)
 	if (is_called(vcpu)) {
 		vcpu->stats.halt_successful_poll++;
 		vcpu->stats.halt_poll_success_ns += took;
+		stats_add(vcpu->stats.halt_poll_success_hist, took);
 	} else {
 		vcpu->stats.halt_poll_fail_ns += took;
+		stats_add(vcpu->stats.halt_poll_fail_hist, took);
 	}
 }
 
@@ -332,6 +337,7 @@ static void poll(struct vcpu *vcpu, ktime_t begun)
 static int block(struct vcpu *vcpu)
 {
 	ktime_t begun = ktime_get();
+	u64 took;
 	int r;
 
 	if (is_called(vcpu))
@@ -339,7 +345,9 @@ static int block(struct vcpu *vcpu)
 	WRITE_ONCE(vcpu->stats.blocking, 1);
 	r = wait_event_interruptible(vcpu->wait, is_called(vcpu));
 	WRITE_ONCE(vcpu->stats.blocking, 0);
-	vcpu->stats.halt_wait_ns += ktime_to_ns(ktime_sub(ktime_get(), begun));
+	took = ktime_to_ns(ktime_sub(ktime_get(), begun));
+	vcpu->stats.halt_wait_ns += took;
+	stats_add(vcpu->stats.halt_wait_hist, took);
 	return r;
 }
 
@@ -404,7 +412,7 @@ static int loop(struct vcpu *vcpu)
 		}
 		/* Signals, and what else is done on the way to user space. The kernel's own way to do
 		 * it from here, xfer_to_guest_mode_handle_work(), is for vCPUs of the stock driver. */
-		if (READ_ONCE(vcpu->run->immediate_exit) || must_leave())
+		if (compat_immediate_exit(vcpu->run) || must_leave())
 			return interrupted(vcpu);
 		if (vcpu_take_request(vcpu, REQ_CLOCK))
 			clock_update(vcpu);

@@ -12,6 +12,9 @@
 #include "irq.h"
 #include "shadow.h"
 
+DEFINE_MUTEX(vms_lock);
+LIST_HEAD(vms);
+
 /* ---- what the host does with the program's memory (mm/mmu_notifier.c) ---- */
 
 static struct vm *vm_of(struct mmu_notifier *notifier)
@@ -344,21 +347,33 @@ drop:
 
 long vm_create(void)
 {
-	struct vm *vm = kvzalloc(sizeof(*vm), GFP_KERNEL_ACCOUNT);
-	long fd;
-	int r;
+	int r, fd = get_unused_fd_flags(O_CLOEXEC);
+	struct file *file;
+	struct vm *vm;
 
-	if (!vm)
-		return -ENOMEM;
-	r = vm_init(vm);
+	if (fd < 0)
+		return fd;
+	vm = kvzalloc(sizeof(*vm), GFP_KERNEL_ACCOUNT);
+	r = vm ? vm_init(vm) : -ENOMEM;
 	if (r) {
 		kvfree(vm);
-		return r;
+		goto drop;
 	}
-	fd = anon_inode_getfd("kvm-vm", &vm_ops, vm, O_RDWR | O_CLOEXEC);
-	if (fd < 0)
+	mutex_lock(&vms_lock);
+	list_add_tail(&vm->list, &vms);
+	mutex_unlock(&vms_lock);
+	debugfs_add(vm, fd);
+	file = anon_inode_getfile("kvm-vm", &vm_ops, vm, O_RDWR);
+	if (IS_ERR(file)) {
 		vm_put(vm);
+		r = PTR_ERR(file);
+		goto drop;
+	}
+	fd_install(fd, file);
 	return fd;
+drop:
+	put_unused_fd(fd);
+	return r;
 }
 
 void vm_get(struct vm *vm)
@@ -370,6 +385,10 @@ void vm_put(struct vm *vm)
 {
 	if (!refcount_dec_and_test(&vm->users))
 		return;
+	debugfs_remove_vm(vm);
+	mutex_lock(&vms_lock);
+	list_del(&vm->list);
+	mutex_unlock(&vms_lock);
 	mmu_notifier_unregister(&vm->notifier, vm->mm);
 	chips_stop(vm);
 	for (unsigned int i = 0; i < vm->vcpu_count; i++)

@@ -16,6 +16,7 @@
  *
  * Locks, outer to inner
  *
+ *	vms_lock	the list of all machines
  *	vcpu->lock	one system call on a vCPU at a time; guards all of struct vcpu but its atomics
  *	vm->lock	slots and the list of vCPUs, for writers; who reads slots holds vm->srcu
  *	vm->page_lock	the nested page table, and what MMU notifiers count
@@ -142,6 +143,8 @@ void page_cache_free(struct page_cache *cache);
 /* Map the page of @gpa for an access that faulted. 1: done, or try again; 0: it is not RAM, or not so
  * accessible: a device; -EFAULT: the program's own memory is not there. */
 int page_fault(struct vcpu *vcpu, u64 gpa, bool write, bool exec);
+/* Under vm->srcu: of the largest page that guest and host agree on, 1 or 2. */
+unsigned int page_best_level(struct vm *vm, const struct slot *slot, gpn_t gpn);
 /* The page of @hva, with a reference. *writable: whether it may be written, which is asked for in any case. */
 struct page *page_get(unsigned long hva, bool write, bool *writable);
 /* The rest are of both kinds of paging. Under page_lock: unmap [first, last). True when a TLB may know of it. */
@@ -155,6 +158,9 @@ bool page_age(struct vm *vm, gpn_t first, gpn_t last, bool clear);
 
 struct vm {
 	refcount_t users; /* file descriptors: its own, and those of vCPUs */
+	struct list_head list; /* vms */
+	struct dentry *debugfs;
+	struct watched *debugfs_files;
 	struct mm_struct *mm;
 	struct mmu_notifier notifier;
 
@@ -190,6 +196,10 @@ struct vm {
 	u64 identity_addr; /* under lock; constant once there are vCPUs */
 	u32 *identity;	   /* a page; NULL: not identity_paging */
 };
+
+/* All machines. Who reclaims memory only tries the lock. */
+extern struct mutex vms_lock;
+extern struct list_head vms;
 
 long vm_create(void);
 void vm_get(struct vm *vm);
