@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 logs=()
+beside_names=()
 status=0
 
 setup() { # COMPILER DIR OPTION...
@@ -33,23 +34,39 @@ program() { # NAME COMMAND...
 	logs+=("$log")
 }
 
-# The same, beside what follows, which has a processor to spare. Shown by await.
-beside() { # NAME COMMAND...
-	beside_name=$1
-	shift
-	"$@" </dev/null >"build/meson-logs/$beside_name.txt" 2>&1 &
+# The same, one after the other, beside what follows, which has a processor to spare. Shown by await.
+beside() { # NAME COMMAND-as-one-word...
+	local -A commands=()
+	local name child=
+	while [[ $# != 0 ]]; do
+		beside_names+=("$1")
+		commands[$1]=$2
+		rm -f "build/meson-logs/$1.status"
+		shift 2
+	done
+	(
+		trap '[[ -z $child ]] || kill "$child" 2>/dev/null; exit 1' TERM
+		for name in "${beside_names[@]}"; do
+			${commands[$name]} </dev/null >"build/meson-logs/$name.txt" 2>&1 &
+			child=$! result=0
+			wait "$child" || result=$?
+			echo $result >"build/meson-logs/$name.status"
+		done
+	) &
 	beside_pid=$!
 	trap 'kill "$beside_pid" 2>/dev/null' EXIT
 }
 
 await() {
-	local result=0
-	echo "== $beside_name, beside the last ones"
-	wait "$beside_pid" || result=$?
+	local name
+	wait "$beside_pid" || status=1
 	trap - EXIT
-	cat "build/meson-logs/$beside_name.txt"
-	[[ $result == 0 || $result == 77 ]] || status=1
-	logs+=("build/meson-logs/$beside_name.txt")
+	for name in "${beside_names[@]}"; do
+		echo "== $name, beside the last ones"
+		cat "build/meson-logs/$name.txt"
+		grep -Eqx '0|77' "build/meson-logs/$name.status" || status=1
+		logs+=("build/meson-logs/$name.txt")
+	done
 }
 
 setup gcc build
@@ -69,7 +86,7 @@ program debian tools/run.sh build
 sika=build/src/cli/sika
 program debian-boots tests/debian/boots.py $sika out/debian.img --cpus 1,2,4 --memory 256M,6G --at-once 2
 program debian-boots-off tests/debian/boots.py $sika out/debian.img --off links,user,cache --cpus 2 --memory 512M --at-once 3
-beside kvm-nested tests/kvm/run.sh build
+beside kvm-nested 'tests/kvm/run.sh build' kvm-driver 'tests/kmod/run.sh build both'
 program debian-survive tests/debian/survive.py $sika out/debian.img --engine bt
 program debian-merge tests/debian/merge.py $sika out/debian.img --engine bt
 program debian-tap tests/debian/tap.py $sika out/debian.img --engine bt

@@ -248,6 +248,34 @@ traces() {
 	grep -c kvm_exit /sys/kernel/tracing/trace
 }
 
+# What they make of a guest's exits: the reasons by their names, each with a share.
+tools() {
+	guest="sika run --engine kvm --kernel /build/tests/guest/ticks.elf --memory 64M --net none --debug-exit
+		--no-reboot --serial stdio"
+	mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
+	if [ -x /bin/perf ]; then
+		# shellcheck disable=SC2086
+		perf kvm stat record -a -o /tmp/perf.data $guest || return 1
+		perf kvm -i /tmp/perf.data stat report --event=vmexit >/tmp/report 2>&1
+		cat /tmp/report
+		for reason in msr io npf; do
+			grep -Eq "^ *$reason +[1-9][0-9]* +[0-9.]+%" /tmp/report || { echo "perf: no $reason"; return 1; }
+		done
+		echo "INFO perf kvm stat: $(grep -c '%' /tmp/report) reasons" >/dev/console
+	fi
+	if [ -x /bin/trace-cmd ]; then
+		# shellcheck disable=SC2086
+		trace-cmd record -e kvm -o /tmp/trace.dat $guest || return 1
+		trace-cmd report -i /tmp/trace.dat >/tmp/report 2>&1
+		head -n 40 /tmp/report
+		for line in "kvm_entry: .*vcpu 0" "kvm_exit: .*reason" "kvm_pio: .*pio_write at 0x3f8"; do
+			grep -q "$line" /tmp/report || { echo "trace-cmd: no $line"; return 1; }
+		done
+		echo "INFO trace-cmd: $(grep -c kvm_exit /tmp/report) exits" >/dev/console
+	fi
+	[ -x /bin/perf ] || [ -x /bin/trace-cmd ]
+}
+
 # A machine of QEMU's goes from the stock driver to ours and back, by way of a file: nobody but the two drivers tells
 # it from one that stays. Of features that only one of them knows it is shown none.
 MOVED="-cpu EPYC,-svm,kvm-steal-time=off,kvm-pv-eoi=off,kvm-asyncpf=off,kvm-asyncpf-int=off,kvm-pv-unhalt=off"
@@ -271,30 +299,43 @@ waits_for() { # console line
 	done
 }
 
-qemu_stays() { # number driver: from where the last left it, until it has counted ten more; it is then in /tmp/state
-	use_driver "$2" || return 1
+# QEMU in the background: its console in /tmp/console, its monitor behind descriptor 3 and in /tmp/monitor.
+qemu_begins() { # number initrd words-for-the-kernel QEMU's-words...
+	log=/tmp/qemu.$1 initrd=$2 words=$3
+	shift 3
 	rm -f /tmp/mon.in /tmp/mon.out
 	mkfifo /tmp/mon.in /tmp/mon.out
-	incoming=
-	[ "$1" = 1 ] || incoming="-incoming exec:cat</tmp/state"
 	# shellcheck disable=SC2086
 	qemu-system-x86_64 -accel kvm,kernel-irqchip=on $MOVED -smp 2 -m 128M -nodefaults -display none \
 		-L /usr/share/seabios -L /usr/share/qemu -no-reboot -serial "file:/tmp/console" -monitor pipe:/tmp/mon \
-		-kernel /vmlinuz -initrd /inner.cpio $incoming \
-		-append "console=ttyS0 $(word lab_words | tr , " ") panic=-1 looks=60" >"/tmp/qemu.$1" 2>&1 &
+		-kernel /vmlinuz -initrd "$initrd" "$@" \
+		-append "console=ttyS0 $(word lab_words | tr , " ") panic=-1 $words" >"$log" 2>&1 &
 	machine=$!
 	exec 3>/tmp/mon.in
 	cat /tmp/mon.out >/tmp/monitor &
+}
+
+# Asks the monitor until it answers so.
+says() { # question answer
+	until grep -q "$2" /tmp/monitor; do
+		kill -0 "$machine" 2>/dev/null || return 1
+		echo "$1" >&3
+		sleep 0.5
+	done
+}
+
+qemu_stays() { # number driver: from where the last left it, until it has counted ten more; it is then in /tmp/state
+	use_driver "$2" || return 1
+	if [ "$1" = 1 ]; then
+		qemu_begins "$1" /inner.cpio looks=60
+	else
+		qemu_begins "$1" /inner.cpio looks=60 -incoming "exec:cat</tmp/state"
+	fi
 	last=$(sed -n 's/.*SIKA-COUNT \([0-9]*\).*/\1/p' /tmp/moves 2>/dev/null | tail -n 1)
 	waits_for /tmp/console "SIKA-COUNT $((${last:-0} + 12))" || return 1
 	[ "$1" != 3 ] || return 0
 	echo 'migrate "exec:cat>/tmp/state.new"' >&3
-	echo "info status" >&3
-	until grep -q "paused (postmigrate)" /tmp/monitor; do
-		kill -0 $machine || return 1
-		sleep 0.5
-		echo "info status" >&3
-	done
+	says "info status" "paused (postmigrate)" || return 1
 	echo quit >&3
 	wait $machine
 	mv /tmp/state.new /tmp/state
@@ -322,7 +363,99 @@ qemu_moves() {
 # Under VT-x real mode is the processor's, unless the piece says otherwise.
 unrestricted() { [ "$(word lab_real)" = 1 ] && echo 0 || echo 1; }
 
-if [ "$(word lab_work)" = qemu-moves ]; then
+# ---- by a wire, while it runs: from the stock driver, which this machine (near) has, to ours in the other one (far),
+# and back ----
+
+joins() { # address
+	while read -r m; do insmod "$m" || return 1; done </modules/net/order
+	ip link set lo up
+	ip addr add "$1/24" dev eth0 && ip link set eth0 up
+}
+
+# One waits here until the other asks.
+offers() { echo ready | nc -l -p 5000; }
+
+asks() { # address
+	until [ "$(nc -w 2 "$1" 5000 </dev/null)" = ready ]; do sleep 0.5; done
+}
+
+counted() { grep -c '^SIKA-COUNT ' /tmp/console; }
+
+counts_to() { # looks that this console has
+	until [ "$(counted)" -ge "$1" ]; do
+		kill -0 "$machine" 2>/dev/null && ! grep -q SIKA-BAD /tmp/console || return 1
+		sleep 0.2
+	done
+}
+
+arrives() { # number
+	rm -f /tmp/console
+	qemu_begins "$1" /live.cpio "looks=$LOOKS dirty=24" -incoming tcp:0.0.0.0:4444
+	says "info status" "inmigrate" && offers
+}
+
+# Memory is written meanwhile, so it takes several passes, and the guest counts on during them.
+leaves() { # address
+	asks "$1"
+	before=$(counted)
+	echo "migrate_set_parameter downtime-limit 1000" >&3
+	echo "migrate_set_parameter max-bandwidth 8M" >&3
+	echo "migrate -d tcp:$1:4444" >&3
+	says "info migrate" "Migration status: completed" || return 1
+	after=$(counted)
+	passes=$(tr -d '\r' </tmp/monitor | sed -n 's/^dirty sync count: //p' | tail -n 1)
+	echo "quit" >&3
+	wait "$machine"
+	echo "$before looks, then $((after - before)) in $passes passes; $(grep -a 'downtime:' /tmp/monitor | tail -n 1)"
+	[ "$passes" -ge 3 ] && [ "$after" -gt $((before + 2)) ]
+}
+
+goes_near() {
+	joins 10.0.0.1 && use_driver stock || return 1
+	qemu_begins 1 /live.cpio "looks=$LOOKS dirty=24"
+	counts_to 8 && leaves 10.0.0.2 || return 1
+	mv /tmp/console /tmp/moves
+	arrives 2 && waits_for /tmp/console "SIKA-COUNTED $LOOKS" || return 1
+	wait "$machine"
+	status=$?
+	nc -w 5 10.0.0.2 5001 </dev/null >>/tmp/moves || return 1
+	cat /tmp/console >>/tmp/moves
+	[ $status = 0 ] && ! grep -q SIKA-BAD /tmp/moves &&
+		[ "$(grep -c "SIKA-ROUND [1-9]" /tmp/moves)" -ge 4 ] &&
+		[ "$(tr -d '\r' </tmp/moves | sed -n 's/^SIKA-COUNT //p' | tr '\n' ' ')" = "$(seq $LOOKS | tr '\n' ' ')" ]
+}
+
+goes_far() {
+	joins 10.0.0.2 && use_driver ours && arrives far || return 1
+	counts_to 10 && leaves 10.0.0.1 || return 1
+	nc -l -p 5001 </tmp/console
+}
+
+LOOKS=120
+qemu_live() {
+	"goes_$1"
+	status=$?
+	kill "$machine" 2>/dev/null && wait "$machine"
+	[ "$1" = near ] && use_driver ours # which finish() looks for
+	cat /tmp/qemu.* | grep -v "doesn't support requested feature"
+	[ $status = 0 ] || tail -n 12 /tmp/moves /tmp/console /tmp/monitor
+	return $status
+}
+
+# ---- ours, in one machine with nested and with shadow paging: what `make test` has of it ----
+
+both() {
+	for npt in 1 0; do
+		insmod /modules/driver.ko npt=$npt || return
+		check "engine on our driver, npt=$npt" test_kvm_engine
+		check "what other monitors ask for of our driver, npt=$npt" test_kvm_abi
+		check "state of both engines, our driver, npt=$npt" test_engine_state
+		guests modes,paging,tables,ticks,chips,io
+		[ $npt = 0 ] || check "our driver, after npt=$npt" leaves_no_trace
+	done
+}
+
+if [ "$(word lab_work)" = qemu-moves ] || [ "$(word lab_work)" = qemu-live ] || [ "$(word lab_work)" = both ]; then
 	: # it loads them in turn
 elif [ -e /modules/driver.ko ]; then
 	insmod /modules/driver.ko npt="$(word lab_npt)" ept="$(word lab_npt)" \
@@ -338,7 +471,7 @@ else
 	fi
 fi
 work=$(word lab_work)
-if [ "$work" != qemu-moves ] && [ ! -c /dev/kvm ]; then
+if [ "$work" != qemu-moves ] && [ "$work" != qemu-live ] && [ "$work" != both ] && [ ! -c /dev/kvm ]; then
 	echo "RESULT fail $work: /dev/kvm is missing inside"
 	finish
 fi
@@ -364,6 +497,12 @@ qemu:*)
 	check "kernel to user space, $cpus vCPU, QEMU with kernel-irqchip=$irqchip, npt=$(word lab_npt)" \
 		qemu_boots "$cpus" "$irqchip"
 	;;
+both) both ;;
+qemu-live)
+	side=$(word lab_side)
+	check "QEMU's machine, alive, between the stock driver and ours (${side:-near})" qemu_live "${side:-near}"
+	sed -n 's/^\([0-9]* looks, then.*\)/INFO \1/p' /tmp/out | tr -d '\r'
+	;;
 qemu-moves) check "QEMU's machine, from the stock driver to ours and back" qemu_moves ;;
 qemu-guests:*)
 	irqchip=${work#*:}
@@ -383,6 +522,7 @@ fuzz:* | hostile:*)
 	echo "INFO $(cat /tmp/out)"
 	;;
 trace) check "tracepoints, npt=$(word lab_npt)" traces ;;
+tools) check "perf and trace-cmd on our tracepoints, npt=$(word lab_npt)" tools ;;
 disks) check "disks of a kernel, 2 vCPUs, --engine kvm" disks ;;
 models) check "a processor's level under both engines" models ;;
 guests:*) guests "${work#guests:}" ;;

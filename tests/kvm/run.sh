@@ -137,12 +137,33 @@ count() { # looks
 	echo "SIKA-COUNTED $i"
 }
 looks=$(word looks)
+megabytes=$(word dirty)
+[ -z "$megabytes" ] || /bin/dirty "$megabytes" 2 40 &
 [ -z "$looks" ] || count "$looks"
 /bin/busybox sleep 1 # the serial port sends on while the kernel goes down without asking
 /bin/busybox poweroff -f
 INIT
 chmod +x "$inner/init"
 pack "$inner" "$work/inner.cpio"
+
+# What a program needs of libraries.
+libraries() { # programs...
+	local p
+	for p; do
+		ldd "$p" | awk '/=> \// { print $3 } /^[ \t]*\// { print $1 }'
+	done | sort -u
+}
+
+# The same with a program that writes to its memory while the machine moves.
+if [[ " ${KVM_LAB_ONLY:-} " == *" qemu-live "* ]]; then
+	cp -r "$inner" "$work/live"
+	cp "$build/tests/kmod/dirty" "$work/live/bin/" || fail "no tests/kmod/dirty in $build"
+	for lib in $(libraries "$build/tests/kmod/dirty"); do
+		mkdir -p "$work/live/$(dirname "$lib")"
+		cp -L "$lib" "$work/live/$lib"
+	done
+	pack "$work/live" "$work/live.cpio"
+fi
 
 # The same with drivers of disks, each of which is written from both CPUs and read back.
 mkdir -p "$inner/modules"
@@ -192,10 +213,21 @@ for m in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-amd arch/x86/kvm/k
 	cp "$modules/$m.ko" "$outer/modules/" || fail "the kernel's package has no $m.ko"
 done
 [ -z "${KVM_LAB_DRIVER:-}" ] || cp "$KVM_LAB_DRIVER" "$outer/modules/driver.ko" || fail "no $KVM_LAB_DRIVER"
-if [ -n "${KVM_LAB_DRIVER:-}" ] && [[ " ${KVM_LAB_ONLY:-} " == *" qemu-moves "* ]]; then
+if [ -n "${KVM_LAB_DRIVER:-}" ] && [[ " ${KVM_LAB_ONLY:-} " =~ " qemu-moves "|" qemu-live " ]]; then
 	for m in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-amd; do
 		cp "$modules/$m.ko" "$outer/modules/" || fail "the kernel's package has no $m.ko"
 	done
+fi
+# A wire between two of them.
+if [ -e "$work/live.cpio" ]; then
+	mkdir "$outer/modules/net"
+	for m in net/core/failover drivers/net/net_failover drivers/virtio/virtio_ring drivers/virtio/virtio \
+		drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci_modern_dev drivers/virtio/virtio_pci \
+		drivers/net/virtio_net; do
+		cp "$modules/$m.ko" "$outer/modules/net/" || fail "the kernel's package has no $m.ko"
+		echo "/modules/net/${m##*/}.ko" >>"$outer/modules/net/order"
+	done
+	cp "$work/live.cpio" "$outer/"
 fi
 cp "$vmlinuz" "$outer/vmlinuz"
 cp "$work/inner.cpio" "$work/disks.cpio" "$outer/"
@@ -207,8 +239,8 @@ for p in kvm/test_kvm_engine kvm/test_engine_state kvm/test_kvm_abi kmod/fuzz_io
 done
 for p in "${programs[@]}"; do
 	strip -o "$outer/sika/${p##*/}" "$p"
-	ldd "$p" | awk '/=> \// { print $3 } /^[ \t]*\// { print $1 }'
-done | sort -u | while read -r lib; do
+done
+for lib in $(libraries "${programs[@]}"); do
 	mkdir -p "$outer/$(dirname "$lib")"
 	cp -L "$lib" "$outer/$lib"
 done
@@ -224,11 +256,10 @@ pack_qemu() {
 	[ ! -e "$work/with-qemu" ] || return 0
 	mkdir -p "$at"/{bin,usr/share/qemu,usr/share/seabios}
 	cp "$(command -v qemu-system-x86_64)" "$at/bin/"
-	ldd "$at/bin/qemu-system-x86_64" | awk '/=> \// { print $3 } /^[ \t]*\// { print $1 }' |
-		while read -r p; do
-			mkdir -p "$at/$(dirname "$p")"
-			cp -L "$p" "$at/$p"
-		done
+	for p in $(libraries "$at/bin/qemu-system-x86_64"); do
+		mkdir -p "$at/$(dirname "$p")"
+		cp -L "$p" "$at/$p"
+	done
 	cp -L /usr/share/qemu/{linuxboot,linuxboot_dma,multiboot,multiboot_dma,kvmvapic}.bin "$at/usr/share/qemu/" &&
 		cp -L /usr/share/seabios/{bios-256k,vgabios-stdvga}.bin "$at/usr/share/seabios/" ||
 		fail "QEMU's firmware is missing"
@@ -237,11 +268,29 @@ pack_qemu() {
 	rm "$work/qemu.cpio"
 }
 
+# The tools that read tracepoints, as far as they are here: another one.
+pack_tools() {
+	local at=$work/tools p
+	[ ! -e "$work/with-tools" ] || return 0
+	mkdir -p "$at/bin"
+	for p in perf trace-cmd; do
+		command -v $p >/dev/null && cp "$(readlink -f "$(command -v $p)")" "$at/bin/$p"
+	done
+	for p in $(libraries "$at"/bin/*); do
+		mkdir -p "$at/$(dirname "$p")"
+		cp -L "$p" "$at/$p"
+	done
+	pack "$at" "$work/tools.cpio"
+	cat "$work/tools.cpio" "$work/outer.cpio" >"$work/with-tools"
+	rm "$work/tools.cpio"
+}
+
 # One emulated machine for each piece of work, in turn. All its CPUs are in one thread: with one each, two that
 # wait for one another by PAUSE burn the host's time slices against each other, since QEMU's PAUSE gives way
 # only within a thread. On a busy host the hundreds of turns of the guest smp then take most of a minute, which
 # looks like a hang (code_done goes on, watched in QEMU's monitor); bt and KVM take less than a second.
 # The heartbeat on the second serial port tells a machine that died from a guest that hangs.
+beat_file=$work/beat
 logs=$build/tests/kvm${KVM_LAB_KERNEL:+/debug}
 mkdir -p "$logs"
 passed=0 failed=0 skipped=0
@@ -249,21 +298,48 @@ passed=0 failed=0 skipped=0
 kill_qemu() {
 	[ -s "$work/bochs.pid" ] && kill -KILL "$(cat "$work/bochs.pid")" 2>/dev/null && rm "$work/bochs.pid"
 	[ -n "$qemu" ] && kill -KILL "$qemu" 2>/dev/null && wait "$qemu" 2>/dev/null
-	qemu=
+	[ -n "$far" ] && kill -KILL "$far" 2>/dev/null && wait "$far" 2>/dev/null
+	qemu='' far=''
 }
-qemu=
+qemu='' far=''
 trap 'kill_qemu; [ -n "${KVM_LAB_KEEP:-}" ] || rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 
 left() { echo $((started + budget - $(date +%s))); }
 
+wire=() # QEMU's arguments for it
 # In the background, its process in $qemu.
 start_qemu() { # CPUs initrd words-for-the-kernel
 	# shellcheck disable=SC2086
 	qemu-system-x86_64 -accel "tcg,thread=$threads" ${KVM_LAB_ICOUNT:+-icount shift=3,sleep=off} -cpu "$cpu" -smp "$1" -m 2048 \
-		-display none -no-reboot -nodefaults -serial "file:$log" -serial "file:$work/beat" \
+		-display none -no-reboot -nodefaults -serial "file:$log" -serial "file:$beat_file" "${wire[@]}" \
 		-kernel "${KVM_LAB_KERNEL:-$vmlinuz}" -initrd "$2" -append "$3" </dev/null 2>"$work/qemu.log" &
 	qemu=$!
+}
+
+# A second machine beside the next one, $far, and a wire between them.
+start_far() { # as start_qemu
+	local log=$log.far words=$3 beat_file=$work/beat.far
+	wire=(-netdev "stream,id=wire,server=on,addr.type=unix,addr.path=$work/wire"
+		-device virtio-net-pci,netdev=wire,romfile=)
+	rm -f "$work/wire"
+	start_qemu "$1" "$2" "$words lab_side=far"
+	far=$qemu
+	for _ in $(seq 300); do
+		[ -S "$work/wire" ] && break
+		sleep 0.1
+	done
+	wire=("${wire[0]}" "${wire[1]/server=on/server=off}" "${wire[@]:2}")
+}
+
+# What it has to say is told with the rest.
+end_far() {
+	for _ in $(seq 60); do
+		grep -aq '^RESULTS-END' "$log.far" && break
+		sleep 0.5
+	done
+	sed '/^RESULTS-END/d' "$log.far" >>"$log"
+	wire=()
 }
 
 # It boots from a CD. There is no display for it but a terminal's, and its debugger has to be told to go on.
@@ -301,19 +377,25 @@ start_bochs() { # CPUs initrd words-for-the-kernel
 
 # One try: 0 it came to its end, 1 its time is over, 2 the emulated machine is dead.
 emulate() { # name CPUs limit words-for-the-kernel
-	local begun beat size=0 new
+	local begun beat size=0 new words
 	local initrd=$work/outer.cpio
 	log=$logs/$1.log
 	case $1 in qemu-*)
 		pack_qemu
 		initrd=$work/with-qemu
 		;;
+	tools)
+		pack_tools
+		initrd=$work/with-tools
+		;;
 	esac
 	: >"$work/beat"
 	: >"$log"
 	begun=$(date +%s) beat=$begun
-	"start_$machine" "$2" "$initrd" \
-		"console=ttyS0 panic=-1 quiet no_timer_check ${KVM_LAB_ARGS:-} lab_words=${KVM_LAB_WORDS:-quiet} $4"
+	words="console=ttyS0 panic=-1 quiet no_timer_check ${KVM_LAB_ARGS:-} lab_words=${KVM_LAB_WORDS:-quiet} $4"
+	wire=()
+	[ "$1" != qemu-live ] || start_far "$2" "$initrd" "$words"
+	"start_$machine" "$2" "$initrd" "$words"
 	while kill -0 "$qemu" 2>/dev/null; do
 		sleep 0.5
 		grep -aq '^RESULTS-END' "$log" 2>/dev/null && break
@@ -330,8 +412,11 @@ emulate() { # name CPUs limit words-for-the-kernel
 			return 1
 		fi
 	done
+	[ ${#wire[@]} = 0 ] || end_far
 	kill_qemu
-	grep -aq '^RESULTS-END' "$log" || return 2
+	grep -aq '^RESULTS-END' "$log" && return
+	sed 's/^/INFO the emulator: /' "$work/qemu.log" >>"$log"
+	return 2
 }
 
 # must: it is a failure when no try came to its end. may: it is skipped when the emulated machine
@@ -448,6 +533,9 @@ if [ -n "$only" ]; then
 fi
 
 [ -n "$only" ] && want boots-pair && piece must boots-pair 1 200 "lab_npt=1 lab_work=boots-pair"
+[ -n "$only" ] && want both && piece must both 1 150 "lab_npt=1 lab_work=both"
+[ -n "$only" ] && want tools && piece may tools 1 100 "lab_npt=1 lab_work=tools"
+[ -n "$only" ] && want qemu-live && piece must qemu-live 1 400 "lab_npt=1 lab_work=qemu-live"
 [ -n "$only" ] && want qemu-moves && piece must qemu-moves 1 400 "lab_npt=1 lab_work=qemu-moves"
 
 # QEMU as the monitor: what our own driver is asked for by others. Not where nothing is named.
