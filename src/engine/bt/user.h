@@ -44,8 +44,9 @@
  * that has one is looked for before it is executed (user_scan.c), and the host's debug registers stop the runner in front
  * of it. Where there are more of them than debug registers the page is not executable: its instructions are
  * done by the book one by one, or by the translator where there are many. Instructions that the guest's processor does not have, but
- * the host's does, are executed: as under any hypervisor. Left to the host, too, are the calls of the vsyscall page,
- * which programs ceased to use in 2013.
+ * the host's does, are executed: as under any hypervisor.
+ * A call of the vsyscall page, which the host may have and the guest not, or the other way round, is a fault of fetching
+ * its first instruction.
  *
  * When it pays. A stop costs some 10 us, a list of mappings as much, a process of the guest some
  * milliseconds until its pages are there; a system call in translated code costs 10 ns. So only an address

@@ -53,6 +53,7 @@ _Static_assert(sizeof(struct bt_user_area) <= BT_USER_AREA_BYTES, "");
 /* Of wait_stop(), beside signals. */
 #define STOP_SYSCALL 0x100
 #define REQUEST_SIGNAL SIGUSR1
+#define VSYSCALL_LINEAR UINT64_C(0xffffffffff600000) /* arch/x86/include/uapi/asm/vsyscall.h */
 
 /* Files of a runner: the list, then RAM, each part. */
 #define AREA_FD	     0
@@ -566,6 +567,17 @@ static enum bt_runner_stop why_at_stub(struct bt_runner *r, int sig, struct user
 	return BT_RUNNER_STRAY;
 }
 
+/* The host has begun to emulate a call of its vsyscall page, which the guest's kernel may or may not have. It kills who
+ * comes out of the filter with another RIP (emulate_vsyscall(), arch/x86/entry/vsyscall), so it is left to skip the
+ * call, and stopped behind it. */
+static bool leave_vsyscall(struct bt_runner *r, const struct user_regs_struct *now)
+{
+	struct user_regs_struct regs = *now;
+
+	return set_regs(r, &regs) && syscall(SYS_tgkill, r->pid, r->pid, REQUEST_SIGNAL) == 0 &&
+	       ptrace(PTRACE_CONT, r->pid, NULL, NULL) == 0 && wait_stop(r) > 0;
+}
+
 /* Until it stops where there is something to be said of it. A request that comes while the stub is at the list
  * is kept until behind it. */
 static enum bt_runner_stop wait_why(struct bt_runner *r, uint64_t *ret_address)
@@ -577,6 +589,14 @@ static enum bt_runner_stop wait_why(struct bt_runner *r, uint64_t *ret_address)
 		sig = wait_stop(r);
 		if (sig < 0 || ptrace(PTRACE_GETREGS, r->pid, NULL, &now) < 0)
 			return BT_RUNNER_LOST;
+		if (sig == STOP_SYSCALL && now.rip - VSYSCALL_LINEAR < PAGE) {
+			if (!leave_vsyscall(r, &now))
+				return BT_RUNNER_LOST;
+			/* But for RAX, which that page's own instructions write. */
+			*r->regs = now;
+			*ret_address = now.rip;
+			return BT_RUNNER_FAULT;
+		}
 		if (now.rip - BT_USER_STUB_LINEAR >= PAGE) {
 			*r->regs = now;
 			return why(r, sig, ret_address);

@@ -263,6 +263,33 @@ START_TEST(test_faults)
 }
 END_TEST
 
+/* Whatever the host has there. */
+START_TEST(test_vsyscalls_are_not_emulated)
+{
+	static const uint64_t places[] = { 0xffffffffff600000, 0xffffffffff600400, 0xffffffffff600800 };
+	struct user_regs_struct *regs = f.runner.regs;
+	uint64_t address;
+
+	put_code("\xff\xd3", 2); /* CALL RBX */
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		regs->rip = CODE;
+		regs->rbx = places[i];
+		regs->rdi = CODE + 0x100; /* where the time would be written */
+		regs->rsp = CODE + CODE_BYTES;
+		ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
+		ck_assert_uint_eq(address, places[i]);
+		ck_assert_uint_eq(regs->rip, places[i]);
+		ck_assert_uint_eq(regs->rsp, CODE + CODE_BYTES - 8);
+		ck_assert_uint_eq(f.ram[0x100], 0xf4);
+		/* And it goes on wherever it is sent. */
+		regs->rip = CODE + 0x200;
+		ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
+		ck_assert_uint_eq(regs->rip, CODE + 0x200);
+		ck_assert(is_alive());
+	}
+}
+END_TEST
+
 START_TEST(test_watched_instruction_is_not_executed)
 {
 	uint64_t address;
@@ -677,6 +704,7 @@ int main(void)
 	tcase_add_test(stops, test_list_is_wiped);
 	tcase_add_test(stops, test_nothing_else_is_mapped);
 	tcase_add_test(stops, test_faults);
+	tcase_add_test(stops, test_vsyscalls_are_not_emulated);
 	tcase_add_test(stops, test_watched_instruction_is_not_executed);
 	tcase_add_test(stops, test_cpuid_faults);
 	tcase_add_test(stops, test_request_ends_a_loop);
