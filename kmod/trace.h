@@ -13,10 +13,10 @@
 #include <asm/svm.h>
 #include <asm/vmx.h>
 
-#include "vm.h"
-
 #ifndef SIKA_TRACE_ONCE
 #define SIKA_TRACE_ONCE
+#include "vm.h" /* by another path the second time, which to sparse is another file */
+
 /* Whose numbers an exit's reason is of. */
 #define TRACE_ISA_VMX 1
 #define TRACE_ISA_SVM 2

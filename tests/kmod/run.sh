@@ -57,6 +57,7 @@ if [ -n "${KVM_LAB_DEBUG:-}" ]; then
 fi
 pieces+=" vmx-engine vmx-guests vmx-ept0-engine vmx-ept0-guests vmx-real-engine vmx-real-guests"
 [ -z "${KVM_LAB_LONG:-}" ] || pieces+=" vmx-boot vmx-guests-1 vmx-guests-2 vmx-guests-smp vmx-two-smp vmx-ept0-tables vmx-ept0-boot"
+[ -z "${KVM_LAB_LONG:-}" ] || pieces+=" vmx-ept0-hostile vmx-real-hostile"
 
 amd='' intel='' debug=''
 for piece in ${KVM_LAB_ONLY:-$pieces}; do
