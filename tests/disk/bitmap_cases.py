@@ -123,6 +123,21 @@ def damaged_tables():
         run("qemu-img", "check", "-q", "bad")
 
 
+def tables_of_one_place():
+    """Tables may be as long as the file, but not all of them: they would be walked again and again."""
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=512", "q", "8M")
+    for i in range(3):
+        image("bitmap", "add", "q", i)
+    os.truncate("q", 9 * MIB)
+    raw = Raw()
+    for at in range(raw.directory, raw.directory + raw.size, 32):
+        raw.put("I", at + 8, MIB)
+    raw.save()
+    refused("resize", "q", "+1M", words=["tables", "check --repair"])
+    image("check", "--repair", "q")
+    assert not listed()
+
+
 def all_ones():
     """An entry without a cluster: of ones. With the last bits beyond the disk."""
     make("one", size="8M")
@@ -321,7 +336,7 @@ def commits_and_rebases():
         run("qemu-img", "check", "-q", name)
 
 
-CASES = [damaged, damaged_tables, all_ones, ones_are_made, in_use, not_believed, foreign, untouched, large, mistakes, backups, measures,
+CASES = [damaged, damaged_tables, tables_of_one_place, all_ones, ones_are_made, in_use, not_believed, foreign, untouched, large, mistakes, backups, measures,
          commits_and_rebases]
 
 if __name__ == "__main__":

@@ -135,6 +135,7 @@ static const char *parse(const struct qcow2 *s, const uint8_t *bytes, GPtrArray 
 {
 	g_autoptr(GHashTable) names = g_hash_table_new(g_str_hash, g_str_equal);
 	size_t at = 0, len = s->h.bitmaps_bytes;
+	uint64_t tables = 0;
 
 	for (uint32_t i = 0; i < s->h.bitmap_count; i++) {
 		struct qcow2_bitmap *b = NULL;
@@ -148,6 +149,10 @@ static const char *parse(const struct qcow2 *s, const uint8_t *bytes, GPtrArray 
 		if (!g_hash_table_add(names, b->name))
 			return "two of them have the same name";
 		at += n;
+		/* Who walks them all is to see no byte of the file twice. */
+		tables += align_up(b->table_entries * 8ull, s->cluster_bytes);
+		if (tables > align_up(s->file->size_bytes, s->cluster_bytes))
+			return "their tables are larger than the file";
 	}
 	return at == len ? NULL : "their directory is too long";
 }
