@@ -65,6 +65,32 @@ static void say_go(struct said *s)
 	say(s, option, sizeof(option));
 }
 
+/* Structured replies, where data is, what it is called: as clients ask for them, which bytes by chance do not. */
+static void say_wishes(struct said *s, unsigned wishes)
+{
+	static const uint8_t context[] = "\0\0\0\0\0\0\0\1\0\0\0\017base:allocation";
+	static const uint8_t info[] = { 0, 0, 0, 0, 0, 3, 0, 1, 0, 2, 0, 3 };
+	const struct {
+		uint32_t option, len;
+		const uint8_t *data;
+	} all[] = { { NBD_OPT_STRUCTURED_REPLY, 0, info },
+		    { NBD_OPT_SET_META_CONTEXT, sizeof(context) - 1, context },
+		    { NBD_OPT_LIST_META_CONTEXT, sizeof(context) - 1, context },
+		    { NBD_OPT_INFO, sizeof(info), info } };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(all); i++) {
+		uint8_t head[16];
+
+		if (!(wishes >> i & 1))
+			continue;
+		store_be64(head, NBD_OPTION_MAGIC);
+		store_be32(head + 8, all[i].option);
+		store_be32(head + 12, all[i].len);
+		say(s, head, sizeof(head));
+		say(s, all[i].data, all[i].len);
+	}
+}
+
 static void say_request(struct said *s, struct input *in)
 {
 	static const uint8_t data[8192];
@@ -96,6 +122,7 @@ static void compose(struct said *s, struct input *in)
 		say_option(s, in, input_byte(in) % 12);
 	if (way < 64)
 		return;
+	say_wishes(s, way);
 	say_go(s);
 	while (!input_is_empty(in) && s->len < MAX_SAID / 2)
 		say_request(s, in);

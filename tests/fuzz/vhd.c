@@ -7,12 +7,15 @@
 #include "disk/formats/vhd.h"
 #include "form.h"
 
+#define AT_WISH 100u
+
 static void mend(uint8_t *bytes, uint64_t room)
 {
 	uint64_t header = load_be64(bytes + VHD_AT_HEADER);
 
-	/* On top of another one as often as not. */
-	if (load_be32(bytes + VHD_AT_TYPE) == VHD_DYNAMIC && bytes[VHD_AT_UUID] & 1)
+	/* On top of another one, where the input says so in a byte that nobody reads: a UUID is
+	 * random. */
+	if (load_be32(bytes + VHD_AT_TYPE) == VHD_DYNAMIC && bytes[AT_WISH] & 1)
 		store_be32(bytes + VHD_AT_TYPE, VHD_DIFFERENCING);
 	store_be32(bytes + VHD_AT_SUM, vhd_sum(bytes, VHD_FOOTER, VHD_AT_SUM));
 	if (header < room - VHD_HEADER)
