@@ -59,7 +59,7 @@ static int help_verb(const struct image_verb_entry *v)
 {
 	printf("Usage: sika image %s [OPTION]... %s\n%s\n\n", v->name, v->arguments, v->sentence);
 	image_print_options(v->which);
-	puts("\nExit status: 0 done, 1 failure, 2 usage. Manual: man sika-image");
+	puts("Exit status: 0 done, 1 failure, 2 usage. Manual: man sika-image");
 	return 0;
 }
 

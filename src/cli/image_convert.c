@@ -136,6 +136,8 @@ int image_convert_main(struct image_args *a)
 				      "clusters of 4 KiB to 1 MiB can be written compressed");
 	if (!status && a->bitmaps && (there || strcmp(format, "qcow2") || o.version < 3))
 		status = cli_complain(CLI_USAGE, a->verb, "--bitmaps: only a qcow2 image of version 3 holds bitmaps");
+	if (!status && a->bitmaps && a->snapshot)
+		status = cli_complain(CLI_USAGE, a->verb, "--bitmaps are of the disk as it is, and not of a snapshot");
 	if (!status && a->skip_broken && !a->bitmaps)
 		status = cli_complain(CLI_USAGE, a->verb, "--skip-broken-bitmaps goes with --bitmaps");
 	if (!status && there)

@@ -285,6 +285,7 @@ def mistakes():
     refused("bitmap", "clear", "--granularity", "4K", "q", "one", words=["--granularity"])
     refused("convert", "--bitmaps", "--to", "raw", "q", "x", words=["--bitmaps"])
     refused("convert", "--bitmaps", "--compat", "2", "q", "x", words=["--bitmaps"])
+    refused("convert", "--bitmaps", "--snapshot", "s", "q", "x", words=["--bitmaps", "snapshot"])
     refused("convert", "--skip-broken-bitmaps", "q", "x", words=["--bitmaps"])
     assert listed() == {"one": ["auto"]} and bits("one") == [(0, 1)]
 

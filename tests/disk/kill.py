@@ -63,7 +63,7 @@ class Sequence:
         self.load(seed)
         self.wait_for_lock()
         # It was not stored, and must say so when anything was written.
-        if bitmap and self.flushes and b"in-use" not in run("qemu-img", "info", "-f", "qcow2", self.image).stdout:
+        if bitmap and self.flushes and "in-use" not in run("qemu-img", "info", "-f", "qcow2", self.image).stdout:
             raise Failure("a bitmap that was not stored does not tell")
         if "lazy=1" not in self.options:
             run(*self.ops, "check", self.image, status=(0, 3))
