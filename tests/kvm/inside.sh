@@ -444,13 +444,24 @@ qemu_live() {
 
 # ---- ours, in one machine with nested and with shadow paging: what `make test` has of it ----
 
+# The host's pages are large where they can be, and so are entries for them.
+seen_large() {
+	sort -n /tmp/large | tail -n 1
+	[ "$(sort -n /tmp/large | tail -n 1)" -gt 0 ]
+}
+
 both() {
+	echo always >/sys/kernel/mm/transparent_hugepage/shmem_enabled
 	for npt in 1 0; do
 		insmod /modules/driver.ko npt=$npt || return
 		check "engine on our driver, npt=$npt" test_kvm_engine
 		check "what other monitors ask for of our driver, npt=$npt" test_kvm_abi
 		check "state of both engines, our driver, npt=$npt" test_engine_state
+		while sleep 0.1; do cat /sys/kernel/debug/kvm/pages_2m; done >/tmp/large 2>/dev/null &
+		watcher=$!
 		guests modes,paging,tables,ticks,chips,io
+		kill $watcher
+		check "large pages on our driver, npt=$npt" seen_large
 		[ $npt = 0 ] || check "our driver, after npt=$npt" leaves_no_trace
 	done
 }
