@@ -364,7 +364,7 @@ START_TEST(kvm_gives_back_its_chips)
 	in.ioapic.select = 0x11;
 	for (unsigned i = 0; i < ENGINE_IOAPIC_PINS; i++)
 		in.ioapic.redirection[i] = (uint64_t)i << 56 | 1u << 16 | (0x30 + i);
-	in.pit[0].count = 0x1234;
+	in.pit[0].count = 0xf234; /* 52 ms: a tick between set and get would be an interrupt of the pair */
 	in.pit[0].mode = 2;
 	in.pit[2].count = 65536;
 	in.pit[2].gate = true;
