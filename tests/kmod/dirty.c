@@ -16,7 +16,6 @@
 #define PAGE_BYTES 4096u
 #define WORDS	   (PAGE_BYTES / 8)
 #define BURST	   16u
-#define TELL	   20u /* rounds */
 
 struct part {
 	volatile uint64_t *memory;
@@ -62,9 +61,7 @@ static void *go(void *arg)
 			if (page % BURST == 0)
 				nanosleep(&part->pause, NULL);
 		}
-		if (round % TELL == 0)
-			printf("SIKA-ROUND %llu of thread %u\n", (unsigned long long)round,
-			       part->number);
+		printf("SIKA-ROUND %llu of thread %u\n", (unsigned long long)round, part->number);
 	}
 	return NULL;
 }

@@ -420,8 +420,9 @@ goes_near() {
 	status=$?
 	nc -w 5 10.0.0.2 5001 </dev/null >>/tmp/moves || return 1
 	cat /tmp/console >>/tmp/moves
-	[ $status = 0 ] && ! grep -q SIKA-BAD /tmp/moves &&
-		[ "$(grep -c "SIKA-ROUND [1-9]" /tmp/moves)" -ge 4 ] &&
+	rounds=$(grep -c "SIKA-ROUND [1-9]" /tmp/moves)
+	echo "status $status, $rounds rounds"
+	[ $status = 0 ] && ! grep -q SIKA-BAD /tmp/moves && [ "$rounds" -ge 4 ] &&
 		[ "$(tr -d '\r' </tmp/moves | sed -n 's/^SIKA-COUNT //p' | tr '\n' ' ')" = "$(seq $LOOKS | tr '\n' ' ')" ]
 }
 

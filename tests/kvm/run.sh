@@ -122,6 +122,7 @@ timed forks "$(word forks)" /bin/busybox true
 timed faults "$(word faults)" /bin/busybox dd if=/dev/zero of=/dev/null bs=32M count=1
 # What goes on while a machine moves: memory, arithmetic and time are as they were. One line for each look.
 count() { # looks
+	/bin/busybox mount -t devtmpfs dev /dev
 	/bin/busybox dd if=/dev/urandom of=/blob bs=1M count=4 2>/dev/null
 	sum=$(/bin/busybox md5sum </blob) first='' last=0 i=0
 	while [ $i -lt "$1" ]; do
@@ -380,7 +381,7 @@ emulate() { # name CPUs limit words-for-the-kernel
 	local begun beat size=0 new words
 	local initrd=$work/outer.cpio
 	log=$logs/$1.log
-	case $1 in qemu-*)
+	case $1 in qemu-* | shadow-qemu)
 		pack_qemu
 		initrd=$work/with-qemu
 		;;
