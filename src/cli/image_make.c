@@ -150,7 +150,7 @@ int image_resize_main(struct image_args *a)
 		r = cli_complain(CLI_USAGE, a->verb,
 				 "'%s' would become smaller and lose its end; --shrink allows it",
 				 a->files[0]);
-	else if ((r = disk_run(disk, &req)) == -EOPNOTSUPP)
+	else if ((r = disk_run(disk, &req)) == -EOPNOTSUPP && strcmp(disk->format, "raw"))
 		r = cli_complain(CLI_FAILURE, a->verb,
 				 "'%s' is %s, whose size cannot be changed; converted to qcow2 or raw it can",
 				 a->files[0], disk->format);
