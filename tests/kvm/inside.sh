@@ -395,7 +395,7 @@ arrives() { # number
 }
 
 # Memory is written meanwhile, so it takes several passes, and the guest counts on during them.
-leaves() { # address
+moves_off() { # address
 	asks "$1"
 	before=$(counted)
 	echo "migrate_set_parameter downtime-limit 1000" >&3
@@ -413,7 +413,7 @@ leaves() { # address
 goes_near() {
 	joins 10.0.0.1 && use_driver stock || return 1
 	qemu_begins 1 /live.cpio "looks=$LOOKS dirty=24"
-	counts_to 8 && leaves 10.0.0.2 || return 1
+	counts_to 8 && moves_off 10.0.0.2 || return 1
 	mv /tmp/console /tmp/moves
 	arrives 2 && waits_for /tmp/console "SIKA-COUNTED $LOOKS" || return 1
 	wait "$machine"
@@ -428,7 +428,7 @@ goes_near() {
 
 goes_far() {
 	joins 10.0.0.2 && use_driver ours && arrives far || return 1
-	counts_to 10 && leaves 10.0.0.1 || return 1
+	counts_to 10 && moves_off 10.0.0.1 || return 1
 	nc -l -p 5001 </tmp/console
 }
 
