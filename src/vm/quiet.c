@@ -22,18 +22,11 @@
 
 /* ---- a reset, an end ---- */
 
-static gboolean on_quiet(gpointer arg)
-{
-	unsigned *left = arg;
-
-	--*left;
-	return G_SOURCE_REMOVE;
-}
-
-/* In the thread of the device's loop. */
+/* In the thread of the device's loop. The main thread may be gone from @left once it is zero. */
 static void device_is_quiet(void *left)
 {
-	g_idle_add_full(G_PRIORITY_HIGH, on_quiet, left, NULL);
+	atomic_fetch_sub((atomic_uint *)left, 1);
+	g_main_context_wakeup(NULL);
 }
 
 void quiet_patience(struct vm *vm)
@@ -52,18 +45,18 @@ void quiet_patience(struct vm *vm)
 
 void quiet_stop(struct vm *vm)
 {
-	unsigned left = 0;
+	atomic_uint left = 0;
 
 	vm->quieting = true;
 	for (unsigned i = 0; i < vm->board.virtio_count; i++) {
 		if (io_runs(vm)) {
-			left++;
+			atomic_fetch_add(&left, 1);
 			virtio_pause_post(vm->board.virtio[i], device_is_quiet, &left);
 		} else {
 			virtio_pause(vm->board.virtio[i]);
 		}
 	}
-	while (left > 0)
+	while (atomic_load(&left) > 0)
 		(void)g_main_context_iteration(NULL, TRUE);
 	vm->quieting = false;
 	export_end_later(vm);
