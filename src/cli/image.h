@@ -71,6 +71,9 @@ struct image_open {
 
 /* Opened and named with its folder; NULL: it was complained about. */
 struct disk *image_open(const struct image_args *a, const char *path, struct image_open how);
+/* The same of qcow2 images alone. @but: how the complaint about another one ends. */
+struct disk *image_open_qcow2(const struct image_args *a, const char *path, struct image_open how,
+			      const char *but);
 
 /* A file that gets its name when it is whole. */
 struct image_output {

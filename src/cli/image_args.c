@@ -316,6 +316,18 @@ struct disk *image_open(const struct image_args *a, const char *path, struct ima
 	return disk;
 }
 
+struct disk *image_open_qcow2(const struct image_args *a, const char *path, struct image_open how,
+			      const char *but)
+{
+	struct disk *disk = image_open(a, path, how);
+
+	if (!disk || !strcmp(disk->format, "qcow2"))
+		return disk;
+	cli_complain(CLI_FAILURE, a->verb, "'%s' is %s%s", path, disk->format, but);
+	disk_close(disk);
+	return NULL;
+}
+
 void *image_buffer(size_t bytes)
 {
 	const size_t align = bytes >= 2 * MIB ? 2 * MIB : 4 * KIB;

@@ -8,6 +8,8 @@
 #include "base/units.h"
 #include "cli/image.h"
 
+#define NO_BITMAPS ", which holds no bitmaps"
+
 static void json_bitmap(const struct qcow2_bitmap_info *b, bool first)
 {
 	g_autoptr(GString) name = g_string_new(NULL);
@@ -85,13 +87,11 @@ static int merge(const struct image_args *a, struct disk *disk, const char *name
 	int status = 0;
 
 	if (a->from)
-		from = image_open(a, a->from, (struct image_open){ .no_backing = true });
+		from = image_open_qcow2(a, a->from, (struct image_open){ .no_backing = true },
+					NO_BITMAPS);
 	if (!from)
 		return CLI_FAILURE;
-	if (strcmp(from->format, "qcow2"))
-		status = cli_complain(CLI_FAILURE, a->verb, "'%s' is %s, which holds no bitmaps",
-				      a->from, from->format);
-	else if (!qcow2_bitmap_merge(disk, name, from, source, &err))
+	if (!qcow2_bitmap_merge(disk, name, from, source, &err))
 		status = complain(a, err);
 	if (from != disk)
 		disk_close(from);
@@ -139,16 +139,13 @@ int image_bitmap_main(struct image_args *a)
 		return cli_complain(
 			CLI_USAGE, a->verb,
 			"--granularity and --disabled are for add, --from is for merge");
-	disk = image_open(
+	disk = image_open_qcow2(
 		a, a->files[1],
-		(struct image_open){ .write = !list, .no_backing = true, .format = a->format });
+		(struct image_open){ .write = !list, .no_backing = true, .format = a->format },
+		NO_BITMAPS);
 	if (!disk)
 		return CLI_FAILURE;
-	if (strcmp(disk->format, "qcow2"))
-		status = cli_complain(CLI_FAILURE, a->verb, "'%s' is %s, which holds no bitmaps",
-				      a->files[1], disk->format);
-	else
-		status = list ? list_bitmaps(a, disk) : change(a, disk);
+	status = list ? list_bitmaps(a, disk) : change(a, disk);
 	disk_close(disk);
 	return status;
 }

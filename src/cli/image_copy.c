@@ -99,19 +99,11 @@ int image_compare_main(struct image_args *a)
 	return status;
 }
 
-/* A qcow2 image, or a complaint. */
+/* @how, of the image that the user named. */
 static struct disk *open_qcow2(const struct image_args *a, struct image_open how)
 {
-	struct disk *disk;
-
 	how.format = a->format;
-	disk = image_open(a, a->files[0], how);
-	if (!disk || !strcmp(disk->format, "qcow2"))
-		return disk;
-	cli_complain(CLI_FAILURE, a->verb, "'%s' is %s; this is for qcow2 images", a->files[0],
-		     disk->format);
-	disk_close(disk);
-	return NULL;
+	return image_open_qcow2(a, a->files[0], how, "; this is for qcow2 images");
 }
 
 static int zero_below(struct disk *to, uint64_t at, uint64_t len)

@@ -228,15 +228,12 @@ int image_snapshot_main(struct image_args *a)
 				    "'%s' is none of list, create, apply, delete", a->files[0]);
 	if (list != (a->file_count == 2))
 		return cli_complain(CLI_USAGE, a->verb, list ? "list takes no name" : "the name is missing");
-	disk = image_open(a, a->files[1],
-			  (struct image_open){ .write = !list, .format = a->format });
+	disk = image_open_qcow2(a, a->files[1],
+				(struct image_open){ .write = !list, .format = a->format },
+				", which holds no snapshots");
 	if (!disk)
 		return CLI_FAILURE;
-	if (strcmp(disk->format, "qcow2"))
-		status = cli_complain(CLI_FAILURE, a->verb, "'%s' is %s, which holds no snapshots",
-				      a->files[1], disk->format);
-	else
-		status = list ? list_snapshots(a, disk) : change_snapshot(a, disk);
+	status = list ? list_snapshots(a, disk) : change_snapshot(a, disk);
 	disk_close(disk);
 	return status;
 }

@@ -27,7 +27,6 @@ struct pool {
 	struct loop_fd *watch;
 	/* The loop's thread's: */
 	unsigned under_way; /* with the workers */
-	unsigned changing;  /* of these, all but reads: a write would wait for them */
 	bool trying;	    /* done() is being called: kick() is for afterwards */
 	struct disk_req_list tries;
 	struct disk_swift swift;
@@ -68,8 +67,7 @@ static void *worker(void *arg)
 static void hand_over(struct pool *p, struct disk_req *req)
 {
 	p->under_way++;
-	if (req->op != DISK_READ)
-		p->changing++;
+	disk_swift_away(&p->swift, req);
 	pthread_mutex_lock(&p->lock);
 	disk_req_list_put(&p->todo, req);
 	pthread_cond_signal(&p->work);
@@ -91,10 +89,7 @@ static void pool_submit(struct disk *disk, struct disk_req *req)
 
 static void try_at_once(struct pool *p, struct disk_req *req, bool alone)
 {
-	bool waits = req->op == DISK_WRITE && p->changing > 0;
-
-	if (disk_req_step(&p->image, req,
-			  waits ? -EAGAIN : disk_swift_try(&p->swift, &p->image, req, alone)))
+	if (disk_req_step(&p->image, req, disk_swift_try(&p->swift, &p->image, req, alone)))
 		req->done(req, req->result);
 	else
 		hand_over(p, req);
@@ -103,11 +98,12 @@ static void try_at_once(struct pool *p, struct disk_req *req, bool alone)
 static void pool_kick(struct disk *disk)
 {
 	struct pool *p = (struct pool *)disk;
-	uint64_t end_ns = loop_now_ns() + DISK_SWIFT_TURN_NS;
 	struct disk_req *req;
+	uint64_t end_ns;
 
 	if (p->trying)
 		return;
+	end_ns = loop_now_ns() + DISK_SWIFT_TURN_NS;
 	p->trying = true;
 	while ((req = disk_req_list_get(&p->tries)) && loop_now_ns() < end_ns)
 		try_at_once(p, req, !p->tries.head && p->under_way == 0);
@@ -132,8 +128,7 @@ static struct disk_req *take_done(struct pool *p, bool wait)
 static void complete(struct pool *p, struct disk_req *req)
 {
 	p->under_way--;
-	if (req->op != DISK_READ)
-		p->changing--;
+	disk_swift_back(&p->swift, req);
 	req->done(req, req->result);
 }
 

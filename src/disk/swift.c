@@ -51,7 +51,7 @@ static ssize_t timed_write(struct disk_swift *swift, int fd, const struct disk_r
 	uint64_t begin_ns = loop_now_ns(), end_ns;
 	ssize_t n;
 
-	if (!swift->able || begin_ns < swift->resume_ns) {
+	if (!swift->able || swift->changing > 0 || begin_ns < swift->resume_ns) {
 		errno = EAGAIN;
 		return -1;
 	}
@@ -79,4 +79,14 @@ int64_t disk_swift_try(struct disk_swift *swift, const struct disk_image *image,
 	if (n < 0 && req->op == DISK_READ && errno == EOPNOTSUPP)
 		return -EAGAIN;
 	return n < 0 ? -errno : n;
+}
+
+void disk_swift_away(struct disk_swift *swift, const struct disk_req *req)
+{
+	swift->changing += req->op != DISK_READ;
+}
+
+void disk_swift_back(struct disk_swift *swift, const struct disk_req *req)
+{
+	swift->changing -= req->op != DISK_READ;
 }

@@ -18,6 +18,7 @@ struct disk_swift {
 	bool able; /* to write so */
 	uint64_t resume_ns; /* no sooner (CLOCK_MONOTONIC) */
 	uint64_t pause_ns; /* the last one; 0: none yet */
+	unsigned changing; /* requests that go the other way just now, all but reads */
 };
 
 /* So much at most. What is read can be copied by several threads at a time, and is in company when
@@ -31,7 +32,10 @@ struct disk_swift {
 void disk_swift_init(struct disk_swift *swift, const struct disk_image *image);
 
 /* One call for @req, a read or a write: bytes or -errno, as for disk_req_step(); -EAGAIN: to be
- * done another way. @alone: no other request is under way. No write is while another one is under
- * way that this does not know of: it would wait for that one. */
+ * done another way. @alone: no other request is under way. */
 int64_t disk_swift_try(struct disk_swift *swift, const struct disk_image *image,
 		       const struct disk_req *req, bool alone);
+
+/* @req goes the other way, and is back. A write would wait for what changes the file meanwhile. */
+void disk_swift_away(struct disk_swift *swift, const struct disk_req *req);
+void disk_swift_back(struct disk_swift *swift, const struct disk_req *req);

@@ -33,7 +33,6 @@ struct uring {
 	struct loop_fd *watch;
 	struct loop_timer *retry; /* armed: the kernel did not take all that is queued */
 	unsigned in_kernel; /* queued or running */
-	unsigned changing;  /* of these, all but reads: a write would wait for them */
 	bool reaping;	    /* done() is being called: kick() is for afterwards */
 	struct disk_req_list waiting; /* for room in the ring */
 	struct disk_req_list writes;  /* to be tried at once */
@@ -53,8 +52,7 @@ static void queue_call(struct uring *u, struct disk_req *req)
 		sqe = io_uring_get_sqe(&u->ring);
 	}
 	u->in_kernel++;
-	if (req->op != DISK_READ)
-		u->changing++;
+	disk_swift_away(&u->swift, req);
 	switch (req->op) {
 	case DISK_READ:
 		io_uring_prep_readv(sqe, fd, req->iov, req->iov_count, off);
@@ -136,8 +134,7 @@ static void reap(struct uring *u)
 
 		io_uring_cqe_seen(&u->ring, cqe);
 		u->in_kernel--;
-		if (req->op != DISK_READ)
-			u->changing--;
+		disk_swift_back(&u->swift, req);
 		step(u, req, n);
 	}
 	u->reaping = before;
@@ -152,8 +149,7 @@ static bool write_at_once(struct uring *u, uint64_t end_ns)
 	while (u->writes.head && loop_now_ns() < end_ns) {
 		struct disk_req *req = disk_req_list_get(&u->writes);
 
-		step(u, req,
-		     u->changing > 0 ? -EAGAIN : disk_swift_try(&u->swift, &u->image, req, true));
+		step(u, req, disk_swift_try(&u->swift, &u->image, req, true));
 	}
 	u->reaping = before;
 	return any;
@@ -162,11 +158,12 @@ static bool write_at_once(struct uring *u, uint64_t end_ns)
 static void uring_kick(struct disk *disk)
 {
 	struct uring *u = (struct uring *)disk;
-	uint64_t end_ns = u->writes.head ? loop_now_ns() + DISK_SWIFT_TURN_NS : UINT64_MAX;
 	bool more = true;
+	uint64_t end_ns;
 
 	if (u->reaping)
 		return;
+	end_ns = loop_now_ns() + DISK_SWIFT_TURN_NS;
 	for (unsigned i = 0; i < ROUNDS && more; i++) {
 		/* What can go on without this thread does so first. */
 		enter(u);

@@ -26,16 +26,12 @@ struct bucket {
 	double level, burst_level; /* bytes or operations */
 };
 
-struct queue {
-	struct disk_req *head, **tail;
-};
-
 struct throttle {
 	struct disk disk;
 	struct throttle_limits limits;
 	struct bucket buckets[THROTTLE_KINDS];
 	uint64_t leaked_ns; /* up to then */
-	struct queue queues[2]; /* reads, writes */
+	struct disk_req_list queues[2]; /* reads, writes */
 	struct loop_timer *timer;
 };
 
@@ -121,16 +117,6 @@ static void let(struct throttle *t, struct disk_req *req)
 	disk_submit(t->disk.below, req);
 }
 
-static struct disk_req *queue_take(struct queue *q)
-{
-	struct disk_req *req = q->head;
-
-	q->head = req->next;
-	if (!q->head)
-		q->tail = &q->head;
-	return req;
-}
-
 /* Those whose time has come, reads and writes by turns; and the time of the next. */
 static void dispatch(struct throttle *t, bool all)
 {
@@ -141,11 +127,11 @@ static void dispatch(struct throttle *t, bool all)
 	while (any) {
 		any = false;
 		for (unsigned w = 0; w < 2; w++) {
-			struct queue *q = &t->queues[w];
+			struct disk_req_list *q = &t->queues[w];
 
 			if (!q->head || (!all && wait_of(t, w) > 0))
 				continue;
-			let(t, queue_take(q));
+			let(t, disk_req_list_get(q));
 			any = true;
 		}
 	}
@@ -197,7 +183,7 @@ static void resize(struct throttle *t, struct disk_req *req)
 static void throttle_submit(struct disk *disk, struct disk_req *req)
 {
 	struct throttle *t = (struct throttle *)disk;
-	struct queue *q = &t->queues[is_write(req)];
+	struct disk_req_list *q = &t->queues[is_write(req)];
 
 	if (req->op == DISK_RESIZE) {
 		resize(t, req);
@@ -212,9 +198,7 @@ static void throttle_submit(struct disk *disk, struct disk_req *req)
 		let(t, req);
 		return;
 	}
-	req->next = NULL;
-	*q->tail = req;
-	q->tail = &req->next;
+	disk_req_list_put(q, req);
 	dispatch(t, false);
 }
 
@@ -261,6 +245,6 @@ struct disk *disk_throttle_new(struct disk *below, const struct throttle_limits 
 	t->limits = *limits;
 	t->leaked_ns = loop_now_ns();
 	for (unsigned w = 0; w < 2; w++)
-		t->queues[w].tail = &t->queues[w].head;
+		disk_req_list_init(&t->queues[w]);
 	return &t->disk;
 }

@@ -95,7 +95,7 @@ struct http {
 	uint64_t wake_ns; /* when libcurl wants to be called; NEVER */
 	struct transfer *active, *spare;
 	unsigned active_count; /* at most AT_ONCE */
-	struct disk_req *waiting, **waiting_tail;
+	struct disk_req_list waiting;
 	bool busy; /* libcurl or done() is being called: kick() is for afterwards */
 	struct silence silence;
 };
@@ -259,10 +259,7 @@ static void begin_waiting(struct http *h)
 {
 	struct disk_req *next;
 
-	while ((next = h->waiting)) {
-		h->waiting = next->next;
-		if (!h->waiting)
-			h->waiting_tail = &h->waiting;
+	while ((next = disk_req_list_get(&h->waiting))) {
 		if (begin(h, next))
 			return;
 		next->done(next, -ENOMEM);
@@ -485,14 +482,14 @@ static void wait_for_sockets(struct http *h, int ms)
 /* Those that wait as well. Whoever is told may ask for more, which is not tried here. */
 static void give_up(struct http *h)
 {
-	struct disk_req *over = h->waiting, *req;
 	unsigned count = h->active_count;
+	struct disk_req_list over;
+	struct disk_req *req;
 
-	for (req = over; req; req = req->next)
-		count++;
+	disk_req_list_init(&over);
+	for (; (req = disk_req_list_get(&h->waiting)); count++)
+		disk_req_list_put(&over, req);
 	silence_give_up(&h->silence, &h->disk, count);
-	h->waiting = NULL;
-	h->waiting_tail = &h->waiting;
 	while (h->active) {
 		struct transfer *t = h->active;
 
@@ -504,13 +501,10 @@ static void give_up(struct http *h)
 			g_strlcpy(h->look_why, "it does not answer", sizeof(h->look_why));
 			continue;
 		}
-		t->req->next = over;
-		over = t->req;
+		disk_req_list_put(&over, t->req);
 	}
-	while ((req = over)) {
-		over = req->next;
+	while ((req = disk_req_list_get(&over)))
 		req->done(req, -EIO);
-	}
 }
 
 static void http_drain(struct disk *disk)
@@ -557,9 +551,7 @@ static void http_submit(struct disk *disk, struct disk_req *req)
 		disk_req_zero_rest(req);
 		req->done(req, 0);
 	} else if (h->active_count >= AT_ONCE) {
-		req->next = NULL;
-		*h->waiting_tail = req;
-		h->waiting_tail = &req->next;
+		disk_req_list_put(&h->waiting, req);
 	} else if (!begin(h, req)) {
 		req->done(req, -ENOMEM);
 	}
@@ -629,7 +621,7 @@ static struct http *http_new(const char *url, bool named, struct loop *loop, GEr
 	h->url = g_strdup(url);
 	h->follow = !named;
 	h->wake_ns = NEVER;
-	h->waiting_tail = &h->waiting;
+	disk_req_list_init(&h->waiting);
 	/* Growable: what is behind the end of a file is zeros. */
 	h->disk = (struct disk){ .ops = &http_ops, .format = "http", .path = public_name(url),
 				 .block_bytes = 4096, .readonly = true, .growable = true };

@@ -258,10 +258,12 @@ void rbd_on_event(void *arg, uint32_t events)
 /* What librbd has not answered is left to it. */
 static void give_up(struct rbd *r)
 {
-	struct disk_req *failed = NULL, *req;
 	GQueue over = G_QUEUE_INIT;
+	struct disk_req_list failed;
+	struct disk_req *req;
 	GList *link;
 
+	disk_req_list_init(&failed);
 	silence_give_up(&r->silence, &r->disk, r->out.length);
 	pthread_mutex_lock(&r->lock);
 	while ((link = g_queue_pop_head_link(&r->out))) {
@@ -273,16 +275,13 @@ static void give_up(struct rbd *r)
 		}
 		o->left = true;
 		r->left++;
-		o->req->next = failed;
-		failed = o->req;
+		disk_req_list_put(&failed, o->req);
 	}
 	pthread_mutex_unlock(&r->lock);
 	while ((link = g_queue_pop_head_link(&over)))
 		g_queue_push_tail_link(&r->out, link); /* the next complete() ends them */
-	while ((req = failed)) {
-		failed = req->next;
+	while ((req = disk_req_list_get(&failed)))
 		req->done(req, -EIO);
-	}
 }
 
 static void rbd_drain(struct disk *disk)

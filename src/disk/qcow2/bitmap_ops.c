@@ -198,52 +198,41 @@ bool qcow2_bitmap_add(struct disk *disk, const char *name, uint64_t granularity,
 	return fail(s, end(s, r), err);
 }
 
+/* The table that it has goes; it gets an empty one, or goes as well. */
+static int let_table_go(struct qcow2 *s, struct qcow2_bitmap *b, bool stays)
+{
+	g_autofree uint64_t *entries = NULL;
+	uint64_t at = b->table_offset;
+	uint32_t count = b->table_entries;
+	int r = qcow2_load_table(s, at, count, &entries);
+
+	if (r == 0 && stays)
+		r = qcow2_bitmap_new_table(s, b, NULL, 0,
+					   (uint32_t)qcow2_bitmap_clusters(s, s->h.size_bytes,
+									   b->shift));
+	else if (r == 0)
+		g_ptr_array_remove(s->bitmaps.list, b);
+	if (r == 0)
+		r = qcow2_bitmap_dir_switch(s, s->bitmaps.list);
+	if (r == 0)
+		qcow2_bitmap_give_up(s, at, entries, count, true);
+	return r;
+}
+
 bool qcow2_bitmap_remove(struct disk *disk, const char *name, GError **err)
 {
 	struct qcow2 *s = (struct qcow2 *)disk;
 	struct qcow2_bitmap *b = begin_with(s, name, false, err);
-	g_autofree uint64_t *entries = NULL;
-	uint64_t at;
-	uint32_t count;
-	int r;
 
-	if (!b)
-		return false;
-	at = b->table_offset;
-	count = b->table_entries;
-	r = qcow2_load_table(s, at, count, &entries);
-	if (r == 0) {
-		g_ptr_array_remove(s->bitmaps.list, b);
-		r = qcow2_bitmap_dir_switch(s, s->bitmaps.list);
-	}
-	if (r == 0)
-		qcow2_bitmap_give_up(s, at, entries, count, true);
-	return fail(s, end(s, r), err);
+	return b && fail(s, end(s, let_table_go(s, b, false)), err);
 }
 
 bool qcow2_bitmap_clear(struct disk *disk, const char *name, GError **err)
 {
 	struct qcow2 *s = (struct qcow2 *)disk;
 	struct qcow2_bitmap *b = begin_with(s, name, true, err);
-	g_autofree uint64_t *entries = NULL;
-	uint64_t at;
-	uint32_t count;
-	int r;
 
-	if (!b)
-		return false;
-	at = b->table_offset;
-	count = b->table_entries;
-	r = qcow2_load_table(s, at, count, &entries);
-	if (r == 0)
-		r = qcow2_bitmap_new_table(s, b, NULL, 0,
-					   (uint32_t)qcow2_bitmap_clusters(s, s->h.size_bytes,
-									   b->shift));
-	if (r == 0)
-		r = qcow2_bitmap_dir_switch(s, s->bitmaps.list);
-	if (r == 0)
-		qcow2_bitmap_give_up(s, at, entries, count, true);
-	return fail(s, end(s, r), err);
+	return b && fail(s, end(s, let_table_go(s, b, true)), err);
 }
 
 bool qcow2_bitmap_enable(struct disk *disk, const char *name, bool enabled, GError **err)

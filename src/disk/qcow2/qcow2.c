@@ -62,27 +62,26 @@ int qcow2_header_name(struct qcow2 *s, const void *field, uint64_t len, uint64_t
 	return r;
 }
 
-int qcow2_set_incompatible(struct qcow2 *s, uint64_t features)
+static int set_features(struct qcow2 *s, uint64_t at, uint64_t *have, uint64_t features)
 {
 	uint8_t field[8];
 	int r;
 
 	store_be64(field, features);
-	r = qcow2_file_write_flush(s, field, sizeof(field), QCOW2_AT_INCOMPAT);
+	r = qcow2_file_write_flush(s, field, sizeof(field), at);
 	/* What failed may have been done or not: nobody may rely on a mark that is perhaps not there. */
-	s->h.incompatible = r == 0 ? features : s->h.incompatible & features;
+	*have = r == 0 ? features : *have & features;
 	return r;
+}
+
+int qcow2_set_incompatible(struct qcow2 *s, uint64_t features)
+{
+	return set_features(s, QCOW2_AT_INCOMPAT, &s->h.incompatible, features);
 }
 
 int qcow2_set_autoclear(struct qcow2 *s, uint64_t features)
 {
-	uint8_t field[8];
-	int r;
-
-	store_be64(field, features);
-	r = qcow2_file_write_flush(s, field, sizeof(field), QCOW2_AT_AUTOCLEAR);
-	s->h.autoclear = r == 0 ? features : s->h.autoclear & features;
-	return r;
+	return set_features(s, QCOW2_AT_AUTOCLEAR, &s->h.autoclear, features);
 }
 
 int qcow2_corrupt(struct qcow2 *s, const char *what, uint64_t offset)
