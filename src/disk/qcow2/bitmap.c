@@ -161,15 +161,15 @@ void qcow2_bitmap_give_up(struct qcow2 *s, uint64_t table_offset, const uint64_t
 	qcow2_free(s, table_offset, (bytes + s->cluster_bytes - 1) / s->cluster_bytes);
 }
 
-static int write_table(struct qcow2 *s, const struct qcow2_bitmap *b, const uint64_t *entries)
+static int write_table(struct qcow2 *s, uint64_t at, const uint64_t *entries, uint32_t count)
 {
-	g_autofree uint8_t *bytes = g_try_malloc(b->table_entries * 8ul);
+	g_autofree uint8_t *bytes = g_try_malloc(count * 8ul);
 
 	if (!bytes)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < b->table_entries; i++)
+	for (uint32_t i = 0; i < count; i++)
 		store_be64(bytes + i * 8ul, entries[i]);
-	return qcow2_file_write(s, bytes, b->table_entries * 8ull, b->table_offset);
+	return qcow2_file_write(s, bytes, count * 8ull, at);
 }
 
 int qcow2_bitmap_new_table(struct qcow2 *s, struct qcow2_bitmap *b, const uint64_t *from,
@@ -183,9 +183,14 @@ int qcow2_bitmap_new_table(struct qcow2 *s, struct qcow2_bitmap *b, const uint64
 		return r;
 	if (count)
 		memcpy(table, from, MIN(count, entries) * sizeof(*table));
+	r = write_table(s, at, table, entries);
+	if (r < 0) {
+		qcow2_unalloc(s, at, clusters);
+		return r;
+	}
 	b->table_offset = at;
 	b->table_entries = entries;
-	return write_table(s, b, table);
+	return 0;
 }
 
 static int load_cluster(struct qcow2 *s, uint64_t entry, uint8_t *buf)
@@ -259,7 +264,7 @@ int qcow2_bitmap_add_marks(struct qcow2 *s, struct qcow2_bitmap *b, const struct
 		return r;
 	r = qcow2_commit(s); /* counts first */
 	if (r == 0)
-		r = write_table(s, b, entries);
+		r = write_table(s, b->table_offset, entries, b->table_entries);
 	for (uint32_t i = 0; i < b->table_entries && r == 0; i++)
 		if (old[i] != entries[i] && (old[i] & QCOW2_OFFSET))
 			qcow2_free(s, old[i] & QCOW2_OFFSET, 1);

@@ -198,24 +198,38 @@ bool qcow2_bitmap_add(struct disk *disk, const char *name, uint64_t granularity,
 	return fail(s, end(s, r), err);
 }
 
-/* The table that it has goes; it gets an empty one, or goes as well. */
+/* The table that it has goes; it gets an empty one, or goes as well. What fails leaves the list as
+ * the file has it: the next change of flags writes the whole of it where it lies. */
 static int let_table_go(struct qcow2 *s, struct qcow2_bitmap *b, bool stays)
 {
+	const struct qcow2_bitmap was = *b;
+	GPtrArray *list = s->bitmaps.list;
 	g_autofree uint64_t *entries = NULL;
-	uint64_t at = b->table_offset;
-	uint32_t count = b->table_entries;
-	int r = qcow2_load_table(s, at, count, &entries);
+	int r = qcow2_load_table(s, was.table_offset, was.table_entries, &entries);
+	guint index = 0;
 
 	if (r == 0 && stays)
 		r = qcow2_bitmap_new_table(s, b, NULL, 0,
 					   (uint32_t)qcow2_bitmap_clusters(s, s->h.size_bytes,
 									   b->shift));
-	else if (r == 0)
-		g_ptr_array_remove(s->bitmaps.list, b);
-	if (r == 0)
-		r = qcow2_bitmap_dir_switch(s, s->bitmaps.list);
-	if (r == 0)
-		qcow2_bitmap_give_up(s, at, entries, count, true);
+	if (r < 0)
+		return r;
+	if (!stays) {
+		(void)g_ptr_array_find(list, b, &index);
+		g_ptr_array_steal_index(list, index);
+	}
+	r = qcow2_bitmap_dir_switch(s, list);
+	if (r == 0) {
+		qcow2_bitmap_give_up(s, was.table_offset, entries, was.table_entries, true);
+		if (!stays)
+			qcow2_bitmap_free(b);
+	} else if (!stays) {
+		g_ptr_array_insert(list, (gint)index, b);
+	} else {
+		if (!s->broken)
+			qcow2_bitmap_give_up(s, b->table_offset, NULL, b->table_entries, false);
+		*b = was;
+	}
 	return r;
 }
 
