@@ -217,6 +217,9 @@ static int walk_bitmaps(struct count *c)
 		return 0;
 	if (!qcow2_bitmap_dir_load(s, &list, &err)) {
 		say(c, "%s", err->message);
+		/* Damaged is what was read. What cannot be read today may be sound. */
+		if (err->code != EINVAL)
+			return -err->code;
 		c->out->errors++;
 		return c->repair ? qcow2_bitmap_dir_drop(s) : 0;
 	}

@@ -8,7 +8,8 @@
 
 #include "base/loop.h"
 #include "disk/disk_int.h"
-#include "disk/qcow2/qcow2.h"
+#include "disk/qcow2/qcow2_int.h"
+#include "memdisk.h"
 
 #define CLUSTER 65536u
 
@@ -81,6 +82,55 @@ START_TEST(compressed_cluster_takes_the_place_of_another)
 }
 END_TEST
 
+static const struct disk_options as_it_is;
+static const struct disk_chain no_chain;
+
+/* Which was not closed, so that who opens it counts anew. */
+static struct memdisk *new_unclosed_with_bitmap(void)
+{
+	const struct qcow2_create o = { .size_bytes = 1u << 20, .version = 3, .cluster_bytes = 4096,
+					.refcount_bits = 16 };
+	struct memdisk *m = memdisk_new(4u << 20, 1);
+	struct disk *disk;
+
+	m->keep = true;
+	ck_assert(qcow2_create(&m->disk, &o, NULL));
+	disk = qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL);
+	ck_assert(disk && qcow2_bitmap_add(disk, "kept", 0, true, NULL));
+	disk_close(disk);
+	m->bytes[79] |= 1; /* incompatible features, 72 to 79: dirty */
+	return m;
+}
+
+static void expect_bitmap(struct memdisk *m)
+{
+	struct disk *disk = qcow2_open_take(&memdisk_copy(m, 0)->disk, &as_it_is, loop, &no_chain, NULL);
+	g_autoptr(GPtrArray) list = NULL;
+
+	ck_assert(disk && qcow2_bitmaps(disk, &list, NULL));
+	ck_assert_uint_eq(list->len, 1);
+	disk_close(disk);
+}
+
+START_TEST(what_cannot_be_read_once_is_not_given_up)
+{
+	struct memdisk *start = new_unclosed_with_bitmap(), *m;
+	bool came = true;
+
+	for (unsigned n = 1; came; n++) {
+		m = memdisk_copy(start, n);
+		m->keep = true;
+		m->faults = (struct memdisk_faults){ .from = n, .to = n + 1 };
+		disk_close(qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL));
+		came = m->faults.calls >= n;
+		m->faults.from = m->faults.to = 0;
+		expect_bitmap(m);
+		disk_close(&m->disk);
+	}
+	disk_close(&start->disk);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("qcow2");
@@ -90,6 +140,7 @@ int main(void)
 
 	tcase_add_checked_fixture(c, setup, teardown);
 	tcase_add_loop_test(c, compressed_cluster_takes_the_place_of_another, 0, 2);
+	tcase_add_test(c, what_cannot_be_read_once_is_not_given_up);
 	suite_add_tcase(suite, c);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
