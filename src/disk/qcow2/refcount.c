@@ -190,9 +190,10 @@ static int extend(struct qcow2 *s, uint64_t first, uint64_t run)
 	if ((at + l.blocks + l.table + run) >= QCOW2_MAX_FILE / s->cluster_bytes ||
 	    l.table > QCOW2_MAX_REFTABLE / s->cluster_bytes)
 		return -EFBIG;
-	r = l.table ? grow_table_memory(s, l.table * (s->cluster_bytes / 8)) : 0;
-	if (r == 0)
-		r = zero_clusters(s, at, l.blocks);
+	/* Memory last: entries that the file's table has no room for are not to stay behind. */
+	r = zero_clusters(s, at, l.blocks);
+	if (r == 0 && l.table)
+		r = grow_table_memory(s, l.table * (s->cluster_bytes / 8));
 	if (r < 0)
 		return r;
 	for (uint64_t i = 0; i < l.blocks; i++)

@@ -131,6 +131,84 @@ START_TEST(what_cannot_be_read_once_is_not_given_up)
 }
 END_TEST
 
+#define PIECE 4096u
+
+/* A byte for each piece: its number. 0 or -errno. */
+static int write_piece(struct disk *disk, unsigned number)
+{
+	uint8_t bytes[PIECE];
+
+	memset(bytes, (int)(number % 255) + 1, PIECE);
+	return disk_write_wait(disk, bytes, PIECE, (uint64_t)number * PIECE);
+}
+
+static void expect_pieces(struct disk *disk, unsigned count)
+{
+	uint8_t bytes[PIECE], wanted[PIECE];
+
+	for (unsigned i = 0; i < count; i++) {
+		memset(wanted, (int)(i % 255) + 1, PIECE);
+		ck_assert_int_eq(disk_read_wait(disk, bytes, PIECE, (uint64_t)i * PIECE), 0);
+		ck_assert_mem_eq(bytes, wanted, PIECE);
+	}
+}
+
+static void expect_sound(struct memdisk *m, unsigned pieces)
+{
+	struct disk *disk = qcow2_open_take(&memdisk_copy(m, 0)->disk, &as_it_is, loop, &no_chain, NULL);
+	struct qcow2_check found;
+
+	ck_assert(disk && qcow2_check(disk, false, NULL, NULL, &found) == 0);
+	ck_assert_uint_eq(found.errors, 0);
+	expect_pieces(disk, pieces);
+	disk_close(disk);
+}
+
+/* So full that the next block of counts needs a longer table of them. Returns how many pieces it holds. */
+static unsigned fill_table_of_counts(struct memdisk *m)
+{
+	const struct qcow2_create o = { .size_bytes = 4u << 20, .version = 3, .cluster_bytes = 512,
+					.refcount_bits = 64 };
+	const struct qcow2 *s;
+	struct disk *disk;
+	unsigned pieces = 0;
+
+	m->keep = true;
+	ck_assert(qcow2_create(&m->disk, &o, NULL));
+	disk = qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL);
+	for (s = (struct qcow2 *)disk; !s->reftable[s->reftable_entries - 1]; pieces++)
+		ck_assert_int_eq(write_piece(disk, pieces), 0);
+	disk_close(disk);
+	return pieces;
+}
+
+START_TEST(table_of_counts_that_cannot_grow_has_no_more_entries)
+{
+	struct memdisk *start = memdisk_new(8u << 20, 1), *m;
+	unsigned had = fill_table_of_counts(start), longer = 0;
+	bool came = true;
+
+	for (unsigned n = 1; came; n++) {
+		struct disk *disk;
+
+		m = memdisk_copy(start, n);
+		m->keep = true;
+		disk = qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL);
+		m->faults = (struct memdisk_faults){ .from = n, .to = n + 1 };
+		for (unsigned i = had; i < had + 16; i++)
+			(void)write_piece(disk, i);
+		longer += ((struct qcow2 *)disk)->h.reftable_clusters > 1;
+		came = m->faults.calls >= n;
+		m->faults.from = m->faults.to = 0;
+		disk_close(disk);
+		expect_sound(m, had);
+		disk_close(&m->disk);
+	}
+	ck_assert_uint_gt(longer, 0);
+	disk_close(&start->disk);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("qcow2");
@@ -141,6 +219,7 @@ int main(void)
 	tcase_add_checked_fixture(c, setup, teardown);
 	tcase_add_loop_test(c, compressed_cluster_takes_the_place_of_another, 0, 2);
 	tcase_add_test(c, what_cannot_be_read_once_is_not_given_up);
+	tcase_add_test(c, table_of_counts_that_cannot_grow_has_no_more_entries);
 	suite_add_tcase(suite, c);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
