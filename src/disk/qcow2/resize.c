@@ -64,6 +64,7 @@ static int grow_l1(struct qcow2 *s, uint64_t bytes)
 	return r;
 }
 
+/* The file has the size that memory has, when it fails too: bitmaps are as long as the disk. */
 static int write_size(struct qcow2 *s, uint64_t bytes)
 {
 	uint8_t field[8];
@@ -71,8 +72,11 @@ static int write_size(struct qcow2 *s, uint64_t bytes)
 
 	store_be64(field, bytes);
 	r = qcow2_file_write_flush(s, field, sizeof(field), QCOW2_AT_SIZE);
-	if (r < 0)
+	if (r < 0) {
+		store_be64(field, s->h.size_bytes);
+		(void)qcow2_header_name(s, field, sizeof(field), QCOW2_AT_SIZE);
 		return r;
+	}
 	s->h.size_bytes = bytes;
 	s->disk.size_bytes = bytes;
 	return 0;

@@ -394,7 +394,7 @@ static int apply(struct qcow2 *s, const struct qcow2_snapshot_table *t, uint64_t
 		r = qcow2_l1_switch(s, entries, t->entries);
 	store_be64(field, size);
 	if (r == 0 && size != s->disk.size_bytes)
-		r = qcow2_file_write(s, field, sizeof(field), QCOW2_AT_SIZE);
+		r = qcow2_header_name(s, field, sizeof(field), QCOW2_AT_SIZE);
 	if (r < 0)
 		return r;
 	s->h.size_bytes = size;
