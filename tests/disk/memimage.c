@@ -242,7 +242,7 @@ const char *memimage_check_bitmap(struct disk *disk, const char *name, const uin
 	b = qcow2_bitmap_find(list, name);
 	if (!b)
 		return "its bitmap is lost";
-	if (!qcow2_bitmap_is_usable(b))
+	if (!qcow2_bitmap_is_usable(b) || !(b->flags & QCOW2_BITMAP_AUTO))
 		return NULL;
 	if (qcow2_marks_init(&marks, s->h.size_bytes, 9, 1u << 20) < 0 || qcow2_bitmap_read(s, b, &marks) < 0 ||
 	    disk_read_wait(disk, now, bytes, 0) < 0)
@@ -257,7 +257,7 @@ const char *memimage_check_bitmap(struct disk *disk, const char *name, const uin
 static int resize(struct disk *disk, uint64_t *seed)
 {
 	uint64_t bytes = disk->size_bytes;
-	struct disk_req more = { .op = DISK_RESIZE, .offset = bytes + 512 * memdisk_random(seed, 2000) };
+	struct disk_req more = { .op = DISK_RESIZE, .offset = bytes + 512 * memdisk_random(seed, 10000) };
 	struct disk_req less = { .op = DISK_RESIZE, .offset = bytes };
 	int r = disk_run(disk, &more);
 
@@ -276,7 +276,7 @@ int memimage_use_bitmaps(struct disk *disk, const char *name, uint64_t *seed)
 {
 	static const char other[] = "other";
 	struct qcow2 *s = (struct qcow2 *)disk;
-	uint64_t what = memdisk_random(seed, 8);
+	uint64_t what = memdisk_random(seed, 10);
 	g_autoptr(GError) err = NULL;
 	bool done, has = qcow2_bitmap_find(s->bitmaps.list, other) != NULL;
 
@@ -284,12 +284,16 @@ int memimage_use_bitmaps(struct disk *disk, const char *name, uint64_t *seed)
 		return memimage_settle(disk);
 	if (what == 4 && !(s->h.snapshot_count && s->h.version < 3))
 		return resize(disk, seed);
-	if (!has)
+	if (what == 9 && memdisk_random(seed, 4) == 0)
+		done = qcow2_bitmap_enable(disk, name, false, &err);
+	else if (!has)
 		done = qcow2_bitmap_add(disk, other, 512ull << memdisk_random(seed, 12), what & 1, &err);
 	else if (what == 5)
 		done = qcow2_bitmap_clear(disk, other, &err);
 	else if (what == 6)
 		done = qcow2_bitmap_merge(disk, other, disk, name, &err);
+	else if (what == 8)
+		done = qcow2_bitmap_merge(disk, name, disk, other, &err);
 	else
 		done = qcow2_bitmap_remove(disk, other, &err);
 	return done ? 0 : -err->code;

@@ -28,10 +28,11 @@ struct disk *memimage_open_take(struct memdisk *file, struct memimage_kind kind,
 const char *memimage_check(struct disk *disk, struct memimage_kind kind);
 
 /* @disk: qcow2, with an enabled bitmap of that name, which was empty when the disk held @then: whatever differs since
- * must be marked in it, unless it tells that it cannot be used. NULL: so it is. */
+ * must be marked in it, unless it tells that it cannot be used or was disabled. NULL: so it is. */
 const char *memimage_check_bitmap(struct disk *disk, const char *name, const uint8_t *then);
 /* Bitmaps are stored, as when the disk is closed. 0 or -errno. */
 int memimage_settle(struct disk *disk);
 /* Something is done with the bitmaps of a qcow2 image, which leaves the one of that name as true as it was: it is stored,
- * another one is made, cleared or removed, the size changes and changes back. 0 or -errno. */
+ * another one is made, cleared, removed or merged with it, it is disabled for good, the size changes and changes back.
+ * 0 or -errno. */
 int memimage_use_bitmaps(struct disk *disk, const char *name, uint64_t *seed);

@@ -253,11 +253,16 @@ bool qcow2_bitmap_enable(struct disk *disk, const char *name, bool enabled, GErr
 {
 	struct qcow2 *s = (struct qcow2 *)disk;
 	struct qcow2_bitmap *b = begin_with(s, name, true, err);
+	int r;
 
 	if (!b)
 		return false;
 	b->flags = enabled ? b->flags | QCOW2_BITMAP_AUTO : b->flags & ~QCOW2_BITMAP_AUTO;
-	return fail(s, end(s, qcow2_bitmap_dir_flags(s, s->bitmaps.list)), err);
+	r = qcow2_bitmap_dir_flags(s, s->bitmaps.list);
+	/* The file may say that it is enabled, and so it is to know of changes. */
+	if (r < 0)
+		b->flags |= QCOW2_BITMAP_AUTO;
+	return fail(s, end(s, r), err);
 }
 
 /* ---- merging ---- */
@@ -303,8 +308,12 @@ static int add_durably(struct qcow2 *s, struct qcow2_bitmap *b, const struct qco
 
 	b->flags |= QCOW2_BITMAP_IN_USE;
 	r = qcow2_bitmap_dir_flags(s, s->bitmaps.list);
-	if (r == 0)
-		r = qcow2_bitmap_add_marks(s, b, m);
+	/* The file may not say so, and then it is to know of changes. */
+	if (r < 0) {
+		b->flags &= ~QCOW2_BITMAP_IN_USE;
+		return r;
+	}
+	r = qcow2_bitmap_add_marks(s, b, m);
 	if (r == 0)
 		r = qcow2_commit(s);
 	if (r < 0)

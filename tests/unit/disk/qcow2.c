@@ -9,7 +9,7 @@
 #include "base/loop.h"
 #include "disk/disk_int.h"
 #include "disk/qcow2/qcow2_int.h"
-#include "memdisk.h"
+#include "memimage.h"
 
 #define CLUSTER 65536u
 
@@ -209,6 +209,78 @@ START_TEST(table_of_counts_that_cannot_grow_has_no_more_entries)
 }
 END_TEST
 
+static int merge(struct disk *disk)
+{
+	return qcow2_bitmap_merge(disk, "kept", disk, "given", NULL) ? 0 : -EIO;
+}
+
+static int disable(struct disk *disk)
+{
+	return qcow2_bitmap_enable(disk, "kept", false, NULL) ? 0 : -EIO;
+}
+
+/* To a size that needs a longer bitmap. */
+static int grow(struct disk *disk)
+{
+	struct disk_req req = { .op = DISK_RESIZE, .offset = 4u << 20 };
+
+	return disk_run(disk, &req);
+}
+
+static int (*const changes_of_bitmaps[])(struct disk *disk) = { merge, disable, grow };
+
+static struct memdisk *new_with_two_bitmaps(void)
+{
+	const struct qcow2_create o = { .size_bytes = 1u << 20, .version = 3, .cluster_bytes = 512,
+					.refcount_bits = 16 };
+	struct memdisk *m = memdisk_new(8u << 20, 1);
+	struct disk *disk;
+
+	m->keep = true;
+	ck_assert(qcow2_create(&m->disk, &o, NULL));
+	disk = qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL);
+	ck_assert(qcow2_bitmap_add(disk, "kept", 512, true, NULL));
+	ck_assert(qcow2_bitmap_add(disk, "given", 512, false, NULL));
+	disk_close(disk);
+	return m;
+}
+
+/* What has changed since all was zeros is marked, or the bitmap says that it knows nothing. */
+static void expect_true_bitmap(struct memdisk *m)
+{
+	struct disk *disk = qcow2_open_take(&memdisk_copy(m, 0)->disk, &as_it_is, loop, &no_chain, NULL);
+	g_autofree uint8_t *zeros = g_malloc0(1u << 20);
+
+	ck_assert(disk != NULL);
+	ck_assert_ptr_eq(memimage_check_bitmap(disk, "kept", zeros), NULL);
+	disk_close(disk);
+}
+
+START_TEST(bitmap_knows_of_writes_behind_a_change_that_failed)
+{
+	struct memdisk *start = new_with_two_bitmaps(), *m;
+	bool came = true;
+
+	/* A call that fails does nothing, or all of it: by the seed. */
+	for (unsigned n = 2; came || n % 2; n++) {
+		struct disk *disk;
+
+		m = memdisk_copy(start, n);
+		m->keep = true;
+		disk = qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL);
+		m->faults = (struct memdisk_faults){ .from = n / 2, .to = n / 2 + 1 };
+		ck_assert(changes_of_bitmaps[_i](disk) == 0 || m->faults.calls >= n / 2);
+		came = m->faults.calls >= n / 2;
+		m->faults.from = m->faults.to = 0;
+		(void)write_piece(disk, 1);
+		disk_close(disk);
+		expect_true_bitmap(m);
+		disk_close(&m->disk);
+	}
+	disk_close(&start->disk);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("qcow2");
@@ -217,9 +289,11 @@ int main(void)
 	int failed;
 
 	tcase_add_checked_fixture(c, setup, teardown);
+	tcase_set_timeout(c, 50);
 	tcase_add_loop_test(c, compressed_cluster_takes_the_place_of_another, 0, 2);
 	tcase_add_test(c, what_cannot_be_read_once_is_not_given_up);
 	tcase_add_test(c, table_of_counts_that_cannot_grow_has_no_more_entries);
+	tcase_add_loop_test(c, bitmap_knows_of_writes_behind_a_change_that_failed, 0, G_N_ELEMENTS(changes_of_bitmaps));
 	suite_add_tcase(suite, c);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
