@@ -12,6 +12,7 @@ import random
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -110,6 +111,81 @@ def chains():
     image("commit", "layer")
     same("other", "layer.raw")
     run("qemu-img", "check", "-q", "other")
+
+
+def header(path):
+    """The bytes in front of the extensions, those as (type, data), and the backing file's name."""
+    with open(path, "rb") as f:
+        raw = f.read(65536)
+    version, at, length, bits = struct.unpack_from(">IQII", raw, 4)
+    raw = raw[:1 << bits]
+    end = struct.unpack_from(">I", raw, 100)[0] if version == 3 else 72
+    fields, found = raw[:end], []
+    while struct.unpack_from(">I", raw, end)[0]:
+        kind, size = struct.unpack_from(">II", raw, end)
+        found.append((kind, raw[end + 8:end + 8 + size]))
+        assert not any(raw[end + 8 + size:end + 8 + (size + 7) // 8 * 8]), "padding is of zeros"
+        end += 8 + (size + 7) // 8 * 8
+    return fields, found, raw[at:at + length] if at else b""
+
+
+def put_extensions(path, *more):
+    """As a program might that knows of them."""
+    fields, found, name = header(path)
+    raw = bytearray(fields) + b"".join(struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
+                                       for kind, data in (*found, *more)) + bytes(8)
+    struct.pack_into(">QI", raw, 8, len(raw) if name else 0, len(name))
+    with open(path, "r+b") as f:
+        f.write(raw + name)
+
+
+def extensions():
+    """Those that we do not know are there after all that writes the header, as they are with QEMU."""
+    strange = [(0x12345678, bytes(range(1, 14))), (0x0badcafe, b""), (0x12345678, b"again"), (0xfffffffe, b"x" * 24)]
+
+    def stay(what, order=list):
+        kept = [e for e in header(what)[1] if e in strange]
+        assert order(kept) == order(strange), (what, kept)
+        run("qemu-img", "check", "-q", what)
+
+    run("qemu-img", "create", "-q", "-f", "qcow2", "below", "1M")
+    for n, options in enumerate(["compat=1.1", "compat=0.10", "compat=1.1,cluster_size=512", "compat=1.1,cluster_size=2M"]):
+        name = f"q{n}"
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, name, "1M")
+        put_extensions(name, *strange)
+        stay(name)
+        shutil.copy(name, "theirs")
+        run("qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "below", "-F", "qcow2", "theirs")
+        stay("theirs", sorted)  # QEMU turns them round
+        image("rebase", "--backing", "below", name)
+        stay(name)
+        assert header(name)[2] == header("theirs")[2] == b"below"
+        if n != 1:
+            image("bitmap", "add", name, "since")
+            stay(name)
+            image("bench", "--write", "--count", "1", name)
+            image("bitmap", "clear", name, "since")
+            image("resize", name, "+1M")
+            image("bitmap", "remove", name, "since")
+            stay(name)
+        image("snapshot", "create", name, "one")
+        image("snapshot", "apply", name, "one")
+        image("rebase", "--backing", "none", name)
+        stay(name)
+    # So much that there is room for few bytes more in the first cluster: that is told, and nothing is lost.
+    for size, left in ((s, left) for s in (512, 65536) for left in (0, 16, 24, 32)):
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"cluster_size={size}", "full", "1M")
+        strange = [(0x12345678, b"y" * (size - 112 - 8 - 8 - left))]
+        with open("full", "r+b") as f:
+            f.write(header("full")[0] + struct.pack(">II", *(strange[0][0], len(strange[0][1]))) + strange[0][1] + bytes(8 + left))
+        shutil.copy("full", "was")
+        for need, verb in ((32, ("bitmap", "add", "full", "since")), (21, ("rebase", "--backing", "below", "--unsafe", "full"))):
+            if left >= need:
+                image(*verb)
+                break
+            refused(*verb, words=["full", "header"])
+            assert header("full") == header("was")
+        stay("full")
 
 
 def snapshots():
@@ -513,7 +589,7 @@ def block_devices():
         run("losetup", "--detach", device)
 
 
-CASES = [converts, block_devices, creates, chains, snapshots, resizes, repairs, measures, forms, streams, fixed_vhds, cloops, dmgs, split_vmdks, benches,
+CASES = [converts, block_devices, creates, chains, extensions, snapshots, resizes, repairs, measures, forms, streams, fixed_vhds, cloops, dmgs, split_vmdks, benches,
          mistakes, nothing_half_made, full_disks, full_file_systems, cut_off]
 
 if __name__ == "__main__":

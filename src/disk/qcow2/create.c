@@ -128,7 +128,7 @@ bool qcow2_create(struct disk *file, const struct qcow2_create *o, GError **err)
 		r = qcow2_header_write(&h, bytes, o->cluster_bytes);
 	if (r == -ENOSPC)
 		return refuse(err, "the names of the other files do not fit the header");
-	if (r == 0)
+	if (r >= 0)
 		r = write_tables(file, o, &p, bytes);
 	if (r < 0)
 		g_set_error(err, BASE_ERROR, -r, "the tables cannot be written: %s", g_strerror(-r));

@@ -80,6 +80,17 @@ static void load_bitmaps(const uint8_t *b, size_t at, size_t len, struct qcow2_h
 	h->bitmaps_offset = load_be64(b + at + 16);
 }
 
+/* As it lies there, its padding made zeros. */
+static void keep_extension(const uint8_t *b, uint32_t len, struct qcow2_header *h)
+{
+	static const uint8_t padding[7];
+
+	if (!h->unknown)
+		h->unknown = g_byte_array_new();
+	g_byte_array_append(h->unknown, b, 8 + len);
+	g_byte_array_append(h->unknown, padding, -len & 7);
+}
+
 static bool load_extensions(const uint8_t *b, size_t at, size_t end, struct qcow2_header *h,
 			    GError **err)
 {
@@ -104,6 +115,8 @@ static bool load_extensions(const uint8_t *b, size_t at, size_t end, struct qcow
 		else if (type == EXT_FEATURES) {
 			features = b + at;
 			features_len = len;
+		} else {
+			keep_extension(b + at - 8, len, h);
 		}
 		at += ((size_t)len + 7) & ~(size_t)7;
 	}
@@ -218,6 +231,8 @@ void qcow2_header_fini(struct qcow2_header *h)
 	g_free(h->backing);
 	g_free(h->backing_format);
 	g_free(h->data_file);
+	if (h->unknown)
+		g_byte_array_unref(h->unknown);
 	*h = (struct qcow2_header){ 0 };
 }
 
@@ -251,7 +266,18 @@ static bool put_bitmaps(struct writer *w, const struct qcow2_header *h)
 	return put_extension(w, EXT_BITMAPS, data, sizeof(data));
 }
 
-static bool put_features(struct writer *w)
+/* Section "Header extensions": what they mean is for others to know. */
+static bool put_unknown(struct writer *w, const GByteArray *unknown)
+{
+	if (unknown->len > w->room - w->at)
+		return false;
+	memcpy(w->bytes + w->at, unknown->data, unknown->len);
+	w->at += unknown->len;
+	return true;
+}
+
+/* Good to have, but not for the price of anything else: @more bytes have yet to follow. */
+static void put_features(struct writer *w, size_t more)
 {
 	static const struct {
 		uint8_t kind, bit;
@@ -271,7 +297,8 @@ static bool put_features(struct writer *w)
 		f[1] = known[i].bit;
 		memcpy(f + 2, known[i].name, strlen(known[i].name));
 	}
-	return put_extension(w, EXT_FEATURES, table, sizeof(table));
+	if (w->room - w->at >= 8 + sizeof(table) + more)
+		(void)put_extension(w, EXT_FEATURES, table, sizeof(table));
 }
 
 static void store_fields(const struct qcow2_header *h, uint8_t *b)
@@ -313,9 +340,10 @@ int qcow2_header_write(const struct qcow2_header *h, uint8_t *cluster, size_t cl
 				      strlen(h->backing_format));
 	if (h->data_file)
 		fits &= put_extension(&w, EXT_DATA_FILE, h->data_file, strlen(h->data_file));
-	/* Good to have, but not for the price of a name: there are clusters of 512 bytes. */
+	if (h->unknown)
+		fits &= put_unknown(&w, h->unknown);
 	if (h->version >= 3 && cluster_bytes >= 4096)
-		fits &= put_features(&w);
+		put_features(&w, 8 + name);
 	fits &= put_extension(&w, EXT_END, NULL, 0);
 	if (!fits || name > w.room - w.at || name > QCOW2_MAX_BACKING_NAME)
 		return -ENOSPC;
@@ -324,5 +352,5 @@ int qcow2_header_write(const struct qcow2_header *h, uint8_t *cluster, size_t cl
 		store_be32(cluster + 16, (uint32_t)name);
 		memcpy(cluster + w.at, h->backing, name);
 	}
-	return 0;
+	return (int)(w.at + name);
 }

@@ -136,6 +136,7 @@ struct qcow2_header {
 	char *backing;	      /* as it is written; NULL: none */
 	char *backing_format; /* NULL: not told */
 	char *data_file;      /* NULL: none */
+	GByteArray *unknown;  /* extensions of no meaning here, as they lie there; NULL: none */
 };
 
 /* @bytes are the file's first, a whole cluster where the file has one. False: a sentence without
@@ -143,7 +144,8 @@ struct qcow2_header {
 bool qcow2_header_parse(const uint8_t *bytes, size_t len, struct qcow2_header *ret, GError **err);
 /* The size of the first cluster by the header's own word, or 0. */
 size_t qcow2_header_cluster_bytes(const uint8_t *bytes, size_t len);
-/* Fills the first cluster. -ENOSPC: names do not fit. */
+/* Fills the first cluster; returns the bytes that say something. -ENOSPC: names, or what else stands
+ * there, do not fit. */
 int qcow2_header_write(const struct qcow2_header *h, uint8_t *cluster, size_t cluster_bytes);
 void qcow2_header_fini(struct qcow2_header *h);
 
@@ -372,7 +374,7 @@ struct qcow2_snapshot_table {
 
 /* struct qcow2_snapshot_table of each, and the size of the table of snapshots. */
 int qcow2_snapshot_tables(struct qcow2 *s, GArray **ret_list, uint64_t *ret_bytes);
-/* Write a whole header, durably; s->h stays as it is. -ENOSPC: its names do not fit. */
+/* Write a whole header, durably; s->h stays as it is. -ENOSPC: it does not fit. */
 int qcow2_header_replace(struct qcow2 *s, const struct qcow2_header *h);
 
 /* ---- marks.c ---- */

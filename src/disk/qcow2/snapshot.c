@@ -525,8 +525,8 @@ int qcow2_header_replace(struct qcow2 *s, const struct qcow2_header *h)
 	g_autofree uint8_t *bytes = g_try_malloc(s->cluster_bytes);
 	int r = bytes ? qcow2_header_write(h, bytes, s->cluster_bytes) : -ENOMEM;
 
-	/* Names and extensions end within a page, which reaches the disk as one. */
-	return r < 0 ? r : qcow2_header_name(s, bytes, MIN(s->cluster_bytes, 4096u), 0);
+	/* Names and extensions that we know end within a page, which reaches the disk as one. */
+	return r < 0 ? r : qcow2_header_name(s, bytes, MIN(s->cluster_bytes, MAX((unsigned)r, 4096u)), 0);
 }
 
 int qcow2_set_backing(struct disk *disk, const char *name, const char *format)
