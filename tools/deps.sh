@@ -5,10 +5,10 @@
 set -eu
 
 build="gcc libc6-dev meson ninja-build pkgconf python3 libglib2.0-dev liburing-dev libslirp-dev"
-build="$build zlib1g-dev libbz2-dev libzstd-dev libgnutls28-dev libnbd-dev libcurl4-gnutls-dev"
+build="$build zlib1g-dev libbz2-dev liblzma-dev libzstd-dev libgnutls28-dev libnbd-dev libcurl4-gnutls-dev"
 image="mmdebstrap e2fsprogs cpio gzip fakeroot uidmap debian-archive-keyring"
 test="check clang libclang-rt-14-dev libzydis-dev qemu-system-x86 qemu-utils socat busybox-static"
-test="$test clang-tidy cppcheck codespell iproute2 libnbd-bin gnutls-bin sg3-utils fio xorriso linux-headers-cloud-amd64"
+test="$test clang-tidy cppcheck codespell 7zip iproute2 libnbd-bin gnutls-bin sg3-utils fio xorriso linux-headers-cloud-amd64"
 
 # What software.py compares the guest's programs with, and how it reaches the guest.
 software="openssh-client make openssl sqlite3 perl xz-utils gzip bzip2 zstd nodejs luajit gcc-multilib"

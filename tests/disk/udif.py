@@ -2,14 +2,49 @@
 """udif.py - makes DMG images (UDIF), for tests: as descriptions of the format have it, no tool here writes them."""
 import base64
 import bz2
+import lzma
+import random
 import zlib
 
 SECTOR = 512
-ZEROS, RAW, NOTHING, ZLIB, BZIP2, COMMENT, END = 0, 1, 2, 0x80000005, 0x80000006, 0x7ffffffe, 0xffffffff
+ZEROS, RAW, NOTHING, COMMENT, END = 0, 1, 2, 0x7ffffffe, 0xffffffff
+ADC, ZLIB, BZIP2, LZFSE, LZMA = 0x80000004, 0x80000005, 0x80000006, 0x80000007, 0x80000008
 
 
 def number(value, size):
     return value.to_bytes(size, "big")
+
+
+def adc(data):
+    """Apple Data Compression: bytes as they are, and copies of each of its two kinds, of any length that they can have."""
+    out, at, plain, seen, rng = bytearray(), 0, 0, {}, random.Random(len(data))
+
+    def flush(end):
+        nonlocal plain
+        while plain < end:
+            n = min(end - plain, rng.choice([1, 17, 128]))
+            out.append(0x80 | n - 1)
+            out.extend(data[plain:plain + n])
+            plain += n
+
+    while at < len(data):
+        back = at - seen.get(data[at:at + 4], at)
+        seen[data[at:at + 4]] = at
+        n, most = 0, rng.choice([4, 18, 40, 67])
+        while 0 < back <= 65536 and n < most and at + n < len(data) and data[at + n] == data[at + n - back]:
+            n += 1
+        if n < 4:
+            at += 1
+            continue
+        flush(at)
+        if n <= 18 and back <= 1024:
+            out.extend(number((n - 3) << 10 | back - 1, 2))
+        else:
+            out.extend(number(0x40 | n - 4, 1) + number(back - 1, 2))
+        at += n
+        plain = at
+    flush(at)
+    return bytes(out)
 
 
 def piece(kind, sector, count, at=0, length=0):
@@ -32,8 +67,8 @@ def build(path, content, rng, kinds, resources=False, reverse=False):
             count = min(rng.choice([1, 7, 256, 512, 2048]), last - at)
             part = content[at * SECTOR:(at + count) * SECTOR]
             kind = rng.choice([ZEROS, NOTHING]) if not any(part) else rng.choice(kinds)
-            packed = {ZEROS: lambda p: b"", NOTHING: lambda p: b"", RAW: bytes, ZLIB: zlib.compress,
-                      BZIP2: bz2.compress}[kind](part)
+            packed = {ZEROS: lambda p: b"", NOTHING: lambda p: b"", RAW: bytes, ADC: adc, ZLIB: zlib.compress, BZIP2: bz2.compress,
+                      LZMA: lzma.compress}[kind](part)
             pieces.append(piece(kind, at - first, count, len(data), len(packed)))
             data += packed
             at += count

@@ -2,6 +2,9 @@
 /* dmg.c - fuzz target: a DMG image with bytes of the fuzzer's choice in its trailer, resources and
  * pieces. */
 #include <bzlib.h>
+#if __has_include(<lzma.h>)
+#include <lzma.h>
+#endif
 #include <string.h>
 #include <zlib.h>
 
@@ -15,6 +18,39 @@
 #define TABLE	  (RESOURCES + 256 + 4)
 #define TRAILER	  0x9000u
 
+/* A byte, and copies of it: of either kind in turn. */
+static uint64_t pack_adc(uint8_t *to, uint8_t byte)
+{
+	uint64_t at = 0;
+
+	to[at++] = 0x80;
+	to[at++] = byte;
+	for (unsigned left = SECTORS * 512 - 1; left > 0;) {
+		bool is_long = left % 2;
+		unsigned most = is_long ? 67 : 18, n = MIN(left, most);
+
+		/* No rest that is too short for a copy. */
+		if (left > n && left - n < 4)
+			n -= 4;
+		to[at++] = (uint8_t)(is_long ? 0x40 | (n - 4) : (n - 3) << 2);
+		if (is_long)
+			to[at++] = 0;
+		to[at++] = 0;
+		left -= n;
+	}
+	return at;
+}
+
+static uint64_t pack_lzma(uint8_t *to, const uint8_t *block, size_t len)
+{
+	size_t done = 0;
+
+#if __has_include(<lzma.h>)
+	(void)lzma_easy_buffer_encode(0, LZMA_CHECK_NONE, NULL, block, len, to, &done, len + 1024);
+#endif
+	return done;
+}
+
 static uint64_t pack(uint8_t *to, unsigned i, uint32_t *ret_kind)
 {
 	uint8_t block[SECTORS * 512];
@@ -22,7 +58,7 @@ static uint64_t pack(uint8_t *to, unsigned i, uint32_t *ret_kind)
 	unsigned small = sizeof(block) + 1024;
 
 	memset(block, (int)i, sizeof(block));
-	switch (i % 4) {
+	switch (i % 6) {
 	case 0:
 		*ret_kind = DMG_NOTHING;
 		return 0;
@@ -34,6 +70,13 @@ static uint64_t pack(uint8_t *to, unsigned i, uint32_t *ret_kind)
 		*ret_kind = DMG_ZLIB;
 		(void)compress(to, &len, block, sizeof(block));
 		return len;
+	case 3:
+		*ret_kind = DMG_ADC;
+		return pack_adc(to, (uint8_t)i);
+	case 4:
+		small = (unsigned)pack_lzma(to, block, sizeof(block));
+		*ret_kind = small ? DMG_LZMA : DMG_NOTHING;
+		return small;
 	default:
 		*ret_kind = DMG_BZIP2;
 		(void)BZ2_bzBuffToBuffCompress((char *)to, &small, (char *)block, sizeof(block), 1, 0,

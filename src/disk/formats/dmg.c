@@ -2,10 +2,8 @@
 /* dmg.c - Apple's disk images, read (dmg.h). */
 #include "disk/formats/dmg.h"
 
-#include <bzlib.h>
 #include <errno.h>
 #include <string.h>
-#include <zlib.h>
 
 #include "base/bits.h"
 #include "disk/formats/formats_int.h"
@@ -50,22 +48,9 @@ static int dmg_lookup(struct blocks *b, uint64_t offset, uint64_t len, struct bl
 	ret->block_at = start;
 	if (p->kind == DMG_RAW)
 		ret->place = (struct blocks_place){ BLOCKS_DATA, p->at + (offset - start) };
-	else if (p->kind == DMG_ZLIB || p->kind == DMG_BZIP2)
+	else if (dmg_is_packed(p->kind))
 		ret->place = (struct blocks_place){ BLOCKS_PACKED, p->at };
 	return 0;
-}
-
-static bool unpack(const struct dmg_piece *p, uint8_t *packed, uint8_t *to)
-{
-	unsigned long len = p->count * DISK_SECTOR_SIZE;
-	unsigned small = (unsigned)len;
-
-	if (p->kind == DMG_ZLIB)
-		return uncompress(to, &len, packed, p->len) == Z_OK &&
-		       len == p->count * DISK_SECTOR_SIZE;
-	return BZ2_bzBuffToBuffDecompress((char *)to, &small, (char *)packed, (unsigned)p->len, 0,
-					  0) == BZ_OK &&
-	       small == p->count * DISK_SECTOR_SIZE;
 }
 
 static int dmg_unpack(struct blocks *b, uint64_t block, uint64_t host)
@@ -76,7 +61,7 @@ static int dmg_unpack(struct blocks *b, uint64_t block, uint64_t host)
 
 	if (r < 0)
 		return r;
-	return unpack(p, packed, b->unpacked)
+	return dmg_unpack_piece(p, packed, b->unpacked)
 		       ? 0
 		       : blocks_damaged(b, "a compressed piece that cannot be read", host);
 }

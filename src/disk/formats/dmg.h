@@ -59,6 +59,13 @@ struct dmg {
 	GArray *pieces; /* struct dmg_piece; by their sectors */
 };
 
+/* ---- dmg_unpack.c ---- */
+bool dmg_is_packed(uint32_t kind);
+/* The name of a way of compressing that cannot be read here. */
+const char *dmg_missing(uint32_t kind);
+/* One that is packed, and can be read. False: it is damaged. @packed: p->len bytes. */
+bool dmg_unpack_piece(const struct dmg_piece *p, const uint8_t *packed, uint8_t *to);
+
 /* ---- dmg_pieces.c ---- */
 /* Finds d->pieces. False: a refusal in @err. @trailer: DMG_TRAILER bytes. */
 bool dmg_load_pieces(struct dmg *d, const uint8_t *trailer, GError **err);

@@ -7,18 +7,11 @@
 
 static bool check_kind(const struct dmg *d, uint32_t kind, GError **err)
 {
-	static const struct {
-		uint32_t kind;
-		const char *name;
-	} missing[] = { { DMG_ADC, "ADC" }, { DMG_LZFSE, "LZFSE" }, { DMG_LZMA, "LZMA" } };
+	const char *missing = dmg_missing(kind);
 
-	for (unsigned i = 0; i < ARRAY_SIZE(missing); i++)
-		if (kind == missing[i].kind)
-			return blocks_refuse(&d->b, err,
-					     "is compressed by %s, which is not supported",
-					     missing[i].name);
-	if (kind == DMG_ZEROS || kind == DMG_RAW || kind == DMG_NOTHING || kind == DMG_ZLIB ||
-	    kind == DMG_BZIP2)
+	if (missing)
+		return blocks_refuse(&d->b, err, "is compressed by %s, which is not supported", missing);
+	if (kind == DMG_ZEROS || kind == DMG_RAW || kind == DMG_NOTHING || dmg_is_packed(kind))
 		return true;
 	return blocks_refuse(&d->b, err, "has pieces of kind %#x, which is not supported", kind);
 }
@@ -26,7 +19,7 @@ static bool check_kind(const struct dmg *d, uint32_t kind, GError **err)
 static bool check_piece(const struct dmg *d, const struct dmg_piece *p, GError **err)
 {
 	uint64_t size = d->b.file->size_bytes;
-	bool packed = p->kind == DMG_ZLIB || p->kind == DMG_BZIP2;
+	bool packed = dmg_is_packed(p->kind);
 
 	if (!check_kind(d, p->kind, err))
 		return false;
@@ -172,7 +165,7 @@ bool dmg_load_pieces(struct dmg *d, const uint8_t *t, GError **err)
 
 		if (i > 0 && p[-1].count > p->sector - p[-1].sector)
 			return blocks_refuse(&d->b, err, "has pieces that overlap");
-		if (p->kind == DMG_ZLIB || p->kind == DMG_BZIP2)
+		if (dmg_is_packed(p->kind))
 			most = MAX(most, p->count * DISK_SECTOR_SIZE);
 	}
 	d->b.block_bytes = MAX(most, DISK_SECTOR_SIZE);
