@@ -4,8 +4,9 @@
  * translating; what they leave behind is compared.
  *
  * usage: oracle-seq [--cases N] [--seconds S] [--seed S] [--from CASE] [--only CASE] [--bits 32|64]
- *	[--off MASK]
+ *	[--off MASK] [--all]
  *
+ * Each program runs translated, and in the other ways by turns; with --all in each of them.
  * A program that differs is printed with its seed and number, less the instructions that do not
  * matter.
  */
@@ -24,7 +25,10 @@
 
 #define BATCH	       512u
 #define SHOWN	       8u
+#define ALONE	       (-1)
+#define NAME	       40u /* bytes */
 #define FLAGS_COMPARED (X86_FL_STATUS | X86_FL_DF | X86_FL_AC | X86_FL_ID | X86_FL_NT)
+#define TURNS	       16u /* of programs, one for each of the rarer ways */
 #define FAULTS_KEPT    35u /* percent of the programs that may end in a fault */
 
 enum way { WAY_CPU, WAY_CORE, WAY_INTERPRET, WAY_NATIVE, WAY_SMALL, WAY_KICKED, WAY_OFF, WAY_DIRECT,
@@ -39,6 +43,7 @@ static const char *const way_names[WAYS] = {
 struct run {
 	struct oracle_options options;
 	uint32_t off; /* optimizations that no engine has */
+	bool all;
 	struct seq_rows rows;
 	struct oracle_guest *guest;
 	struct seq_engine *engine[WAYS];
@@ -56,21 +61,29 @@ struct verdict {
 	size_t size;
 };
 
-static void differ(struct verdict *v, const char *what, uint64_t a, uint64_t b)
+/* @index: of several of that name; or ALONE. */
+static void name_of(char ret[NAME], const char *name, int index)
 {
+	snprintf(ret, NAME, index == ALONE ? "%s" : "%s%d", name, index);
+}
+
+static void differ(struct verdict *v, const char *name, int index, uint64_t a, uint64_t b)
+{
+	char what[NAME];
 	size_t n;
 
 	v->bad = true;
 	if (!v->text)
 		return;
+	name_of(what, name, index);
 	n = strlen(v->text);
 	snprintf(v->text + n, v->size - n, "  %-8s %016lx  %016lx\n", what, a, b);
 }
 
-static void compare_bytes(struct verdict *v, const char *name, const uint8_t *a, const uint8_t *b,
-			  unsigned len)
+static void compare_bytes(struct verdict *v, const char *name, int index, const uint8_t *a,
+			  const uint8_t *b, unsigned len)
 {
-	char what[24];
+	char part[NAME], what[NAME + 10];
 
 	if (memcmp(a, b, len) == 0)
 		return;
@@ -80,9 +93,10 @@ static void compare_bytes(struct verdict *v, const char *name, const uint8_t *a,
 
 		memcpy(&x, a + i, n);
 		memcpy(&y, b + i, n);
-		snprintf(what, sizeof(what), "%s+%x", name, i);
+		name_of(part, name, index);
+		snprintf(what, sizeof(what), "%s+%x", part, i);
 		if (x != y)
-			differ(v, what, x, y);
+			differ(v, what, ALONE, x, y);
 	}
 }
 
@@ -135,33 +149,26 @@ static void compare_registers(struct verdict *v, const struct seq_program *p,
 			      const struct leave_out *o)
 {
 	uint64_t mask = p->bits == 64 ? ~0ull : 0xffffffff;
-	char name[16];
 
-	for (unsigned i = 0; i < (p->bits == 64 ? 16u : 8u); i++) {
-		snprintf(name, sizeof(name), "r%u", i);
+	for (unsigned i = 0; i < (p->bits == 64 ? 16u : 8u); i++)
 		if ((a->gpr[i] ^ b->gpr[i]) & mask && !o->registers)
-			differ(v, name, a->gpr[i], b->gpr[i]);
-	}
+			differ(v, "r", i, a->gpr[i], b->gpr[i]);
 	if (a->rip != b->rip)
-		differ(v, "rip", a->rip, b->rip);
+		differ(v, "rip", ALONE, a->rip, b->rip);
 	if ((a->rflags ^ b->rflags) & ~o->flags)
-		differ(v, "flags", a->rflags, b->rflags);
-	for (unsigned i = 0; i < (p->bits == 64 ? 16u : 8u); i++) {
-		snprintf(name, sizeof(name), "ymm%u", i);
-		compare_bytes(v, name, a->vec[i], b->vec[i], 64);
-	}
-	for (unsigned i = 0; i < 8; i++) {
-		snprintf(name, sizeof(name), "st%u", i);
-		compare_bytes(v, name, a->st[i], b->st[i], 10);
-	}
+		differ(v, "flags", ALONE, a->rflags, b->rflags);
+	for (unsigned i = 0; i < (p->bits == 64 ? 16u : 8u); i++)
+		compare_bytes(v, "ymm", i, a->vec[i], b->vec[i], 64);
+	for (unsigned i = 0; i < 8; i++)
+		compare_bytes(v, "st", i, a->st[i], b->st[i], 10);
 	if (a->fcw != b->fcw)
-		differ(v, "fcw", a->fcw, b->fcw);
+		differ(v, "fcw", ALONE, a->fcw, b->fcw);
 	if (a->fsw != b->fsw)
-		differ(v, "fsw", a->fsw, b->fsw);
+		differ(v, "fsw", ALONE, a->fsw, b->fsw);
 	if (a->ftw != b->ftw)
-		differ(v, "ftw", a->ftw, b->ftw);
+		differ(v, "ftw", ALONE, a->ftw, b->ftw);
 	if ((a->mxcsr ^ b->mxcsr) & ~o->mxcsr)
-		differ(v, "mxcsr", a->mxcsr, b->mxcsr);
+		differ(v, "mxcsr", ALONE, a->mxcsr, b->mxcsr);
 }
 
 static void compare(struct verdict *v, const struct seq_program *p, const struct seq_result *a,
@@ -171,18 +178,19 @@ static void compare(struct verdict *v, const struct seq_program *p, const struct
 
 	leave_out(&o, p, a);
 	if (a->ended != b->ended)
-		differ(v, "ended", a->ended, b->ended);
-	else if (o.which && (b->vector == X86_PF || b->vector == X86_GP || b->vector == X86_SS_FAULT))
+		differ(v, "ended", ALONE, a->ended, b->ended);
+	else if (o.which &&
+		 (b->vector == X86_PF || b->vector == X86_GP || b->vector == X86_SS_FAULT))
 		; /* the processor's choice */
 	else if (a->vector != b->vector)
-		differ(v, "vector", (uint64_t)a->vector, (uint64_t)b->vector);
+		differ(v, "vector", ALONE, (uint64_t)a->vector, (uint64_t)b->vector);
 	else if (a->cr2 != b->cr2)
-		differ(v, "cr2", a->cr2, b->cr2);
+		differ(v, "cr2", ALONE, a->cr2, b->cr2);
 	else if ((a->vector == X86_PF || a->vector == X86_GP) && (a->error ^ b->error) & ~o.error)
-		differ(v, "error", a->error, b->error);
+		differ(v, "error", ALONE, a->error, b->error);
 	compare_registers(v, p, &a->out, &b->out, &o);
-	compare_bytes(v, "data", a->data, b->data, DATA_SIZE);
-	compare_bytes(v, "code", a->code, b->code, CODE_SIZE);
+	compare_bytes(v, "data", ALONE, a->data, b->data, DATA_SIZE);
+	compare_bytes(v, "code", ALONE, a->code, b->code, CODE_SIZE);
 }
 
 /* ---- running ---- */
@@ -222,9 +230,9 @@ static bool differs(struct run *run, const struct seq_program *p, const struct s
 	return v.bad;
 }
 
-/* ENTER copies frame pointers, and one that faults in the middle has done so in part. A runner executes it until then,
- * and the core once more for the guest, as a processor does behind the page fault: where the copies
- * overlap, memory shows it. */
+/* ENTER copies frame pointers, and one that faults in the middle has done so in part. A runner
+ * executes it until then, and the core once more for the guest, as a processor does behind the page
+ * fault: where the copies overlap, memory shows it. */
 static bool enters_twice(const struct seq_program *p, const struct seq_result *cpu)
 {
 	uint64_t at = cpu->out.rip - CODE_BASE;
@@ -316,8 +324,8 @@ static void report(struct run *run, const struct seq_program *p, const struct se
 /* ---- batches ---- */
 
 /*
- * A program that the core can run to an end. Where it faults, the instruction is mostly taken out, so that
- * faults do not keep all programs short.
+ * A program that the core can run to an end. Where it faults, the instruction is mostly taken out,
+ * so that faults do not keep all programs short.
  */
 static bool make(struct run *run, struct seq_program *p, uint64_t number, struct seq_result *core)
 {
@@ -340,7 +348,7 @@ static bool make(struct run *run, struct seq_program *p, uint64_t number, struct
 	return true;
 }
 
-static void judge(struct run *run, unsigned i, uint64_t number)
+static void judge(struct run *run, unsigned i)
 {
 	const struct seq_program *p = &run->programs[i];
 	struct verdict v = { 0 };
@@ -353,10 +361,9 @@ static void judge(struct run *run, unsigned i, uint64_t number)
 		report(run, p, &run->cpu[i], WAY_CORE);
 		return;
 	}
+	_Static_assert(WAYS <= TURNS, "each has its turn");
 	for (enum way way = WAY_INTERPRET; way < WAYS; way++) {
-		/* The rarer ways take their turns. */
-		if (way != WAY_NATIVE &&
-		    (number + i) % (WAYS - WAY_INTERPRET) != (unsigned)(way - WAY_INTERPRET))
+		if (way != WAY_NATIVE && !run->all && p->number % TURNS != (unsigned)way)
 			continue;
 		if (way == WAY_STEPPED && run->core[i].sees_flags)
 			continue;
@@ -390,7 +397,7 @@ static void run_batch(struct run *run, uint64_t number, unsigned count)
 	}
 	for (unsigned i = 0; i < n; i++)
 		if (run->cpu[i].valid)
-			judge(run, i, number);
+			judge(run, i);
 }
 
 static bool set_up(struct run *run)
@@ -439,6 +446,7 @@ int main(int argc, char **argv)
 		{ "seed", required_argument, NULL, 's' },  { "only", required_argument, NULL, 'o' },
 		{ "from", required_argument, NULL, 'f' },  { "off", required_argument, NULL, 'x' },
 		{ "bits", required_argument, NULL, 'b' },
+		{ "all", no_argument, NULL, 'a' },
 		{ 0 },
 	};
 	static struct run run;
@@ -462,13 +470,16 @@ int main(int argc, char **argv)
 			break;
 		case 'o':
 			from = strtoull(optarg, NULL, 0);
-			only = true;
+			only = run.all = true;
 			break;
 		case 'f':
 			from = strtoull(optarg, NULL, 0);
 			break;
 		case 'x':
 			run.off = (uint32_t)strtoul(optarg, NULL, 0);
+			break;
+		case 'a':
+			run.all = true;
 			break;
 		case 'b':
 			run.options.bits = (unsigned)strtoul(optarg, NULL, 0);

@@ -31,7 +31,8 @@
 #define RAM_DATA   0x20000u
 #define RAM_CONST  0x30000u
 #define RAM_CODE   0x100000u
-#define N_PAGES	   1024u
+#define N_PAGES	   64u
+#define N_PROGRAMS 1024u /* of a machine: each page is written again, under what was translated from it */
 #define RAM_SIZE   (RAM_CODE + N_PAGES * CODE_SIZE)
 
 /* The kernel's pages, as linear addresses and offsets in them. The upper half is a kernel's on the
@@ -69,7 +70,7 @@ struct seq_engine {
 	uint8_t pristine[DATA_SIZE];
 	unsigned machines; /* made */
 	uint64_t stretches;
-	unsigned turn; /* which code pages are next */
+	unsigned turn; /* of programs: which code pages are next */
 	int vector;    /* of the exception that was taken, or -1 */
 	struct x86_state initial, state;
 };
@@ -344,7 +345,7 @@ void seq_engine_free(struct seq_engine *e)
 
 static uint64_t code_gpa(const struct seq_engine *e)
 {
-	return RAM_CODE + (uint64_t)e->turn * CODE_SIZE;
+	return RAM_CODE + (uint64_t)(e->turn % N_PAGES) * CODE_SIZE;
 }
 
 /* Single steps for a while; breakpoints on an instruction, and on a store to a word that is often one's. */
@@ -451,7 +452,7 @@ void seq_engine_run(struct seq_engine *e, const struct seq_program *p, struct se
 	r->valid = true;
 	r->ended = e->vector >= 0;
 	save(e, r);
-	if (++e->turn < N_PAGES)
+	if (++e->turn < N_PROGRAMS)
 		return;
 	close_machine(e);
 	e->mem = NULL;
