@@ -49,14 +49,26 @@ static bool finish(struct disk_req *req, int result)
 	return true;
 }
 
-/* The file ends. Behind the end it had are zeros; what is missing in front of that was cut off by
- * somebody else, and is no zeros. */
-static bool finish_at_end(const struct disk_image *image, struct disk_req *req)
+/* Before the file is measured: it may be getting longer. */
+static uint64_t known_size(const struct disk_image *image)
 {
 	/* In a thread of pool.c; the loop's writes it in disk_wait(). */
-	uint64_t size = __atomic_load_n(&image->disk.size_bytes, __ATOMIC_RELAXED);
+	return __atomic_load_n(&image->disk.size_bytes, __ATOMIC_RELAXED);
+}
 
-	if (req->offset + req->progress < size)
+static bool was_cut_off(const struct disk_image *image)
+{
+	uint64_t size = known_size(image);
+
+	return (uint64_t)lseek(image->fd, 0, SEEK_END) < size;
+}
+
+/* The file ended, when it was read. Behind the end it had are zeros; what is missing in front of
+ * that was cut off by somebody else, and is no zeros. But a write that ran at the same time may
+ * have made it longer, and its end be known before this one's. */
+static bool finish_at_end(const struct disk_image *image, struct disk_req *req)
+{
+	if (req->offset + req->progress < known_size(image) && was_cut_off(image))
 		return finish(req, -EIO);
 	disk_req_zero_rest(req);
 	return finish(req, 0);
@@ -151,11 +163,6 @@ int disk_req_run(struct disk_image *image, struct disk_req *req)
 	while (!disk_req_step(image, req, call(image, req)))
 		;
 	return req->result;
-}
-
-static bool was_cut_off(const struct disk_image *image)
-{
-	return (uint64_t)lseek(image->fd, 0, SEEK_END) < image->disk.size_bytes;
 }
 
 /* The file system knows holes; where it does not, all is data. */

@@ -510,6 +510,26 @@ START_TEST(says_what_is_wrong)
 }
 END_TEST
 
+#define BLOCK 4096u
+
+/* By the time a read's result is looked at, a write behind it may have made the file longer: what the read
+ * found behind the end was zeros. Where the file is shorter than it was, it is none. */
+START_TEST(read_at_end_of_growing_file_is_zeros)
+{
+	uint8_t bytes[BLOCK];
+	struct iovec iov = { bytes, BLOCK };
+	struct disk_req req = { .op = DISK_READ, .offset = BLOCK, .len = BLOCK, .iov = &iov, .iov_count = 1 };
+	struct disk_image image = { .disk.size_bytes = 3 * BLOCK, .fd = open(path, O_RDWR) };
+
+	memset(bytes, 1, BLOCK);
+	ck_assert_int_eq(ftruncate(image.fd, (3 - _i) * BLOCK), 0);
+	ck_assert(disk_req_step(&image, &req, 0));
+	ck_assert_int_eq(req.result, _i ? -EIO : 0);
+	ck_assert_uint_eq(bytes[0] + bytes[BLOCK - 1], _i ? 2 : 0);
+	close(image.fd);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("disk");
@@ -530,6 +550,7 @@ int main(void)
 	tcase_add_test(t, guest_cannot_make_an_image_look_like_another_format);
 	tcase_add_loop_test(t, tells_holes_from_data_and_grows, 0, 2);
 	tcase_add_test(t, says_what_is_wrong);
+	tcase_add_loop_test(t, read_at_end_of_growing_file_is_zeros, 0, 2);
 	suite_add_tcase(s, t);
 	return run_suite(s);
 }
