@@ -499,12 +499,15 @@ int qcow2_check(struct disk *disk, bool fix, void (*tell)(void *arg, const char 
 	struct qcow2_check after = { 0 };
 	int r = look(s, tell, arg, ret);
 
-	if (r < 0 || !fix || (ret->errors == 0 && ret->leaks == 0 && !flagged))
-		return r;
-	s->broken = false;
-	r = qcow2_rebuild(s);
-	if (r == 0)
-		r = look(s, NULL, NULL, &after);
-	ret->repaired = r == 0 && after.errors == 0 && after.leaks == 0;
+	if (r == 0 && fix && (ret->errors || ret->leaks || flagged)) {
+		s->broken = false;
+		r = qcow2_rebuild(s);
+		if (r == 0)
+			r = look(s, NULL, NULL, &after);
+		ret->repaired = r == 0 && after.errors == 0 && after.leaks == 0;
+	}
+	/* Closing would take the mark away that counts are to be made anew. */
+	if (r < 0 && fix)
+		s->broken = true;
 	return r;
 }

@@ -281,6 +281,49 @@ START_TEST(bitmap_knows_of_writes_behind_a_change_that_failed)
 }
 END_TEST
 
+/* Which was not closed, and has a cluster that nothing counts. */
+static struct memdisk *new_with_wrong_count(void)
+{
+	struct memdisk *m = new_unclosed_with_bitmap();
+	struct disk *disk;
+
+	m->keep = true;
+	disk = qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL);
+	ck_assert(disk && write_piece(disk, 0) == 0 && disk_flush_wait(disk) == 0);
+	/* The last one of the file; there is one block of counts of 16 bits. */
+	m->bytes[((struct qcow2 *)disk)->reftable[0] + (m->disk.size_bytes - 1) / 4096 * 2 + 1] = 0;
+	disk->abandoned = true;
+	disk_close(disk);
+	m->bytes[79] |= 1;
+	return m;
+}
+
+START_TEST(repair_that_fails_leaves_the_mark_that_counts_are_wrong)
+{
+	const struct disk_options repair = { .repair = true };
+	struct memdisk *start = new_with_wrong_count(), *m;
+	struct qcow2_check found;
+	bool came = true;
+
+	for (unsigned n = 1; came; n++) {
+		struct disk *disk;
+
+		m = memdisk_copy(start, n);
+		m->keep = true;
+		m->faults = (struct memdisk_faults){ .from = n, .to = n + 1 };
+		disk = qcow2_open_take(&m->disk, &repair, loop, &no_chain, NULL);
+		if (disk)
+			(void)qcow2_check(disk, true, NULL, NULL, &found);
+		disk_close(disk);
+		came = m->faults.calls >= n;
+		m->faults.from = m->faults.to = 0;
+		expect_sound(m, 1);
+		disk_close(&m->disk);
+	}
+	disk_close(&start->disk);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("qcow2");
@@ -294,6 +337,7 @@ int main(void)
 	tcase_add_test(c, what_cannot_be_read_once_is_not_given_up);
 	tcase_add_test(c, table_of_counts_that_cannot_grow_has_no_more_entries);
 	tcase_add_loop_test(c, bitmap_knows_of_writes_behind_a_change_that_failed, 0, G_N_ELEMENTS(changes_of_bitmaps));
+	tcase_add_test(c, repair_that_fails_leaves_the_mark_that_counts_are_wrong);
 	suite_add_tcase(suite, c);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
