@@ -8,7 +8,7 @@
  * A story is a series of requests that a seed picks. It is told to a new image with one call
  * that fails, with all that fail from some call on, or with no more room from some write on; then
  * the image is looked at as who has it open sees it, as it is after it was closed, and as a
- * power cut would leave it.
+ * power cut would leave it. In a third of the stories it is closed while calls fail.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -43,6 +43,7 @@ struct story {
 	bool *is_now, *is_durable;
 	const char *bitmap; /* that was empty when the disk held @first; NULL: none */
 	unsigned heard; /* results that were errors */
+	bool closes; /* before the file works again */
 };
 
 static const char *const kinds[] = { "one call fails", "all fail from there on", "full from there on" };
@@ -218,8 +219,16 @@ static bool tell_with_fault(struct story *s, uint64_t seed)
 	came = s->file->faults.calls >= s->n;
 	if (s->file->faults.failed && !s->heard)
 		die(s, "nobody heard of it");
+	/* Whether that could be done nobody is told. */
+	if (s->closes && s->disk) {
+		disk_close(s->disk);
+		came = s->file->faults.calls >= s->n;
+	}
 	s->file->faults.from = s->file->faults.to = 0;
-	if (s->disk) {
+	if (s->disk && s->closes) {
+		look_again(s, memdisk_cut(s->file, s->start, s->file->changes->len, seed),
+			   "what was flushed is lost by a power cut behind closing");
+	} else if (s->disk) {
 		compare(s, s->disk, s->now, s->is_now, "what was written cannot be read");
 		look_again(s, memdisk_cut(s->file, s->start, s->file->changes->len, seed),
 			   "what was flushed is lost by a power cut");
@@ -268,6 +277,7 @@ static unsigned tell_all(struct loop *loop, struct memimage_kind image, uint64_t
 	if (!memimage_create(s.start, image, loop, &seed, s.first))
 		die(&s, "cannot be created");
 	add_bitmap(&s, &seed);
+	s.closes = first_seed % 3 == 0;
 	for (s.kind = 0; s.kind < G_N_ELEMENTS(kinds); s.kind++)
 		for (s.n = 1; (!last || time(NULL) <= last) && tell_with_fault(&s, seed); s.n++)
 			count++;

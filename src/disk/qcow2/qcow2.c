@@ -231,6 +231,9 @@ static void finish(struct qcow2 *s)
 
 	if (r == 0)
 		(void)qcow2_bitmaps_settle(s); /* which tells of it */
+	/* A flush that failed in there may have lost counts as well. */
+	if (s->broken)
+		r = -EIO;
 	/* Freed clusters have changed counts behind the last step. */
 	if (r == 0)
 		r = qcow2_cache_write(s, &s->refs);
