@@ -36,8 +36,8 @@ def write(at, path="q"):
     image("bench", "--write", "--count", "1", "--depth", "1", "--buffer-size", "64K", "--offset", at, path)
 
 
-def bits(name, path="q"):
-    """The ranges that are set, in blocks of 64 KiB, as QEMU serves them."""
+def bits(name, path="q", unit=CLUSTER):
+    """The ranges that are set, in blocks, as QEMU serves them."""
     with subprocess.Popen(["qemu-nbd", "-r", "-f", "qcow2", "-B", name, "-k", os.path.abspath("nbd"), path]) as server:
         for _ in range(500):
             if os.path.exists("nbd") or server.poll() is not None:
@@ -50,7 +50,7 @@ def bits(name, path="q"):
             server.wait()
     if os.path.exists("nbd"):
         os.unlink("nbd")
-    return [(x["offset"] // CLUSTER, x["length"] // CLUSTER) for x in json.loads(found) if x["type"]]
+    return [(x["offset"] // unit, x["length"] // unit) for x in json.loads(found) if x["type"]]
 
 
 def listed(path="q"):
