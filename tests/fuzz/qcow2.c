@@ -38,6 +38,17 @@ static uint64_t add_bitmaps(struct memdisk *m, struct loop *loop, struct input *
 	return load_be64(m->bytes + QCOW2_AT_BITMAPS + 16);
 }
 
+/* An extension that nobody knows, behind the others. */
+static void add_extension(struct memdisk *m, const struct qcow2_create *o, struct input *in)
+{
+	uint64_t at = o->version < 3 ? QCOW2_HEADER_V2 : QCOW2_HEADER_V3 + 8;
+
+	while (load_be32(m->bytes + at))
+		at += 8 + ((load_be32(m->bytes + at + 4) + 7) & ~7ull);
+	store_be32(m->bytes + at, 0x12345678);
+	store_be32(m->bytes + at + 4, input_byte(in) * 2);
+}
+
 static uint64_t image_make(struct memdisk *m, struct loop *loop, struct input *in)
 {
 	uint8_t kind = input_byte(in), more = input_byte(in);
@@ -52,7 +63,11 @@ static uint64_t image_make(struct memdisk *m, struct loop *loop, struct input *i
 	}
 	if (more & 8) /* nothing but the fuzzer's bytes */
 		return 0;
-	if (!qcow2_create(&m->disk, &o, NULL) || !(more & 16) || o.version < 3)
+	if (!qcow2_create(&m->disk, &o, NULL))
+		return 0;
+	if (more & 32)
+		add_extension(m, &o, in);
+	if (!(more & 16) || o.version < 3)
 		return 0;
 	return add_bitmaps(m, loop, in);
 }
@@ -118,6 +133,8 @@ static void use(struct disk *disk, struct input *in)
 		(void)qcow2_snapshot_apply(disk, "1");
 	if ((what & 16) && !disk->readonly)
 		(void)qcow2_snapshot_delete(disk, "1");
+	if ((what & 128) && !disk->readonly)
+		(void)qcow2_set_backing(disk, input_byte(in) & 1 ? "below" : NULL, "raw");
 	if (what & 64)
 		use_bitmaps(disk, in);
 	if (what & 32)
