@@ -200,8 +200,8 @@ bool disk_req_at_once(struct disk_image *image, struct disk_req *req, int *ret_r
 	if (req->op != DISK_RESIZE)
 		return false;
 	r = image->disk.growable ? ftruncate(image->fd, (off_t)req->offset) : -1;
-	if (r == 0)
-		image->disk.size_bytes = req->offset;
+	if (r == 0) /* known_size() reads it */
+		__atomic_store_n(&image->disk.size_bytes, req->offset, __ATOMIC_RELAXED);
 	*ret_result = r == 0 ? 0 : image->disk.growable ? -errno : -EOPNOTSUPP;
 	return true;
 }
