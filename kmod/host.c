@@ -8,6 +8,11 @@
 #include <asm/nospec-branch.h>
 #include <asm/ptrace.h>
 
+/* Its struct x86_cpu is another than the x86 core's. */
+#define x86_cpu host_x86_cpu
+#include <asm/cpu.h>
+#undef x86_cpu
+
 #include "vm.h"
 
 /* Neither vendor's entry loads IA32_TSC_AUX, and the kernel does not use it. */
@@ -68,6 +73,11 @@ void host_leave_guest(void)
 	if (cpu_feature_enabled(X86_FEATURE_IBPB_EXIT_TO_USER))
 		this_cpu_write(x86_ibpb_exit_to_user, true);
 #endif
+}
+
+bool host_split_lock(u64 rip)
+{
+	return handle_guest_split_lock(rip);
 }
 
 /* The host's handler is called as if it had come here. */

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* ioapic.c - I/O APIC with 24 pins and an EOI register (82093AA; ICH2 for version and EOI). */
+#include <linux/nospec.h>
+
 #include "chips.h"
 
 #define REG_SELECT 0x00
@@ -56,6 +58,7 @@ static u32 index_read(const struct ioapic *ioapic)
 	default:
 		if (index < INDEX_REDIR || pin >= KVM_IOAPIC_NUM_PINS)
 			return 0;
+		pin = array_index_nospec(pin, KVM_IOAPIC_NUM_PINS);
 		return ioapic->s.redirtbl[pin].bits >> (index & 1 ? 32 : 0);
 	}
 }
@@ -81,7 +84,7 @@ static void index_write(struct ioapic *ioapic, u32 value)
 	if (index == INDEX_ID)
 		ioapic->s.id = value >> 24 & 0xf;
 	else if (index >= INDEX_REDIR && pin < KVM_IOAPIC_NUM_PINS)
-		redirect_write(ioapic, pin, index & 1, value);
+		redirect_write(ioapic, array_index_nospec(pin, KVM_IOAPIC_NUM_PINS), index & 1, value);
 }
 
 /* ---- from outside ---- */

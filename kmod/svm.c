@@ -34,6 +34,9 @@ static DEFINE_PER_CPU(struct svm_cpu, svm_cpu);
 /* Of all machines: port bits, and MSR bits, 15.10 and 15.11; those of machines whose filter asks for all. */
 static struct page *port_map, *msr_map, *msr_map_closed;
 
+/* What XSAVES saves beside XCR0. A guest can execute it, whatever it was shown: no intercept, and no state of the host's. */
+static u64 xss_of_host;
+
 #define PORT_MAP_ORDER 2 /* 12 KiB */
 #define MSR_MAP_ORDER  1
 
@@ -148,6 +151,8 @@ static int svm_setup(void)
 		if (!c->save || !c->host)
 			goto fail;
 	}
+	if (boot_cpu_has(X86_FEATURE_XSAVES))
+		rdmsrl(MSR_IA32_XSS, xss_of_host);
 	return 0;
 fail:
 	svm_teardown();
@@ -455,7 +460,12 @@ static void svm_enter(struct vcpu *vcpu, bool flush)
 	if (debug_has_db(vcpu))
 		debugger_in(vcpu, &svm->vmcb->save, &own);
 	svm->vmcb->save.rax = vcpu->cpu.s.gpr[X86_RAX];
+	if (xss_of_host)
+		wrmsrl(MSR_IA32_XSS, 0);
 	svm_run(svm->vmcb_pa, vcpu->cpu.s.gpr, page_to_phys(cpu->host));
+	host_leave_guest();
+	if (xss_of_host)
+		wrmsrl(MSR_IA32_XSS, xss_of_host);
 	if (debug_has_db(vcpu))
 		debugger_out(vcpu, &svm->vmcb->save, &own);
 	vcpu->cpu.s.gpr[X86_RAX] = svm->vmcb->save.rax;

@@ -192,7 +192,6 @@ static void enter_guest(struct vcpu *vcpu)
 	load_xcr0(vcpu);
 	vcpu->emu.alone = false;
 	hw->enter(vcpu, flush);
-	host_leave_guest();
 	vcpu->in_hardware = true;
 	restore_xcr0(vcpu);
 	save_breakpoints(vcpu);

@@ -518,8 +518,10 @@ void host_put(void);
 void host_name_guest(struct vcpu *vcpu);
 /* With a vCPU on this CPU: nothing that another's guest has taught the processor leads this one. */
 void host_part_guests(struct vcpu *vcpu);
-/* Just behind an exit. */
+/* The first thing behind an exit. */
 void host_leave_guest(void);
+/* The guest locks two lines of the cache at once, which the host looks for: true, it may. */
+bool host_split_lock(u64 rip);
 /* The guest's exit has swallowed a machine check of the host's. */
 void host_machine_check(void);
 

@@ -41,11 +41,16 @@ SYM_INNER_LABEL(vmx_exited, SYM_L_GLOBAL)
 	mov	%rax, RAX(%rdi)
 	setbe	%al
 	STORE_GUEST
-	movzbl	%al, %eax
+	movzbl	%al, %ebx
 
-	/* What the guest trained must not lead returns of the host astray. */
+	/* What the guest trained must not lead returns of the host astray, nor, by the history of branches, its jumps;
+	 * that takes RAX and RCX. */
 	FILL_RETURN_BUFFER %rcx, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT, X86_FEATURE_RSB_VMEXIT_LITE
+#ifdef X86_FEATURE_CLEAR_BHB_LOOP_ON_VMEXIT
+	CLEAR_BRANCH_HISTORY_VMEXIT
+#endif
 
+	mov	%ebx, %eax
 	POP_HOST
 	RET
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* vmx_exit.c - why the guest was left, and who sees to it: SDM vol. 3, chapter 27 and appendix C. */
+#include <linux/nospec.h>
 #include <linux/sched.h>
 #include <asm/debugreg.h>
 
@@ -58,6 +59,29 @@ static int on_debug(struct vcpu *vcpu, u32 type)
 	return 1;
 }
 
+/* Where the host looks for locks across two lines of the cache, they raise #AC whatever the guest has asked for
+ * (volume 4, IA32_TEST_CTRL): the host's, unless the guest wants to be told of all that is not aligned. */
+static bool is_split_lock(struct vcpu *vcpu)
+{
+	const struct x86_state *s;
+
+	if (!boot_cpu_has(X86_FEATURE_SPLIT_LOCK_DETECT))
+		return false;
+	s = vcpu_peek(vcpu);
+	return x86_state_cpl(s) != 3 || !(s->cr0 & X86_CR0_AM) || !(s->rflags & X86_FL_AC);
+}
+
+/* The host has warned of it, and lets it pass; or has sent a signal. */
+static int on_split_lock(struct vcpu *vcpu)
+{
+	if (host_split_lock(hw->rip(vcpu)))
+		return 1;
+	vcpu->run->exit_reason = KVM_EXIT_EXCEPTION;
+	vcpu->run->ex.exception = X86_AC;
+	vcpu->run->ex.error_code = 0;
+	return 0;
+}
+
 static int on_exception(struct vcpu *vcpu)
 {
 	u32 event = vmread(VMCS_EXIT_EVENT), vector = event & EVENT_INFO_VECTOR;
@@ -69,6 +93,8 @@ static int on_exception(struct vcpu *vcpu)
 		return shadow_fault(vcpu, vmread(VMCS_QUALIFICATION), vmread(VMCS_EXIT_ERROR));
 	if (vector == X86_BP && vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP)
 		return debug_exit(vcpu, vector, vcpu->debug.dr6);
+	if (vector == X86_AC && is_split_lock(vcpu))
+		return on_split_lock(vcpu);
 	if (vmx_of(vcpu)->shape == SHAPE_V86 && vector != X86_DB)
 		return vmx_exception_v86(vcpu, vector);
 	if (vector == X86_UD)
@@ -125,6 +151,7 @@ static const exit_fn exits[] = {
 	[REASON_XSETBV] = emulate,
 	[REASON_INVPCID] = emulate,
 	[REASON_VMFUNC] = exit_undefined,
+	[REASON_ENCLS] = exit_undefined,
 };
 
 /* An IRET has let NMIs in, and then has faulted: they stay out until it is done. 27.2.3. */
@@ -153,6 +180,7 @@ static void block_nmis_again(struct vcpu *vcpu)
 int vmx_handle_exit(struct vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = vmx_of(vcpu);
+	exit_fn row;
 	u32 event;
 
 	if (vmx->refused)
@@ -163,9 +191,8 @@ int vmx_handle_exit(struct vcpu *vcpu)
 	if (!(event & EVENT_INFO_VALID))
 		block_nmis_again(vcpu);
 	event_take_back(vcpu, event, event & EVENT_INFO_VALID ? vmread(VMCS_VECTORING_ERROR) : 0);
-	if (vmx->reason < ARRAY_SIZE(exits) && exits[vmx->reason])
-		return exits[vmx->reason](vcpu);
-	return exit_failure(vcpu);
+	row = vmx->reason < ARRAY_SIZE(exits) ? exits[array_index_nospec(vmx->reason, ARRAY_SIZE(exits))] : NULL;
+	return row ? row(vcpu) : exit_failure(vcpu);
 }
 
 void vmx_exit_info(struct vcpu *vcpu, struct exit_info *ret)

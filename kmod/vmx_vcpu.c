@@ -47,6 +47,7 @@ static void set_fields(struct vcpu *vcpu)
 		/* A loop of PAUSEs: no further apart than this, and as long as this in all, in cycles (25.1.3). */
 		{ VMX_PLE_GAP, 128 },
 		{ VMX_PLE_WINDOW, 4096 },
+		{ VMX_ENCLS_EXITS, ~0ull }, /* enclaves are not the guest's: 25.1.3 */
 		{ VMX_HOST_CS, __KERNEL_CS },
 		{ VMX_HOST_SS, __KERNEL_DS },
 		{ VMX_HOST_TR, GDT_ENTRY_TSS * 8 },
@@ -58,8 +59,8 @@ static void set_fields(struct vcpu *vcpu)
 		vmx->field[values[i].field] = values[i].value;
 	/* A field that the processor lacks is not written. */
 	bitmap_fill(vmx->unwritten, VMX_FIELDS);
-	if (!(has->proc2 & PROC2_XSAVES))
-		__clear_bit(VMX_XSS_EXITS, vmx->unwritten);
+	if (!(has->proc2 & PROC2_ENCLS))
+		__clear_bit(VMX_ENCLS_EXITS, vmx->unwritten);
 	if (!(has->proc2 & PROC2_VPID))
 		__clear_bit(VMX_VPID, vmx->unwritten);
 	if (!(has->proc2 & PROC2_EPT))
@@ -346,6 +347,7 @@ void vmx_enter(struct vcpu *vcpu, bool flush)
 	if (vmx_features.flush_l1)
 		native_wrmsrl(MSR_IA32_FLUSH_CMD, L1D_FLUSH);
 	vmx->refused = vmx_run(vcpu->cpu.s.gpr, vmx->launched);
+	host_leave_guest();
 	save_unsaved(vcpu);
 	vcpu->in_hardware = true;
 	vcpu->has_injected = false;
