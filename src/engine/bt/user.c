@@ -286,6 +286,7 @@ bool bt_user_sample(struct bt_vcpu *vcpu)
 	r = runner_of(u, cr3);
 	if (r) {
 		r->hidden = 0;
+		memset(r->crowded, 0, sizeof(r->crowded));
 		if (!bt_worth_tick(r, u->paused) && !u->force) {
 			give_up(vcpu, r);
 			return false;

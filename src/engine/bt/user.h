@@ -102,6 +102,7 @@ struct bt_user_frame {
 };
 
 #define BT_USER_WATCHES	   4u /* debug registers */
+#define BT_USER_CROWDED	   16u
 #define BT_USER_AREA_BYTES 65536u
 #define BT_USER_CALLS	   ((BT_USER_AREA_BYTES - 256u) / sizeof(struct bt_user_call) - 1)
 
@@ -152,6 +153,9 @@ struct bt_runner {
 	struct bt_worth worth;
 	uint64_t id; /* X86_FL_ID, as user code has left it */
 	uint32_t hidden; /* stops in hidden pages, since the last timer interrupt or so */
+	/* Some of those that have too many places to stop at, as they were looked at since then; 0: none.
+	 * One that has fewer by now is executed by others a little longer. */
+	uint64_t crowded[BT_USER_CROWDED];
 };
 
 enum bt_runner_stop {

@@ -375,14 +375,19 @@ void bt_user_hide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear)
 
 bool bt_user_unhide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear)
 {
+	uint64_t *crowded = &r->crowded[linear / PAGE % BT_USER_CROWDED];
 	uint32_t word = bt_user_word(r, linear);
 	uint16_t at[BT_USER_WATCHES];
 	unsigned count;
 
+	if (*crowded == linear / PAGE)
+		return false;
 	count = bt_user_scan(bt_ram_host(bt_engine_of(vcpu), gpa_of(word)), telling(&vcpu->user),
 			     BT_USER_WATCHES, at);
-	if (count > BT_USER_WATCHES)
+	if (count > BT_USER_WATCHES) {
+		*crowded = linear / PAGE;
 		return false;
+	}
 	forget_watches(r, linear);
 	for (unsigned i = 0; i < count; i++) {
 		uint64_t *watch = &r->watch[r->next_watch++ % BT_USER_WATCHES];
