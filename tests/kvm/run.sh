@@ -122,7 +122,6 @@ timed forks "$(word forks)" /bin/busybox true
 timed faults "$(word faults)" /bin/busybox dd if=/dev/zero of=/dev/null bs=32M count=1
 # What goes on while a machine moves: memory, arithmetic and time are as they were. One line for each look.
 count() { # looks
-	/bin/busybox mount -t devtmpfs dev /dev
 	/bin/busybox dd if=/dev/urandom of=/blob bs=1M count=4 2>/dev/null
 	sum=$(/bin/busybox md5sum </blob) first='' last=0 i=0
 	while [ $i -lt "$1" ]; do
@@ -139,8 +138,11 @@ count() { # looks
 }
 looks=$(word looks)
 megabytes=$(word dirty)
+# What runs in the background reads /dev/null.
+[ -z "$looks" ] || /bin/busybox mount -t devtmpfs dev /dev
 [ -z "$megabytes" ] || /bin/dirty "$megabytes" 2 40 &
 [ -z "$looks" ] || count "$looks"
+[ -z "$megabytes" ] || { kill $! && wait $!; }
 /bin/busybox sleep 1 # the serial port sends on while the kernel goes down without asking
 /bin/busybox poweroff -f
 INIT
@@ -269,13 +271,13 @@ pack_qemu() {
 	rm "$work/qemu.cpio"
 }
 
-# The tools that read tracepoints, as far as they are here: another one.
+# The tools that read tracepoints, as far as they can be had: another one.
 pack_tools() {
 	local at=$work/tools p
 	[ ! -e "$work/with-tools" ] || return 0
 	mkdir -p "$at/bin"
-	for p in perf trace-cmd; do
-		command -v $p >/dev/null && cp "$(readlink -f "$(command -v $p)")" "$at/bin/$p"
+	for p in perf:linux-perf trace-cmd:trace-cmd; do
+		(need "${p%:*}" "${p#*:}") >/dev/null && cp "$(readlink -f "$(command -v "${p%:*}")")" "$at/bin/${p%:*}"
 	done
 	for p in $(libraries "$at"/bin/*); do
 		mkdir -p "$at/$(dirname "$p")"
