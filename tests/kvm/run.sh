@@ -383,7 +383,7 @@ emulate() { # name CPUs limit words-for-the-kernel
 	local begun beat size=0 new words
 	local initrd=$work/outer.cpio
 	log=$logs/$1.log
-	case $1 in qemu-* | shadow-qemu)
+	case $1 in qemu-* | shadow-qemu | vmx-*qemu*)
 		pack_qemu
 		initrd=$work/with-qemu
 		;;
@@ -477,12 +477,16 @@ want() { [ -z "$only" ] || [[ " $only " == *" $1 "* ]]; }
 # VT-x: about two minutes each, the kernel's boot several.
 if [ "$machine" = bochs ]; then
 	want vmx-engine && piece may vmx-engine 1 500 "lab_npt=1 lab_work=engine"
+	[ -n "$only" ] && want vmx-abi && piece may vmx-abi 1 500 "lab_npt=1 lab_work=abi"
 	want vmx-guests && piece must vmx-guests 1 500 \
 		"lab_npt=1 lab_work=guests:modes,real,vm86,paging32,exceptions,gates,debug,io"
 	want vmx-boot && piece may vmx-boot 1 1500 "lab_npt=1 lab_work=boot:1:256M:kvm"
 	want vmx-guests-1 && piece may vmx-guests-1 1 900 "lab_npt=1 lab_work=guests:$(names 'NR % 2 && $2 == 1')"
 	want vmx-guests-2 && piece may vmx-guests-2 1 900 "lab_npt=1 lab_work=guests:$(names '!(NR % 2) && $2 == 1')"
 	want vmx-guests-smp && piece may vmx-guests-smp 1 900 "lab_npt=1 lab_work=guests:smp"
+	# By Debian's QEMU, through its SeaBIOS.
+	[ -n "$only" ] && want vmx-qemu && piece may vmx-qemu 1 1200 "lab_npt=1 lab_work=qemu-guests:on:modes:1"
+	[ -n "$only" ] && want vmx-qemu-boot && piece may vmx-qemu-boot 1 2400 "lab_npt=1 lab_work=qemu:1:on"
 	# The two CPUs of this one are in one thread of Bochs's.
 	want vmx-two-smp && piece may vmx-two-smp 2 900 "lab_npt=1 lab_work=guests:smp"
 	# Shadow tables, and real mode by the driver; real mode alone, above nested tables.
@@ -494,6 +498,8 @@ if [ "$machine" = bochs ]; then
 			"$words lab_work=guests:modes,real,vm86,paging32,exceptions,gates,debug,io"
 		want $kind-tables && piece may $kind-tables 1 900 "$words lab_work=guests:tables,tables32,paging"
 		want $kind-boot && piece may $kind-boot 1 1500 "$words lab_work=boot:1:256M:kvm"
+		[ -n "$only" ] && want $kind-qemu && piece may $kind-qemu 1 1200 "$words lab_work=qemu-guests:on:modes:1"
+		[ -n "$only" ] && want $kind-qemu-boot && piece may $kind-qemu-boot 1 2400 "$words lab_work=qemu:1:on"
 		[ -n "$only" ] && want $kind-hostile && piece may $kind-hostile 1 700 \
 			"$words lab_work=hostile:${KVM_LAB_SECONDS:-10}:${KVM_LAB_SEED:-$(date +%s)}"
 	done
