@@ -6,6 +6,8 @@
  * 11-6). The faces differ in what faults: the page ignores, or notes in ESR, what the MSRs refuse
  * with #GP.
  */
+#include <linux/nospec.h>
+
 #include "chips.h"
 
 #define MSR_APIC_BASE	 0x1bu
@@ -27,6 +29,12 @@ static const u32 lvt_writable[] = { 0x700ff, 0x107ff, 0x107ff, 0x1a7ff, 0x1a7ff,
 static bool is_lvt(u32 offset)
 {
 	return offset >= LAPIC_TIMER && offset <= LAPIC_ERROR;
+}
+
+/* @offset: of an LVT entry. */
+static u32 lvt_mask(u32 offset)
+{
+	return lvt_writable[array_index_nospec((offset - LAPIC_TIMER) / 0x10, ARRAY_SIZE(lvt_writable))];
 }
 
 /* ---- reading ---- */
@@ -124,7 +132,7 @@ static void lvt_write(struct lapic *lapic, u32 offset, u32 value)
 {
 	u32 before = lapic_get(lapic, offset);
 
-	value &= lvt_writable[(offset - LAPIC_TIMER) / 0x10];
+	value &= lvt_mask(offset);
 	if (!(lapic_get(lapic, LAPIC_SVR) & SVR_ENABLED))
 		value |= LVT_MASKED;
 	lapic_put(lapic, offset, value);
@@ -253,7 +261,7 @@ static bool x2_value_is_valid(u32 offset, u64 value)
 	default:
 		/* Delivery status and remote IRR are read-only and may be written back. */
 		if (is_lvt(offset))
-			return !(value & ~(u64)(lvt_writable[(offset - LAPIC_TIMER) / 0x10] | 0x5000));
+			return !(value & ~(u64)(lvt_mask(offset) | 0x5000));
 		return true;
 	}
 }
@@ -371,7 +379,7 @@ void lapic_set_state(struct lapic *lapic, const struct kvm_lapic_state *state)
 	lapic_put(lapic, LAPIC_ICR_LOW, lapic_get(lapic, LAPIC_ICR_LOW) & ICR_WRITABLE);
 	lapic_put(lapic, LAPIC_DIVIDE, lapic_get(lapic, LAPIC_DIVIDE) & 0xb);
 	for (u32 at = LAPIC_TIMER; at <= LAPIC_ERROR; at += 0x10)
-		lapic_put(lapic, at, lapic_get(lapic, at) & lvt_writable[(at - LAPIC_TIMER) / 0x10]);
+		lapic_put(lapic, at, lapic_get(lapic, at) & lvt_mask(at));
 	/* Vectors below 16 are never accepted. */
 	lapic_put(lapic, LAPIC_IRR, lapic_get(lapic, LAPIC_IRR) & ~0xffffu);
 	lapic_put(lapic, LAPIC_ISR, lapic_get(lapic, LAPIC_ISR) & ~0xffffu);
