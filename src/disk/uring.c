@@ -9,6 +9,10 @@
  * loop's thread only.
  *
  * Writes that need not wait for anything do not go there at all, but are done in kick() (swift.h).
+ *
+ * A kernel has been seen (6.18) to leave a request that is for its own threads with none of them:
+ * the last one ends for want of work as this comes, and nobody looks at it until more comes. So
+ * when nothing is over for a while, a request that does nothing is sent the same way.
  */
 #include <errno.h>
 #include <liburing.h>
@@ -22,6 +26,8 @@
 
 #define DEPTH	 128u
 #define RETRY_NS 1000000u
+#define NUDGE_NS 100000000u
+#define NUDGES	 8u /* at most under way: a file system may stand still for hours */
 /* kick() goes on while more is over, but others of the loop want their turn. */
 #define ROUNDS 16u
 /* To copy so much takes longer than to wake a thread of the kernel's. */
@@ -32,10 +38,14 @@ struct uring {
 	struct io_uring ring;
 	struct loop_fd *watch;
 	struct loop_timer *retry; /* armed: the kernel did not take all that is queued */
+	struct loop_timer *nudge; /* armed while requests are in the kernel, and a little longer */
+	bool watched; /* it is armed */
+	uint64_t over, over_then; /* how many requests were over; and when it was armed */
+	unsigned nudges; /* under way */
 	unsigned in_kernel; /* queued or running */
-	bool reaping;	    /* done() is being called: kick() is for afterwards */
+	bool reaping; /* done() is being called: kick() is for afterwards */
 	struct disk_req_list waiting; /* for room in the ring */
-	struct disk_req_list writes;  /* to be tried at once */
+	struct disk_req_list writes; /* to be tried at once */
 	struct disk_swift swift;
 };
 
@@ -100,6 +110,29 @@ static void uring_submit(struct disk *disk, struct disk_req *req)
 		disk_req_list_put(&u->waiting, req);
 }
 
+static void watch_over(struct uring *u)
+{
+	if (u->watched || u->in_kernel == 0)
+		return;
+	u->watched = true;
+	u->over_then = u->over;
+	loop_timer_arm(u->nudge, loop_now_ns() + NUDGE_NS);
+}
+
+/* To the threads of the kernel: they look at all that there is for them. It is no request of
+ * anybody's. */
+static void nudge(struct uring *u)
+{
+	struct io_uring_sqe *sqe = u->nudges < NUDGES ? io_uring_get_sqe(&u->ring) : NULL;
+
+	if (!sqe)
+		return;
+	u->nudges++;
+	io_uring_prep_nop(sqe);
+	io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
+	io_uring_sqe_set_data(sqe, NULL);
+}
+
 /* What is queued, to the kernel. It may be short of something (EAGAIN, EBUSY), and then nothing
  * need be under way whose completion would bring another try. */
 static void enter(struct uring *u)
@@ -109,6 +142,7 @@ static void enter(struct uring *u)
 	if (!io_uring_sq_ready(&u->ring))
 		return;
 	(void)io_uring_submit(&u->ring);
+	watch_over(u);
 	if (io_uring_sq_ready(&u->ring))
 		loop_timer_arm(u->retry, loop_now_ns() + RETRY_NS);
 }
@@ -133,6 +167,11 @@ static void reap(struct uring *u)
 		int n = cqe->res;
 
 		io_uring_cqe_seen(&u->ring, cqe);
+		if (!req) {
+			u->nudges--;
+			continue;
+		}
+		u->over++;
 		u->in_kernel--;
 		disk_swift_back(&u->swift, req);
 		step(u, req, n);
@@ -183,6 +222,17 @@ static void on_retry(void *arg)
 	uring_kick(arg);
 }
 
+static void on_nudge(void *arg)
+{
+	struct uring *u = arg;
+
+	u->watched = false;
+	if (u->in_kernel > 0 && u->over == u->over_then)
+		nudge(u);
+	watch_over(u);
+	uring_kick(&u->image.disk);
+}
+
 static void completed(void *arg, uint32_t events)
 {
 	uring_kick(arg);
@@ -190,6 +240,7 @@ static void completed(void *arg, uint32_t events)
 
 static void uring_drain(struct disk *disk)
 {
+	struct __kernel_timespec patience = { .tv_nsec = NUDGE_NS };
 	struct uring *u = (struct uring *)disk;
 
 	for (enter(u); u->in_kernel > 0 || u->writes.head; enter(u)) {
@@ -198,9 +249,11 @@ static void uring_drain(struct disk *disk)
 
 		if (write_at_once(u, UINT64_MAX))
 			continue;
-		r = io_uring_submit_and_wait(&u->ring, 1);
-		if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY &&
-		    io_uring_peek_cqe(&u->ring, &cqe) < 0)
+		r = io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &patience, NULL);
+		if (r == -ETIME)
+			nudge(u);
+		else if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY &&
+			 io_uring_peek_cqe(&u->ring, &cqe) < 0)
 			return; /* the ring itself is broken */
 		reap(u);
 	}
@@ -211,6 +264,7 @@ static void uring_close(struct disk *disk)
 	struct uring *u = (struct uring *)disk;
 
 	loop_timer_free(u->retry);
+	loop_timer_free(u->nudge);
 	loop_fd_remove(u->watch);
 	io_uring_queue_exit(&u->ring);
 	disk_image_fini(&u->image);
@@ -224,8 +278,8 @@ static const struct disk_ops uring_ops = {
 	.close = uring_close,
 };
 
-/* What is over need not interrupt this thread, which soon calls the kernel anyway and then hears of it;
- * asleep it is woken (io_uring_setup(2); Linux 5.19). */
+/* What is over need not interrupt this thread, which soon calls the kernel anyway and then hears of
+ * it; asleep it is woken (io_uring_setup(2); Linux 5.19). */
 static int init_ring(struct io_uring *ring)
 {
 	int r = io_uring_queue_init(DEPTH, ring, IORING_SETUP_COOP_TASKRUN);
@@ -247,7 +301,8 @@ int disk_uring_new(const struct disk_image *image, struct disk **ret_disk)
 		goto err_free;
 	r = -ENOMEM;
 	u->retry = loop_timer_new(image->loop, on_retry, u);
-	if (u->retry)
+	u->nudge = loop_timer_new(image->loop, on_nudge, u);
+	if (u->retry && u->nudge)
 		u->watch = loop_fd_add(image->loop, u->ring.ring_fd, EPOLLIN, completed, u);
 	if (!u->watch)
 		goto err_ring;
@@ -260,6 +315,8 @@ int disk_uring_new(const struct disk_image *image, struct disk **ret_disk)
 err_ring:
 	if (u->retry)
 		loop_timer_free(u->retry);
+	if (u->nudge)
+		loop_timer_free(u->nudge);
 	io_uring_queue_exit(&u->ring);
 err_free:
 	free(u);
