@@ -6,7 +6,7 @@
 # piece `both` of it, which takes one.
 #
 # usage: tests/kmod/run.sh [BUILD_DIR] [PIECE...]     (default: build, all)
-# environment: as of tests/kvm/run.sh; KVM_LAB_LONG=1: all that there is for VT-x, a kernel to user space among it;
+# environment: as of tests/kvm/run.sh; KVM_LAB_LONG=1: twenty boots in a row, and all that there is for VT-x;
 # KVM_LAB_DEBUG=1: much of it once more under a kernel that looks after drivers (debug-kernel.sh)
 set -u
 
@@ -49,11 +49,12 @@ fi
 pieces="both boot-1 boot-2 boots-pair boot-chips engine trace models guests-1 guests-2 guests-smp"
 pieces+=" qemu-guests-on qemu-moves qemu-on-1 qemu-on-2 qemu-split-1 qemu-split-2 qemu-off-1"
 pieces+=" shadow-engine shadow-boot shadow-boot-2 shadow-guests-1 shadow-guests-2 shadow-guests-smp"
-pieces+=" fuzz-1 fuzz-0 hostile-1 hostile-0"
+pieces+=" shrinks fuzz-1 fuzz-0 hostile-1 hostile-0"
+[ -z "${KVM_LAB_LONG:-}" ] || pieces+=" row-1 row-0"
 # Under a kernel that looks after drivers, which takes long: debug-kernel.sh.
 if [ -n "${KVM_LAB_DEBUG:-}" ]; then
 	pieces+=" debug-engine debug-shadow-engine debug-guests-1 debug-guests-2 debug-guests-smp debug-shadow-guests-1"
-	pieces+=" debug-shadow-guests-2 debug-shadow-guests-smp debug-fuzz-1 debug-fuzz-0 debug-hostile-1 debug-hostile-0"
+	pieces+=" debug-shadow-guests-2 debug-shadow-guests-smp debug-shrinks debug-fuzz-1 debug-fuzz-0 debug-hostile-1 debug-hostile-0"
 fi
 pieces+=" vmx-engine vmx-guests vmx-ept0-engine vmx-ept0-guests vmx-real-engine vmx-real-guests"
 [ -z "${KVM_LAB_LONG:-}" ] || pieces+=" vmx-boot vmx-guests-1 vmx-guests-2 vmx-guests-smp vmx-two-smp vmx-ept0-tables vmx-ept0-boot"

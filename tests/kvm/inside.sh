@@ -137,6 +137,16 @@ qemu_boots() { # cpus irqchip
 	[ $status = 0 ] && grep -q "^SIKA-GUEST-ALIVE cpus=$1 " /tmp/console
 }
 
+# One after the other, by our monitor and by QEMU, with one vCPU and with two: none of them fails.
+boots_row() { # times
+	for n in $(seq "$1"); do
+		cpus=$((2 - n % 2))
+		boots $cpus 256M kvm || { echo "boot $n of $1, $cpus vCPU, by our monitor"; return 1; }
+		qemu_boots $cpus on || { echo "boot $n of $1, $cpus vCPU, by QEMU"; return 1; }
+		echo "$n of $1 boots, $(now) s" >/dev/ttyS1
+	done
+}
+
 # A tiny guest by QEMU: 0 on the debug exit port is status 1. Where VT-x is, all takes longer.
 qemu_guest() { # name cpus irqchip
 	grep -qw vmx /proc/cpuinfo && limit=300 || limit=60
@@ -454,9 +464,9 @@ qemu_live() {
 # ---- ours, in one machine with nested and with shadow paging: what `make test` has of it ----
 
 # The host's pages are large where they can be, and so are entries for them.
-seen_large() {
-	sort -n /tmp/large | tail -n 1
-	[ "$(sort -n /tmp/large | tail -n 1)" -gt 0 ]
+seen() { # counter's values, one a line
+	sort -n "$1" | tail -n 1
+	[ "$(sort -n "$1" | tail -n 1)" -gt 0 ]
 }
 
 both() {
@@ -470,9 +480,24 @@ both() {
 		watcher=$!
 		guests modes,paging,tables,ticks,chips,io
 		kill $watcher
-		check "large pages on our driver, npt=$npt" seen_large
+		check "large pages on our driver, npt=$npt" seen /tmp/large
 		[ $npt = 0 ] || check "our driver, after npt=$npt" leaves_no_trace
 	done
+}
+
+# The host wants memory back, again and again: shadow pages go under a running guest, which must not notice.
+shrinks() {
+	echo 4 >/proc/sys/vm/drop_caches # no line in the log for each time
+	while sleep 0.1; do
+		echo 2 >/proc/sys/vm/drop_caches
+		cat /sys/kernel/debug/kvm/mmu_recycled
+	done >/tmp/recycled 2>/dev/null &
+	host=$!
+	guests tables,tables32,paging
+	check "kernel to user space while shadow pages are taken back" boots 2 256M kvm
+	kill $host
+	check "shadow pages were taken back" seen /tmp/recycled
+	echo "INFO shadow pages taken back of one machine: $(sort -n /tmp/recycled | tail -n 1)"
 }
 
 if [ "$(word lab_work)" = qemu-moves ] || [ "$(word lab_work)" = qemu-live ] || [ "$(word lab_work)" = both ]; then
@@ -509,6 +534,8 @@ boot:*)
 	check "kernel to user space, $cpus vCPU, --engine $engine, npt=$(word lab_npt)" \
 		boots "$cpus" "$memory" "$engine"
 	;;
+row:*) check "${work#row:} boots in a row by our monitor and by QEMU, npt=$(word lab_npt)" boots_row "${work#row:}" ;;
+shrinks) shrinks ;;
 boots-pair) check "two guests at once" boots_pair ;;
 qemu:*)
 	IFS=: read -r _ cpus irqchip <<-END

@@ -17,7 +17,7 @@
 # tell how long that many processes take, and that many times 32 MiB touched),
 # KVM_LAB_ICOUNT=1 (the emulated machine's time is what it has executed: for a host so busy that a kernel would
 # miss its timers), KVM_LAB_PATIENCE=N (limits times N),
-# KVM_LAB_SECONDS=N, KVM_LAB_SEED=N (of the pieces that fuzz our own driver),
+# KVM_LAB_SECONDS=N, KVM_LAB_SEED=N (of the pieces that fuzz our own driver), KVM_LAB_BOOTS=N (of row-*, 20),
 # KVM_LAB_MACHINE=bochs (VT-x instead, in Bochs, with pieces of its own: about a minute of its time to start each)
 set -u
 
@@ -383,7 +383,7 @@ emulate() { # name CPUs limit words-for-the-kernel
 	local begun beat size=0 new words
 	local initrd=$work/outer.cpio
 	log=$logs/$1.log
-	case $1 in qemu-* | shadow-qemu | vmx-*qemu*)
+	case $1 in qemu-* | shadow-qemu | row-* | vmx-*qemu*)
 		pack_qemu
 		initrd=$work/with-qemu
 		;;
@@ -530,7 +530,9 @@ if [ -n "$only" ]; then
 	want shadow-guests-2 && piece must shadow-guests-2 1 300 "lab_npt=0 lab_work=guests:$(names '!(NR % 2) && $2 == 1')"
 	want shadow-guests-smp && piece must shadow-guests-smp 1 90 "lab_npt=0 lab_work=guests:smp"
 	want shadow-qemu && piece must shadow-qemu 1 180 "lab_npt=0 lab_work=qemu:2:on"
+	want shrinks && piece must shrinks 1 300 "lab_npt=0 lab_work=shrinks"
 	for npt in 1 0; do
+		want row-$npt && piece must row-$npt 1 2400 "lab_npt=$npt lab_work=row:${KVM_LAB_BOOTS:-20}"
 		for what in fuzz hostile; do
 			seconds=${KVM_LAB_SECONDS:-15}
 			want $what-$npt && piece must $what-$npt 2 $((seconds * 2 + 100)) \
