@@ -70,6 +70,7 @@ beyond_ram() { # pid: KiB of it that are resident and not the guest's RAM
 
 # Up to user space, as many CPUs as asked for, and at most 20 MiB of the host's memory beyond the guest's.
 boots() { # cpus memory engine
+	: >/tmp/console # what the boot before it has said is not to be taken for this one's
 	sika run --engine "$3" --kernel /vmlinuz --initrd /inner.cpio \
 		--append "console=ttyS0 $(word lab_words | tr , " ") panic=-1" --memory "$2" --cpus "$1" \
 		--net user --serial stdio --no-reboot >/tmp/console 2>&1 &
