@@ -40,7 +40,7 @@ struct uring {
 	struct loop_timer *retry; /* armed: the kernel did not take all that is queued */
 	struct loop_timer *nudge; /* armed while requests are in the kernel, and a little longer */
 	bool watched; /* it is armed */
-	uint64_t over, over_then; /* how many requests were over; and when it was armed */
+	bool moves; /* and a request was over since then */
 	unsigned nudges; /* under way */
 	unsigned in_kernel; /* queued or running */
 	bool reaping; /* done() is being called: kick() is for afterwards */
@@ -115,7 +115,7 @@ static void watch_over(struct uring *u)
 	if (u->watched || u->in_kernel == 0)
 		return;
 	u->watched = true;
-	u->over_then = u->over;
+	u->moves = false;
 	loop_timer_arm(u->nudge, loop_now_ns() + NUDGE_NS);
 }
 
@@ -171,7 +171,7 @@ static void reap(struct uring *u)
 			u->nudges--;
 			continue;
 		}
-		u->over++;
+		u->moves = true;
 		u->in_kernel--;
 		disk_swift_back(&u->swift, req);
 		step(u, req, n);
@@ -227,7 +227,7 @@ static void on_nudge(void *arg)
 	struct uring *u = arg;
 
 	u->watched = false;
-	if (u->in_kernel > 0 && u->over == u->over_then)
+	if (u->in_kernel > 0 && !u->moves)
 		nudge(u);
 	watch_over(u);
 	uring_kick(&u->image.disk);
@@ -313,10 +313,8 @@ int disk_uring_new(const struct disk_image *image, struct disk **ret_disk)
 	return 0;
 
 err_ring:
-	if (u->retry)
-		loop_timer_free(u->retry);
-	if (u->nudge)
-		loop_timer_free(u->nudge);
+	loop_timer_free(u->retry);
+	loop_timer_free(u->nudge);
 	io_uring_queue_exit(&u->ring);
 err_free:
 	free(u);

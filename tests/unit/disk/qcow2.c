@@ -1,20 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* qcow2.c - tests of qcow2 images that need a certain course of events. */
 #include <check.h>
-#include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/loop.h"
 #include "disk/disk_int.h"
 #include "disk/qcow2/qcow2_int.h"
+#include "image_file.h"
 #include "memimage.h"
 
 #define CLUSTER 65536u
-
-static struct loop *loop;
-static char path[64];
 
 static struct disk *open_new(struct qcow2_create o)
 {
@@ -27,19 +21,6 @@ static struct disk *open_new(struct qcow2_create o)
 	disk = disk_open_options(path, &options, loop, &err);
 	ck_assert_msg(disk != NULL, "%s", err ? err->message : "");
 	return disk;
-}
-
-static void setup(void)
-{
-	loop = loop_new();
-	strcpy(path, "/tmp/sika-test-qcow2-XXXXXX");
-	close(mkstemp(path));
-}
-
-static void teardown(void)
-{
-	unlink(path);
-	loop_free(loop);
 }
 
 static void write_cluster(struct disk *disk, unsigned number, uint8_t byte, bool compress)
@@ -82,8 +63,14 @@ START_TEST(compressed_cluster_takes_the_place_of_another)
 }
 END_TEST
 
-static const struct disk_options as_it_is;
-static const struct disk_chain no_chain;
+/* NULL: it is refused. */
+static struct disk *open_file(struct memdisk *m)
+{
+	static const struct disk_options as_it_is;
+	static const struct disk_chain no_chain;
+
+	return qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL);
+}
 
 /* Which was not closed, so that who opens it counts anew. */
 static struct memdisk *new_unclosed_with_bitmap(void)
@@ -95,7 +82,7 @@ static struct memdisk *new_unclosed_with_bitmap(void)
 
 	m->keep = true;
 	ck_assert(qcow2_create(&m->disk, &o, NULL));
-	disk = qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL);
+	disk = open_file(m);
 	ck_assert(disk && qcow2_bitmap_add(disk, "kept", 0, true, NULL));
 	disk_close(disk);
 	m->bytes[79] |= 1; /* incompatible features, 72 to 79: dirty */
@@ -104,7 +91,7 @@ static struct memdisk *new_unclosed_with_bitmap(void)
 
 static void expect_bitmap(struct memdisk *m)
 {
-	struct disk *disk = qcow2_open_take(&memdisk_copy(m, 0)->disk, &as_it_is, loop, &no_chain, NULL);
+	struct disk *disk = open_file(memdisk_copy(m, 0));
 	g_autoptr(GPtrArray) list = NULL;
 
 	ck_assert(disk && qcow2_bitmaps(disk, &list, NULL));
@@ -121,7 +108,7 @@ START_TEST(what_cannot_be_read_once_is_not_given_up)
 		m = memdisk_copy(start, n);
 		m->keep = true;
 		m->faults = (struct memdisk_faults){ .from = n, .to = n + 1 };
-		disk_close(qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL));
+		disk_close(open_file(m));
 		came = m->faults.calls >= n;
 		m->faults.from = m->faults.to = 0;
 		expect_bitmap(m);
@@ -155,7 +142,7 @@ static void expect_pieces(struct disk *disk, unsigned count)
 
 static void expect_sound(struct memdisk *m, unsigned pieces)
 {
-	struct disk *disk = qcow2_open_take(&memdisk_copy(m, 0)->disk, &as_it_is, loop, &no_chain, NULL);
+	struct disk *disk = open_file(memdisk_copy(m, 0));
 	struct qcow2_check found;
 
 	ck_assert(disk && qcow2_check(disk, false, NULL, NULL, &found) == 0);
@@ -175,7 +162,7 @@ static unsigned fill_table_of_counts(struct memdisk *m)
 
 	m->keep = true;
 	ck_assert(qcow2_create(&m->disk, &o, NULL));
-	disk = qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL);
+	disk = open_file(m);
 	for (s = (struct qcow2 *)disk; !s->reftable[s->reftable_entries - 1]; pieces++)
 		ck_assert_int_eq(write_piece(disk, pieces), 0);
 	disk_close(disk);
@@ -193,7 +180,7 @@ START_TEST(table_of_counts_that_cannot_grow_has_no_more_entries)
 
 		m = memdisk_copy(start, n);
 		m->keep = true;
-		disk = qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL);
+		disk = open_file(m);
 		m->faults = (struct memdisk_faults){ .from = n, .to = n + 1 };
 		for (unsigned i = had; i < had + 16; i++)
 			(void)write_piece(disk, i);
@@ -238,7 +225,7 @@ static struct memdisk *new_with_two_bitmaps(void)
 
 	m->keep = true;
 	ck_assert(qcow2_create(&m->disk, &o, NULL));
-	disk = qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL);
+	disk = open_file(m);
 	ck_assert(qcow2_bitmap_add(disk, "kept", 512, true, NULL));
 	ck_assert(qcow2_bitmap_add(disk, "given", 512, false, NULL));
 	disk_close(disk);
@@ -248,7 +235,7 @@ static struct memdisk *new_with_two_bitmaps(void)
 /* What has changed since all was zeros is marked, or the bitmap says that it knows nothing. */
 static void expect_true_bitmap(struct memdisk *m)
 {
-	struct disk *disk = qcow2_open_take(&memdisk_copy(m, 0)->disk, &as_it_is, loop, &no_chain, NULL);
+	struct disk *disk = open_file(memdisk_copy(m, 0));
 	g_autofree uint8_t *zeros = g_malloc0(1u << 20);
 
 	ck_assert(disk != NULL);
@@ -267,7 +254,7 @@ START_TEST(bitmap_knows_of_writes_behind_a_change_that_failed)
 
 		m = memdisk_copy(start, n);
 		m->keep = true;
-		disk = qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL);
+		disk = open_file(m);
 		m->faults = (struct memdisk_faults){ .from = n / 2, .to = n / 2 + 1 };
 		ck_assert(changes_of_bitmaps[_i](disk) == 0 || m->faults.calls >= n / 2);
 		came = m->faults.calls >= n / 2;
@@ -288,7 +275,7 @@ static struct memdisk *new_with_wrong_count(void)
 	struct disk *disk;
 
 	m->keep = true;
-	disk = qcow2_open_take(&m->disk, &as_it_is, loop, &no_chain, NULL);
+	disk = open_file(m);
 	ck_assert(disk && write_piece(disk, 0) == 0 && disk_flush_wait(disk) == 0);
 	/* The last one of the file; there is one block of counts of 16 bits. */
 	m->bytes[((struct qcow2 *)disk)->reftable[0] + (m->disk.size_bytes - 1) / 4096 * 2 + 1] = 0;
@@ -300,6 +287,7 @@ static struct memdisk *new_with_wrong_count(void)
 
 START_TEST(repair_that_fails_leaves_the_mark_that_counts_are_wrong)
 {
+	static const struct disk_chain no_chain;
 	const struct disk_options repair = { .repair = true };
 	struct memdisk *start = new_with_wrong_count(), *m;
 	struct qcow2_check found;
@@ -328,8 +316,6 @@ int main(void)
 {
 	Suite *suite = suite_create("qcow2");
 	TCase *c = tcase_create("qcow2");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_checked_fixture(c, setup, teardown);
 	tcase_set_timeout(c, 50);
@@ -339,9 +325,5 @@ int main(void)
 	tcase_add_loop_test(c, bitmap_knows_of_writes_behind_a_change_that_failed, 0, G_N_ELEMENTS(changes_of_bitmaps));
 	tcase_add_test(c, repair_that_fails_leaves_the_mark_that_counts_are_wrong);
 	suite_add_tcase(suite, c);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed > 0;
+	return run_suite(suite);
 }
