@@ -129,10 +129,13 @@ def header(path):
     return fields, found, raw[at:at + length] if at else b""
 
 
-def put_extensions(path, *more):
-    """As a program might that knows of them."""
-    fields, found, name = header(path)
-    raw = bytearray(fields) + b"".join(struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
+def put_extensions(path, *more, fields=b""):
+    """As a program might that knows of them, and of more fields than there were."""
+    known, found, name = header(path)
+    raw = bytearray(known + fields)
+    if fields:
+        struct.pack_into(">I", raw, 100, len(raw))
+    raw += b"".join(struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
                                        for kind, data in (*found, *more)) + bytes(8)
     struct.pack_into(">QI", raw, 8, len(raw) if name else 0, len(name))
     with open(path, "r+b") as f:
@@ -140,19 +143,23 @@ def put_extensions(path, *more):
 
 
 def extensions():
-    """Those that we do not know are there after all that writes the header, as they are with QEMU."""
+    """Those that we do not know, and fields behind ours, are there after all that writes the header, as they are with QEMU."""
     strange = [(0x12345678, bytes(range(1, 14))), (0x0badcafe, b""), (0x12345678, b"again"), (0xfffffffe, b"x" * 24)]
+    more = b""
 
     def stay(what, order=list):
-        kept = [e for e in header(what)[1] if e in strange]
+        fields, found, _ = header(what)
+        kept = [e for e in found if e in strange]
         assert order(kept) == order(strange), (what, kept)
+        assert fields[112:] == more, (what, fields)
         run("qemu-img", "check", "-q", what)
 
     run("qemu-img", "create", "-q", "-f", "qcow2", "below", "1M")
     for n, options in enumerate(["compat=1.1", "compat=0.10", "compat=1.1,cluster_size=512", "compat=1.1,cluster_size=2M"]):
         name = f"q{n}"
         run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, name, "1M")
-        put_extensions(name, *strange)
+        more = b"" if n == 1 else bytes(range(200, 200 + 8 * n + 16))
+        put_extensions(name, *strange, fields=more)
         stay(name)
         shutil.copy(name, "theirs")
         run("qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "below", "-F", "qcow2", "theirs")
@@ -172,15 +179,17 @@ def extensions():
         image("snapshot", "apply", name, "one")
         image("rebase", "--backing", "none", name)
         stay(name)
-    # So much that there is room for few bytes more in the first cluster: that is told, and nothing is lost.
-    for size, left in ((s, left) for s in (512, 65536) for left in (0, 16, 24, 32)):
+    # So much that there is room for few bytes more in the first cluster, or that what others have put behind the first
+    # 4 KiB would move: that is told, and nothing is lost.
+    more = b""
+    for size, left in ((s, left) for s in (512, 4096, 65536) for left in (0, 16, 24, 32)):
         run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"cluster_size={size}", "full", "1M")
         strange = [(0x12345678, b"y" * (size - 112 - 8 - 8 - left))]
         with open("full", "r+b") as f:
             f.write(header("full")[0] + struct.pack(">II", *(strange[0][0], len(strange[0][1]))) + strange[0][1] + bytes(8 + left))
         shutil.copy("full", "was")
         for need, verb in ((32, ("bitmap", "add", "full", "since")), (21, ("rebase", "--backing", "below", "--unsafe", "full"))):
-            if left >= need:
+            if left >= need and size <= 4096:
                 image(*verb)
                 break
             refused(*verb, words=["full", "header"])

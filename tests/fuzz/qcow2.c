@@ -35,13 +35,13 @@ static uint64_t add_bitmaps(struct memdisk *m, struct loop *loop, struct input *
 		(void)qcow2_bitmap_add(disk, name, 512ull << (how & 15), how & 0x80, NULL);
 	}
 	disk_close(disk);
-	return load_be64(m->bytes + QCOW2_AT_BITMAPS + 16);
+	return load_be64(m->bytes + QCOW2_HEADER_KNOWN + 8 + 16);
 }
 
 /* An extension that nobody knows, behind the others. */
 static void add_extension(struct memdisk *m, const struct qcow2_create *o, struct input *in)
 {
-	uint64_t at = o->version < 3 ? QCOW2_HEADER_V2 : QCOW2_HEADER_V3 + 8;
+	uint64_t at = o->version < 3 ? QCOW2_HEADER_V2 : QCOW2_HEADER_KNOWN;
 
 	while (load_be32(m->bytes + at))
 		at += 8 + ((load_be32(m->bytes + at + 4) + 7) & ~7ull);

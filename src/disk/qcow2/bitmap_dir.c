@@ -238,7 +238,7 @@ static int name(struct qcow2 *s, uint32_t count, uint64_t at, uint64_t len)
 		r = qcow2_header_name(s, field, sizeof(field), s->h.bitmaps_at + 16);
 	} else {
 		r = qcow2_header_replace(s, &h);
-		h.bitmaps_at = count ? QCOW2_AT_BITMAPS : 0;
+		h.bitmaps_at = count ? qcow2_header_bitmaps_at(&h) : 0;
 	}
 	if (r == 0)
 		s->h = h;

@@ -349,9 +349,9 @@ static int empty_clusters(struct qcow2 *s, uint64_t offset, uint64_t len, bool z
 	for (uint64_t at = 0; at < len && r == 0; at += s->cluster_bytes) {
 		struct qcow2_extent e;
 
-		/* Nothing there at all: a whole table's span at once. */
+		/* Nothing there at all, and it may stay so: a whole table's span at once. */
 		r = qcow2_lookup(s, offset + at, len - at, &e);
-		if (r == 0 && e.kind == QCOW2_K_ABSENT && !s->backing && e.len > s->cluster_bytes) {
+		if (r == 0 && e.kind == QCOW2_K_ABSENT && !(zero && s->backing) && e.len > s->cluster_bytes) {
 			at += align_down(e.len, s->cluster_bytes) - s->cluster_bytes;
 			continue;
 		}

@@ -81,14 +81,14 @@ static void load_bitmaps(const uint8_t *b, size_t at, size_t len, struct qcow2_h
 }
 
 /* As it lies there, its padding made zeros. */
-static void keep_extension(const uint8_t *b, uint32_t len, struct qcow2_header *h)
+static void keep(const uint8_t *b, uint32_t len, GByteArray **to)
 {
 	static const uint8_t padding[7];
 
-	if (!h->unknown)
-		h->unknown = g_byte_array_new();
-	g_byte_array_append(h->unknown, b, 8 + len);
-	g_byte_array_append(h->unknown, padding, -len & 7);
+	if (!*to)
+		*to = g_byte_array_new();
+	g_byte_array_append(*to, b, len);
+	g_byte_array_append(*to, padding, -len & 7);
 }
 
 static bool load_extensions(const uint8_t *b, size_t at, size_t end, struct qcow2_header *h,
@@ -116,7 +116,7 @@ static bool load_extensions(const uint8_t *b, size_t at, size_t end, struct qcow
 			features = b + at;
 			features_len = len;
 		} else {
-			keep_extension(b + at - 8, len, h);
+			keep(b + at - 8, 8 + len, &h->unknown);
 		}
 		at += ((size_t)len + 7) & ~(size_t)7;
 	}
@@ -210,6 +210,8 @@ static bool parse(const uint8_t *b, size_t len, struct qcow2_header *h, GError *
 		return base_fail(err, EINVAL, "has a header of %u bytes", header_bytes);
 	if (header_bytes > QCOW2_HEADER_V3)
 		h->compression = b[104];
+	if (header_bytes > QCOW2_HEADER_KNOWN)
+		keep(b + QCOW2_HEADER_KNOWN, header_bytes - QCOW2_HEADER_KNOWN, &h->fields);
 	backing_at = load_be64(b + 8);
 	if (!load_extensions(b, header_bytes, backing_at && backing_at < len ? backing_at : len, h,
 			     err))
@@ -231,6 +233,8 @@ void qcow2_header_fini(struct qcow2_header *h)
 	g_free(h->backing);
 	g_free(h->backing_format);
 	g_free(h->data_file);
+	if (h->fields)
+		g_byte_array_unref(h->fields);
 	if (h->unknown)
 		g_byte_array_unref(h->unknown);
 	*h = (struct qcow2_header){ 0 };
@@ -266,9 +270,11 @@ static bool put_bitmaps(struct writer *w, const struct qcow2_header *h)
 	return put_extension(w, EXT_BITMAPS, data, sizeof(data));
 }
 
-/* Section "Header extensions": what they mean is for others to know. */
+/* Sections "Additional fields" and "Header extensions": what they mean is for others to know. */
 static bool put_unknown(struct writer *w, const GByteArray *unknown)
 {
+	if (!unknown)
+		return true;
 	if (unknown->len > w->room - w->at)
 		return false;
 	memcpy(w->bytes + w->at, unknown->data, unknown->len);
@@ -301,6 +307,18 @@ static void put_features(struct writer *w, size_t more)
 		(void)put_extension(w, EXT_FEATURES, table, sizeof(table));
 }
 
+static uint32_t fields_bytes(const struct qcow2_header *h)
+{
+	if (h->version < 3)
+		return QCOW2_HEADER_V2;
+	return QCOW2_HEADER_KNOWN + (h->fields ? h->fields->len : 0);
+}
+
+uint32_t qcow2_header_bitmaps_at(const struct qcow2_header *h)
+{
+	return fields_bytes(h) + 8; /* it is the first extension */
+}
+
 static void store_fields(const struct qcow2_header *h, uint8_t *b)
 {
 	store_be32(b, QCOW2_MAGIC);
@@ -319,20 +337,20 @@ static void store_fields(const struct qcow2_header *h, uint8_t *b)
 	store_be64(b + 80, h->compatible);
 	store_be64(b + 88, h->autoclear);
 	store_be32(b + 96, h->refcount_order);
-	store_be32(b + 100, QCOW2_HEADER_V3 + 8);
+	store_be32(b + 100, fields_bytes(h));
 	b[104] = (uint8_t)h->compression;
 }
 
 int qcow2_header_write(const struct qcow2_header *h, uint8_t *cluster, size_t cluster_bytes)
 {
-	struct writer w = { cluster, h->version < 3 ? QCOW2_HEADER_V2 : QCOW2_HEADER_V3 + 8,
-			    cluster_bytes };
+	struct writer w = { cluster, h->version < 3 ? QCOW2_HEADER_V2 : QCOW2_HEADER_KNOWN, cluster_bytes };
 	size_t name = h->backing ? strlen(h->backing) : 0;
 	bool fits = true;
 
 	memset(cluster, 0, cluster_bytes);
 	store_fields(h, cluster);
-	static_assert(QCOW2_AT_BITMAPS == QCOW2_HEADER_V3 + 8 + 8, "it is the first extension");
+	if (h->version >= 3)
+		fits &= put_unknown(&w, h->fields);
 	if (h->version >= 3 && h->bitmap_count && (h->autoclear & QCOW2_AUTOCLEAR_BITMAPS))
 		fits &= put_bitmaps(&w, h);
 	if (h->backing && h->backing_format)
@@ -340,8 +358,7 @@ int qcow2_header_write(const struct qcow2_header *h, uint8_t *cluster, size_t cl
 				      strlen(h->backing_format));
 	if (h->data_file)
 		fits &= put_extension(&w, EXT_DATA_FILE, h->data_file, strlen(h->data_file));
-	if (h->unknown)
-		fits &= put_unknown(&w, h->unknown);
+	fits &= put_unknown(&w, h->unknown);
 	if (h->version >= 3 && cluster_bytes >= 4096)
 		put_features(&w, 8 + name);
 	fits &= put_extension(&w, EXT_END, NULL, 0);

@@ -84,6 +84,7 @@
 #define QCOW2_MAX_CLUSTER_BITS 21u
 #define QCOW2_HEADER_V2	       72u
 #define QCOW2_HEADER_V3	       104u
+#define QCOW2_HEADER_KNOWN     112u /* all fields that we know, as we write them */
 #define QCOW2_MAX_L1_BYTES     (32u << 20)
 #define QCOW2_MAX_REFTABLE     (8u << 20) /* bytes */
 #define QCOW2_MAX_SNAPSHOTS    65536u
@@ -121,7 +122,6 @@
 #define QCOW2_AT_SNAPSHOTS 60u /* count, offset */
 #define QCOW2_AT_INCOMPAT  72u
 #define QCOW2_AT_AUTOCLEAR 88u
-#define QCOW2_AT_BITMAPS   120u /* data of that extension, where we write it */
 
 /* ---- header.c ---- */
 struct qcow2_header {
@@ -136,6 +136,7 @@ struct qcow2_header {
 	char *backing;	      /* as it is written; NULL: none */
 	char *backing_format; /* NULL: not told */
 	char *data_file;      /* NULL: none */
+	GByteArray *fields;   /* those of no meaning here, behind the ones that we know; NULL: none */
 	GByteArray *unknown;  /* extensions of no meaning here, as they lie there; NULL: none */
 };
 
@@ -147,6 +148,8 @@ size_t qcow2_header_cluster_bytes(const uint8_t *bytes, size_t len);
 /* Fills the first cluster; returns the bytes that say something. -ENOSPC: names, or what else stands
  * there, do not fit. */
 int qcow2_header_write(const struct qcow2_header *h, uint8_t *cluster, size_t cluster_bytes);
+/* Where that writes the data of the extension of bitmaps. */
+uint32_t qcow2_header_bitmaps_at(const struct qcow2_header *h);
 void qcow2_header_fini(struct qcow2_header *h);
 
 /* ---- cache.c ---- */
@@ -374,7 +377,8 @@ struct qcow2_snapshot_table {
 
 /* struct qcow2_snapshot_table of each, and the size of the table of snapshots. */
 int qcow2_snapshot_tables(struct qcow2 *s, GArray **ret_list, uint64_t *ret_bytes);
-/* Write a whole header, durably; s->h stays as it is. -ENOSPC: it does not fit. */
+/* Write a whole header, durably; s->h stays as it is. -ENOSPC: it does not fit, or what lies behind
+ * the first 4 KiB would not stay. */
 int qcow2_header_replace(struct qcow2 *s, const struct qcow2_header *h);
 
 /* ---- marks.c ---- */

@@ -117,6 +117,20 @@ static int clear_tail(struct qcow2 *s, uint64_t from, uint64_t to)
 	return 0;
 }
 
+/* A disk that was made smaller, and failed or was cut off in between, has clusters behind its end. */
+static int drop_behind_end(struct qcow2 *s, uint64_t end, uint64_t bytes)
+{
+	uint64_t from = align_up(end, s->cluster_bytes), to = align_up(bytes, s->cluster_bytes);
+	int r = qcow2_drop(s, from, to > from ? to - from : 0);
+
+	if (r < 0)
+		return r;
+	fiber_lock(&s->serving.fibers, &s->meta);
+	r = qcow2_commit(s);
+	fiber_unlock(&s->meta);
+	return r;
+}
+
 static int resize(struct qcow2 *s, uint64_t bytes)
 {
 	uint64_t old = s->disk.size_bytes, from;
@@ -124,6 +138,8 @@ static int resize(struct qcow2 *s, uint64_t bytes)
 
 	if (bytes >= old) {
 		r = grow_l1(s, bytes);
+		if (r == 0)
+			r = drop_behind_end(s, old, bytes);
 		if (r == 0)
 			r = resize_data_file(s, bytes);
 		if (r == 0)

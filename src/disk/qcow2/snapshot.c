@@ -520,13 +520,23 @@ struct disk *qcow2_backing(const struct disk *disk)
 	return ((const struct qcow2 *)disk)->backing;
 }
 
+/* What reaches the disk as one; all that we know ends within it. */
+#define PAGE 4096u
+
 int qcow2_header_replace(struct qcow2 *s, const struct qcow2_header *h)
 {
-	g_autofree uint8_t *bytes = g_try_malloc(s->cluster_bytes);
-	int r = bytes ? qcow2_header_write(h, bytes, s->cluster_bytes) : -ENOMEM;
+	g_autofree uint8_t *bytes = g_try_malloc(s->cluster_bytes), *old = g_try_malloc(s->cluster_bytes);
+	size_t page = MIN(s->cluster_bytes, PAGE);
+	int r = bytes && old ? qcow2_header_write(h, bytes, s->cluster_bytes) : -ENOMEM;
 
-	/* Names and extensions that we know end within a page, which reaches the disk as one. */
-	return r < 0 ? r : qcow2_header_name(s, bytes, MIN(s->cluster_bytes, MAX((unsigned)r, 4096u)), 0);
+	if (r > (int)page) {
+		/* Extensions of others, which may not move. */
+		int e = qcow2_file_read(s, old, (size_t)r, 0);
+
+		if (e < 0 || memcmp(bytes + page, old + page, (size_t)r - page))
+			return e < 0 ? e : -ENOSPC;
+	}
+	return r < 0 ? r : qcow2_header_name(s, bytes, page, 0);
 }
 
 int qcow2_set_backing(struct disk *disk, const char *name, const char *format)
@@ -542,7 +552,7 @@ int qcow2_set_backing(struct disk *disk, const char *name, const char *format)
 	r = qcow2_header_replace(s, &h);
 	if (r < 0)
 		return r;
-	s->h.bitmaps_at = qcow2_has_bitmaps(s) ? QCOW2_AT_BITMAPS : 0;
+	s->h.bitmaps_at = qcow2_has_bitmaps(s) ? qcow2_header_bitmaps_at(&h) : 0;
 	g_free(s->h.backing);
 	g_free(s->h.backing_format);
 	s->h.backing = g_strdup(name);

@@ -196,6 +196,80 @@ START_TEST(table_of_counts_that_cannot_grow_has_no_more_entries)
 }
 END_TEST
 
+#define RESIZED 64u /* pieces */
+
+static struct memdisk *new_full_of_pieces(void)
+{
+	const struct qcow2_create o = { .size_bytes = RESIZED * PIECE, .version = 3, .cluster_bytes = 4096,
+					.refcount_bits = 16 };
+	struct memdisk *m = memdisk_new(4u << 20, 1);
+	struct disk *disk;
+
+	m->keep = true;
+	ck_assert(qcow2_create(&m->disk, &o, NULL));
+	disk = open_file(m);
+	for (unsigned i = 0; i < RESIZED; i++)
+		ck_assert_int_eq(write_piece(disk, i), 0);
+	disk_close(disk);
+	return m;
+}
+
+static int resize_to(struct disk *disk, unsigned pieces)
+{
+	struct disk_req req = { .op = DISK_RESIZE, .offset = pieces * PIECE };
+
+	return disk_run(disk, &req);
+}
+
+/* As large as it was, it holds what it held; or zeros behind the end that it has now. */
+static void expect_regrown(struct disk *disk)
+{
+	unsigned kept = (unsigned)(disk->size_bytes / PIECE);
+	uint8_t bytes[PIECE];
+
+	expect_pieces(disk, kept);
+	ck_assert_int_eq(resize_to(disk, RESIZED), 0);
+	for (unsigned i = kept; i < RESIZED; i++) {
+		ck_assert_int_eq(disk_read_wait(disk, bytes, PIECE, (uint64_t)i * PIECE), 0);
+		ck_assert(bytes[0] == 0 && memcmp(bytes, bytes + 1, PIECE - 1) == 0);
+	}
+}
+
+START_TEST(disk_that_could_not_be_made_smaller_grows_by_zeros)
+{
+	struct memdisk *start = new_full_of_pieces(), *m;
+	bool came = true, again = _i;
+	unsigned cut_off = 0;
+
+	for (unsigned n = 1; came; n++) {
+		struct disk *disk;
+		int r;
+
+		m = memdisk_copy(start, n);
+		m->keep = true;
+		disk = open_file(m);
+		m->faults = (struct memdisk_faults){ .from = n, .to = n + (again ? 1000 : 1) };
+		r = resize_to(disk, 5);
+		came = m->faults.calls >= n;
+		if (again) { /* opened again: nothing that it knew reached the file */
+			disk_close(disk);
+			m->faults.from = m->faults.to = 0;
+			m->keep = true;
+			disk = open_file(m);
+			ck_assert(disk != NULL);
+		}
+		m->faults.from = m->faults.to = 0;
+		cut_off += r < 0 && disk->size_bytes < RESIZED * PIECE;
+		if (!((struct qcow2 *)disk)->broken)
+			expect_regrown(disk);
+		disk_close(disk);
+		disk_close(&m->disk);
+	}
+	ck_assert_uint_gt(cut_off, 0);
+	disk_close(&start->disk);
+}
+END_TEST
+
 static int merge(struct disk *disk)
 {
 	return qcow2_bitmap_merge(disk, "kept", disk, "given", NULL) ? 0 : -EIO;
@@ -322,6 +396,7 @@ int main(void)
 	tcase_add_loop_test(c, compressed_cluster_takes_the_place_of_another, 0, 2);
 	tcase_add_test(c, what_cannot_be_read_once_is_not_given_up);
 	tcase_add_test(c, table_of_counts_that_cannot_grow_has_no_more_entries);
+	tcase_add_loop_test(c, disk_that_could_not_be_made_smaller_grows_by_zeros, 0, 2);
 	tcase_add_loop_test(c, bitmap_knows_of_writes_behind_a_change_that_failed, 0, G_N_ELEMENTS(changes_of_bitmaps));
 	tcase_add_test(c, repair_that_fails_leaves_the_mark_that_counts_are_wrong);
 	suite_add_tcase(suite, c);
