@@ -63,6 +63,7 @@ tsan_check() {
 	[[ -e $dir/build.ninja ]] ||
 		meson setup $dir -Db_sanitize=thread -Db_lundef=false >/dev/null || return 1
 	ninja -C $dir --quiet "${tsan_suites[@]}" src/cli/sika src/vmm/sika-vmm tests/guest/fuzz.elf || return 1
+	export CK_DEFAULT_TIMEOUT=60
 	export TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp exitcode=66"
 	for suite in "${tsan_suites[@]}"; do
 		timeout 120 $dir/"$suite" >"$state/tsan-suite.log" 2>&1 ||
