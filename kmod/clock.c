@@ -8,8 +8,7 @@
  * see the clock go back when it moves between them. Where they do not, the moment is taken anew each time
  * a vCPU comes to another CPU.
  */
-#include <linux/mm.h>
-#include <linux/srcu.h>
+#include <linux/ktime.h>
 #include <linux/timekeeping.h>
 #include <linux/uaccess.h>
 #include <asm/pvclock-abi.h>
@@ -112,27 +111,6 @@ long clock_get(struct vm *vm, void __user *arg)
 
 /* ---- pages of the guest ---- */
 
-/* Nothing where there is no RAM: the guest asked for it. */
-static void guest_write(struct vcpu *vcpu, u64 gpa, const void *data, unsigned int len)
-{
-	struct vm *vm = vcpu->vm;
-	int at = srcu_read_lock(&vm->srcu);
-
-	while (len) {
-		unsigned int n = min_t(unsigned int, len, PAGE_SIZE - offset_in_page(gpa));
-		const struct slot *slot = slot_of(vm, gpa >> PAGE_SHIFT);
-
-		if (slot && !(slot->flags & KVM_MEM_READONLY) &&
-		    !copy_to_user((void __user *)(slot_hva(slot, gpa >> PAGE_SHIFT) + offset_in_page(gpa)),
-				  data, n))
-			slot_mark_dirty(vcpu, slot, gpa >> PAGE_SHIFT);
-		data += n;
-		gpa += n;
-		len -= n;
-	}
-	srcu_read_unlock(&vm->srcu, at);
-}
-
 /* Its version is odd while it is being written, in the guest as well: a reader on another vCPU tries again. */
 void clock_update(struct vcpu *vcpu)
 {
@@ -157,13 +135,13 @@ void clock_update(struct vcpu *vcpu)
 		info.system_time += scale_ticks(-info.tsc_timestamp, s);
 		info.tsc_timestamp = 0;
 	}
-	guest_write(vcpu, gpa, &info.version, sizeof(info.version));
+	ram_write(vcpu, gpa, &info.version, sizeof(info.version));
 	smp_wmb();
-	guest_write(vcpu, gpa + sizeof(info.version), (u8 *)&info + sizeof(info.version),
+	ram_write(vcpu, gpa + sizeof(info.version), (u8 *)&info + sizeof(info.version),
 		    sizeof(info) - sizeof(info.version));
 	smp_wmb();
 	info.version = vcpu->clock_version += 2;
-	guest_write(vcpu, gpa, &info.version, sizeof(info.version));
+	ram_write(vcpu, gpa, &info.version, sizeof(info.version));
 }
 
 /* The time of day at which the clock was zero. */
@@ -173,7 +151,7 @@ static void write_wall_clock(struct vcpu *vcpu, u64 gpa)
 	struct pvclock_wall_clock wall = { .version = 2 };
 
 	wall.sec = div_u64_rem(zero, NSEC_PER_SEC, &wall.nsec);
-	guest_write(vcpu, gpa, &wall, sizeof(wall));
+	ram_write(vcpu, gpa, &wall, sizeof(wall));
 }
 
 /* ---- MSRs: Documentation/virt/kvm/x86/msr.rst ---- */

@@ -81,7 +81,8 @@ static void list_own(struct list *list)
 		  .ebx = 0x4b4d564b, .ecx = 0x564b4d56, .edx = 0x4d }, /* KVMKVMKVM */
 		{ .function = KVM_CPUID_FEATURES,
 		  .eax = BIT(KVM_FEATURE_CLOCKSOURCE) | BIT(KVM_FEATURE_NOP_IO_DELAY) |
-			 BIT(KVM_FEATURE_CLOCKSOURCE2) | BIT(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT) },
+			 BIT(KVM_FEATURE_CLOCKSOURCE2) | BIT(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT) |
+			 IS_ENABLED(CONFIG_SCHED_INFO) << KVM_FEATURE_STEAL_TIME },
 	};
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(own); i++) {

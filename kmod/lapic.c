@@ -218,6 +218,7 @@ static void take_init(struct vcpu *vcpu)
 	vcpu->nmi_injected = false;
 	hw->nmi_window(vcpu, false);
 	lapic_reset(vcpu->lapic);
+	steal_reset(vcpu);
 }
 
 /* SDM vol. 3, 8.4.4.1: a page number below 1 MiB. */

@@ -24,6 +24,7 @@
 	X(insn_emulation_fail, COUNT) \
 	X(irq_injections, COUNT) \
 	X(nmi_injections, COUNT) \
+	X(preemption_reported, COUNT) \
 	X(pf_taken, COUNT) \
 	X(pf_fixed, COUNT) \
 	X(pf_emulate, COUNT) \

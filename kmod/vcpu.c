@@ -90,13 +90,17 @@ static void on_sched_in(struct preempt_notifier *notifier, int cpu)
 	host_load(vcpu);
 	host_part_guests(vcpu);
 	vcpu->last_cpu = cpu;
+	steal_came(vcpu);
 }
 
 static void on_sched_out(struct preempt_notifier *notifier, struct task_struct *next)
 {
+	struct vcpu *vcpu = container_of(notifier, struct vcpu, preempt);
+
+	steal_left(vcpu);
 	host_put();
 	if (hw->put)
-		hw->put(container_of(notifier, struct vcpu, preempt));
+		hw->put(vcpu);
 }
 
 static struct preempt_ops preempt_ops = { .sched_in = on_sched_in, .sched_out = on_sched_out };
@@ -269,7 +273,9 @@ static int run_once(struct vcpu *vcpu)
 	local_irq_disable();
 	vtime_account_guest_exit();
 	local_irq_enable();
+	steal_open(vcpu);
 	preempt_enable();
+	steal_close(vcpu);
 	return hw->handle_exit(vcpu);
 }
 
@@ -400,7 +406,9 @@ static int loop(struct vcpu *vcpu)
 			vcpu->run->exit_reason = KVM_EXIT_IRQ_WINDOW_OPEN;
 			return 0;
 		}
+		steal_open(vcpu);
 		cond_resched();
+		steal_close(vcpu);
 		if (ring_is_full(vcpu)) {
 			vcpu->run->exit_reason = KVM_EXIT_DIRTY_RING_FULL;
 			return 0;

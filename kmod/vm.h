@@ -85,6 +85,16 @@ static inline unsigned long slot_hva(const struct slot *slot, gpn_t gpn)
 	return slot->hva + ((gpn - slot->gpn) << PAGE_SHIFT);
 }
 
+/* ---- ram.c: bytes of it that the driver itself reads and writes, in a vCPU's thread ---- */
+
+/* False: not all of it is RAM, and to be written. May sleep. */
+bool ram_read(struct vcpu *vcpu, u64 gpa, void *data, unsigned int len);
+bool ram_write(struct vcpu *vcpu, u64 gpa, const void *data, unsigned int len);
+/* Without sleep: false as well where the host would have to bring the page in. */
+bool ram_write_now(struct vcpu *vcpu, u64 gpa, const void *data, unsigned int len);
+/* The byte there for *byte, whatever other vCPUs write meanwhile. */
+bool ram_exchange(struct vcpu *vcpu, u64 gpa, u8 *byte);
+
 /* ---- ring.c: dirty pages, one by one ---- */
 
 struct dirty_ring {
@@ -275,6 +285,16 @@ struct guest_debug {
 	u64 dr6; /* of the last stay in the guest */
 };
 
+/* What the guest is told of the time that its vCPU does not get: steal.c. */
+struct steal {
+	u64 msr;
+	u64 last;    /* the thread's delay, ns, as far as the guest has been told */
+	bool fresh;  /* it has not been told anything */
+	bool due;    /* the vCPU has come to a CPU since */
+	bool open;   /* it executes nothing for the guest: who takes its CPU may mark it */
+	bool marked; /* as preempted, in the guest's page */
+};
+
 /* What the guest reads of machine checks: mce.c. */
 struct mce_state {
 	u64 cap, ctl;
@@ -307,6 +327,7 @@ struct vcpu {
 	s64 tsc_offset;
 	u64 wall_clock, system_time; /* MSRs of the paravirtual clock */
 	u32 clock_version; /* even; as the page has it */
+	struct steal steal;
 	struct kvm_cpuid_entry2 *cpuid;
 	unsigned int cpuid_count;
 
@@ -489,6 +510,22 @@ bool clock_read_msr(struct vcpu *vcpu, u32 msr, u64 *ret);
 bool clock_write_msr(struct vcpu *vcpu, u32 msr, u64 value);
 void tsc_set_offset(struct vcpu *vcpu, s64 offset);
 void tsc_set_by_host(struct vcpu *vcpu, u64 value);
+
+/* ---- steal.c: time that the vCPU waits for a CPU ---- */
+/* Its thread has a CPU; loses it, with preemption off. */
+void steal_came(struct vcpu *vcpu);
+void steal_left(struct vcpu *vcpu);
+/* Between these two it executes nothing for the guest. Who closes may sleep. */
+static inline void steal_open(struct vcpu *vcpu)
+{
+	vcpu->steal.open = true;
+	barrier(); /* the scheduler may come at any place */
+}
+void steal_close(struct vcpu *vcpu);
+/* -ENOENT: not its MSR; -EINVAL: #GP. */
+int steal_read_msr(struct vcpu *vcpu, u32 msr, u64 *ret);
+int steal_write_msr(struct vcpu *vcpu, u32 msr, u64 value);
+void steal_reset(struct vcpu *vcpu);
 
 /* ---- exit.c: what both vendors' tables of exits lead to. As handle_exit() ---- */
 int exit_nothing(struct vcpu *vcpu);

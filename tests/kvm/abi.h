@@ -55,6 +55,7 @@ TCase *devices_tests(void);
 TCase *memory_tests(void);
 TCase *cpu_tests(void);
 TCase *lines_tests(void);
+TCase *pv_tests(void);
 TCase *real_tests(void);
 TCase *ring_tests(void);
 TCase *stats_tests(void);

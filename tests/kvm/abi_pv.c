@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * abi_pv.c - what guests are offered that know KVM (Documentation/virt/kvm/x86/cpuid.rst, msr.rst). What the host's
+ * KVM does not offer passes.
+ */
+#include "abi.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define LEAF_FEATURES	   0x40000001u
+#define FEATURE_STEAL_TIME 5
+
+#define MSR_STEAL_TIME 0x4b564d03u
+#define MSR_ON	       1u
+
+#define STEAL_PAGE 0x6040u
+#define PREEMPTED  1u
+
+/* A number of entries that is enough on all hosts. */
+#define LEAVES 256u
+#define MSRS   1024u
+
+static int offers(unsigned feature)
+{
+	struct kvm_cpuid2 *list = calloc(1, sizeof(*list) + LEAVES * sizeof(list->entries[0]));
+	uint32_t eax = 0;
+
+	list->nent = LEAVES;
+	ck_assert_int_eq(ioctl(dev, KVM_GET_SUPPORTED_CPUID, list), 0);
+	for (unsigned i = 0; i < list->nent; i++) {
+		if (list->entries[i].function == LEAF_FEATURES)
+			eax = list->entries[i].eax;
+	}
+	free(list);
+	return eax >> feature & 1;
+}
+
+/* What a saved machine carries. */
+static int is_saved(uint32_t index)
+{
+	struct kvm_msr_list *list = calloc(1, sizeof(*list) + MSRS * sizeof(list->indices[0]));
+	int found = 0;
+
+	list->nmsrs = MSRS;
+	ck_assert_int_eq(ioctl(dev, KVM_GET_MSR_INDEX_LIST, list), 0);
+	for (unsigned i = 0; i < list->nmsrs; i++)
+		found |= list->indices[i] == index;
+	free(list);
+	return found;
+}
+
+static void set(uint32_t index, uint64_t value)
+{
+	uint64_t back = 0, given = value;
+
+	ck_assert_int_eq(msr(KVM_SET_MSRS, index, &given), 1);
+	ck_assert_int_eq(msr(KVM_GET_MSRS, index, &back), 1);
+	ck_assert_uint_eq(back, value);
+}
+
+static void refuses(uint32_t index, uint64_t value)
+{
+	ck_assert_int_eq(msr(KVM_SET_MSRS, index, &value), 0);
+}
+
+/* ---- time that others take ---- */
+
+struct steal {
+	uint64_t ns;
+	uint32_t version, flags;
+	uint8_t preempted;
+};
+
+static volatile struct steal *steal_page(void)
+{
+	return (volatile struct steal *)(ram + STEAL_PAGE);
+}
+
+/* Both it and the vCPU are to have one and the same CPU: when it runs, the vCPU does not. */
+static volatile int over, seen_preempted;
+
+static void *compete(void *arg)
+{
+	while (!over)
+		seen_preempted += steal_page()->preempted == PREEMPTED;
+	return arg;
+}
+
+static void one_cpu(void)
+{
+	cpu_set_t cpus, one;
+
+	ck_assert_int_eq(sched_getaffinity(0, sizeof(cpus), &cpus), 0);
+	CPU_ZERO(&one);
+	for (int i = 0; i < CPU_SETSIZE && !CPU_COUNT(&one); i++) {
+		if (CPU_ISSET(i, &cpus))
+			CPU_SET(i, &one);
+	}
+	ck_assert_int_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+START_TEST(time_is_stolen)
+{
+	static const uint8_t code[] = {
+		0xb9, 0xff, 0xff, 0xe2, 0xfe,	    /* mov cx, -1; loop to itself */
+		0xa0, 0x50, 0x60, /* mov al, [STEAL_PAGE + 16] */
+		0xe6, PORT, 0xeb, 0xf4,
+	};
+	pthread_t rival;
+	uint64_t before;
+	int64_t end;
+
+	machine();
+	if (!offers(FEATURE_STEAL_TIME))
+		return;
+	ck_assert(is_saved(MSR_STEAL_TIME));
+	start(code, sizeof(code), 0);
+	refuses(MSR_STEAL_TIME, STEAL_PAGE | MSR_ON | 2);
+	/* Where there is no RAM nothing comes of it. */
+	set(MSR_STEAL_TIME, 0x40000000 | MSR_ON);
+	run_to_port(0);
+	set(MSR_STEAL_TIME, STEAL_PAGE | MSR_ON);
+	/* As a machine has it that comes from elsewhere: the time goes on, and the mark of old does not stay. */
+	steal_page()->ns = 1ull << 40;
+	steal_page()->version = 7;
+	steal_page()->preempted = PREEMPTED;
+	run_to_port(0);
+	ck_assert_uint_ge(steal_page()->ns, 1ull << 40);
+	ck_assert_uint_gt(steal_page()->version, 7);
+	one_cpu();
+	run_to_port(0);
+	before = steal_page()->ns;
+	ck_assert_int_eq(pthread_create(&rival, NULL, compete, NULL), 0);
+	/* It never sees itself without a CPU. */
+	for (end = now_ms() + 500; now_ms() < end;)
+		run_to_port(0);
+	over = 1;
+	pthread_join(rival, NULL);
+	run_to_port(0);
+	ck_assert_uint_eq(steal_page()->version & 1, 0);
+	ck_assert_uint_gt(steal_page()->ns, before + 20 * 1000000);
+	ck_assert_uint_lt(steal_page()->ns, before + 20ull * 1000000000);
+	ck_assert_int_gt(seen_preempted, 0);
+	/* Once it is off, nothing is written any more. */
+	set(MSR_STEAL_TIME, STEAL_PAGE);
+	steal_page()->version = 1;
+	run_to_port(0);
+	ck_assert_uint_eq(steal_page()->version, 1);
+}
+END_TEST
+
+TCase *pv_tests(void)
+{
+	TCase *tests = tcase_create("pv");
+
+	tcase_set_timeout(tests, 60);
+	tcase_add_test(tests, time_is_stolen);
+	return tests;
+}
