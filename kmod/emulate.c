@@ -210,11 +210,8 @@ static void op_tlb_flushed(struct x86_cpu *cpu)
 {
 	struct vcpu *vcpu = vcpu_of(cpu);
 
-	if (vcpu->emu.dropping)
-		return;
-	set_bit(REQ_FLUSH, &vcpu->requests);
-	if (vcpu->shadow)
-		shadow_reload(vcpu);
+	if (!vcpu->emu.dropping)
+		vcpu_flush_tlb(vcpu);
 }
 
 /* INVLPG; but for shadow paging the guest's own processor executes it. */

@@ -3,10 +3,10 @@
  * steal.c - what a guest is told of its vCPU's time: how long it has waited for a CPU, and whether it has one
  * (Documentation/virt/kvm/x86/msr.rst, MSR_KVM_STEAL_TIME).
  *
- * A vCPU that loses its CPU is marked as preempted: others need not wait for it. The mark is set only where it
- * executes nothing for the guest, and taken back before it does: between steal_open() and steal_close(). Else one that
- * has walked the guest's tables, to emulate an instruction, would still use what it found there when others
- * believe it to be away.
+ * A vCPU that loses its CPU is marked as preempted: others need not wait for it. Instead of interrupting it to have its
+ * TLB flushed they add that to the mark (KVM_FEATURE_PV_TLB_FLUSH), and it is done when the vCPU comes back. So the mark
+ * is set only where the vCPU executes nothing for the guest, and taken back before it does: between steal_open() and
+ * steal_close(). One that has walked the guest's tables, to emulate an instruction, would still use what it found.
  */
 #include <linux/sched.h>
 #include <linux/sched/stat.h>
@@ -88,6 +88,8 @@ static void update(struct vcpu *vcpu)
 		steal->due = steal->marked; /* a mark must not stay */
 		return;
 	}
+	if (mark & KVM_VCPU_FLUSH_TLB)
+		vcpu_flush_tlb(vcpu);
 	steal->marked = steal->fresh = false;
 	add(vcpu, delay - steal->last);
 	steal->last = delay;

@@ -121,6 +121,13 @@ void vcpu_put(struct vcpu *vcpu)
 	preempt_enable();
 }
 
+void vcpu_flush_tlb(struct vcpu *vcpu)
+{
+	set_bit(REQ_FLUSH, &vcpu->requests);
+	if (vcpu->shadow)
+		shadow_reload(vcpu);
+}
+
 void vcpu_request(struct vcpu *vcpu, enum vcpu_request request)
 {
 	set_bit(request, &vcpu->requests);

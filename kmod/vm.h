@@ -381,6 +381,8 @@ int vcpu_advance(struct vcpu *vcpu);
 int vcpu_skip(struct vcpu *vcpu);
 /* User space, which has the 8259 pair, asked to hear when it may inject. */
 bool vcpu_user_waits(struct vcpu *vcpu);
+/* In its thread: as if the guest had flushed all of its TLB. */
+void vcpu_flush_tlb(struct vcpu *vcpu);
 /* Make it look at its requests soon. Any context. */
 void vcpu_request(struct vcpu *vcpu, enum vcpu_request request);
 

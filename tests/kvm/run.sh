@@ -518,7 +518,7 @@ want boot-chips-2 && piece may boot-chips-2 1 90 "lab_npt=1 lab_work=boot:2:256M
 want guests-1 && piece may guests-1 1 150 "lab_npt=1 lab_work=guests:$(names 'NR % 2 && $2 == 1')"
 want guests-2 && piece may guests-2 1 150 "lab_npt=1 lab_work=guests:$(names '!(NR % 2) && $2 == 1')"
 want models && piece may models 1 60 "lab_npt=1 lab_work=models"
-want guests-smp && piece may guests-smp 1 60 "lab_npt=1 lab_work=guests:smp"
+want guests-smp && piece may guests-smp 1 90 "lab_npt=1 lab_work=guests:smp,pv"
 want shadow-engine && piece may shadow-engine 1 60 "lab_npt=0 lab_work=engine"
 want shadow-boot && piece may shadow-boot 1 100 "lab_npt=0 lab_work=boot:1:256M:kvm"
 want disks && piece may disks 1 120 "lab_npt=1 lab_work=disks"
@@ -528,7 +528,7 @@ if [ -n "$only" ]; then
 	want shadow-chips && piece must shadow-chips 1 120 "lab_npt=0 lab_work=boot:1:256M:kvm,irqchip=off"
 	want shadow-guests-1 && piece must shadow-guests-1 1 300 "lab_npt=0 lab_work=guests:$(names 'NR % 2 && $2 == 1')"
 	want shadow-guests-2 && piece must shadow-guests-2 1 300 "lab_npt=0 lab_work=guests:$(names '!(NR % 2) && $2 == 1')"
-	want shadow-guests-smp && piece must shadow-guests-smp 1 90 "lab_npt=0 lab_work=guests:smp"
+	want shadow-guests-smp && piece must shadow-guests-smp 1 120 "lab_npt=0 lab_work=guests:smp,pv"
 	want shadow-qemu && piece must shadow-qemu 1 180 "lab_npt=0 lab_work=qemu:2:on"
 	want shrinks && piece must shrinks 1 300 "lab_npt=0 lab_work=shrinks"
 	for npt in 1 0; do
