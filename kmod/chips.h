@@ -134,6 +134,12 @@ bool pit_write(struct pit *pit, u16 port, u8 value);
 #define LVT_TIMER_PERIODIC (1u << 17)
 #define LVT_TIMER_TSC	   (2u << 17)
 
+#define ICR_MODE(v)   ((v) >> 8 & 7)
+#define ICR_LOGICAL   (1u << 11)
+#define ICR_ASSERT    (1u << 14)
+#define ICR_LEVEL     (1u << 15)
+#define ICR_SHORTHAND (3u << 18)
+
 #define APIC_BASE_BSP	 (1ull << 8)
 #define APIC_BASE_X2	 (1ull << 10)
 #define APIC_BASE_ENABLE (1ull << 11)
@@ -162,6 +168,12 @@ static inline u32 lapic_get(const struct lapic *lapic, u32 offset)
 static inline void lapic_put(struct lapic *lapic, u32 offset, u32 value)
 {
 	WRITE_ONCE(lapic->regs[offset / 4], value);
+}
+
+/* INIT level de-assert synchronised arbitration ids of the Pentium; it does nothing since. */
+static inline bool icr_is_idle(u32 low)
+{
+	return ICR_MODE(low) == APIC_INIT && low & ICR_LEVEL && !(low & ICR_ASSERT);
 }
 
 static inline bool lapic_is_on(const struct lapic *lapic)

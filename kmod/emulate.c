@@ -200,6 +200,13 @@ static void op_cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 regs[4])
 	cpuid_query(vcpu_of(cpu), leaf, subleaf, regs);
 }
 
+/* The one of the two instructions that this processor does not have. */
+static bool op_hypercall(struct x86_cpu *cpu)
+{
+	hypercall(vcpu_of(cpu));
+	return true;
+}
+
 /* Behind each run of a REP instruction: what it costs to go on is little. */
 static bool op_should_stop(struct x86_cpu *cpu)
 {
@@ -237,6 +244,7 @@ static const struct x86_cpu_ops ops = {
 	.get_cr8 = op_get_cr8,
 	.set_cr8 = op_set_cr8,
 	.cpuid = op_cpuid,
+	.hypercall = op_hypercall,
 	.should_stop = op_should_stop,
 	.tlb_flushed = op_tlb_flushed,
 	.tlb_flushed_page = op_tlb_flushed_page,

@@ -17,9 +17,6 @@
 
 #define SVR_WRITABLE 0x3ffu
 #define ICR_WRITABLE 0x000ccfffu
-#define ICR_LOGICAL  (1u << 11)
-#define ICR_ASSERT   (1u << 14)
-#define ICR_LEVEL    (1u << 15)
 
 enum icr_shorthand { ICR_DEST, ICR_SELF, ICR_ALL, ICR_OTHERS };
 
@@ -98,13 +95,12 @@ static void icr_send(struct lapic *lapic, u32 low, u32 dest)
 {
 	unsigned int shorthand = low >> 18 & 3;
 	struct apic_msg msg = {
-		.dest = dest, .logical = low & ICR_LOGICAL, .mode = low >> 8 & 7, .vector = low,
+		.dest = dest, .logical = low & ICR_LOGICAL, .mode = ICR_MODE(low), .vector = low,
 	};
 
 	if (!lapic_is_x2(lapic))
 		msg.dest = dest >> 24 == 0xff ? APIC_BROADCAST : dest >> 24;
-	/* INIT level de-assert synchronised arbitration ids of the Pentium; it does nothing since. */
-	if (msg.mode == APIC_INIT && low & ICR_LEVEL && !(low & ICR_ASSERT))
+	if (icr_is_idle(low))
 		return;
 	if ((msg.mode == APIC_FIXED || msg.mode == APIC_LOWEST) && msg.vector < 16) {
 		lapic_error(lapic, ESR_SEND_ILLEGAL);

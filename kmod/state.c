@@ -325,7 +325,8 @@ static void get_activity(struct vcpu *vcpu, struct kvm_mp_state *r)
 		lapic_take_requests(vcpu);
 	switch (vcpu_peek(vcpu)->activity) {
 	case X86_HALTED:
-		r->mp_state = KVM_MP_STATE_HALTED;
+		/* A kick goes along with a saved machine as what it does. */
+		r->mp_state = READ_ONCE(vcpu->requests) & BIT(REQ_UNHALT) ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_HALTED;
 		break;
 	case X86_WAIT_SIPI:
 		r->mp_state = KVM_MP_STATE_INIT_RECEIVED;

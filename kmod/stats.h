@@ -25,6 +25,9 @@
 	X(irq_injections, COUNT) \
 	X(nmi_injections, COUNT) \
 	X(preemption_reported, COUNT) \
+	X(hypercalls, COUNT) \
+	X(directed_yield_attempted, COUNT) \
+	X(directed_yield_successful, COUNT) \
 	X(pf_taken, COUNT) \
 	X(pf_fixed, COUNT) \
 	X(pf_emulate, COUNT) \

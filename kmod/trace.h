@@ -136,6 +136,27 @@ TRACE_EVENT(kvm_msr,
 		  __entry->exception ? " (#GP)" : "")
 );
 
+TRACE_EVENT(kvm_hypercall,
+	TP_PROTO(u64 nr, const u64 *arg),
+	TP_ARGS(nr, arg),
+	TP_STRUCT__entry(
+		__field(unsigned long, nr)
+		__field(unsigned long, a0)
+		__field(unsigned long, a1)
+		__field(unsigned long, a2)
+		__field(unsigned long, a3)
+	),
+	TP_fast_assign(
+		__entry->nr = nr;
+		__entry->a0 = arg[0];
+		__entry->a1 = arg[1];
+		__entry->a2 = arg[2];
+		__entry->a3 = arg[3];
+	),
+	TP_printk("nr 0x%lx a0 0x%lx a1 0x%lx a2 0x%lx a3 0x%lx", __entry->nr, __entry->a0, __entry->a1, __entry->a2,
+		  __entry->a3)
+);
+
 TRACE_EVENT(kvm_inj_virq,
 	TP_PROTO(unsigned int vector, bool reinjected),
 	TP_ARGS(vector, reinjected),

@@ -317,7 +317,7 @@ static bool window_is_open(struct vcpu *vcpu)
 
 static bool is_called(struct vcpu *vcpu)
 {
-	return READ_ONCE(vcpu->requests) & REQ_WAKES || compat_immediate_exit(vcpu->run);
+	return READ_ONCE(vcpu->requests) & (REQ_WAKES | BIT(REQ_UNHALT)) || compat_immediate_exit(vcpu->run);
 }
 
 /* What wakes a halted vCPU is often near, and to look for it is cheaper than to sleep and be woken: as long as nobody
@@ -380,11 +380,13 @@ static void poll_adapt(struct vcpu *vcpu, ktime_t begun)
 /* Halted, or waiting to be started, with its local APIC in here. As handle_exit(). */
 static int sleep(struct vcpu *vcpu)
 {
+	/* Who waits to be started does not hear it. */
+	bool kicked = vcpu_take_request(vcpu, REQ_UNHALT);
 	ktime_t begun;
 	int r;
 
 	(void)vcpu_take_request(vcpu, REQ_EVENT); /* before the look: see chips.h */
-	if (vcpu->cpu.s.activity == X86_HALTED && event_wakes(vcpu)) {
+	if (vcpu->cpu.s.activity == X86_HALTED && (kicked || event_wakes(vcpu))) {
 		vcpu_state(vcpu)->activity = X86_RUNNING;
 		return 1;
 	}
@@ -460,6 +462,7 @@ static long run(struct vcpu *vcpu)
 	int r = 1;
 
 	vcpu_load(vcpu);
+	rcu_assign_pointer(vcpu->runner, current);
 	fpu_swap_kvm_fpstate(&vcpu->fpu, true);
 	vcpu->finish = NULL;
 	if (finish)
@@ -469,6 +472,7 @@ static long run(struct vcpu *vcpu)
 	(void)vcpu_peek(vcpu); /* where the hardware's form is read by its CPU alone */
 	tell(vcpu);
 	fpu_swap_kvm_fpstate(&vcpu->fpu, false);
+	RCU_INIT_POINTER(vcpu->runner, NULL);
 	vcpu_put(vcpu);
 	return r;
 }

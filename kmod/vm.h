@@ -226,6 +226,7 @@ enum vcpu_request {
 	REQ_NMI,
 	REQ_INIT,
 	REQ_SIPI,
+	REQ_UNHALT, /* the next halt, or the one it is in, is over at once */
 };
 
 /* What has to be seen to before the guest is entered. */
@@ -321,6 +322,7 @@ struct vcpu {
 	wait_queue_head_t wait;
 	struct preempt_notifier preempt;
 	int last_cpu;
+	struct task_struct __rcu *runner; /* the thread in KVM_RUN, which stays while RCU is held; or NULL */
 	u64 serial; /* no two are alike, ever */
 
 	u32 tsc_aux; /* as the MSR has it while the vCPU is loaded */
@@ -528,6 +530,10 @@ void steal_close(struct vcpu *vcpu);
 int steal_read_msr(struct vcpu *vcpu, u32 msr, u64 *ret);
 int steal_write_msr(struct vcpu *vcpu, u32 msr, u64 value);
 void steal_reset(struct vcpu *vcpu);
+
+/* ---- hypercall.c: asked for in registers, and answered there ---- */
+void hypercall(struct vcpu *vcpu);
+int exit_hypercall(struct vcpu *vcpu);
 
 /* ---- exit.c: what both vendors' tables of exits lead to. As handle_exit() ---- */
 int exit_nothing(struct vcpu *vcpu);

@@ -68,7 +68,7 @@ beyond_ram() { # pid: KiB of it that are resident and not the guest's RAM
 	     END { print kib + 0 }' "/proc/$1/smaps"
 }
 
-# Up to user space, as many CPUs as asked for, and at most 20 MiB of the host's memory beyond the guest's.
+# Up to user space, as many CPUs as asked for, which go by what KVM offers to several, and at most 20 MiB of the host's memory beyond the guest's.
 boots() { # cpus memory engine
 	: >/tmp/console # what the boot before it has said is not to be taken for this one's
 	sika run --engine "$3" --kernel /vmlinuz --initrd /inner.cpio \
@@ -87,6 +87,7 @@ boots() { # cpus memory engine
 	cat /tmp/console
 	echo "status $status, ${kib:-unknown} KiB beyond the guest's RAM"
 	[ $status = 0 ] && grep -q "^SIKA-GUEST-ALIVE cpus=$1 " /tmp/console || return 1
+	[ "$1" = 1 ] || [ "$3" != kvm ] || grep -q "^SIKA-PV 4" /tmp/console || return 1
 	[ "${kib:-0}" -gt 0 ] && [ "$kib" -le 20480 ] || return 1
 	echo "INFO $kib KiB beyond the guest's RAM" >/dev/console
 	tr -d '\r' </tmp/console | sed -n 's/^SIKA-FIGURE/INFO figure/p' >/dev/console
