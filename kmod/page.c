@@ -119,7 +119,9 @@ struct walk {
 
 static void count_pages(struct vm *vm, unsigned int level, int change)
 {
-	*(level > 1 ? &vm->stats.pages_2m : &vm->stats.pages_4k) += change;
+	u64 *counts[] = { &vm->stats.pages_4k, &vm->stats.pages_2m, &vm->stats.pages_1g };
+
+	*counts[level - 1] += change;
 }
 
 static void walk(struct walk *w, u64 *table, unsigned int level, gpn_t base)
@@ -206,11 +208,11 @@ bool page_age(struct vm *vm, gpn_t first, gpn_t last, bool clear)
 
 /* ---- mapping ---- */
 
-/* Whether the host maps the 2 MiB around @hva as one page. */
-static bool host_is_large(struct mm_struct *mm, unsigned long hva)
+/* On which level of its tables the host has the page of @hva. */
+static unsigned int host_level(struct mm_struct *mm, unsigned long hva)
 {
+	unsigned int level = 1;
 	unsigned long flags;
-	bool large = false;
 	pgd_t *pgd;
 	p4d_t *p4d;
 	pud_t *pud;
@@ -227,25 +229,38 @@ static bool host_is_large(struct mm_struct *mm, unsigned long hva)
 	pud = pud_offset(p4d, hva);
 	if (pud_none(READ_ONCE(*pud)) || !pud_present(READ_ONCE(*pud)))
 		goto out;
-	large = pud_leaf(READ_ONCE(*pud));
-	if (!large) {
+	if (pud_leaf(READ_ONCE(*pud))) {
+		level = 3;
+	} else {
 		pmd = READ_ONCE(*pmd_offset(pud, hva));
-		large = pmd_present(pmd) && pmd_leaf(pmd);
+		level = pmd_present(pmd) && pmd_leaf(pmd) ? 2 : 1;
 	}
 out:
 	local_irq_restore(flags);
-	return large;
+	return level;
 }
 
-unsigned int page_best_level(struct vm *vm, const struct slot *slot, gpn_t gpn)
+/* Whether all of the page of @level around @gpn is the slot's, and lies in the host's memory as it
+ * lies in the guest's. */
+static bool fits(const struct slot *slot, gpn_t gpn, unsigned int level)
 {
-	u64 pages = 1ull << level_shift(2);
+	u64 pages = 1ull << level_shift(level);
 	gpn_t base = gpn & ~(pages - 1);
 
-	if (slot_is_logged(slot) || base < slot->gpn || base + pages > slot->gpn + slot->pages ||
-	    (slot_hva(slot, base) & (PMD_SIZE - 1)))
+	return base >= slot->gpn && base + pages <= slot->gpn + slot->pages &&
+	       !(slot_hva(slot, base) & ((pages << PAGE_SHIFT) - 1));
+}
+
+unsigned int page_best_level(struct vm *vm, const struct slot *slot, gpn_t gpn, unsigned int most)
+{
+	unsigned int level;
+
+	if (slot_is_logged(slot) || !fits(slot, gpn, 2))
 		return 1;
-	return host_is_large(vm->mm, slot_hva(slot, gpn)) ? 2 : 1;
+	level = min(host_level(vm->mm, slot_hva(slot, gpn)), most);
+	while (level > 2 && !fits(slot, gpn, level))
+		level--;
+	return level;
 }
 
 /* A large page takes the place of a table of small ones, which may have become empty. */
@@ -261,10 +276,21 @@ static void collapse(struct vm *vm, u64 *at, u64 entry)
 	vm->table.tables--;
 }
 
-static void map(struct vm *vm, struct page_cache *cache, gpn_t gpn, unsigned int level, u64 entry)
+static u64 entry_of(const struct page_format *format, u64 pfn, unsigned int level, bool writable)
+{
+	u64 entry = (pfn & ~((1ull << level_shift(level)) - 1)) << PAGE_SHIFT;
+
+	entry |= format->page | format->accessed | (level > 1 ? format->large : 0);
+	return writable ? entry | format->write | format->dirty : entry;
+}
+
+/* The page of @level, or a smaller one of those that it consists of: one of 1 GiB takes no table's
+ * place, which would be long work under the lock. */
+static void map(struct vm *vm, struct page_cache *cache, gpn_t gpn, unsigned int level, u64 pfn,
+		bool writable)
 {
 	const struct page_format *format = vm->table.format;
-	u64 *table = vm->table.root, *last;
+	u64 *table = vm->table.root, *last, entry;
 
 	for (unsigned int at = LEVELS; at > level; at--) {
 		u64 *p = &table[index_at(gpn, at)];
@@ -282,20 +308,17 @@ static void map(struct vm *vm, struct page_cache *cache, gpn_t gpn, unsigned int
 		table = table_of(*p);
 	}
 	last = &table[index_at(gpn, level)];
+	if (level > 2 && *last & ENTRY_THERE && !is_leaf(format, *last, level)) {
+		table = table_of(*last);
+		last = &table[index_at(gpn, --level)];
+	}
+	entry = entry_of(format, pfn, level, writable);
 	if (!(*last & ENTRY_THERE && is_leaf(format, *last, level)))
 		count_pages(vm, level, 1);
 	if (*last & ENTRY_THERE && !is_leaf(format, *last, level))
 		collapse(vm, last, entry);
 	else
 		WRITE_ONCE(*last, entry);
-}
-
-static u64 entry_of(const struct page_format *format, u64 pfn, unsigned int level, bool writable)
-{
-	u64 entry = (pfn & ~((1ull << level_shift(level)) - 1)) << PAGE_SHIFT;
-
-	entry |= format->page | format->accessed | (level > 1 ? format->large : 0);
-	return writable ? entry | format->write | format->dirty : entry;
 }
 
 struct page *page_get(unsigned long hva, bool write, bool *writable)
@@ -324,7 +347,7 @@ static int map_page(struct vcpu *vcpu, struct page_cache *cache, const struct sl
 	page = page_get(slot_hva(slot, gpn), write, &writable);
 	if (!page)
 		return signal_pending(current) ? -EINTR : -EFAULT;
-	level = page_best_level(vm, slot, gpn);
+	level = page_best_level(vm, slot, gpn, vm->table.format->levels);
 	if (read_only)
 		writable = false;
 	/* Its first write is to fault, and to be noted. */
@@ -334,8 +357,7 @@ static int map_page(struct vcpu *vcpu, struct page_cache *cache, const struct sl
 	if (!vm->invalidating && vm->invalidated == ended) {
 		if (writable && write)
 			slot_mark_dirty(vcpu, slot, gpn);
-		map(vm, cache, gpn, level,
-		    entry_of(vm->table.format, page_to_pfn(page), level, writable));
+		map(vm, cache, gpn, level, page_to_pfn(page), writable);
 	}
 	write_unlock(&vm->page_lock);
 	if (writable)
@@ -351,7 +373,7 @@ static int map_identity(struct vcpu *vcpu, struct page_cache *cache)
 	u64 pfn = __pa(vm->identity) >> PAGE_SHIFT;
 
 	write_lock(&vm->page_lock);
-	map(vm, cache, vm->identity_addr >> PAGE_SHIFT, 1, entry_of(vm->table.format, pfn, 1, true));
+	map(vm, cache, vm->identity_addr >> PAGE_SHIFT, 1, pfn, true);
 	write_unlock(&vm->page_lock);
 	return 1;
 }

@@ -455,7 +455,7 @@ static enum outcome find_page(struct vcpu *vcpu, struct attempt *a)
 	/* The first write of a page that is logged is to fault. */
 	if (a->slot->flags & KVM_MEM_READONLY || (slot_is_logged(a->slot) && !write))
 		a->writable = false;
-	a->level = a->leaf > 1 ? page_best_level(vcpu->vm, a->slot, gpn) : 1;
+	a->level = a->leaf > 1 ? page_best_level(vcpu->vm, a->slot, gpn, 2) : 1;
 	return DONE;
 }
 

@@ -56,7 +56,8 @@
 	X(mmu_cache_miss, COUNT) \
 	X(mmu_unsync, NOW) \
 	X(pages_4k, NOW) \
-	X(pages_2m, NOW)
+	X(pages_2m, NOW) \
+	X(pages_1g, NOW)
 
 #define STATS_BUCKETS		 32u
 #define STATS_FIELD(name, kind)	 u64 name;

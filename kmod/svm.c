@@ -40,6 +40,17 @@ static u64 xss_of_host;
 #define PORT_MAP_ORDER 2 /* 12 KiB */
 #define MSR_MAP_ORDER  1
 
+/* Of the host's own tables. Nested ones are walked as user accesses: 15.25.5. */
+static struct page_format npt_format __ro_after_init = {
+	.table = _PAGE_PRESENT | _PAGE_RW | _PAGE_USER | _PAGE_ACCESSED | _PAGE_DIRTY,
+	.page = _PAGE_PRESENT | _PAGE_USER,
+	.write = _PAGE_RW,
+	.accessed = _PAGE_ACCESSED,
+	.dirty = _PAGE_DIRTY,
+	.large = _PAGE_PSE,
+	.marks = true,
+};
+
 static int svm_probe(void)
 {
 	u64 control;
@@ -54,6 +65,7 @@ static int svm_probe(void)
 	}
 	npt &= boot_cpu_has(X86_FEATURE_NPT);
 	nested_paging = npt;
+	npt_format.levels = boot_cpu_has(X86_FEATURE_GBPAGES) ? 3 : 2;
 	return 0;
 }
 
@@ -507,17 +519,6 @@ static void svm_set_tsc_offset(struct vcpu *vcpu)
 	svm_of(vcpu)->vmcb->control.tsc_offset = vcpu->tsc_offset;
 	svm_of(vcpu)->vmcb->control.clean = 0;
 }
-
-/* Of the host's own tables. Nested ones are walked as user accesses: 15.25.5. */
-static const struct page_format npt_format = {
-	.table = _PAGE_PRESENT | _PAGE_RW | _PAGE_USER | _PAGE_ACCESSED | _PAGE_DIRTY,
-	.page = _PAGE_PRESENT | _PAGE_USER,
-	.write = _PAGE_RW,
-	.accessed = _PAGE_ACCESSED,
-	.dirty = _PAGE_DIRTY,
-	.large = _PAGE_PSE,
-	.marks = true,
-};
 
 static const struct page_format *svm_page_format(void)
 {

@@ -133,6 +133,7 @@ struct page_format {
 	u64 write, accessed, dirty;
 	u64 large; /* it names a page, above the last level */
 	bool marks; /* the processor sets accessed */
+	unsigned int levels; /* on which it may name one: 3 with pages of 1 GiB, or 2 */
 };
 
 struct page_table {
@@ -153,8 +154,8 @@ void page_cache_free(struct page_cache *cache);
 /* Map the page of @gpa for an access that faulted. 1: done, or try again; 0: it is not RAM, or not so
  * accessible: a device; -EFAULT: the program's own memory is not there. */
 int page_fault(struct vcpu *vcpu, u64 gpa, bool write, bool exec);
-/* Under vm->srcu: of the largest page that guest and host agree on, 1 or 2. */
-unsigned int page_best_level(struct vm *vm, const struct slot *slot, gpn_t gpn);
+/* Under vm->srcu: of the largest page that guest and host agree on, 1 to @most. */
+unsigned int page_best_level(struct vm *vm, const struct slot *slot, gpn_t gpn, unsigned int most);
 /* The page of @hva, with a reference. *writable: whether it may be written, which is asked for in any case. */
 struct page *page_get(unsigned long hva, bool write, bool *writable);
 /* The rest are of both kinds of paging. Under page_lock: unmap [first, last). True when a TLB may know of it. */

@@ -177,6 +177,7 @@ enum vmx_reason {
 #define CAP_EPT_LEVELS	   BIT_ULL(6)
 #define CAP_EPT_WB	   BIT_ULL(14)
 #define CAP_EPT_LARGE	   BIT_ULL(16)
+#define CAP_EPT_1G	   BIT_ULL(17)
 #define CAP_INVEPT	   BIT_ULL(20)
 #define CAP_EPT_MARKS	   BIT_ULL(21)
 #define CAP_INVEPT_ONE	   BIT_ULL(25)

@@ -79,6 +79,16 @@ static int refuse(const char *why)
 	return -EOPNOTSUPP;
 }
 
+/* 28.2.2. What not all processors have is added by choose_paging(). */
+static struct page_format ept_format __ro_after_init = {
+	.table = EPT_READ | EPT_WRITE | EPT_EXECUTE,
+	.page = EPT_READ | EPT_EXECUTE | EPT_WB | EPT_IPAT,
+	.write = EPT_WRITE,
+	.accessed = EPT_ACCESSED,
+	.dirty = EPT_DIRTY,
+	.large = EPT_LARGE,
+};
+
 /* With all of it that nested tables are made of. */
 static bool has_ept(u32 proc2)
 {
@@ -96,6 +106,8 @@ static void choose_paging(void)
 	if (rdmsrl_safe(MSR_IA32_VMX_EPT_VPID_CAP, &vmx_features.ept))
 		vmx_features.ept = 0;
 	use_ept &= has_ept(proc2 >> 32);
+	ept_format.marks = vmx_features.ept & CAP_EPT_MARKS; /* else they are ignored */
+	ept_format.levels = vmx_features.ept & CAP_EPT_1G ? 3 : 2;
 	use_unrestricted &= use_ept && proc2 >> 32 & PROC2_UNRESTRICTED;
 	nested_paging = use_ept;
 	vmx_features.unrestricted = use_unrestricted;
@@ -289,29 +301,9 @@ fail:
 
 /* ---- nested tables: 28.2.2 ---- */
 
-static const struct page_format ept_format = {
-	.table = EPT_READ | EPT_WRITE | EPT_EXECUTE,
-	.page = EPT_READ | EPT_EXECUTE | EPT_WB | EPT_IPAT,
-	.write = EPT_WRITE,
-	.accessed = EPT_ACCESSED,
-	.dirty = EPT_DIRTY,
-	.large = EPT_LARGE,
-	.marks = true,
-};
-
-/* Of processors that ignore the two bits. */
-static const struct page_format ept_format_unmarked = {
-	.table = EPT_READ | EPT_WRITE | EPT_EXECUTE,
-	.page = EPT_READ | EPT_EXECUTE | EPT_WB | EPT_IPAT,
-	.write = EPT_WRITE,
-	.accessed = EPT_ACCESSED,
-	.dirty = EPT_DIRTY,
-	.large = EPT_LARGE,
-};
-
 static const struct page_format *vmx_page_format(void)
 {
-	return vmx_features.ept & CAP_EPT_MARKS ? &ept_format : &ept_format_unmarked;
+	return &ept_format;
 }
 
 u64 vmx_eptp(const struct vm *vm)

@@ -44,6 +44,9 @@ void run_to_port(uint8_t value);
 /* Of one MSR; how many were done. */
 int msr(unsigned long request, uint32_t index, uint64_t *value);
 
+/* Of the file that KVM_GET_STATS_FD gives for the machine. */
+int64_t machine_counter(const char *name);
+
 union one_msr {
 	struct kvm_msrs head;
 	uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];

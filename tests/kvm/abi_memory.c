@@ -2,7 +2,12 @@
 /* abi_memory.c - memory slots as firmware makes a monitor change them: ROM, shadowed, moved and grown. */
 #include "abi.h"
 
+#include <fcntl.h>
+#include <linux/mman.h>
 #include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #define ROM   0xc0000u
 #define LARGE 0x400000u
@@ -180,6 +185,66 @@ START_TEST(dirty_log_on_and_off)
 }
 END_TEST
 
+#define GIB (1ull << 30)
+
+/* By the parameters of whichever driver there is. */
+static bool pages_are_nested(void)
+{
+	static const char *const paths[] = { "/sys/module/kvm_amd/parameters/npt",
+					     "/sys/module/sika_kvm/parameters/npt",
+					     "/sys/module/kvm_intel/parameters/ept" };
+	char answer = 'N';
+
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+		int fd = open(paths[i], O_RDONLY);
+
+		if (fd < 0)
+			continue;
+		ck_assert_int_eq(read(fd, &answer, 1), 1);
+		close(fd);
+	}
+	return answer == 'Y' || answer == '1';
+}
+
+/* One entry of the third level for all of it, until writes are logged; what the host takes away is
+ * gone. */
+START_TEST(page_of_1_gib)
+{
+	static uint64_t bits[GIB / 4096 / 64];
+	struct kvm_dirty_log log = { .slot = 1, .dirty_bitmap = bits };
+	uint8_t *at = mmap(NULL, GIB, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | 30 << MAP_HUGE_SHIFT, -1, 0);
+	bool nested = pages_are_nested();
+
+	if (at == MAP_FAILED) {
+		fprintf(stderr,
+			"skip page_of_1_gib: the host has none (hugepagesz=1G hugepages=1)\n");
+		return;
+	}
+	machine();
+	ck_assert_int_eq(set_slot(1, 0, GIB, GIB, at), 0);
+	start(count_in_0, sizeof(count_in_0), GIB);
+	run_to_port(1);
+	if (nested)
+		ck_assert_int_eq(machine_counter("pages_1g"), 1);
+	ck_assert_int_eq(set_slot(1, KVM_MEM_LOG_DIRTY_PAGES, GIB, GIB, at), 0);
+	run_to_port(2);
+	ck_assert_int_eq(machine_counter("pages_1g"), 0);
+	ck_assert_int_eq(ioctl(vm, KVM_GET_DIRTY_LOG, &log), 0);
+	ck_assert_uint_eq(bits[0], 1);
+	for (size_t i = 1; i < GIB / 4096 / 64; i++)
+		ck_assert_uint_eq(bits[i], 0);
+	ck_assert_int_eq(set_slot(1, 0, GIB, GIB, at), 0);
+	run_to_port(3);
+	ck_assert_uint_eq(at[0], 3);
+	ck_assert_int_eq(madvise(at, GIB, MADV_DONTNEED), 0);
+	run_to_port(1);
+	ck_assert_int_eq(set_slot(1, 0, 0, 0, NULL), 0);
+	ck_assert_int_eq(machine_counter("pages_1g"), 0);
+	ck_assert_int_eq(munmap(at, GIB), 0);
+}
+END_TEST
+
 static void *change(void *arg)
 {
 	for (unsigned i = 0; i < 100; i++) {
@@ -259,6 +324,7 @@ TCase *memory_tests(void)
 	tcase_add_test(tc, rom_becomes_ram_and_rom_again);
 	tcase_add_test(tc, slot_grows);
 	tcase_add_test(tc, dirty_log_on_and_off);
+	tcase_add_test(tc, page_of_1_gib);
 	tcase_add_test(tc, slots_change_while_a_vcpu_runs);
 	tcase_add_test(tc, slots_refused);
 	return tc;

@@ -80,6 +80,17 @@ static int64_t count_of(const struct counters *c, const char *name)
 	return -1;
 }
 
+int64_t machine_counter(const char *name)
+{
+	struct counters now;
+	int fd = ioctl(vm, KVM_GET_STATS_FD, NULL);
+
+	ck_assert_int_ge(fd, 0);
+	look(fd, &now);
+	close(fd);
+	return count_of(&now, name);
+}
+
 START_TEST(counters_are_a_file)
 {
 	static const uint8_t code[] = {

@@ -315,8 +315,10 @@ left() { echo $((started + budget - $(date +%s))); }
 wire=() # QEMU's arguments for it
 # In the background, its process in $qemu.
 start_qemu() { # CPUs initrd words-for-the-kernel
+	local mib=2048
+	[[ " $3 " != *" hugepages="* ]] || mib=3072 # all of the second gibibyte is to be one page
 	# shellcheck disable=SC2086
-	qemu-system-x86_64 -accel "tcg,thread=$threads" ${KVM_LAB_ICOUNT:+-icount shift=3,sleep=off} -cpu "$cpu" -smp "$1" -m 2048 \
+	qemu-system-x86_64 -accel "tcg,thread=$threads" ${KVM_LAB_ICOUNT:+-icount shift=3,sleep=off} -cpu "$cpu" -smp "$1" -m $mib \
 		-display none -no-reboot -nodefaults -serial "file:$log" -serial "file:$beat_file" "${wire[@]}" \
 		-kernel "${KVM_LAB_KERNEL:-$vmlinuz}" -initrd "$2" -append "$3" </dev/null 2>"$work/qemu.log" &
 	qemu=$!
@@ -510,18 +512,21 @@ if [ "$machine" = bochs ]; then
 	only=none
 fi
 
+# A page for the slot of a test.
+one_gib="hugepagesz=1G hugepages=1"
+
 want boot-1 && piece must boot-1 1 80 "lab_npt=1 lab_work=boot:1:256M:kvm"
 want boot-2 && piece must boot-2 1 80 "lab_npt=1 lab_work=boot:2:512M:kvm"
-want engine && piece may engine 1 60 "lab_npt=1 lab_work=engine"
+want engine && piece may engine 1 60 "lab_npt=1 lab_work=engine $one_gib"
 [ -n "$only" ] && want trace && piece may trace 1 60 "lab_npt=1 lab_work=trace"
-[ -n "$only" ] && want abi && piece may abi 1 60 "lab_npt=1 lab_work=abi"
+[ -n "$only" ] && want abi && piece may abi 1 60 "lab_npt=1 lab_work=abi $one_gib"
 want boot-chips && piece may boot-chips 1 90 "lab_npt=1 lab_work=boot:1:256M:kvm,irqchip=off"
 want boot-chips-2 && piece may boot-chips-2 1 90 "lab_npt=1 lab_work=boot:2:256M:kvm,irqchip=off"
 want guests-1 && piece may guests-1 1 150 "lab_npt=1 lab_work=guests:$(names 'NR % 2 && $2 == 1')"
 want guests-2 && piece may guests-2 1 150 "lab_npt=1 lab_work=guests:$(names '!(NR % 2) && $2 == 1')"
 want models && piece may models 1 60 "lab_npt=1 lab_work=models"
 want guests-smp && piece may guests-smp 1 90 "lab_npt=1 lab_work=guests:smp,pv"
-want shadow-engine && piece may shadow-engine 1 60 "lab_npt=0 lab_work=engine"
+want shadow-engine && piece may shadow-engine 1 60 "lab_npt=0 lab_work=engine $one_gib"
 want shadow-boot && piece may shadow-boot 1 100 "lab_npt=0 lab_work=boot:1:256M:kvm"
 want disks && piece may disks 1 120 "lab_npt=1 lab_work=disks"
 # Of our own driver, where they are named.
@@ -546,7 +551,7 @@ if [ -n "$only" ]; then
 fi
 
 [ -n "$only" ] && want boots-pair && piece must boots-pair 1 200 "lab_npt=1 lab_work=boots-pair"
-[ -n "$only" ] && want both && piece must both 1 150 "lab_npt=1 lab_work=both"
+[ -n "$only" ] && want both && piece must both 1 150 "lab_npt=1 lab_work=both $one_gib"
 [ -n "$only" ] && want tools && piece may tools 1 100 "lab_npt=1 lab_work=tools"
 [ -n "$only" ] && want qemu-live && piece must qemu-live 1 400 "lab_npt=1 lab_work=qemu-live"
 [ -n "$only" ] && want qemu-moves && piece must qemu-moves 1 400 "lab_npt=1 lab_work=qemu-moves"
