@@ -207,6 +207,16 @@ void lapic_take_requests(struct vcpu *vcpu);
 bool apic_deliver(struct vm *vm, const struct apic_msg *msg);
 bool apic_deliver_to(struct vcpu *vcpu, const struct apic_msg *msg);
 
+/* The end of what is in service leads to nothing else: no request waits, no line is held for it. */
+bool lapic_ends_alone(struct lapic *lapic);
+
+/* eoi.c: ends by memory. Before an entry with an interrupt; behind it, or when it does not happen. Both may sleep. */
+void eoi_offer(struct vcpu *vcpu);
+void eoi_collect(struct vcpu *vcpu);
+/* -ENOENT: not its MSR; -EINVAL: #GP. */
+int eoi_read_msr(struct vcpu *vcpu, u32 msr, u64 *ret);
+int eoi_write_msr(struct vcpu *vcpu, u32 msr, u64 value);
+
 /* lapic_regs.c: the registers, as a page and as MSRs */
 u32 lapic_mmio_read(struct lapic *lapic, u32 offset);
 void lapic_mmio_write(struct lapic *lapic, u32 offset, u32 value);

@@ -137,6 +137,14 @@ void lapic_eoi(struct lapic *lapic)
 		ioapic_eoi(&lapic->vcpu->vm->chips->ioapic, vector);
 }
 
+bool lapic_ends_alone(struct lapic *lapic)
+{
+	int vector = highest(lapic, LAPIC_ISR);
+
+	return vector >= 0 && highest(lapic, LAPIC_IRR) < 0 &&
+	       !test_bit(vector & 31, word_of(lapic, LAPIC_TMR, vector)) && !irqfds_sample(lapic->vcpu->vm);
+}
+
 /* ---- the bus ---- */
 
 static bool is_meant(struct lapic *lapic, const struct apic_msg *msg)
@@ -219,6 +227,7 @@ static void take_init(struct vcpu *vcpu)
 	hw->nmi_window(vcpu, false);
 	lapic_reset(vcpu->lapic);
 	steal_reset(vcpu);
+	vcpu->eoi_msr = 0;
 }
 
 /* SDM vol. 3, 8.4.4.1: a page number below 1 MiB. */

@@ -77,6 +77,16 @@ static bool each_page(struct vcpu *vcpu, u64 gpa, void *data, unsigned int len, 
 	return done;
 }
 
+bool ram_is_there(struct vcpu *vcpu, u64 gpa)
+{
+	struct vm *vm = vcpu->vm;
+	int lock = srcu_read_lock(&vm->srcu);
+	bool found = slot_of(vm, gpa >> PAGE_SHIFT);
+
+	srcu_read_unlock(&vm->srcu, lock);
+	return found;
+}
+
 bool ram_read(struct vcpu *vcpu, u64 gpa, void *data, unsigned int len)
 {
 	return each_page(vcpu, gpa, data, len, copy_out, false);

@@ -252,6 +252,8 @@ static int run_once(struct vcpu *vcpu)
 		return leave_to_core(vcpu);
 	if (vcpu->changed && hw->prepare)
 		hw->prepare(vcpu);
+	if (vcpu->has_injected && vcpu->injected.kind == EVENT_INTERRUPT)
+		eoi_offer(vcpu);
 	preempt_disable();
 	if (vcpu->changed) {
 		hw->push(vcpu);
@@ -268,6 +270,7 @@ static int run_once(struct vcpu *vcpu)
 		local_irq_enable();
 		preempt_enable();
 		event_cancel(vcpu);
+		eoi_collect(vcpu);
 		return 1;
 	}
 	vtime_account_guest_enter();
@@ -283,6 +286,7 @@ static int run_once(struct vcpu *vcpu)
 	steal_open(vcpu);
 	preempt_enable();
 	steal_close(vcpu);
+	eoi_collect(vcpu);
 	return hw->handle_exit(vcpu);
 }
 

@@ -87,6 +87,7 @@ static inline unsigned long slot_hva(const struct slot *slot, gpn_t gpn)
 
 /* ---- ram.c: bytes of it that the driver itself reads and writes, in a vCPU's thread ---- */
 
+bool ram_is_there(struct vcpu *vcpu, u64 gpa);
 /* False: not all of it is RAM, and to be written. May sleep. */
 bool ram_read(struct vcpu *vcpu, u64 gpa, void *data, unsigned int len);
 bool ram_write(struct vcpu *vcpu, u64 gpa, const void *data, unsigned int len);
@@ -331,6 +332,8 @@ struct vcpu {
 	u64 wall_clock, system_time; /* MSRs of the paravirtual clock */
 	u32 clock_version; /* even; as the page has it */
 	struct steal steal;
+	u64 eoi_msr;	  /* where the guest looks for offers: eoi.c */
+	bool eoi_offered; /* for the stay in the guest that is under way */
 	struct kvm_cpuid_entry2 *cpuid;
 	unsigned int cpuid_count;
 

@@ -7,16 +7,20 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
 #define LEAF_FEATURES	   0x40000001u
 #define FEATURE_STEAL_TIME 5
+#define FEATURE_PV_EOI	   6
 
 #define MSR_STEAL_TIME 0x4b564d03u
+#define MSR_EOI_EN     0x4b564d04u
 #define MSR_ON	       1u
 
 #define STEAL_PAGE 0x6040u
+#define EOI_WORD   0x6000u
 #define PREEMPTED  1u
 
 /* A number of entries that is enough on all hosts. */
@@ -151,12 +155,102 @@ START_TEST(time_is_stolen)
 	ck_assert_uint_eq(steal_page()->version & 1, 0);
 	ck_assert_uint_gt(steal_page()->ns, before + 20 * 1000000);
 	ck_assert_uint_lt(steal_page()->ns, before + 20ull * 1000000000);
-	ck_assert_int_gt(seen_preempted, 0);
+	/* A KVM that interprets is in the middle of an instruction at most times. */
+	ck_assert(seen_preempted > 0 || !on_hardware());
 	/* Once it is off, nothing is written any more. */
 	set(MSR_STEAL_TIME, STEAL_PAGE);
 	steal_page()->version = 1;
 	run_to_port(0);
 	ck_assert_uint_eq(steal_page()->version, 1);
+}
+END_TEST
+
+/* ---- ends of interrupts ---- */
+
+/* The processor delivers interrupts as the driver says, one by one: AMD's, unless it does so by itself. */
+static int delivers_by_driver(void)
+{
+	FILE *file = fopen("/sys/module/kvm_amd/parameters/avic", "re");
+	char avic = 'N', line[8192];
+	int found = 0;
+
+	if (file && fread(&avic, 1, 1, file) == 1)
+		avic = avic == '1' ? 'Y' : avic;
+	if (file)
+		fclose(file);
+	file = fopen("/proc/cpuinfo", "re");
+	while (file && !found && fgets(line, sizeof(line), file))
+		found = !strncmp(line, "flags", 5) && strstr(line, " svm");
+	if (file)
+		fclose(file);
+	return found && avic != 'Y';
+}
+
+static void send(uint8_t vector)
+{
+	struct kvm_msi msi = { .address_lo = APIC, .data = vector };
+
+	ck_assert_int_eq(ioctl(vm, KVM_SIGNAL_MSI, &msi), 1);
+}
+
+/* The handler tells whether the end was by the word, which it clears; else it writes to the register. */
+static int handled(void)
+{
+	struct kvm_lapic_state lapic;
+	uint8_t told;
+
+	run_to(KVM_EXIT_IO);
+	told = ((uint8_t *)run)[run->io.data_offset];
+	ck_assert_uint_le(told, 1);
+	/* Whichever way, it is not in service any more. */
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_LAPIC, &lapic), 0);
+	for (unsigned i = 0; i < 8; i++)
+		ck_assert_int_eq(lapic.regs[0x100 + 0x10 * i + 1] | lapic.regs[0x100 + 0x10 * i + 2] << 8, 0);
+	return told;
+}
+
+START_TEST(ends_are_told_by_memory)
+{
+	static const uint8_t code[] = {
+		0x66, 0xc7, 0x06, 0xf0, 0x00, 0xff, 0x01, 0x00, 0x00, /* mov dword [0xf0], 0x1ff */
+		0xb0, 0x09, 0xe6, PORT,				      /* enabled: tell */
+		0xfb, 0xf4, 0xeb, 0xfd,				      /* sti; hlt; jmp back */
+	};
+	static const uint8_t handler[] = {
+		0x2e, 0x0f, 0xba, 0x36, 0x00, 0x60, 0x00, /* btr word [cs:EOI_WORD], 0 */
+		0x0f, 0x92, 0xc0, 0x72, 0x09,		  /* setc al; jc to the out */
+		0x66, 0xc7, 0x06, 0xb0, 0x00, 0x00, 0x00, 0x00, 0x00, /* mov dword [0xb0], 0 */
+		0xe6, PORT, 0xcf,
+	};
+
+	int by_word = 0;
+
+	machine();
+	if (!offers(FEATURE_PV_EOI) || has(KVM_CAP_IRQCHIP) <= 0 || has(KVM_CAP_SIGNAL_MSI) <= 0)
+		return;
+	ck_assert(is_saved(MSR_EOI_EN));
+	ck_assert_int_eq(ioctl(vm, KVM_CREATE_IRQCHIP, 0), 0);
+	start(code, sizeof(code), APIC);
+	put_handler(0x41, handler, sizeof(handler));
+	put_handler(0x51, handler, sizeof(handler));
+	refuses(MSR_EOI_EN, EOI_WORD | MSR_ON | 2);
+	refuses(MSR_EOI_EN, 0x40000000 | MSR_ON);
+	set(MSR_EOI_EN, EOI_WORD | MSR_ON);
+	run_to_port(9);
+	/* An exit on the way takes the offer back: where a page is brought in, or the host is interrupted. */
+	for (unsigned i = 0; i < 20; i++) {
+		send(0x41);
+		by_word += handled();
+	}
+	ck_assert_int_ge(by_word, delivers_by_driver() ? 10 : 0);
+	/* The end of the first is what lets in the second. */
+	send(0x41);
+	send(0x51);
+	ck_assert_int_eq(handled(), 0);
+	(void)handled();
+	set(MSR_EOI_EN, EOI_WORD);
+	send(0x41);
+	ck_assert_int_eq(handled(), 0);
 }
 END_TEST
 
@@ -166,5 +260,6 @@ TCase *pv_tests(void)
 
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, time_is_stolen);
+	tcase_add_test(tests, ends_are_told_by_memory);
 	return tests;
 }
