@@ -8,6 +8,8 @@
  * FNSTSW and cleared with FNCLEX, neither of which waits: an unmasked exception is left pending for
  * a moment and never signalled. A result register that is empty is stored as the default NaN.
  */
+#include "stubs.h"
+
 #define A	 0(%rdi)
 #define B	 16(%rdi)
 #define R	 32(%rdi)
@@ -20,15 +22,18 @@
 #define EFLAGS	 88(%rdi)
 #define HOST_SW	 96(%rdi)
 
-	.text
+	.section .rodata
 x87_default_cw:
 	.short	0x37f
+
+	.text	/* what is called is a function by its type, too: objtool of Linux asks */
 
 /*
  * Initialising the unit, clearing flags and changing the control word are slow. With all exceptions
  * masked and no empty or full register in play (TAGS is 0) none is needed: flags are sticky in host
  * and guest alike, so it is enough that the host begins with none that the guest does not have.
  */
+	.type	x87_begin, @function
 x87_begin:
 	fnstcw	HOST_CW
 	cmpw	$0, TAGS
@@ -48,7 +53,7 @@ x87_begin:
 	cmp	%ax, HOST_CW
 	je	5f
 	fldcw	CW
-5:	ret
+5:	STUB_RET
 3:	fninit
 	movw	$0, HOST_SW
 	jmp	2b
@@ -70,8 +75,10 @@ x87_begin:
 	jz	8f
 	ffree	%st(1)
 8:	fldcw	CW
-	ret
+	STUB_RET
+	.size	x87_begin, . - x87_begin
 
+	.type	x87_end, @function
 x87_end:
 	fnstsw	SW
 	cmpw	$0, TAGS
@@ -89,7 +96,7 @@ x87_end:
 	cmp	%ax, HOST_CW
 	je	4f
 	fldcw	HOST_CW
-4:	ret
+4:	STUB_RET
 
 1:	fnclex
 	fldcw	x87_default_cw(%rip)
@@ -97,7 +104,8 @@ x87_end:
 	fstpt	R2
 	fninit
 	fldcw	HOST_CW
-	ret
+	STUB_RET
+	.size	x87_end, . - x87_end
 
 	.macro	stub name:req, op:vararg
 	.globl	x87_\name
@@ -105,13 +113,16 @@ x87_end:
 	.type	x87_\name, @function
 	.balign	16
 x87_\name:
+	STUB_BEGIN
 	call	x87_begin
 	\op
 	jmp	x87_end
+	.size	x87_\name, . - x87_\name
 	.endm
 
 /* For what leaves condition codes alone in some cases: begin with the guest's, found in SW. DX: those
  * that matter. */
+	.type	x87_begin_cc, @function
 x87_begin_cc:
 	call	x87_begin
 	cmpw	$0, TAGS
@@ -129,7 +140,8 @@ x87_begin_cc:
 	or	%ax, 4(%rsp)
 	fldenv	(%rsp)
 	add	$32, %rsp
-2:	ret
+2:	STUB_RET
+	.size	x87_begin_cc, . - x87_begin_cc
 
 	.macro	stub_cc name:req, op:vararg
 	.globl	x87_\name
@@ -137,10 +149,12 @@ x87_begin_cc:
 	.type	x87_\name, @function
 	.balign	16
 x87_\name:
+	STUB_BEGIN
 	mov	$0x4700, %edx
 	call	x87_begin_cc
 	\op
 	jmp	x87_end
+	.size	x87_\name, . - x87_\name
 	.endm
 
 	.macro	stub_flags name:req, op:vararg
@@ -149,6 +163,7 @@ x87_\name:
 	.type	x87_\name, @function
 	.balign	16
 x87_\name:
+	STUB_BEGIN
 	mov	$0x200, %edx
 	call	x87_begin_cc
 	pushf
@@ -158,6 +173,7 @@ x87_\name:
 	pushf
 	pop	EFLAGS
 	jmp	x87_end
+	.size	x87_\name, . - x87_\name
 	.endm
 
 	.macro	arith name:req, int:req, regs:vararg

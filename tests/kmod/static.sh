@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# static.sh - what sparse and checkpatch have to say of the kernel driver: nothing, but for what is named here.
+# static.sh - what compiler, objtool, sparse and checkpatch have to say of the kernel driver: nothing, but for what is named here.
 #
 # usage: tests/kmod/static.sh HEADERS BUILD     checkpatch needs linux-source-6.1 or a tree of the kernel in $KERNEL_TREE
+# It is compiled for the newest of each series of kernels whose headers are installed (linux-headers-*-cloud-amd64).
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -11,7 +12,7 @@ headers=$1 build=$2
 failed=0 skipped=0 passed=0
 
 result() { # name file
-	if [ -s "$2" ]; then
+	if [ -s "$2" ] || [ ! -e "$2" ]; then
 		echo "fail $1:"
 		head -n 20 "$2"
 		failed=$((failed + 1))
@@ -21,7 +22,7 @@ result() { # name file
 	fi
 }
 
-mkdir -p "$build"
+mkdir -p "$build" || exit 1
 if command -v sparse >/dev/null; then
 	# The driver's own files: the x86 core, which user space has too, knows nothing of what sparse looks for. Left out:
 	# statistics of the ABI have a name of any length, and are in an array.
@@ -35,6 +36,13 @@ else
 	echo "skip sparse: apt-get install sparse"
 	skipped=$((skipped + 1))
 fi
+
+for series in $(find /usr/src -maxdepth 1 -name 'linux-headers-*-cloud-amd64' -printf '%f\n' | cut -d- -f3 | cut -d. -f1,2 | sort -u); do
+	newest=$(printf '%s\n' /usr/src/linux-headers-"$series".*-cloud-amd64 | sort -V | tail -n 1)
+	make -C "$top/kmod" OUT="$build/$series" KDIR="$newest" >"$build/$series.log" 2>&1 || echo "error: it does not build" >>"$build/$series.log"
+	grep -E 'warning:|error:|\*\*\*' "$build/$series.log" >"$build/$series.out"
+	result "compiled for Linux ${newest#/usr/src/linux-headers-}" "$build/$series.out"
+done
 
 tree=${KERNEL_TREE:-}
 [ -n "$tree" ] || tree=$(find "${XDG_CACHE_HOME:-$HOME/.cache}/sika/kvm-lab/debug" -maxdepth 1 -name 'linux-source-*' 2>/dev/null | head -n 1)
