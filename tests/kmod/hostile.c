@@ -116,6 +116,9 @@ static const char *const pieces[] = {
 	"\xbc++\x0f~", "\xea++++\x08~", "\xeb+", "\x74+", "\xe9++~~", "\xff\x16", "\xff\x2e",
 	"\xcb", "\xc8+++", "\x0f\xc7\xf0", "\xf3\x0f\xae\xc0", "\x0f\x18\x06", "\xc5\xfc\x77",
 	"\xc5\xfe\x7f\x07", "\x62+++++", "\x67\x8b++", "\x66\x0f\x38\x82\x06", "\x0f\x0d\x06",
+	/* What KVM offers: steal time, ends of interrupts by memory; IPIs, a kick, a yield by hypercall. */
+	"\x31\xd2\xb8\x41+\x0f~\xb9\x03MVK\x0f\x30", "\x31\xd2\xb8\x01+\x0f~\xb9\x04MVK\x0f\x30",
+	"\xb8\x0a~~~\x0f\x01\xd9", "\xb8\x0a~~~\x0f\x01\xc1", "\xb8\x05~~~\x0f\x01\xd9", "\xb8\x0b~~~\x0f\x01\xd9",
 };
 /* clang-format on */
 
@@ -143,7 +146,7 @@ static void write_code(struct rng *r, uint8_t *at, unsigned bytes)
 {
 	unsigned n = 0;
 
-	while (n + 16 < bytes) {
+	while (n + 24 < bytes) {
 		const char *piece = pieces[rng_below(r, ARRAY_SIZE(pieces))];
 		unsigned length = (unsigned)strlen(piece);
 		uint64_t word = rng_next(r);
