@@ -354,8 +354,7 @@ static void svm_pull(struct vcpu *vcpu)
 		return;
 	s->cr0 = save->cr0;
 	s->cr3 = save->cr3;
-	s->cr4 = save->cr4;
-	s->efer = save->efer & ~(u64)EFER_SVME;
+	s->cr4 = save->cr4; /* EFER changes by writes that exit */
 }
 
 /* What decides how tables are read. */
@@ -369,6 +368,10 @@ static void push_paging(struct vcpu *vcpu)
 		vmcb->save.cr3 = s->cr3;
 		vmcb->save.cr4 = s->cr4;
 		vmcb->save.efer = s->efer | EFER_SVME;
+		/* It means nothing then. Of a guest that has it, and not CR4.PAE, QEMU 7.2's emulator leaves CR0 to the
+		 * host behind an exit, and the host stops. */
+		if (!(s->cr0 & X86_CR0_PG))
+			vmcb->save.efer &= ~(u64)EFER_LME;
 		return;
 	}
 	vmcb->save.cr0 = shadow_cr0(vcpu);

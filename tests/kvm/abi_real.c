@@ -7,6 +7,8 @@
  */
 #include "abi.h"
 
+#include <unistd.h>
+
 #define IDENTITY 0xfeffc000ull
 #define BIG	 0x20000u /* beyond the limit of an 8086's segment at 0 */
 
@@ -264,6 +266,27 @@ START_TEST(long_mode_wants_paging)
 }
 END_TEST
 
+/* Enabled, and neither paging nor PAE: a step on the way there. QEMU 7.2 emulates AMD-V so that the host itself stops
+ * then, under the stock driver. */
+START_TEST(long_mode_wants_pae)
+{
+	static const uint8_t code[] = { 0xb0, 0x01, 0xe6, PORT, 0xb0, 0x02, 0xe6, PORT }; /* mov al, 1; out; and 2 */
+	struct kvm_sregs sregs;
+
+	if (access("/sys/module/sika_kvm", F_OK) < 0)
+		return;
+	machine();
+	start(code, sizeof(code), 0);
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_SREGS, &sregs), 0);
+	sregs.efer |= 0x100;
+	ck_assert_int_eq(ioctl(vcpu, KVM_SET_SREGS, &sregs), 0);
+	run_to_port(1);
+	run_to_port(2);
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_SREGS, &sregs), 0);
+	ck_assert_uint_eq(sregs.efer, 0x100);
+}
+END_TEST
+
 TCase *real_tests(void)
 {
 	TCase *tests = tcase_create("real mode");
@@ -275,5 +298,6 @@ TCase *real_tests(void)
 	tcase_add_test(tests, protection_comes_and_goes);
 	tcase_add_test(tests, identity_map_has_a_place);
 	tcase_add_test(tests, long_mode_wants_paging);
+	tcase_add_test(tests, long_mode_wants_pae);
 	return tests;
 }

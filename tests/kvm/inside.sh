@@ -31,8 +31,9 @@ leaks_nothing() {
 leaves_no_trace() {
 	rmmod sika_kvm || return 1
 	[ ! -e /proc/lockdep_stats ] || grep -q 'debug_locks: *1' /proc/lockdep_stats || echo "locks are not looked after"
+	# What came first says most.
 	! dmesg | sed '1,/sika-kvm: /d' |
-		grep -A40 -E 'WARNING:|BUG:|Oops|general protection|soft lockup|INFO: (task|rcu|trying)|ODEBUG:|Call Trace'
+		grep -m 1 -B3 -A24 -E 'WARNING:|BUG:|Oops|general protection|soft lockup|INFO: (task|rcu|trying)|ODEBUG:|Call Trace'
 }
 
 finish() {
