@@ -527,8 +527,11 @@ int qcow2_header_replace(struct qcow2 *s, const struct qcow2_header *h)
 {
 	g_autofree uint8_t *bytes = g_try_malloc(s->cluster_bytes), *old = g_try_malloc(s->cluster_bytes);
 	size_t page = MIN(s->cluster_bytes, PAGE);
-	int r = bytes && old ? qcow2_header_write(h, bytes, s->cluster_bytes) : -ENOMEM;
+	int r;
 
+	if (!bytes || !old)
+		return -ENOMEM;
+	r = qcow2_header_write(h, bytes, s->cluster_bytes);
 	if (r > (int)page) {
 		/* Extensions of others, which may not move. */
 		int e = qcow2_file_read(s, old, (size_t)r, 0);
