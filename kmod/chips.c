@@ -83,11 +83,46 @@ bool irq_set(struct vm *vm, u32 gsi, bool level)
 	return any;
 }
 
+static bool is_open(const struct chips *chips, const struct kvm_irq_routing_irqchip *to)
+{
+	if (to->irqchip == KVM_IRQCHIP_IOAPIC)
+		return ioapic_is_open(&chips->ioapic, to->pin);
+	return pic_is_open(&chips->pic, to->pin + (to->irqchip == KVM_IRQCHIP_PIC_SLAVE ? 8 : 0));
+}
+
+bool irq_is_open(struct vm *vm, u32 gsi)
+{
+	int at = srcu_read_lock(&vm->srcu);
+	const struct irq_routes *routes = srcu_dereference(vm->chips->routes, &vm->srcu);
+	u32 low = first_route(routes, gsi);
+	bool any = false;
+
+	for (; low < routes->count && routes->entry[low].gsi == gsi; low++) {
+		const struct kvm_irq_routing_entry *e = &routes->entry[low];
+
+		any |= e->type == KVM_IRQ_ROUTING_IRQCHIP && is_open(vm->chips, &e->u.irqchip);
+	}
+	srcu_read_unlock(&vm->srcu, at);
+	return any;
+}
+
 void irq_pulse(struct vm *vm, u32 gsi)
 {
 	irq_set(vm, gsi, true);
 	if (gsi >= GSI_MAX || !test_bit(gsi, vm->chips->held))
 		irq_set(vm, gsi, false);
+}
+
+bool acks_matter(const struct vm *vm)
+{
+	return irqfds_sample(vm) || pit_waits(vm);
+}
+
+void irq_acked(struct vm *vm, u32 irqchip, u32 pin)
+{
+	if (irqfds_sample(vm))
+		irqfds_acked(vm, irqchip, pin);
+	pit_acked(vm, irqchip, pin);
 }
 
 /* @mine is by_user or held. */
@@ -292,6 +327,8 @@ long chips_ioctl(struct vm *vm, unsigned int number, void __user *arg)
 	case KVM_GET_PIT2:
 	case KVM_SET_PIT2:
 		return pit_state(vm, arg, number == KVM_SET_PIT2);
+	case KVM_REINJECT_CONTROL:
+		return pit_reinject(vm, arg);
 	default:
 		return -ENOTTY;
 	}

@@ -59,6 +59,8 @@ int pic_ack(struct pic *pic);
 /* False: no port of it. */
 bool pic_read(struct pic *pic, u16 port, u8 *ret);
 bool pic_write(struct pic *pic, u16 port, u8 value);
+/* That input is not masked. Without the lock. */
+bool pic_is_open(const struct pic *pic, unsigned int irq);
 void pic_get(struct pic *pic, unsigned int unit, struct kvm_pic_state *ret);
 void pic_set(struct pic *pic, unsigned int unit, const struct kvm_pic_state *state);
 
@@ -78,6 +80,10 @@ void ioapic_set_line(struct ioapic *ioapic, unsigned int pin, bool level);
 void ioapic_eoi(struct ioapic *ioapic, u8 vector);
 /* Who holds a line of that vector up lets it go. */
 void ioapic_acked(struct ioapic *ioapic, u8 vector);
+/* That pin is not masked. Without the lock. */
+bool ioapic_is_open(const struct ioapic *ioapic, unsigned int pin);
+/* Somebody wants to be told of that vector's end. */
+bool ioapic_tells(const struct ioapic *ioapic, u8 vector);
 u32 ioapic_read(struct ioapic *ioapic, u32 offset);
 void ioapic_write(struct ioapic *ioapic, u32 offset, u32 value);
 void ioapic_get(struct ioapic *ioapic, struct kvm_ioapic_state *ret);
@@ -91,6 +97,14 @@ struct pit;
 long pit_create(struct vm *vm, const void __user *arg);
 long pit_state(struct vm *vm, void __user *arg, bool write);
 void pit_free(struct pit *pit);
+/* KVM_REINJECT_CONTROL. */
+long pit_reinject(struct vm *vm, const void __user *arg);
+/* A tick was shown, and waits for the end of its interrupt. */
+bool pit_waits(const struct vm *vm);
+/* The guest has ended the interrupt of that pin. No lock of a controller is held. */
+void pit_acked(struct vm *vm, u32 irqchip, u32 pin);
+/* A controller was set up anew, with what it had of the last tick. Any context. */
+void pit_pulse_lost(struct vm *vm);
 /* False: no port of it. */
 bool pit_read(struct pit *pit, u16 port, u8 *ret);
 bool pit_write(struct pit *pit, u16 port, u8 value);
@@ -264,6 +278,10 @@ static inline bool irqfds_sample(const struct vm *vm)
 }
 
 /* chips.c */
+/* Somebody waits for ends of interrupts. */
+bool acks_matter(const struct vm *vm);
+/* The guest has ended the interrupt of that pin: to all who wait for it. No lock of a controller is held. */
+void irq_acked(struct vm *vm, u32 irqchip, u32 pin);
 int chips_create(struct vm *vm, bool split);
 /* Nothing sets a line any more: before vCPUs go. Sleeps. */
 void chips_stop(struct vm *vm);

@@ -67,8 +67,11 @@ static void redirect_write(struct ioapic *ioapic, unsigned int pin, bool high, u
 {
 	u64 *rte = &ioapic->s.redirtbl[pin].bits;
 	u64 mask = RTE_WRITABLE & (high ? 0xffffffff00000000ull : 0xffffffffull);
+	bool was_masked = *rte & RTE_MASKED;
 
 	*rte = (*rte & ~mask) | ((u64)value << (high ? 32 : 0) & mask);
+	if (was_masked && !(*rte & RTE_MASKED))
+		pit_pulse_lost(ioapic->vm); /* its vector may be another than that of what was sent */
 	/* An edge-triggered pin waits for no EOI. Linux clears a stuck pin so. */
 	if (!(*rte & RTE_LEVEL))
 		*rte &= ~RTE_REMOTE_IRR;
@@ -107,10 +110,24 @@ void ioapic_set_line(struct ioapic *ioapic, unsigned int pin, bool level)
 
 void ioapic_acked(struct ioapic *ioapic, u8 vector)
 {
-	for (unsigned int pin = 0; irqfds_sample(ioapic->vm) && pin < KVM_IOAPIC_NUM_PINS; pin++) {
+	for (unsigned int pin = 0; acks_matter(ioapic->vm) && pin < KVM_IOAPIC_NUM_PINS; pin++) {
 		if ((u8)READ_ONCE(ioapic->s.redirtbl[pin].bits) == vector)
-			irqfds_acked(ioapic->vm, KVM_IRQCHIP_IOAPIC, pin);
+			irq_acked(ioapic->vm, KVM_IRQCHIP_IOAPIC, pin);
 	}
+}
+
+bool ioapic_is_open(const struct ioapic *ioapic, unsigned int pin)
+{
+	return !(READ_ONCE(ioapic->s.redirtbl[pin].bits) & RTE_MASKED);
+}
+
+bool ioapic_tells(const struct ioapic *ioapic, u8 vector)
+{
+	for (unsigned int pin = 0; acks_matter(ioapic->vm) && pin < KVM_IOAPIC_NUM_PINS; pin++) {
+		if ((u8)READ_ONCE(ioapic->s.redirtbl[pin].bits) == vector)
+			return true;
+	}
+	return false;
 }
 
 void ioapic_eoi(struct ioapic *ioapic, u8 vector)
@@ -180,6 +197,7 @@ void ioapic_set(struct ioapic *ioapic, const struct kvm_ioapic_state *state)
 	ioapic->s.base_address = IOAPIC_BASE;
 	ioapic->s.id &= 0xf;
 	ioapic->s.irr &= BIT(KVM_IOAPIC_NUM_PINS) - 1;
+	pit_pulse_lost(ioapic->vm);
 	for (unsigned int pin = 0; pin < KVM_IOAPIC_NUM_PINS; pin++) {
 		ioapic->s.redirtbl[pin].bits &= RTE_WRITABLE | RTE_REMOTE_IRR;
 		if (ioapic->s.irr & BIT(pin) && ioapic->s.redirtbl[pin].bits & RTE_LEVEL)

@@ -10,6 +10,8 @@ bool irq_set(struct vm *vm, u32 gsi, bool level);
 void irq_pulse(struct vm *vm, u32 gsi);
 /* An eventfd that samples again keeps the line up until the guest has seen to it; @gsi is below GSI_MAX. */
 void irq_hold(struct vm *vm, u32 gsi, bool held);
+/* Some controller takes it: it is not masked there. Any context. */
+bool irq_is_open(struct vm *vm, u32 gsi);
 /* Under vm->srcu: @gsi leads to that pin. */
 bool irq_leads_to(struct vm *vm, u32 gsi, u32 irqchip, u32 pin);
 

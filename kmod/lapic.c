@@ -142,7 +142,8 @@ bool lapic_ends_alone(struct lapic *lapic)
 	int vector = highest(lapic, LAPIC_ISR);
 
 	return vector >= 0 && highest(lapic, LAPIC_IRR) < 0 &&
-	       !test_bit(vector & 31, word_of(lapic, LAPIC_TMR, vector)) && !irqfds_sample(lapic->vcpu->vm);
+	       !test_bit(vector & 31, word_of(lapic, LAPIC_TMR, vector)) &&
+	       !ioapic_tells(&lapic->vcpu->vm->chips->ioapic, vector);
 }
 
 /* ---- the bus ---- */

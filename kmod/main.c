@@ -110,6 +110,7 @@ long system_check_extension(unsigned long cap)
 	case KVM_CAP_SIGNAL_MSI:
 	case KVM_CAP_SPLIT_IRQCHIP:
 	case KVM_CAP_PIT2:
+	case KVM_CAP_REINJECT_CONTROL:
 	case KVM_CAP_PIT_STATE2:
 	case KVM_CAP_TSC_DEADLINE_TIMER:
 	case KVM_CAP_SET_GUEST_DEBUG:

@@ -119,13 +119,13 @@ void pic_set_line(struct pic *pic, unsigned int irq, bool level)
  * at again: the master would keep a request that is not there any more. Drops the lock meanwhile. */
 static void tell_acked(struct pic *pic, u16 acked, unsigned long *flags) __must_hold(&pic->lock)
 {
-	if (!acked || !irqfds_sample(pic->vm))
+	if (!acked || !acks_matter(pic->vm))
 		return;
 	spin_unlock_irqrestore(&pic->lock, *flags);
 	for (; acked; acked &= acked - 1) {
 		unsigned int irq = __ffs(acked);
 
-		irqfds_acked(pic->vm, irq / 8 ? KVM_IRQCHIP_PIC_SLAVE : KVM_IRQCHIP_PIC_MASTER, irq & 7);
+		irq_acked(pic->vm, irq / 8 ? KVM_IRQCHIP_PIC_SLAVE : KVM_IRQCHIP_PIC_MASTER, irq & 7);
 	}
 	spin_lock_irqsave(&pic->lock, *flags);
 }
@@ -168,8 +168,9 @@ int pic_ack(struct pic *pic)
 
 /* ---- command words ---- */
 
-static void icw1_write(struct kvm_pic_state *u, u8 value)
+static void icw1_write(struct pic *pic, struct kvm_pic_state *u, u8 value)
 {
+	pit_pulse_lost(pic->vm);
 	/* The edge sense circuit is reset: a line must go low and high again. */
 	*u = (struct kvm_pic_state){
 		.last_irr = u->last_irr, .irr = u->last_irr & u->elcr, .elcr = u->elcr,
@@ -302,7 +303,7 @@ bool pic_write(struct pic *pic, u16 port, u8 value)
 	if ((port & ~1) == 0x4d0)
 		elcr_write(&pic->unit[port & 1], value);
 	else if (!(port & 1) && value & ICW1)
-		icw1_write(u, value);
+		icw1_write(pic, u, value);
 	else if (!(port & 1) && value & OCW3)
 		ocw3_write(u, value);
 	else if (!(port & 1))
@@ -342,8 +343,14 @@ void pic_set(struct pic *pic, unsigned int unit, const struct kvm_pic_state *sta
 	u->irq_base &= 0xf8;
 	u->priority_add &= 7;
 	WRITE_ONCE(pic->out, -1);
+	pit_pulse_lost(pic->vm);
 	update(pic);
 	spin_unlock_irqrestore(&pic->lock, flags);
+}
+
+bool pic_is_open(const struct pic *pic, unsigned int irq)
+{
+	return !(READ_ONCE(pic->unit[irq / 8].imr) >> (irq & 7) & 1);
 }
 
 void pic_init(struct pic *pic, struct vm *vm)

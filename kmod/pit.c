@@ -4,8 +4,12 @@
  * gets and sets (Documentation/virt/kvm/api.rst, 4.71 to 4.73). The channels are src/chip/i8254.c.
  *
  * Only channel 0 has a timer, for the rising edges of its output; in the periodic modes the controllers are
- * shown one pulse a period. A pulse that comes before the guest took the last one is lost
- * (KVM_REINJECT_CONTROL, which would count them, is not there).
+ * shown one pulse a period.
+ *
+ * A guest that counts ticks to know the time may lose none, though its vCPU was not running when they came. So a
+ * pulse that comes before the guest has ended the last one's interrupt is counted, and given later, one behind each end
+ * (unless KVM_REINJECT_CONTROL says otherwise: 4.54). Nobody misses what comes while the pins are masked, and
+ * nobody ends it: such ticks are neither counted nor waited for.
  */
 #include <linux/math64.h>
 #include <linux/slab.h>
@@ -23,6 +27,7 @@
 
 /* Faster edges than this are merged: a guest may not keep the host's CPU from other work. */
 #define SHORTEST_PERIOD_NS 20000u
+#define MISSED_MAX	   (1u << 30)
 
 #define SPEAKER_GATE	0x01
 #define SPEAKER_DATA	0x02
@@ -40,6 +45,11 @@ struct pit {
 	bool has_speaker, speaker_data;
 	bool hpet; /* the line is the HPET's, in user space */
 	bool line; /* channel 0's output as last shown */
+	u64 due;   /* tick of the rise that the timer waits for */
+	bool reinject;
+	bool waits;  /* the last pulse's interrupt has not ended */
+	bool lost;   /* set without the lock: it may wait in vain */
+	u32 missed;
 	struct hrtimer timer;
 	struct vm *vm;
 };
@@ -79,10 +89,49 @@ static void line_set(struct pit *pit, bool level)
 		irq_set(pit->vm, 0, level);
 }
 
+static void pulse(struct pit *pit)
+{
+	if (pit->line)
+		line_set(pit, false);
+	WRITE_ONCE(pit->lost, false);
+	WRITE_ONCE(pit->waits, pit->reinject && !pit->hpet && irq_is_open(pit->vm, 0));
+	line_set(pit, true);
+}
+
+/* A clock that is set anew. */
+static void forget(struct pit *pit)
+{
+	WRITE_ONCE(pit->waits, false);
+	pit->missed = 0;
+}
+
+/* At least one; faster ones than are shown are one. */
+static u32 rises_since_due(const struct pit *pit, u64 now)
+{
+	const struct i8254_channel *ch = &pit->channel[0];
+
+	if (!i8254_is_periodic(ch) || ticks_to_ns(ch->count) < SHORTEST_PERIOD_NS || now < pit->due)
+		return 1;
+	return 1 + min_t(u64, div_u64(now - pit->due, ch->count), MISSED_MAX);
+}
+
+static void tick(struct pit *pit, u32 rises)
+{
+	bool open = irq_is_open(pit->vm, 0);
+
+	if (READ_ONCE(pit->lost) || !open)
+		WRITE_ONCE(pit->waits, false);
+	if (pit->reinject && !pit->hpet && open)
+		pit->missed = min(pit->missed + rises - !pit->waits, MISSED_MAX);
+	if (!pit->waits)
+		pulse(pit);
+}
+
 static void timer_update(struct pit *pit, u64 now)
 {
 	u64 rise = i8254_next_rise(&pit->channel[0], now), ns;
 
+	pit->due = rise;
 	if (rise == I8254_NEVER) {
 		/* Where it is under way just now it finds nothing to do. */
 		hrtimer_try_to_cancel(&pit->timer);
@@ -98,6 +147,7 @@ static void channel0_changed(struct pit *pit, bool out, u64 now)
 {
 	if (pit->line != out)
 		line_set(pit, out);
+	forget(pit);
 	timer_update(pit, now);
 }
 
@@ -113,14 +163,74 @@ static enum hrtimer_restart on_timer(struct hrtimer *timer)
 	now = ticks_now();
 	/* A mode change may have overtaken the timer. */
 	if (i8254_is_out(ch, now)) {
+		tick(pit, rises_since_due(pit, now));
 		i8254_sync(ch, now);
-		if (pit->line)
-			line_set(pit, false);
-		line_set(pit, true);
 		timer_update(pit, now);
 	}
 	spin_unlock_irqrestore(&pit->lock, flags);
 	return HRTIMER_NORESTART;
+}
+
+/* ---- ticks that came too early ---- */
+
+static struct pit *pit_of(const struct vm *vm)
+{
+	return smp_load_acquire(&vm->chips->pit);
+}
+
+bool pit_waits(const struct vm *vm)
+{
+	const struct pit *pit = pit_of(vm);
+
+	return pit && READ_ONCE(pit->waits);
+}
+
+void pit_acked(struct vm *vm, u32 irqchip, u32 pin)
+{
+	struct pit *pit = pit_of(vm);
+	unsigned long flags;
+	bool is_ours;
+	int at;
+
+	if (!pit_waits(vm))
+		return;
+	at = srcu_read_lock(&vm->srcu);
+	is_ours = irq_leads_to(vm, 0, irqchip, pin);
+	srcu_read_unlock(&vm->srcu, at);
+	if (!is_ours)
+		return;
+	spin_lock_irqsave(&pit->lock, flags);
+	WRITE_ONCE(pit->waits, false);
+	if (pit->missed) {
+		pit->missed--;
+		pulse(pit);
+	}
+	spin_unlock_irqrestore(&pit->lock, flags);
+}
+
+void pit_pulse_lost(struct vm *vm)
+{
+	struct pit *pit = pit_of(vm);
+
+	if (pit)
+		WRITE_ONCE(pit->lost, true);
+}
+
+long pit_reinject(struct vm *vm, const void __user *arg)
+{
+	struct pit *pit = pit_of(vm);
+	struct kvm_reinject_control control;
+	unsigned long flags;
+
+	if (!pit)
+		return -ENXIO;
+	if (copy_from_user(&control, arg, sizeof(control)))
+		return -EFAULT;
+	spin_lock_irqsave(&pit->lock, flags);
+	pit->reinject = control.pit_reinject;
+	forget(pit);
+	spin_unlock_irqrestore(&pit->lock, flags);
+	return 0;
 }
 
 /* ---- ports ---- */
@@ -262,13 +372,14 @@ static void set(struct pit *pit, const struct kvm_pit_state2 *state)
 		line_set(pit, false);
 	pit->hpet = state->flags & KVM_PIT_FLAGS_HPET_LEGACY;
 	pit->speaker_data = state->flags & KVM_PIT_FLAGS_SPEAKER_DATA_ON;
+	forget(pit);
 	timer_update(pit, now);
 	spin_unlock_irqrestore(&pit->lock, flags);
 }
 
 long pit_state(struct vm *vm, void __user *arg, bool write)
 {
-	struct pit *pit = smp_load_acquire(&vm->chips->pit);
+	struct pit *pit = pit_of(vm);
 	struct kvm_pit_state2 state;
 
 	if (!pit)
@@ -302,6 +413,7 @@ long pit_create(struct vm *vm, const void __user *arg)
 		return -ENOMEM;
 	spin_lock_init(&pit->lock);
 	pit->vm = vm;
+	pit->reinject = true;
 	pit->has_speaker = config.flags & KVM_PIT_SPEAKER_DUMMY;
 	hrtimer_init(&pit->timer, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
 	pit->timer.function = on_timer;

@@ -277,6 +277,7 @@ static long vm_ioctl(struct file *file, unsigned int number, unsigned long arg)
 	case KVM_SIGNAL_MSI:
 	case KVM_IRQFD:
 	case KVM_CREATE_PIT2:
+	case KVM_REINJECT_CONTROL:
 	case KVM_GET_PIT2:
 	case KVM_SET_PIT2:
 		return chips_ioctl(vm, number, user);

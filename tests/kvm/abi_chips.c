@@ -176,6 +176,141 @@ START_TEST(pit_ticks)
 }
 END_TEST
 
+/* A clock of 500 Hz that the guest counts in the word at 0x3000. */
+#define TICK_NS	   2000000
+#define SET_UP_PIT 0xb0, 0x34, 0xe6, 0x43, 0xb0, 0x52, 0xe6, 0x40, 0xb0, 0x09, 0xe6, 0x40
+/* Out of the machine, then: sti; next: out; jmp next */
+#define COUNT_TICKS 0xb0, 0x01, 0xe6, PORT, 0xfb, 0xb0, 0x03, 0xe6, PORT, 0xeb, 0xfa
+
+static int64_t since(const struct timespec *from)
+{
+	struct timespec to;
+
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	return (to.tv_sec - from->tv_sec) * 1000000000 + to.tv_nsec - from->tv_nsec;
+}
+
+static int ticks(void)
+{
+	return *(volatile uint16_t *)(ram + 0x3000);
+}
+
+static void sleep_ns(long ns)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = ns }, NULL);
+}
+
+/* A fifth of a second is slept with the clock at work, and more of them follow: none may be lost,
+ * none be too many. */
+static void counts_all_ticks(void)
+{
+	struct timespec from;
+	int64_t gone;
+	int n;
+
+	run_to_port(1);
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	sleep_ns(200000000);
+	do {
+		run_to_port(3);
+		n = ticks();
+		gone = since(&from) / TICK_NS;
+		ck_assert_int_le(n, (int)gone + 3);
+	} while (n < gone - 3 && gone < 10000000000 / TICK_NS);
+	ck_assert_int_ge(n, (int)gone - 3);
+}
+
+static void pit_of_controllers(void)
+{
+	machine();
+	ck_assert_int_eq(ioctl(vm, KVM_CREATE_IRQCHIP, 0), 0);
+	ck_assert_int_eq(ioctl(vm, KVM_CREATE_PIT2, &(struct kvm_pit_config){ 0 }), 0);
+}
+
+START_TEST(no_tick_is_lost)
+{
+	static const uint8_t code[] = {
+		0xb0, 0x11, 0xe6, 0x20, 0xb0, 0x20, 0xe6, 0x21, 0xb0, 0x04,	  0xe6,
+		0x21, 0xb0, 0x01, 0xe6, 0x21, 0xb0, 0xfe, 0xe6, 0x21, SET_UP_PIT, COUNT_TICKS,
+	};
+	/* inc word [0x3000]; EOI; iret */
+	static const uint8_t handler[] = { 0x50, 0xff, 0x06, 0x00, 0x30, 0xb0,
+					   0x20, 0xe6, 0x20, 0x58, 0xcf };
+	struct kvm_reinject_control give = { .pit_reinject = 1 }, lose = { 0 };
+	/* Masked: out 4, out 5. Not masked: next: out 3; jmp next */
+	static const uint8_t mask[] = {
+		0xb0, 0xff, 0xe6, 0x21, 0xb0, 0x04, 0xe6, PORT, 0xb0, 0x05, 0xe6,
+		PORT, 0xb0, 0xfe, 0xe6, 0x21, 0xb0, 0x03, 0xe6, PORT, 0xeb, 0xfa,
+	};
+	struct timespec from;
+	struct kvm_regs regs;
+	int before;
+
+	machine();
+	if (has(KVM_CAP_PIT2) <= 0)
+		return;
+	ck_assert_int_eq(has(KVM_CAP_REINJECT_CONTROL), 1);
+	ck_assert_int_eq(ioctl(vm, KVM_CREATE_IRQCHIP, 0), 0);
+	ck_assert_int_eq(ioctl(vm, KVM_REINJECT_CONTROL, &lose), -1);
+	ck_assert_int_eq(errno, ENXIO);
+	pit_of_controllers();
+	start(code, sizeof(code), 0);
+	put_handler(0x20, handler, sizeof(handler));
+	counts_all_ticks();
+
+	/* What comes while nobody would take it is not missed, but for the one that the controller
+	 * keeps. */
+	memcpy(ram + CODE + 0x800, mask, sizeof(mask));
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_REGS, &regs), 0);
+	regs.rip = CODE + 0x800;
+	ck_assert_int_eq(ioctl(vcpu, KVM_SET_REGS, &regs), 0);
+	run_to_port(4);
+	before = ticks();
+	sleep_ns(200000000);
+	run_to_port(5);
+	ck_assert_int_eq(ticks(), before);
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	while (ticks() < before + 10)
+		run_to_port(3);
+	ck_assert_int_le(ticks() - before, (int)(since(&from) / TICK_NS) + 3);
+
+	/* Nor where user space wants it so. */
+	ck_assert_int_eq(ioctl(vm, KVM_REINJECT_CONTROL, &lose), 0);
+	before = ticks();
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	sleep_ns(200000000);
+	while (ticks() < before + 10)
+		run_to_port(3);
+	ck_assert_int_le(ticks() - before, (int)((since(&from) - 200000000) / TICK_NS) + 3);
+	ck_assert_int_eq(ioctl(vm, KVM_REINJECT_CONTROL, &give), 0);
+}
+END_TEST
+
+START_TEST(no_tick_is_lost_by_the_io_apic)
+{
+	static const uint8_t code[] = {
+		0x66, 0xc7, 0x06, 0xf0, 0x00,	    0xff,
+		0x01, 0x00, 0x00, /* mov dword [0xf0], 0x1ff */
+		0xb0, 0xff, 0xe6, 0x21, SET_UP_PIT, COUNT_TICKS,
+	};
+	/* inc word [ss:0x3000]; mov dword [0xb0], 0; iret */
+	static const uint8_t handler[] = { 0x36, 0xff, 0x06, 0x00, 0x30, 0x66, 0xc7, 0x06,
+					   0xb0, 0x00, 0x00, 0x00, 0x00, 0x00, 0xcf };
+	struct kvm_irqchip chip = { .chip_id = KVM_IRQCHIP_IOAPIC };
+
+	machine();
+	if (has(KVM_CAP_PIT2) <= 0)
+		return;
+	pit_of_controllers();
+	start(code, sizeof(code), APIC);
+	put_handler(0x30, handler, sizeof(handler));
+	ck_assert_int_eq(ioctl(vm, KVM_GET_IRQCHIP, &chip), 0);
+	chip.chip.ioapic.redirtbl[0].bits = 0x30;
+	ck_assert_int_eq(ioctl(vm, KVM_SET_IRQCHIP, &chip), 0);
+	counts_all_ticks();
+}
+END_TEST
+
 /* ---- the clock ---- */
 
 static uint64_t clock_of_page(uint64_t tsc)
@@ -332,6 +467,8 @@ TCase *chips_tests(void)
 	tcase_add_test(tc, split_chips_whose_line_is_masked);
 	tcase_add_test(tc, split_chips_tell_the_end_of_a_level);
 	tcase_add_test(tc, pit_ticks);
+	tcase_add_test(tc, no_tick_is_lost);
+	tcase_add_test(tc, no_tick_is_lost_by_the_io_apic);
 	tcase_add_test(tc, clock_page_says_what_the_clock_says);
 	tcase_add_test(tc, machine_checks);
 	tcase_add_test(tc, signal_mask);
