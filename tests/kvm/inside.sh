@@ -176,6 +176,7 @@ judge() {
 	function flush(  i, known) {
 		if (!name) return
 		gather()
+		if (label ~ /: status 143$/) at = at ",stands"
 		for (i = 1; i <= rows[name] && !known; i++)
 			if (at ~ "^" lines[name, i] "$") known = why[name, i]
 		print "RESULT " (known ? "skip" : "fail") " guest " label ": " (known ? known : "lines " at)
