@@ -46,7 +46,7 @@ if ! build_driver "$build/kmod" "$headers"; then
 	echo "0 passed, 1 failed, 0 skipped"
 	exit 1
 fi
-pieces="both boot-1 boot-2 boots-pair boot-chips engine trace models guests-1 guests-2 guests-smp"
+pieces="both boot-1 boot-2 boots-pair boot-chips engine trace tools models guests-1 guests-2 guests-smp"
 pieces+=" qemu-guests-on qemu-moves qemu-live qemu-on-1 qemu-on-2 qemu-split-1 qemu-split-2 qemu-off-1"
 pieces+=" shadow-engine shadow-boot shadow-boot-2 shadow-guests-1 shadow-guests-2 shadow-guests-smp"
 pieces+=" shrinks fuzz-1 fuzz-0 hostile-1 hostile-0"

@@ -272,7 +272,7 @@ tools() {
 	mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
 	if [ -x /bin/perf ]; then
 		# shellcheck disable=SC2086
-		perf kvm stat record -a -o /tmp/perf.data $guest || return 1
+		perf kvm stat record -a -o /tmp/perf.data $guest # its status is the guest's
 		perf kvm -i /tmp/perf.data stat report --event=vmexit >/tmp/report 2>&1
 		cat /tmp/report
 		for reason in msr io npf; do
@@ -282,7 +282,7 @@ tools() {
 	fi
 	if [ -x /bin/trace-cmd ]; then
 		# shellcheck disable=SC2086
-		trace-cmd record -e kvm -o /tmp/trace.dat $guest || return 1
+		trace-cmd record -e kvm -o /tmp/trace.dat $guest
 		trace-cmd report -i /tmp/trace.dat >/tmp/report 2>&1
 		head -n 40 /tmp/report
 		for line in "kvm_entry: .*vcpu 0" "kvm_exit: .*reason [a-z]" "kvm_pio: .*pio_write at 0x3f8"; do
