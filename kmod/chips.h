@@ -205,6 +205,8 @@ int lapic_create(struct vcpu *vcpu);
 void lapic_free(struct vcpu *vcpu);
 /* SDM vol. 3, 11.4.7.3: after INIT. */
 void lapic_reset(struct lapic *lapic);
+/* It takes interrupts. */
+bool lapic_is_listening(const struct lapic *lapic);
 /* Anyone: put @vector into IRR. False when this APIC does not take it. */
 bool lapic_accept(struct lapic *lapic, u8 vector, bool level);
 void lapic_error(struct lapic *lapic, u32 bit);
@@ -230,6 +232,11 @@ void eoi_collect(struct vcpu *vcpu);
 /* -ENOENT: not its MSR; -EINVAL: #GP. */
 int eoi_read_msr(struct vcpu *vcpu, u32 msr, u64 *ret);
 int eoi_write_msr(struct vcpu *vcpu, u32 msr, u64 value);
+
+/* apf.c: the MSRs, as those of eoi.c; what waits to be told is let go. In the vCPU's thread. */
+int apf_read_msr(struct vcpu *vcpu, u32 msr, u64 *ret);
+int apf_write_msr(struct vcpu *vcpu, u32 msr, u64 value);
+void apf_reset(struct vcpu *vcpu);
 
 /* lapic_regs.c: the registers, as a page and as MSRs */
 u32 lapic_mmio_read(struct lapic *lapic, u32 offset);

@@ -8,6 +8,7 @@
 #include <linux/eventfd.h>
 #include <linux/file.h>
 #include <linux/kvm.h>
+#include <linux/mm.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
 #include <linux/syscore_ops.h>
@@ -27,6 +28,25 @@ static inline void compat_eventfd_signal(struct eventfd_ctx *ctx)
 #else
 	eventfd_signal(ctx, 1);
 #endif
+}
+
+/* ---- memory of another process ---- */
+
+/* As if it had accessed it: 0 or more, or -errno. What this has waited for need not be in its tables yet. */
+static inline long compat_bring_in(struct mm_struct *mm, unsigned long at, unsigned int flags)
+{
+	int locked = 1;
+	long r;
+
+	mmap_read_lock(mm);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+	r = get_user_pages_remote(mm, at, 1, flags, NULL, &locked);
+#else
+	r = get_user_pages_remote(mm, at, 1, flags, NULL, NULL, &locked);
+#endif
+	if (locked)
+		mmap_read_unlock(mm);
+	return r;
 }
 
 /* ---- struct kvm_run: user space writes to it meanwhile ---- */

@@ -25,14 +25,14 @@ static int highest(const struct lapic *lapic, u32 offset)
 
 /* ---- in ---- */
 
-static bool is_listening(const struct lapic *lapic)
+bool lapic_is_listening(const struct lapic *lapic)
 {
 	return lapic_is_on(lapic) && lapic_get(lapic, LAPIC_SVR) & SVR_ENABLED;
 }
 
 bool lapic_accept(struct lapic *lapic, u8 vector, bool level)
 {
-	if (!is_listening(lapic))
+	if (!lapic_is_listening(lapic))
 		return false;
 	if (vector < 16) {
 		lapic_error(lapic, ESR_RECEIVE_ILLEGAL);
@@ -79,7 +79,7 @@ void lapic_update_ppr(struct lapic *lapic)
 
 static int highest_deliverable(const struct lapic *lapic)
 {
-	int vector = is_listening(lapic) ? highest(lapic, LAPIC_IRR) : -1;
+	int vector = lapic_is_listening(lapic) ? highest(lapic, LAPIC_IRR) : -1;
 
 	return vector >= 0 && (vector & 0xf0) > (lapic_get(lapic, LAPIC_PPR) & 0xf0) ? vector : -1;
 }
@@ -229,6 +229,7 @@ static void take_init(struct vcpu *vcpu)
 	lapic_reset(vcpu->lapic);
 	steal_reset(vcpu);
 	vcpu->eoi_msr = 0;
+	apf_reset(vcpu);
 }
 
 /* SDM vol. 3, 8.4.4.1: a page number below 1 MiB. */

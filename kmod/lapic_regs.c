@@ -117,6 +117,8 @@ static void svr_write(struct lapic *lapic, u32 value)
 	bool was_on = lapic_get(lapic, LAPIC_SVR) & SVR_ENABLED;
 
 	lapic_put(lapic, LAPIC_SVR, value & SVR_WRITABLE);
+	if (value & SVR_ENABLED && !was_on)
+		set_bit(REQ_APF, &lapic->vcpu->requests); /* what waits for that */
 	/* SDM vol. 3, 11.4.7.2: while disabled by software all LVT entries are masked. */
 	if (value & SVR_ENABLED || !was_on)
 		return;

@@ -116,6 +116,8 @@ long system_check_extension(unsigned long cap)
 	case KVM_CAP_SET_GUEST_DEBUG:
 	case KVM_CAP_COALESCED_PIO:
 	case KVM_CAP_HALT_POLL:
+	case KVM_CAP_ASYNC_PF:
+	case KVM_CAP_ASYNC_PF_INT:
 	case KVM_CAP_BINARY_STATS_FD:
 		return 1;
 	case KVM_CAP_COALESCED_MMIO:
@@ -208,9 +210,12 @@ static int __init sika_init(void)
 	r = irqfd_init();
 	if (r)
 		return r;
-	r = hw->setup();
+	r = apf_start();
 	if (r)
 		goto irqfd;
+	r = hw->setup();
+	if (r)
+		goto apf;
 	r = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "sika/kvm:online", cpu_starts, cpu_stops);
 	if (r < 0)
 		goto teardown;
@@ -237,6 +242,8 @@ stop:
 	cpuhp_remove_state(hotplug);
 teardown:
 	hw->teardown();
+apf:
+	apf_stop();
 irqfd:
 	irqfd_exit();
 	return r;
@@ -251,6 +258,7 @@ static void __exit sika_exit(void)
 	unregister_reboot_notifier(&reboot_block);
 	cpuhp_remove_state(hotplug);
 	hw->teardown();
+	apf_stop();
 	irqfd_exit();
 }
 

@@ -22,7 +22,7 @@ static const u32 saved[] = {
 	0x200, 0x201, 0x202, 0x203, 0x204, 0x205, 0x206, 0x207,
 	0x208, 0x209, 0x20a, 0x20b, 0x20c, 0x20d, 0x20e, 0x20f,
 	0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f,
-	0x11, 0x12, 0x4b564d00, 0x4b564d01, 0x4b564d03, 0x4b564d04,
+	0x11, 0x12, 0x4b564d00, 0x4b564d01, 0x4b564d02, 0x4b564d03, 0x4b564d04, 0x4b564d06, 0x4b564d07,
 	0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103,
 };
 
@@ -49,6 +49,8 @@ bool msr_read(struct vcpu *vcpu, u32 msr, u64 *ret, bool host)
 		r = steal_read_msr(vcpu, msr, ret);
 	if (r == -ENOENT)
 		r = eoi_read_msr(vcpu, msr, ret);
+	if (r == -ENOENT)
+		r = apf_read_msr(vcpu, msr, ret);
 	if (r != -ENOENT)
 		return r == 0;
 	if (clock_read_msr(vcpu, msr, ret))
@@ -78,6 +80,8 @@ bool msr_write(struct vcpu *vcpu, u32 msr, u64 value, bool host)
 		r = steal_write_msr(vcpu, msr, value);
 	if (r == -ENOENT)
 		r = eoi_write_msr(vcpu, msr, value);
+	if (r == -ENOENT)
+		r = apf_write_msr(vcpu, msr, value);
 	if (r != -ENOENT)
 		return r == 0;
 	if (msr == TSC && host) {

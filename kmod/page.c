@@ -11,6 +11,7 @@
 #include <linux/mm.h>
 #include <linux/slab.h>
 
+#include "compat.h"
 #include "shadow.h"
 
 bool nested_paging = true, identity_paging;
@@ -321,10 +322,37 @@ static void map(struct vm *vm, struct page_cache *cache, gpn_t gpn, unsigned int
 		WRITE_ONCE(*last, entry);
 }
 
-struct page *page_get(unsigned long hva, bool write, bool *writable)
+/* Without sleep for what the host has to fetch. *later: that is what it needs. */
+static struct page *get_now(unsigned long hva, bool write, bool *writable, bool *later)
+{
+	struct page *page;
+	long r;
+
+	*writable = true;
+	*later = false;
+	if (get_user_page_fast_only(hva, FOLL_WRITE, &page))
+		return page;
+	r = get_user_pages_unlocked(hva, 1, &page, FOLL_WRITE | FOLL_NOWAIT);
+	if (r <= 0 && !write) { /* it may be that only writes have to wait */
+		*writable = false;
+		r = get_user_pages_unlocked(hva, 1, &page, FOLL_NOWAIT);
+	}
+	*later = r == 0;
+	return r == 1 ? page : NULL;
+}
+
+struct page *page_get(struct vcpu *vcpu, unsigned long hva, bool write, bool *writable, bool *later)
 {
 	struct page *page;
 
+	*later = false;
+	if (apf_is_on(vcpu)) {
+		page = get_now(hva, write, writable, later);
+		if (*later)
+			*later = apf_begin(vcpu, hva, write);
+		if (page || *later)
+			return page;
+	}
 	*writable = true;
 	if (get_user_pages_fast(hva, 1, FOLL_WRITE, &page) == 1)
 		return page;
@@ -334,17 +362,24 @@ struct page *page_get(unsigned long hva, bool write, bool *writable)
 	return NULL;
 }
 
+void page_bring_in(struct mm_struct *mm, unsigned long hva, bool write)
+{
+	(void)compat_bring_in(mm, hva, write ? FOLL_WRITE : 0);
+}
+
 static int map_page(struct vcpu *vcpu, struct page_cache *cache, const struct slot *slot, gpn_t gpn,
 		    bool write)
 {
 	struct vm *vm = vcpu->vm;
 	unsigned long ended = READ_ONCE(vm->invalidated);
-	bool writable, read_only = slot->flags & KVM_MEM_READONLY;
+	bool writable, later, read_only = slot->flags & KVM_MEM_READONLY;
 	struct page *page;
 	unsigned int level;
 
 	smp_rmb(); /* the count before the page: an invalidation between them is noticed below */
-	page = page_get(slot_hva(slot, gpn), write, &writable);
+	page = page_get(vcpu, slot_hva(slot, gpn), write, &writable, &later);
+	if (later)
+		return 1;
 	if (!page)
 		return signal_pending(current) ? -EINTR : -EFAULT;
 	level = page_best_level(vm, slot, gpn, vm->table.format->levels);

@@ -219,6 +219,7 @@ enum outcome {
 	REFUSED, /* by the guest's tables: cpu.fault */
 	CORE,	/* the instruction is for the x86 core */
 	NO_MEMORY,
+	LATER,	/* the page is to come, and the guest has been told */
 	NO_PAGE, /* the program's own memory is not there */
 };
 
@@ -445,11 +446,14 @@ static enum outcome find_page(struct vcpu *vcpu, struct attempt *a)
 {
 	bool write = a->access & X86_PF_W;
 	gpn_t gpn = a->walk.gpa >> PAGE_SHIFT;
+	bool later;
 
 	a->slot = slot_of(vcpu->vm, gpn);
 	if (!a->slot || (write && a->slot->flags & KVM_MEM_READONLY))
 		return CORE;
-	a->page = page_get(slot_hva(a->slot, gpn), write, &a->writable);
+	a->page = page_get(vcpu, slot_hva(a->slot, gpn), write, &a->writable, &later);
+	if (later)
+		return LATER;
 	if (!a->page)
 		return NO_PAGE;
 	/* The first write of a page that is logged is to fault. */
@@ -569,6 +573,8 @@ int shadow_fault(struct vcpu *vcpu, u64 linear, u32 error)
 	case CORE:
 		vcpu->stats.pf_emulate++;
 		return to_core(vcpu, &a);
+	case LATER:
+		return 1;
 	case NO_PAGE:
 		return signal_pending(current) ? -EINTR : -EFAULT;
 	default:

@@ -436,6 +436,8 @@ static int loop(struct vcpu *vcpu)
 			return interrupted(vcpu);
 		if (vcpu_take_request(vcpu, REQ_CLOCK))
 			clock_update(vcpu);
+		if (vcpu_take_request(vcpu, REQ_APF))
+			apf_update(vcpu);
 		if (vcpu->lapic)
 			lapic_take_requests(vcpu);
 		if (vcpu->cpu.s.activity == X86_RUNNING)
@@ -716,6 +718,7 @@ static int vcpu_init(struct vcpu *vcpu)
 
 void vcpu_destroy(struct vcpu *vcpu)
 {
+	apf_reset(vcpu);
 	if (vcpu->hw)
 		hw->vcpu_free(vcpu);
 	if (vcpu->fpu.fpstate)
@@ -781,6 +784,7 @@ int vcpu_create(struct vm *vm, unsigned int id)
 		return -ENOMEM;
 	vcpu->vm = vm;
 	vcpu->id = id;
+	apf_init(vcpu);
 	r = vcpu_init(vcpu);
 	if (!r) {
 		mutex_lock(&vm->lock);

@@ -22,6 +22,7 @@
  *	vm->page_lock	the nested page table, and what MMU notifiers count
  *	pic, ioapic	chips.h
  *	vm->clock_lock, vm->ring_lock
+ *	a wait's	apf.c
  */
 #pragma once
 
@@ -157,8 +158,11 @@ void page_cache_free(struct page_cache *cache);
 int page_fault(struct vcpu *vcpu, u64 gpa, bool write, bool exec);
 /* Under vm->srcu: of the largest page that guest and host agree on, 1 to @most. */
 unsigned int page_best_level(struct vm *vm, const struct slot *slot, gpn_t gpn, unsigned int most);
-/* The page of @hva, with a reference. *writable: whether it may be written, which is asked for in any case. */
-struct page *page_get(unsigned long hva, bool write, bool *writable);
+/* The page of @hva, with a reference. *writable: whether it may be written, which is asked for in any case. *later: there
+ * is none yet, and the guest has been told. */
+struct page *page_get(struct vcpu *vcpu, unsigned long hva, bool write, bool *writable, bool *later);
+/* In any thread, which sleeps for it: @hva of @mm, for accesses that follow. */
+void page_bring_in(struct mm_struct *mm, unsigned long hva, bool write);
 /* The rest are of both kinds of paging. Under page_lock: unmap [first, last). True when a TLB may know of it. */
 bool page_zap(struct vm *vm, gpn_t first, gpn_t last);
 /* Under page_lock: take write access from the pages of @slot from @first on that @mask names. */
@@ -228,11 +232,12 @@ enum vcpu_request {
 	REQ_NMI,
 	REQ_INIT,
 	REQ_SIPI,
+	REQ_APF, /* the guest may be told that a page is there */
 	REQ_UNHALT, /* the next halt, or the one it is in, is over at once */
 };
 
 /* What has to be seen to before the guest is entered. */
-#define REQ_WAKES	 (BIT(REQ_EVENT) | BIT(REQ_NMI) | BIT(REQ_INIT) | BIT(REQ_SIPI))
+#define REQ_WAKES	 (BIT(REQ_EVENT) | BIT(REQ_NMI) | BIT(REQ_INIT) | BIT(REQ_SIPI) | BIT(REQ_APF))
 #define REQ_BEFORE_ENTRY (REQ_WAKES | BIT(REQ_CLOCK))
 
 enum vcpu_mode {
@@ -298,6 +303,16 @@ struct steal {
 	bool marked; /* as preempted, in the guest's page */
 };
 
+/* Of pages that the host has yet to bring in: apf.c. */
+struct apf {
+	u64 msr;
+	u8 vector;
+	bool all; /* whoever waits in the guest is to be told, before any other */
+	u32 serial; /* of the last token */
+	struct list_head waits; /* for pages that the guest has been told of, in turn */
+	unsigned int count;
+};
+
 /* What the guest reads of machine checks: mce.c. */
 struct mce_state {
 	u64 cap, ctl;
@@ -334,6 +349,7 @@ struct vcpu {
 	struct steal steal;
 	u64 eoi_msr;	  /* where the guest looks for offers: eoi.c */
 	bool eoi_offered; /* for the stay in the guest that is under way */
+	struct apf apf;
 	struct kvm_cpuid_entry2 *cpuid;
 	unsigned int cpuid_count;
 
@@ -534,6 +550,16 @@ void steal_close(struct vcpu *vcpu);
 int steal_read_msr(struct vcpu *vcpu, u32 msr, u64 *ret);
 int steal_write_msr(struct vcpu *vcpu, u32 msr, u64 value);
 void steal_reset(struct vcpu *vcpu);
+
+/* ---- apf.c: pages that are not there yet. Its MSRs are in chips.h ---- */
+int apf_start(void);
+void apf_stop(void);
+void apf_init(struct vcpu *vcpu);
+bool apf_is_on(const struct vcpu *vcpu);
+/* The guest's access would have to wait for the page of @hva. True: it is being brought in, and a #PF tells the guest. */
+bool apf_begin(struct vcpu *vcpu, unsigned long hva, bool write);
+/* REQ_APF. May sleep. */
+void apf_update(struct vcpu *vcpu);
 
 /* ---- hypercall.c: asked for in registers, and answered there ---- */
 void hypercall(struct vcpu *vcpu);

@@ -133,6 +133,7 @@ int main(void)
 	suite_add_tcase(suite, cpu_tests());
 	suite_add_tcase(suite, real_tests());
 	suite_add_tcase(suite, pv_tests());
+	suite_add_tcase(suite, apf_tests());
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);

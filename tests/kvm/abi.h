@@ -52,6 +52,7 @@ union one_msr {
 	uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
 };
 
+TCase *apf_tests(void);
 TCase *chips_tests(void);
 TCase *debug_tests(void);
 TCase *devices_tests(void);

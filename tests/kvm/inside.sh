@@ -295,7 +295,7 @@ tools() {
 
 # A machine of QEMU's goes from the stock driver to ours and back, by way of a file: nobody but the two drivers tells
 # it from one that stays. Of features that only one of them knows it is shown none.
-MOVED="-cpu EPYC,-svm,kvm-asyncpf=off,kvm-asyncpf-int=off,kvm-poll-control=off"
+MOVED="-cpu EPYC,-svm,kvm-poll-control=off"
 
 use_driver() { # ours|stock
 	if [ "$1" = ours ]; then
