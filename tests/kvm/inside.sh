@@ -88,7 +88,8 @@ boots() { # cpus memory engine
 	cat /tmp/console
 	echo "status $status, ${kib:-unknown} KiB beyond the guest's RAM"
 	[ $status = 0 ] && grep -q "^SIKA-GUEST-ALIVE cpus=$1 " /tmp/console || return 1
-	[ "$1" = 1 ] || [ "$3" != kvm ] || grep -q "^SIKA-PV 4" /tmp/console || return 1
+	[ "$1" = 1 ] || [ "$3" != kvm ] || { grep -q "^SIKA-PV 4" /tmp/console &&
+		grep -q "^SIKA-APF 1" /tmp/console; } || return 1
 	[ "${kib:-0}" -gt 0 ] && [ "$kib" -le 20480 ] || return 1
 	echo "INFO $kib KiB beyond the guest's RAM" >/dev/console
 	tr -d '\r' </tmp/console | sed -n 's/^SIKA-FIGURE/INFO figure/p' >/dev/console
