@@ -109,7 +109,7 @@ echo "SIKA-GUEST-ALIVE cpus=$(/bin/busybox grep -c ^processor /proc/cpuinfo) ker
 echo "SIKA-PV $(/bin/busybox dmesg |
 	/bin/busybox grep -cE 'setup PV IPIs|setup pv remote TLB flush|setup PV sched yield|PV spinlocks enabled')"
 # The interrupt by which it would hear of pages that have come.
-echo "SIKA-APF $(/bin/busybox grep -c ' HYP:' /proc/interrupts)"
+echo "SIKA-APF $(/bin/busybox grep -c 'HYP:' /proc/interrupts)"
 # By words of the command line: processes, and pages touched for the first time, in hundredths of a second.
 word() { /bin/busybox sed -n "s/.*$1=\([0-9]*\).*/\1/p" /proc/cmdline; }
 now() { /bin/busybox sed 's/\([0-9]*\)[.]\([0-9]*\) .*/\1\2/' /proc/uptime; }
