@@ -29,6 +29,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define COUNTS_AT ((void *)0x500000000000)
 #define THREADS	 4u
 #define ROUND_MS 2000u
 #define DEATH_MS 60000u
@@ -486,8 +487,9 @@ int main(int argc, char **argv)
 	unsigned seconds = argc > 1 ? (unsigned)atoi(argv[1]) : 10,
 		 number = argc > 3 ? (unsigned)atoi(argv[3]) : 0;
 	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1, begun = now_ms();
-	_Atomic uint64_t *counts =
-		mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	/* Far from all that a machine is given as its memory, and more. */
+	_Atomic uint64_t *counts = mmap(COUNTS_AT, PAGE, PROT_READ | PROT_WRITE,
+					MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	const char *why = NULL;
 
 	if (counts == MAP_FAILED)

@@ -236,6 +236,13 @@ models() {
 	done
 }
 
+# bench/kernel.c: nanoseconds of what a kernel does, with exits among it.
+costs() {
+	sika run --engine kvm --cpus 1 --memory 64M --net none --debug-exit --no-reboot --serial stdio \
+		--kernel /build/bench/kernel.elf --append cpus=1
+	grep -q "^K cpuid " /tmp/out
+}
+
 # Tracepoints by the names and fields that tools look for, and that a guest leaves there.
 traces() {
 	mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
@@ -573,6 +580,10 @@ fuzz:* | hostile:*)
 	hostile) check "hostile guests, npt=$(word lab_npt)" hostile "$seconds" "$seed" ;;
 	esac
 	echo "INFO $(cat /tmp/out)"
+	;;
+costs)
+	check "what exits cost, npt=$(word lab_npt)" costs
+	sed -n 's/^K /INFO cost /p' /tmp/out
 	;;
 trace) check "tracepoints, npt=$(word lab_npt)" traces ;;
 tools)

@@ -255,6 +255,8 @@ done
 ln -s /sika "$outer/build/src/cli"
 cp "$here/../guest/run.sh" "$here/../guest/guests.list" "$here/known.list" "$outer/guests/"
 cp "$build"/tests/guest/*.elf "$outer/build/tests/guest/" || fail "no tiny guests in $build"
+mkdir -p "$outer/build/bench"
+cp "$build/bench/kernel.elf" "$outer/build/bench/" || fail "no kernel.elf in $build"
 pack "$outer" "$work/outer.cpio"
 
 # Debian's QEMU as the monitor, for the pieces that want it: a second archive.
@@ -554,6 +556,7 @@ fi
 
 [ -n "$only" ] && want boots-pair && piece must boots-pair 1 200 "lab_npt=1 lab_work=boots-pair"
 [ -n "$only" ] && want both && piece must both 1 150 "lab_npt=1 lab_work=both $one_gib"
+[ -n "$only" ] && want costs && piece may costs 1 100 "lab_npt=1 lab_work=costs"
 [ -n "$only" ] && want tools && piece may tools 1 100 "lab_npt=1 lab_work=tools"
 [ -n "$only" ] && want qemu-live && piece must qemu-live 1 400 "lab_npt=1 lab_work=qemu-live"
 [ -n "$only" ] && want qemu-moves && piece must qemu-moves 1 400 "lab_npt=1 lab_work=qemu-moves"
