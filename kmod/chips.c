@@ -38,13 +38,18 @@ static bool send_msi(struct vm *vm, u32 address, u32 data)
 
 /* ---- lines ---- */
 
+/* Of the pair. */
+static unsigned int pic_input(const struct kvm_irq_routing_irqchip *to)
+{
+	return to->pin + (to->irqchip == KVM_IRQCHIP_PIC_SLAVE ? 8 : 0);
+}
+
 static bool set_pin(struct vm *vm, const struct kvm_irq_routing_irqchip *to, bool level)
 {
 	if (to->irqchip == KVM_IRQCHIP_IOAPIC)
 		ioapic_set_line(&vm->chips->ioapic, to->pin, level);
 	else
-		pic_set_line(&vm->chips->pic, to->pin + (to->irqchip == KVM_IRQCHIP_PIC_SLAVE ? 8 : 0),
-			     level);
+		pic_set_line(&vm->chips->pic, pic_input(to), level);
 	return true;
 }
 
@@ -64,16 +69,18 @@ static u32 first_route(const struct irq_routes *routes, u32 gsi)
 	return low;
 }
 
+#define for_each_route(e, routes, of_gsi)                                                           \
+	for ((e) = &(routes)->entry[first_route(routes, of_gsi)];                                   \
+	     (e) < &(routes)->entry[(routes)->count] && (e)->gsi == (of_gsi); (e)++)
+
 bool irq_set(struct vm *vm, u32 gsi, bool level)
 {
 	int at = srcu_read_lock(&vm->srcu);
 	const struct irq_routes *routes = srcu_dereference(vm->chips->routes, &vm->srcu);
-	u32 low = first_route(routes, gsi);
+	const struct kvm_irq_routing_entry *e;
 	bool any = false;
 
-	for (; low < routes->count && routes->entry[low].gsi == gsi; low++) {
-		const struct kvm_irq_routing_entry *e = &routes->entry[low];
-
+	for_each_route(e, routes, gsi) {
 		if (e->type == KVM_IRQ_ROUTING_IRQCHIP)
 			any |= set_pin(vm, &e->u.irqchip, level);
 		else if (level)
@@ -87,19 +94,17 @@ static bool is_open(const struct chips *chips, const struct kvm_irq_routing_irqc
 {
 	if (to->irqchip == KVM_IRQCHIP_IOAPIC)
 		return ioapic_is_open(&chips->ioapic, to->pin);
-	return pic_is_open(&chips->pic, to->pin + (to->irqchip == KVM_IRQCHIP_PIC_SLAVE ? 8 : 0));
+	return pic_is_open(&chips->pic, pic_input(to));
 }
 
 bool irq_is_open(struct vm *vm, u32 gsi)
 {
 	int at = srcu_read_lock(&vm->srcu);
 	const struct irq_routes *routes = srcu_dereference(vm->chips->routes, &vm->srcu);
-	u32 low = first_route(routes, gsi);
+	const struct kvm_irq_routing_entry *e;
 	bool any = false;
 
-	for (; low < routes->count && routes->entry[low].gsi == gsi; low++) {
-		const struct kvm_irq_routing_entry *e = &routes->entry[low];
-
+	for_each_route(e, routes, gsi) {
 		any |= e->type == KVM_IRQ_ROUTING_IRQCHIP && is_open(vm->chips, &e->u.irqchip);
 	}
 	srcu_read_unlock(&vm->srcu, at);
@@ -145,10 +150,9 @@ void irq_hold(struct vm *vm, u32 gsi, bool held)
 bool irq_leads_to(struct vm *vm, u32 gsi, u32 irqchip, u32 pin)
 {
 	const struct irq_routes *routes = srcu_dereference(vm->chips->routes, &vm->srcu);
+	const struct kvm_irq_routing_entry *e;
 
-	for (u32 i = first_route(routes, gsi); i < routes->count && routes->entry[i].gsi == gsi; i++) {
-		const struct kvm_irq_routing_entry *e = &routes->entry[i];
-
+	for_each_route(e, routes, gsi) {
 		if (e->type == KVM_IRQ_ROUTING_IRQCHIP && e->u.irqchip.irqchip == irqchip &&
 		    e->u.irqchip.pin == pin)
 			return true;

@@ -89,12 +89,18 @@ static void line_set(struct pit *pit, bool level)
 		irq_set(pit->vm, 0, level);
 }
 
-static void pulse(struct pit *pit)
+/* The guest is to get each tick: it asked for that, and would take this one. */
+static bool counts_ticks(const struct pit *pit)
+{
+	return pit->reinject && !pit->hpet && irq_is_open(pit->vm, 0);
+}
+
+static void pulse(struct pit *pit, bool counts)
 {
 	if (pit->line)
 		line_set(pit, false);
 	WRITE_ONCE(pit->lost, false);
-	WRITE_ONCE(pit->waits, pit->reinject && !pit->hpet && irq_is_open(pit->vm, 0));
+	WRITE_ONCE(pit->waits, counts);
 	line_set(pit, true);
 }
 
@@ -117,14 +123,14 @@ static u32 rises_since_due(const struct pit *pit, u64 now)
 
 static void tick(struct pit *pit, u32 rises)
 {
-	bool open = irq_is_open(pit->vm, 0);
+	bool counts = counts_ticks(pit);
 
-	if (READ_ONCE(pit->lost) || !open)
+	if (READ_ONCE(pit->lost) || !counts)
 		WRITE_ONCE(pit->waits, false);
-	if (pit->reinject && !pit->hpet && open)
+	if (counts)
 		pit->missed = min(pit->missed + rises - !pit->waits, MISSED_MAX);
 	if (!pit->waits)
-		pulse(pit);
+		pulse(pit, counts);
 }
 
 static void timer_update(struct pit *pit, u64 now)
@@ -203,7 +209,7 @@ void pit_acked(struct vm *vm, u32 irqchip, u32 pin)
 	WRITE_ONCE(pit->waits, false);
 	if (pit->missed) {
 		pit->missed--;
-		pulse(pit);
+		pulse(pit, counts_ticks(pit));
 	}
 	spin_unlock_irqrestore(&pit->lock, flags);
 }

@@ -114,6 +114,20 @@ int msr(unsigned long request, uint32_t index, uint64_t *value)
 	return r;
 }
 
+void msr_set(uint32_t index, uint64_t value)
+{
+	uint64_t back = 0, given = value;
+
+	ck_assert_int_eq(msr(KVM_SET_MSRS, index, &given), 1);
+	ck_assert_int_eq(msr(KVM_GET_MSRS, index, &back), 1);
+	ck_assert_uint_eq(back, value);
+}
+
+void msr_refuses(uint32_t index, uint64_t value)
+{
+	ck_assert_int_eq(msr(KVM_SET_MSRS, index, &value), 0);
+}
+
 int main(void)
 {
 	Suite *suite = suite_create("kvm abi");

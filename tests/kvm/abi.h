@@ -43,6 +43,9 @@ void run_to(uint32_t reason);
 void run_to_port(uint8_t value);
 /* Of one MSR; how many were done. */
 int msr(unsigned long request, uint32_t index, uint64_t *value);
+/* It takes the value, and gives it back; or does not take it. */
+void msr_set(uint32_t index, uint64_t value);
+void msr_refuses(uint32_t index, uint64_t value);
 
 /* Of the file that KVM_GET_STATS_FD gives for the machine. */
 int64_t machine_counter(const char *name);

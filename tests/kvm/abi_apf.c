@@ -5,6 +5,7 @@
  * passes.
  */
 #include "abi.h"
+#include "../kmod/clock.h"
 
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -13,7 +14,6 @@
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MSR_EN	   0x4b564d02u
@@ -153,20 +153,6 @@ static void go_to(const uint8_t *label, int interrupts)
 	ck_assert_int_eq(ioctl(vcpu, KVM_SET_REGS, &regs), 0);
 }
 
-static void set(uint32_t index, uint64_t value)
-{
-	uint64_t back = 0, given = value;
-
-	ck_assert_int_eq(msr(KVM_SET_MSRS, index, &given), 1);
-	ck_assert_int_eq(msr(KVM_GET_MSRS, index, &back), 1);
-	ck_assert_uint_eq(back, value);
-}
-
-static void refuses(uint32_t index, uint64_t value)
-{
-	ck_assert_int_eq(msr(KVM_SET_MSRS, index, &value), 0);
-}
-
 static int uffd;
 
 /* False: not on this host. */
@@ -206,8 +192,8 @@ static void enable(unsigned cpl, uint64_t bits)
 	lapic.regs[0xf1] |= 1;
 	ck_assert_int_eq(ioctl(vcpu, KVM_SET_LAPIC, &lapic), 0);
 	set_mode(0);
-	set(MSR_INT, VECTOR);
-	set(MSR_EN, AREA | bits);
+	msr_set(MSR_INT, VECTOR);
+	msr_set(MSR_EN, AREA | bits);
 	go_to(apf_idle, 1);
 	run_to_port(4);
 	ck_assert_uint_eq(notes()->told, 1);
@@ -226,21 +212,6 @@ static void fill(unsigned page)
 
 	memcpy(from, &value, sizeof(value));
 	ck_assert(ioctl(uffd, UFFDIO_COPY, &copy) == 0 || copy.copy == -EEXIST);
-}
-
-static void sleep_ms(long ms)
-{
-	struct timespec t = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
-
-	nanosleep(&t, NULL);
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
 /* When the guest does something else, or after a time. */
@@ -262,15 +233,15 @@ START_TEST(values_are_looked_at)
 {
 	if (!prepare())
 		return;
-	refuses(MSR_EN, AREA | ON | 0x10);
-	refuses(MSR_EN, AREA | ON | 0x20);
-	refuses(MSR_EN, NOT_RAM | ON);
-	refuses(MSR_INT, 0x100);
-	set(MSR_EN, 0);
-	set(MSR_EN, AREA | ON | ALWAYS | 4);
-	set(MSR_EN, AREA | 1); /* without interrupts: nothing comes of it */
-	set(MSR_INT, 0xff);
-	set(MSR_ACK, 0);
+	msr_refuses(MSR_EN, AREA | ON | 0x10);
+	msr_refuses(MSR_EN, AREA | ON | 0x20);
+	msr_refuses(MSR_EN, NOT_RAM | ON);
+	msr_refuses(MSR_INT, 0x100);
+	msr_set(MSR_EN, 0);
+	msr_set(MSR_EN, AREA | ON | ALWAYS | 4);
+	msr_set(MSR_EN, AREA | 1); /* without interrupts: nothing comes of it */
+	msr_set(MSR_INT, 0xff);
+	msr_set(MSR_ACK, 0);
 }
 END_TEST
 
@@ -394,36 +365,36 @@ static void idle(unsigned times)
 
 static void *fill_after(void *ms)
 {
-	sleep_ms(*(long *)ms);
+	sleep_ms(*(unsigned *)ms);
 	fill(0);
 	return NULL;
 }
 
 /* For the page that is under way nobody waits but the stock driver. */
-static void check_prompt(int64_t begun, long ms)
+static void check_prompt(uint64_t begun, unsigned ms)
 {
 	if (!access("/sys/module/sika_kvm", F_OK))
-		ck_assert_int_lt(now_ms() - begun, ms);
+		ck_assert_uint_lt(now_ms() - begun, ms);
 }
 
 START_TEST(who_disables_it_is_not_told)
 {
-	long ms = 1000;
+	unsigned ms = 1000;
 	pthread_t filler;
-	int64_t begun;
+	uint64_t begun;
 
 	if (!leave_waiting())
 		return;
 	ck_assert_int_eq(pthread_create(&filler, NULL, fill_after, &ms), 0);
 	begun = now_ms();
-	set(MSR_EN, 0);
+	msr_set(MSR_EN, 0);
 	check_prompt(begun, ms / 2);
 	pthread_join(filler, NULL);
 	idle(20);
 	ck_assert_uint_eq(notes()->told, 1);
 	/* Who enables it again hears at once that all are to look anew. */
 	notes()->silent = 0;
-	set(MSR_EN, AREA | ON | ALWAYS);
+	msr_set(MSR_EN, AREA | ON | ALWAYS);
 	idle(20);
 	ck_assert_uint_eq(notes()->told, 2);
 	ck_assert_uint_eq(notes()->ready[1], BROADCAST);
@@ -455,9 +426,9 @@ END_TEST
 
 START_TEST(machine_goes_while_a_page_waits)
 {
-	long ms = 2000;
+	unsigned ms = 2000;
 	pthread_t filler;
-	int64_t begun;
+	uint64_t begun;
 
 	if (!leave_waiting())
 		return;

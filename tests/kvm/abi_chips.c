@@ -4,6 +4,7 @@
  * host's KVM does not offer passes.
  */
 #include "abi.h"
+#include "../kmod/clock.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -123,6 +124,15 @@ END_TEST
 
 /* ---- the 8254 ---- */
 
+/* Nanoseconds. */
+static int64_t since(const struct timespec *from)
+{
+	struct timespec to;
+
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	return (to.tv_sec - from->tv_sec) * 1000000000 + to.tv_nsec - from->tv_nsec;
+}
+
 START_TEST(pit_ticks)
 {
 	static const uint8_t code[] = {
@@ -137,8 +147,7 @@ START_TEST(pit_ticks)
 	static const uint8_t handler[] = { 0xfe, 0x06, 0x00, 0x30, 0xb0, 0x20, 0xe6, 0x20, 0xcf };
 	struct kvm_pit_config config = { 0 };
 	struct kvm_pit_state2 state;
-	struct timespec from, to;
-	int64_t ms;
+	struct timespec from;
 
 	machine();
 	if (has(KVM_CAP_PIT2) <= 0)
@@ -156,9 +165,7 @@ START_TEST(pit_ticks)
 	put_handler(0x20, handler, sizeof(handler));
 	clock_gettime(CLOCK_MONOTONIC, &from);
 	run_to_port(5);
-	clock_gettime(CLOCK_MONOTONIC, &to);
-	ms = (to.tv_sec - from.tv_sec) * 1000 + (to.tv_nsec - from.tv_nsec) / 1000000;
-	ck_assert_int_ge(ms, 38); /* four periods at least */
+	ck_assert_int_ge(since(&from), 38000000); /* four periods at least */
 	ck_assert_int_eq(ioctl(vm, KVM_GET_PIT2, &state), 0);
 	ck_assert_uint_eq(state.channels[0].mode, 2);
 	ck_assert_uint_eq(state.channels[0].count, 0x2e9c);
@@ -182,22 +189,9 @@ END_TEST
 /* Out of the machine, then: sti; next: out; jmp next */
 #define COUNT_TICKS 0xb0, 0x01, 0xe6, PORT, 0xfb, 0xb0, 0x03, 0xe6, PORT, 0xeb, 0xfa
 
-static int64_t since(const struct timespec *from)
-{
-	struct timespec to;
-
-	clock_gettime(CLOCK_MONOTONIC, &to);
-	return (to.tv_sec - from->tv_sec) * 1000000000 + to.tv_nsec - from->tv_nsec;
-}
-
 static int ticks(void)
 {
 	return *(volatile uint16_t *)(ram + 0x3000);
-}
-
-static void sleep_ns(long ns)
-{
-	nanosleep(&(struct timespec){ .tv_nsec = ns }, NULL);
 }
 
 /* A fifth of a second is slept with the clock at work, and more of them follow: none may be lost,
@@ -210,7 +204,7 @@ static void counts_all_ticks(void)
 
 	run_to_port(1);
 	clock_gettime(CLOCK_MONOTONIC, &from);
-	sleep_ns(200000000);
+	sleep_ms(200);
 	do {
 		run_to_port(3);
 		n = ticks();
@@ -266,7 +260,7 @@ START_TEST(no_tick_is_lost)
 	ck_assert_int_eq(ioctl(vcpu, KVM_SET_REGS, &regs), 0);
 	run_to_port(4);
 	before = ticks();
-	sleep_ns(200000000);
+	sleep_ms(200);
 	run_to_port(5);
 	ck_assert_int_eq(ticks(), before);
 	clock_gettime(CLOCK_MONOTONIC, &from);
@@ -278,7 +272,7 @@ START_TEST(no_tick_is_lost)
 	ck_assert_int_eq(ioctl(vm, KVM_REINJECT_CONTROL, &lose), 0);
 	before = ticks();
 	clock_gettime(CLOCK_MONOTONIC, &from);
-	sleep_ns(200000000);
+	sleep_ms(200);
 	while (ticks() < before + 10)
 		run_to_port(3);
 	ck_assert_int_le(ticks() - before, (int)((since(&from) - 200000000) / TICK_NS) + 3);

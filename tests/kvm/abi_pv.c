@@ -56,20 +56,6 @@ static int is_saved(uint32_t index)
 	return found;
 }
 
-static void set(uint32_t index, uint64_t value)
-{
-	uint64_t back = 0, given = value;
-
-	ck_assert_int_eq(msr(KVM_SET_MSRS, index, &given), 1);
-	ck_assert_int_eq(msr(KVM_GET_MSRS, index, &back), 1);
-	ck_assert_uint_eq(back, value);
-}
-
-static void refuses(uint32_t index, uint64_t value)
-{
-	ck_assert_int_eq(msr(KVM_SET_MSRS, index, &value), 0);
-}
-
 /* ---- time that others take ---- */
 
 struct steal {
@@ -130,11 +116,11 @@ START_TEST(time_is_stolen)
 		return;
 	ck_assert(is_saved(MSR_STEAL_TIME));
 	start(code, sizeof(code), 0);
-	refuses(MSR_STEAL_TIME, STEAL_PAGE | MSR_ON | 2);
+	msr_refuses(MSR_STEAL_TIME, STEAL_PAGE | MSR_ON | 2);
 	/* Where there is no RAM nothing comes of it. */
-	set(MSR_STEAL_TIME, 0x40000000 | MSR_ON);
+	msr_set(MSR_STEAL_TIME, 0x40000000 | MSR_ON);
 	run_to_port(0);
-	set(MSR_STEAL_TIME, STEAL_PAGE | MSR_ON);
+	msr_set(MSR_STEAL_TIME, STEAL_PAGE | MSR_ON);
 	/* As a machine has it that comes from elsewhere: the time goes on, and the mark of old does not stay. */
 	steal_page()->ns = 1ull << 40;
 	steal_page()->version = 7;
@@ -158,7 +144,7 @@ START_TEST(time_is_stolen)
 	/* A KVM that interprets is in the middle of an instruction at most times. */
 	ck_assert(seen_preempted > 0 || !on_hardware());
 	/* Once it is off, nothing is written any more. */
-	set(MSR_STEAL_TIME, STEAL_PAGE);
+	msr_set(MSR_STEAL_TIME, STEAL_PAGE);
 	steal_page()->version = 1;
 	run_to_port(0);
 	ck_assert_uint_eq(steal_page()->version, 1);
@@ -233,9 +219,9 @@ START_TEST(ends_are_told_by_memory)
 	start(code, sizeof(code), APIC);
 	put_handler(0x41, handler, sizeof(handler));
 	put_handler(0x51, handler, sizeof(handler));
-	refuses(MSR_EOI_EN, EOI_WORD | MSR_ON | 2);
-	refuses(MSR_EOI_EN, 0x40000000 | MSR_ON);
-	set(MSR_EOI_EN, EOI_WORD | MSR_ON);
+	msr_refuses(MSR_EOI_EN, EOI_WORD | MSR_ON | 2);
+	msr_refuses(MSR_EOI_EN, 0x40000000 | MSR_ON);
+	msr_set(MSR_EOI_EN, EOI_WORD | MSR_ON);
 	run_to_port(9);
 	/* An exit on the way takes the offer back: where a page is brought in, or the host is interrupted. */
 	for (unsigned i = 0; i < 20; i++) {
@@ -248,7 +234,7 @@ START_TEST(ends_are_told_by_memory)
 	send(0x51);
 	ck_assert_int_eq(handled(), 0);
 	(void)handled();
-	set(MSR_EOI_EN, EOI_WORD);
+	msr_set(MSR_EOI_EN, EOI_WORD);
 	send(0x41);
 	ck_assert_int_eq(handled(), 0);
 }
