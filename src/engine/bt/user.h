@@ -38,9 +38,9 @@
  * kernel reads for us, and is stopped whenever the vCPU's thread is not waiting for it: so no page is taken away, and
  * none is changed behind a translation, while it still could be used.
  *
- * What would not fault but give other results must not be executed: RDTSC does fault (PR_SET_TSC), and CPUID
- * where the host's processor can do that (ARCH_SET_CPUID of arch_prctl(2)). Elsewhere it does not, nor do
- * RDPID, LSL, and XSAVE, which saves what the host's XCR0 says. A page
+ * What would not fault but give other results must not be executed: CPUID, which can be made to fault where the host's
+ * processor offers that (ARCH_SET_CPUID of arch_prctl(2)), RDTSC, RDPID, LSL, and XSAVE, which saves what the host's
+ * XCR0 says. A page
  * that has one is looked for before it is executed (user_scan.c), and the host's debug registers stop the runner in front
  * of it. Where there are more of them than debug registers the page is not executable: its instructions are
  * done by the book one by one, or by the translator where there are many. Instructions that the guest's processor does not have, but
@@ -287,9 +287,9 @@ void bt_user_drop(struct bt_runner *r);
 #define BT_SCAN_XSAVE (1u << 0) /* those that depend on XCR0 */
 #define BT_SCAN_CPUID (1u << 1)
 
-/* Where in a page of code instructions begin that must not be executed as they are; @what is among them. Returns how
- * many there are, of which the first @max are told. */
-unsigned bt_user_scan(const uint8_t *page, unsigned what, unsigned max, uint16_t ret_at[]);
+/* Where in a page of code instructions begin that must not be executed as they are; @what is among them. One may go on
+ * in the page behind it, @next, which may be NULL. Returns how many there are, of which the first @max are told. */
+unsigned bt_user_scan(const uint8_t *page, const uint8_t *next, unsigned what, unsigned max, uint16_t ret_at[]);
 
 /* user_stub.S */
 extern const uint8_t bt_user_stub[];

@@ -117,14 +117,37 @@ static unsigned telling(const struct bt_user *u)
 	return (u->xcr0 != u->host_xcr0 ? BT_SCAN_XSAVE : 0) | (u->cpuid_faults ? 0 : BT_SCAN_CPUID);
 }
 
+/* The code at @linear, or NULL: @t is where the tables of its region were found. */
+static const uint8_t *code_at(struct bt_vcpu *vcpu, const struct tables *t, uint64_t linear)
+{
+	const uint64_t i = linear / PAGE % BT_USER_PAGES;
+	uint64_t entry = t->large ? (t->large & ~(LARGE - 1)) + i * PAGE : t->table[i];
+
+	return t->large || entry & PTE_P ? bt_ram_host(bt_engine_of(vcpu), entry & PTE_ADDR) : NULL;
+}
+
+/* What must not be executed as it is in the page of @linear, which is at @host: bt_user_scan(). What lies behind it
+ * matters seldom, and is not looked at again if it changes. */
+static unsigned scan(struct bt_vcpu *vcpu, const struct bt_runner *r, uint64_t linear, const uint8_t *host,
+		     unsigned max, uint16_t ret_at[])
+{
+	const uint8_t *next = NULL;
+	struct tables t;
+
+	if ((host[PAGE - 1] == 0x0f || host[PAGE - 2] == 0x0f) && find_tables(vcpu, r, linear + PAGE, &t))
+		next = code_at(vcpu, &t, linear + PAGE);
+	return bt_user_scan(host, next, telling(&vcpu->user), max, ret_at);
+}
+
 /* EXEC or HIDDEN. Known already where the page was executable before. */
-static uint32_t execution(const struct bt_user *u, uint32_t have, uint64_t gpa, const uint8_t *host)
+static uint32_t execution(struct bt_vcpu *vcpu, const struct bt_runner *r, uint64_t linear, uint32_t have,
+			  uint64_t gpa, const uint8_t *host)
 {
 	const uint32_t known = have & (BT_USER_EXEC | BT_USER_HIDDEN);
 
 	if (known && gpa_of(have) == gpa)
 		return known;
-	return bt_user_scan(host, telling(u), 0, NULL) ? BT_USER_HIDDEN : BT_USER_EXEC;
+	return scan(vcpu, r, linear, host, 0, NULL) ? BT_USER_HIDDEN : BT_USER_EXEC;
 }
 
 /* A page that may be written and executed is one of the two at a time, hidden while it is written: virtual machines
@@ -136,9 +159,11 @@ static uint32_t writing_or_execution(uint32_t have, uint64_t gpa)
 	return BT_USER_WRITE | BT_USER_HIDDEN;
 }
 
-/* What may be mapped of page @i of a region, where @have is now. */
-static uint32_t wanted_word(struct bt_vcpu *vcpu, const struct tables *t, unsigned i, uint32_t have)
+/* What may be mapped of the page of @linear, where @have is now. */
+static uint32_t wanted_word(struct bt_vcpu *vcpu, const struct bt_runner *r, const struct tables *t, uint64_t linear,
+			    uint32_t have)
 {
+	const uint64_t i = linear / PAGE % BT_USER_PAGES;
 	uint64_t entry = t->large ? t->large : __atomic_load_n(&t->table[i], __ATOMIC_RELAXED);
 	uint64_t gpa = entry & PTE_ADDR;
 	bool nx = vcpu->cpu.s.efer & X86_EFER_NXE;
@@ -160,7 +185,7 @@ static uint32_t wanted_word(struct bt_vcpu *vcpu, const struct tables *t, unsign
 	if ((entry | t->rights) & PTE_NX)
 		return word | (writable ? BT_USER_WRITE : 0);
 	return word | (writable ? writing_or_execution(have, gpa)
-				: execution(&vcpu->user, have, gpa, host));
+				: execution(vcpu, r, linear, have, gpa, host));
 }
 
 /* ---- changes ---- */
@@ -241,7 +266,7 @@ static bool renew(struct bt_vcpu *vcpu, struct bt_runner *r, struct bt_user_regi
 	if (find_tables(vcpu, r, region->linear, &t)) {
 		for (unsigned i = 0; i < BT_USER_PAGES; i++)
 			if (fill || region->page[i])
-				next[i] = wanted_word(vcpu, &t, i, region->page[i]);
+				next[i] = wanted_word(vcpu, r, &t, region->linear + i * PAGE, region->page[i]);
 	}
 	return change(vcpu, r, region, next);
 }
@@ -251,7 +276,6 @@ bool bt_user_map(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear)
 	struct bt_user_region *region;
 	struct tables t;
 	uint32_t had;
-	unsigned i = linear / PAGE % BT_USER_PAGES;
 
 	if (linear < USER_FIRST || linear >= BT_USER_END ||
 	    linear >> BT_USER_REGION_BITS == BT_USER_STUB_LINEAR >> BT_USER_REGION_BITS)
@@ -260,12 +284,12 @@ bool bt_user_map(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear)
 	if (!find_tables(vcpu, r, linear, &t))
 		return false;
 	had = bt_user_word(r, linear);
-	if (wanted_word(vcpu, &t, i, had) == had)
+	if (wanted_word(vcpu, r, &t, linear, had) == had)
 		return false;
 	region = region_at(r, linear);
 	if (!region)
 		region = region_add(r, linear);
-	return region && renew(vcpu, r, region, true) && region->page[i] != had;
+	return region && renew(vcpu, r, region, true) && bt_user_word(r, linear) != had;
 }
 
 void bt_user_revalidate(struct bt_vcpu *vcpu, struct bt_runner *r)
@@ -294,7 +318,7 @@ static void flush_page(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linea
 		return;
 	}
 	memcpy(next, region->page, sizeof(next));
-	next[i] = find_tables(vcpu, r, linear, &t) ? wanted_word(vcpu, &t, i, region->page[i]) : 0;
+	next[i] = find_tables(vcpu, r, linear, &t) ? wanted_word(vcpu, r, &t, linear, region->page[i]) : 0;
 	(void)change(vcpu, r, region, next);
 }
 
@@ -382,8 +406,8 @@ bool bt_user_unhide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear)
 
 	if (*crowded == linear / PAGE)
 		return false;
-	count = bt_user_scan(bt_ram_host(bt_engine_of(vcpu), gpa_of(word)), telling(&vcpu->user),
-			     BT_USER_WATCHES, at);
+	count = scan(vcpu, r, linear & ~(PAGE - 1), bt_ram_host(bt_engine_of(vcpu), gpa_of(word)), BT_USER_WATCHES,
+		     at);
 	if (count > BT_USER_WATCHES) {
 		*crowded = linear / PAGE;
 		return false;

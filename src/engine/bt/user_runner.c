@@ -264,7 +264,6 @@ static bool strip(struct bt_runner *r)
 		{ SYS_close_range, { RAM_FD(ARRAY_SIZE(((struct bt_engine *)0)->ram)), UINT32_MAX, 0 } },
 		{ SYS_munmap, { 0, BT_USER_STUB_LINEAR } },
 		{ SYS_munmap, { behind, BT_USER_END - behind } },
-		{ SYS_prctl, { PR_SET_TSC, PR_TSC_SIGSEGV } },
 		{ SYS_prctl, { PR_SET_NAME, AREA_LINEAR + offsetof(struct bt_user_area, other) } },
 	};
 

@@ -9,11 +9,15 @@
 #define PAGE	   4096u
 #define MAX_INSN   15u
 #define SYNC_BYTES 128u
+#define UNKNOWN	   0x1ff /* a byte of a page that is not there: as if it were what is looked for */
 
 /*
  * Behind 0F: SDM vol. 2, opcode map 0F.
  *	03 11:		LSL of a register: how programs learned their CPU's number before RDPID
  *	34		SYSENTER, which Intel's have in 64-bit mode: what the host makes of RIP and RSP is its own
+ *	31, 01 F9	RDTSC, RDTSCP: the guest's counter is not the host's. Linux can let them fault, but where that is emulated
+ *			to a hypervisor's guest, each switch to the runner and back costs as much as all else of a stop
+ *	01 FD		RDPRU, of AMD's: counters of the host's
  *	A2		CPUID, unless it faults
  *	F3 0F C7 11:7	RDPID
  * and where the guest's XCR0 is not the host's, as they name it or save by it:
@@ -24,17 +28,18 @@
  * host's descriptors, which are those of any 64-bit Linux, and each other LSL is let through likewise: their bytes
  * are in one page of thirty. A program with an LDT does not run as it is (is_plain() in user.c).
  */
-static bool is_telling(const uint8_t *p, uint8_t opcode, uint8_t modrm, const uint8_t *page, unsigned what)
+static bool is_telling(const uint8_t *p, int opcode, int modrm, const uint8_t *page, unsigned what)
 {
 	bool xsave = what & BT_SCAN_XSAVE;
-	unsigned reg = modrm >> 3 & 7;
+	unsigned reg = (unsigned)modrm >> 3 & 7;
 	bool mem = modrm < 0xc0;
 
 	switch (opcode) {
 	case 0x01:
-		return xsave && modrm == 0xd0;
+		return modrm == 0xf9 || modrm == 0xfd || modrm == UNKNOWN || (xsave && modrm == 0xd0);
 	case 0x03:
 		return !mem;
+	case 0x31:
 	case 0x34:
 		return true;
 	case 0xa2:
@@ -47,6 +52,8 @@ static bool is_telling(const uint8_t *p, uint8_t opcode, uint8_t modrm, const ui
 		/* F3 may have a REX prefix behind it. */
 		return reg == 7 && ((p - page >= 1 && p[-1] == 0xf3) ||
 				    (p - page >= 2 && p[-2] == 0xf3 && (p[-1] & 0xf0) == 0x40));
+	case UNKNOWN:
+		return true;
 	default:
 		return false;
 	}
@@ -116,19 +123,18 @@ static bool begins_insn(const uint8_t *page, unsigned at, unsigned *ret_begin)
 	return !known;
 }
 
-unsigned bt_user_scan(const uint8_t *page, unsigned what, unsigned max, uint16_t ret_at[])
+unsigned bt_user_scan(const uint8_t *page, const uint8_t *next, unsigned what, unsigned max, uint16_t ret_at[])
 {
 	const uint8_t *end = page + PAGE;
 	unsigned count = 0;
 
-	/* One that goes on in the next page is let through when only its first byte is here: no
-	 * compiler or assembler says 0F in front of a page's end more often than it says CPUID. */
-	for (const uint8_t *p = page; (p = memchr(p, 0x0f, (size_t)(end - p))); p++) {
+	for (const uint8_t *p = page; p < end && (p = memchr(p, 0x0f, (size_t)(end - p))); p++) {
+		int follow[2];
 		unsigned begin;
 
-		if (end - p < 2)
-			break;
-		if (is_telling(p, p[1], end - p > 2 ? p[2] : 0xff, page, what) &&
+		for (ptrdiff_t i = 0; i < 2; i++)
+			follow[i] = p + 1 + i < end ? p[1 + i] : next ? next[p + 1 + i - end] : UNKNOWN;
+		if (is_telling(p, follow[0], follow[1], page, what) &&
 		    begins_insn(page, (unsigned)(p - page), &begin) && count++ < max)
 			ret_at[count - 1] = (uint16_t)begin;
 	}

@@ -239,7 +239,7 @@ START_TEST(test_faults)
 {
 	uint64_t address;
 
-	put_code("\x0f\x31", 2); /* RDTSC */
+	put_code("\xf4", 1); /* HLT */
 	ck_assert_int_eq(go(&address), BT_RUNNER_FAULT);
 	ck_assert_uint_eq(address, BT_USER_NOWHERE);
 	put_code("\x0f\x0b", 2); /* UD2 */
@@ -622,6 +622,11 @@ static const struct {
 	{ "RDSEED", { 0x0f, 0xc7, 0xf8 }, 3, false, false },
 	{ "LSL of a register", { 0x0f, 0x03, 0xc1 }, 3, true, true },
 	{ "SYSENTER", { 0x0f, 0x34 }, 2, true, true },
+	{ "RDTSC", { 0x0f, 0x31 }, 2, true, true },
+	{ "RDTSC in an immediate", { 0xb8, 0x0f, 0x31, 0x00, 0x00 }, 5, false, false },
+	{ "RDTSCP", { 0x0f, 0x01, 0xf9 }, 3, true, true },
+	{ "RDPRU", { 0x0f, 0x01, 0xfd }, 3, true, true },
+	{ "XTEST", { 0x0f, 0x01, 0xd6 }, 3, false, false },
 	{ "XSAVEC", { 0x0f, 0xc7, 0x64, 0x24, 0x40 }, 5, true, false },
 	{ "XSAVE", { 0x0f, 0xae, 0x64, 0x24, 0x40 }, 5, true, false },
 	{ "XRSTOR", { 0x0f, 0xae, 0x6c, 0x24, 0x40 }, 5, false, false },
@@ -643,12 +648,47 @@ START_TEST(test_scan)
 			continue;
 		memset(page, 0x90, sizeof(page));
 		memcpy(page + places[i], scans[_i].code, scans[_i].len);
-		ck_assert_msg(bt_user_scan(page, BT_SCAN_XSAVE | BT_SCAN_CPUID, 2, at) == scans[_i].xsave, "%s at %u",
+		ck_assert_msg(bt_user_scan(page, NULL, BT_SCAN_XSAVE | BT_SCAN_CPUID, 2, at) == scans[_i].xsave, "%s at %u",
 			      scans[_i].name, places[i]);
 		ck_assert_uint_eq(at[0], scans[_i].xsave ? places[i] : 0xffff);
-		ck_assert_msg(bt_user_scan(page, BT_SCAN_CPUID, 0, NULL) == scans[_i].plain, "%s at %u",
+		ck_assert_msg(bt_user_scan(page, NULL, BT_SCAN_CPUID, 0, NULL) == scans[_i].plain, "%s at %u",
 			      scans[_i].name, places[i]);
 	}
+}
+END_TEST
+
+/* What begins at the end of a page is found by what the next one begins with, and for all that is known where
+ * there is none. */
+START_TEST(test_scan_at_the_end)
+{
+	static const struct {
+		uint8_t code[3], len;
+		bool telling;
+	} ends[] = {
+		{ { 0x0f, 0x31 }, 2, true },
+		{ { 0x0f, 0x01, 0xf9 }, 3, true },
+		{ { 0x0f, 0xa2 }, 2, true },
+		{ { 0x0f, 0x84 }, 2, false }, /* JE */
+		{ { 0x0f, 0x01, 0xd6 }, 3, false },
+	};
+	uint8_t page[2 * 4096];
+	uint16_t at;
+
+	for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+		for (unsigned here = 1; here < ends[i].len; here++) {
+			memset(page, 0x90, sizeof(page));
+			memcpy(page + 4096 - here, ends[i].code, ends[i].len);
+			ck_assert_msg(bt_user_scan(page, page + 4096, BT_SCAN_CPUID, 1, &at) == ends[i].telling, "%zu, %u", i,
+				      here);
+			if (ends[i].telling)
+				ck_assert_uint_eq(at, 4096 - here);
+			ck_assert_uint_eq(bt_user_scan(page, NULL, BT_SCAN_CPUID, 0, NULL), 1);
+		}
+	}
+	/* Of an instruction that has begun before, it is known what it is. */
+	memset(page, 0x90, sizeof(page));
+	memcpy(page + 4096 - 5, "\xb8\x00\x00\x00\x0f\x31", 6);
+	ck_assert_uint_eq(bt_user_scan(page, page + 4096, BT_SCAN_CPUID, 0, NULL), 0);
 }
 END_TEST
 
@@ -659,9 +699,9 @@ START_TEST(test_scan_without_cpuid)
 
 	memset(page, 0x90, sizeof(page));
 	memcpy(page + 400, "\x0f\xa2", 2);
-	ck_assert_uint_eq(bt_user_scan(page, BT_SCAN_XSAVE, 0, NULL), 0);
+	ck_assert_uint_eq(bt_user_scan(page, NULL, BT_SCAN_XSAVE, 0, NULL), 0);
 	memcpy(page + 800, "\x0f\x01\xd0", 3); /* XGETBV */
-	ck_assert_uint_eq(bt_user_scan(page, BT_SCAN_XSAVE, 0, NULL), 1);
+	ck_assert_uint_eq(bt_user_scan(page, NULL, BT_SCAN_XSAVE, 0, NULL), 1);
 }
 END_TEST
 
@@ -690,7 +730,7 @@ START_TEST(test_scan_counts_all)
 	memset(page, 0x90, sizeof(page));
 	for (unsigned i = 0; i < 9; i++)
 		memcpy(page + 100 + 400 * i, "\x0f\xa2", 2);
-	ck_assert_uint_eq(bt_user_scan(page, BT_SCAN_CPUID, 3, at), 9);
+	ck_assert_uint_eq(bt_user_scan(page, NULL, BT_SCAN_CPUID, 3, at), 9);
 	for (unsigned i = 0; i < 3; i++)
 		ck_assert_uint_eq(at[i], 100 + 400 * i);
 }
@@ -734,6 +774,7 @@ int main(void)
 	tcase_add_test(stops, test_vectors_in_and_out);
 	tcase_add_test(stops, test_host_that_forbids_it);
 	tcase_add_loop_test(scan, test_scan, 0, ARRAY_SIZE(scans));
+	tcase_add_test(scan, test_scan_at_the_end);
 	tcase_add_test(scan, test_scan_counts_all);
 	tcase_add_test(scan, test_scan_without_cpuid);
 	if (can_trace())
