@@ -367,15 +367,17 @@ void page_bring_in(struct mm_struct *mm, unsigned long hva, bool write)
 	(void)compat_bring_in(mm, hva, write ? FOLL_WRITE : 0);
 }
 
-static int map_page(struct vcpu *vcpu, struct page_cache *cache, const struct slot *slot, gpn_t gpn,
-		    bool write)
+static int map_page(struct vcpu *vcpu, const struct slot *slot, gpn_t gpn, bool write)
 {
+	struct page_cache *cache = &vcpu->spare_tables;
 	struct vm *vm = vcpu->vm;
 	unsigned long ended = READ_ONCE(vm->invalidated);
 	bool writable, later, read_only = slot->flags & KVM_MEM_READONLY;
 	struct page *page;
 	unsigned int level;
 
+	if (cache_fill(cache))
+		return -ENOMEM;
 	smp_rmb(); /* the count before the page: an invalidation between them is noticed below */
 	page = page_get(vcpu, slot_hva(slot, gpn), write, &writable, &later);
 	if (later)
@@ -402,35 +404,31 @@ static int map_page(struct vcpu *vcpu, struct page_cache *cache, const struct sl
 }
 
 /* The guest has the machine's page there, whatever slots say: it would not run without. */
-static int map_identity(struct vcpu *vcpu, struct page_cache *cache)
+static int map_identity(struct vcpu *vcpu)
 {
 	struct vm *vm = vcpu->vm;
 	u64 pfn = __pa(vm->identity) >> PAGE_SHIFT;
 
+	if (cache_fill(&vcpu->spare_tables))
+		return -ENOMEM;
 	write_lock(&vm->page_lock);
-	map(vm, cache, vm->identity_addr >> PAGE_SHIFT, 1, pfn, true);
+	map(vm, &vcpu->spare_tables, vm->identity_addr >> PAGE_SHIFT, 1, pfn, true);
 	write_unlock(&vm->page_lock);
 	return 1;
 }
 
 int page_fault(struct vcpu *vcpu, u64 gpa, bool write, bool exec)
 {
-	struct page_cache cache = { 0 };
 	gpn_t gpn = gpa >> PAGE_SHIFT;
 	const struct slot *slot;
 	int r = 0, at;
 
-	if (cache_fill(&cache)) {
-		page_cache_free(&cache);
-		return -ENOMEM;
-	}
 	at = srcu_read_lock(&vcpu->vm->srcu);
 	slot = slot_of(vcpu->vm, gpn);
 	if (vcpu->vm->identity && gpn == vcpu->vm->identity_addr >> PAGE_SHIFT)
-		r = map_identity(vcpu, &cache);
+		r = map_identity(vcpu);
 	else if (slot && !(write && slot->flags & KVM_MEM_READONLY))
-		r = map_page(vcpu, &cache, slot, gpn, write);
+		r = map_page(vcpu, slot, gpn, write);
 	srcu_read_unlock(&vcpu->vm->srcu, at);
-	page_cache_free(&cache);
 	return r;
 }

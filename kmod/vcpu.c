@@ -727,6 +727,7 @@ void vcpu_destroy(struct vcpu *vcpu)
 	shadow_vcpu_free(vcpu);
 	emulate_free(vcpu);
 	ring_free(vcpu);
+	page_cache_free(&vcpu->spare_tables);
 	kvfree(vcpu->cpuid);
 	free_page((unsigned long)vcpu->run);
 	free_page((unsigned long)vcpu->run_data);

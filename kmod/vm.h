@@ -372,6 +372,7 @@ struct vcpu {
 	u64 port_rip; /* linear, of the port instruction that user space was asked about */
 	u32 poll_ns; /* how long it polls when it halts */
 	struct vcpu_stats stats;
+	struct page_cache spare_tables; /* for the next page that has to be mapped */
 	struct dirty_ring ring;
 	struct vcpu_shadow *shadow; /* where vm->shadow */
 
