@@ -254,31 +254,6 @@ static const struct x86_cpu_ops ops = {
 
 static int next_write(struct vcpu *vcpu);
 
-static void show(struct vcpu *vcpu, const struct device_access *a, bool write)
-{
-	struct kvm_run *run = vcpu->run;
-
-	if (a->port) {
-		run->exit_reason = KVM_EXIT_IO;
-		run->io.direction = write ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
-		run->io.size = a->size;
-		run->io.port = a->addr;
-		run->io.count = 1;
-		run->io.data_offset = PAGE_SIZE;
-		if (write)
-			memcpy(vcpu->run_data, &a->value, a->size);
-		return;
-	}
-	vcpu->stats.mmio_exits++;
-	run->exit_reason = KVM_EXIT_MMIO;
-	run->mmio.phys_addr = a->addr;
-	run->mmio.len = a->size;
-	run->mmio.is_write = write;
-	memset(run->mmio.data, 0, sizeof(run->mmio.data));
-	if (write)
-		memcpy(run->mmio.data, &a->value, a->size);
-}
-
 static int finish_read(struct vcpu *vcpu)
 {
 	struct emulation *emu = &vcpu->emu;
@@ -318,7 +293,7 @@ static int next_write(struct vcpu *vcpu)
 		}
 		return debug_trap(vcpu);
 	}
-	show(vcpu, &emu->write[emu->written++], true);
+	exit_to_device(vcpu, &emu->write[emu->written++], true);
 	vcpu->finish = finish_write;
 	return 0;
 }
@@ -375,7 +350,7 @@ int emulate(struct vcpu *vcpu)
 	if (cpu->device_waits) {
 		cpu->device_waits = false;
 		emu->writes = 0;
-		show(vcpu, &emu->want, false);
+		exit_to_device(vcpu, &emu->want, false);
 		vcpu->finish = finish_read;
 		return 0;
 	}
@@ -402,6 +377,7 @@ int emulate_any(struct vcpu *vcpu)
 	vcpu->emu.alone = true;
 	if (found && vcpu->emu.breakpoint && vcpu->debug.control & KVM_GUESTDBG_USE_SW_BP)
 		return debug_exit(vcpu, X86_BP, vcpu->debug.dr6);
+	(void)vcpu_peek(vcpu);
 	if (!found || vcpu->cpu.cpl)
 		return emulate(vcpu);
 	switch (vcpu->emu.privileged) {
@@ -418,14 +394,16 @@ int emulate_any(struct vcpu *vcpu)
 unsigned int emulate_length(struct vcpu *vcpu)
 {
 	struct x86_insn insn;
-	unsigned int length;
+	unsigned int length = fetch_insn(vcpu, &insn);
 
-	(void)vcpu_peek(vcpu);
-	length = x86_fetch_insn(&vcpu->cpu, &insn);
+	if (!length) {
+		(void)vcpu_peek(vcpu);
+		length = x86_fetch_insn(&vcpu->cpu, &insn);
+		drop_pages(vcpu);
+	}
 	vcpu->emu.floating = length && x86_insn_is_floating(&insn);
 	vcpu->emu.breakpoint = length && insn.map == 0 && insn.opcode == 0xcc;
 	vcpu->emu.privileged = length ? privileged(&insn) : 0;
-	drop_pages(vcpu);
 	return length;
 }
 

@@ -113,10 +113,10 @@ void event_take_back(struct vcpu *vcpu, u32 info, u32 error)
 
 bool event_can_interrupt(struct vcpu *vcpu)
 {
-	const struct x86_state *s = vcpu_peek(vcpu);
+	const struct x86_state *s = &vcpu->cpu.s; /* what waits is in no hardware's form */
 
-	return s->rflags & X86_FL_IF && !s->interrupt_shadow && !s->interrupt_pending &&
-	       !s->exception_pending && !vcpu->nmi_injected;
+	return !s->interrupt_pending && !s->exception_pending && !vcpu->nmi_injected &&
+	       hw->rflags(vcpu) & X86_FL_IF && !hw->interrupt_shadow(vcpu);
 }
 
 /* Of interrupt controllers in here, it is this that waits; the controllers are told when it is injected. */
@@ -127,10 +127,10 @@ static bool chips_wait(struct vcpu *vcpu)
 
 bool event_wakes(struct vcpu *vcpu)
 {
-	const struct x86_state *s = vcpu_peek(vcpu);
+	const struct x86_state *s = &vcpu->cpu.s;
 
-	return (s->nmi_pending && !s->nmi_masked) || vcpu->nmi_injected || s->exception_pending ||
-	       (s->rflags & X86_FL_IF && (s->interrupt_pending || chips_wait(vcpu)));
+	return (s->nmi_pending && !vcpu_peek(vcpu)->nmi_masked) || vcpu->nmi_injected || s->exception_pending ||
+	       (hw->rflags(vcpu) & X86_FL_IF && (s->interrupt_pending || chips_wait(vcpu)));
 }
 
 static void inject(struct vcpu *vcpu, const struct event *event)

@@ -4,31 +4,45 @@
 #include "vm.h"
 #include "x86_int.h"
 
+/* ---- devices that are in user space ---- */
+
+/* The data of a port is in the page behind struct kvm_run. */
+void exit_to_device(struct vcpu *vcpu, const struct device_access *a, bool write)
+{
+	struct kvm_run *run = vcpu->run;
+
+	vcpu->asked_rip = fetch_linear(vcpu);
+	if (a->port) {
+		run->exit_reason = KVM_EXIT_IO;
+		run->io.direction = write ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
+		run->io.size = a->size;
+		run->io.port = a->addr;
+		run->io.count = 1;
+		run->io.data_offset = PAGE_SIZE;
+		if (write)
+			memcpy(vcpu->run_data, &a->value, a->size);
+		return;
+	}
+	vcpu->stats.mmio_exits++;
+	run->exit_reason = KVM_EXIT_MMIO;
+	run->mmio.phys_addr = a->addr;
+	run->mmio.len = a->size;
+	run->mmio.is_write = write;
+	memset(run->mmio.data, 0, sizeof(run->mmio.data));
+	if (write)
+		memcpy(run->mmio.data, &a->value, a->size);
+}
+
 /* ---- ports, one access at a time ---- */
 
-/* KVM's place for it: the page behind struct kvm_run. */
-static u8 *port_data(struct vcpu *vcpu)
+bool exit_is_elsewhere(struct vcpu *vcpu)
 {
-	vcpu->run->io.data_offset = PAGE_SIZE;
-	return vcpu->run_data;
-}
-
-static u64 linear_rip(struct vcpu *vcpu)
-{
-	const struct x86_state *s = vcpu_peek(vcpu);
-
-	return s->seg[X86_CS].base + s->rip;
-}
-
-/* User space may have put the vCPU elsewhere: a reset, by the very port. Then there is nothing to finish. */
-static bool is_elsewhere(struct vcpu *vcpu)
-{
-	return linear_rip(vcpu) != vcpu->port_rip;
+	return fetch_linear(vcpu) != vcpu->asked_rip;
 }
 
 static int finish_out(struct vcpu *vcpu)
 {
-	return is_elsewhere(vcpu) ? 1 : vcpu_skip(vcpu);
+	return exit_is_elsewhere(vcpu) ? 1 : vcpu_skip(vcpu);
 }
 
 /* AL, AX or EAX. */
@@ -52,7 +66,7 @@ static int finish_in(struct vcpu *vcpu)
 {
 	u32 value = 0;
 
-	if (is_elsewhere(vcpu))
+	if (exit_is_elsewhere(vcpu))
 		return 1;
 	/* Not the size in the shared page, which user space may have changed. */
 	memcpy(&value, vcpu->run_data, vcpu->emu.want.size);
@@ -64,7 +78,6 @@ static int finish_in(struct vcpu *vcpu)
 
 int exit_port(struct vcpu *vcpu, u16 port, unsigned int size, bool in)
 {
-	struct kvm_run *run = vcpu->run;
 	u32 value = vcpu->cpu.s.gpr[X86_RAX];
 	struct device_access a = {
 		.addr = port, .size = size, .port = true,
@@ -81,16 +94,7 @@ int exit_port(struct vcpu *vcpu, u16 port, unsigned int size, bool in)
 		return vcpu_skip(vcpu);
 	}
 	vcpu->emu.want = a;
-	vcpu->port_rip = linear_rip(vcpu);
-	run->exit_reason = KVM_EXIT_IO;
-	run->io.direction = in ? KVM_EXIT_IO_IN : KVM_EXIT_IO_OUT;
-	run->io.size = size;
-	run->io.port = port;
-	run->io.count = 1;
-	if (!in)
-		memcpy(port_data(vcpu), &value, size);
-	else
-		(void)port_data(vcpu);
+	exit_to_device(vcpu, &a, !in);
 	vcpu->finish = in ? finish_in : finish_out;
 	return 0;
 }
@@ -143,19 +147,19 @@ int exit_interrupt_window(struct vcpu *vcpu)
 	return 1;
 }
 
-int exit_memory(struct vcpu *vcpu, u64 gpa, bool write, bool exec)
+int exit_memory(struct vcpu *vcpu, const struct memory_access *a)
 {
 	int r;
 
-	trace_kvm_page_fault(vcpu, gpa, (write ? X86_PF_W : 0) | (exec ? X86_PF_FETCH : 0));
-	r = page_fault(vcpu, gpa, write, exec);
+	trace_kvm_page_fault(vcpu, a->gpa, (a->write ? X86_PF_W : 0) | (a->exec ? X86_PF_FETCH : 0));
+	r = page_fault(vcpu, a->gpa, a->write, a->exec);
 	vcpu->stats.pf_taken++;
 	if (r) {
 		vcpu->stats.pf_fixed += r > 0;
 		return r;
 	}
 	vcpu->stats.pf_emulate++;
-	return emulate(vcpu);
+	return a->last && !a->exec && mmio_short(vcpu, a->gpa, a->write, &r) ? r : emulate(vcpu);
 }
 
 int exit_refused(struct vcpu *vcpu, u64 reason)
@@ -190,7 +194,7 @@ int exit_hlt(struct vcpu *vcpu)
 	if (r <= 0)
 		return r;
 	if (vcpu->lapic) {
-		vcpu_state(vcpu)->activity = X86_HALTED;
+		vcpu->cpu.s.activity = X86_HALTED; /* which is in no hardware's form */
 		return debug_trap(vcpu);
 	}
 	vcpu->run->exit_reason = KVM_EXIT_HLT;

@@ -492,9 +492,14 @@ static void svm_enter(struct vcpu *vcpu, bool flush)
 
 /* ---- the little that is asked for without the rest ---- */
 
+/* Of ports each processor tells: 15.10.2. */
 static u64 svm_next_rip(struct vcpu *vcpu)
 {
-	return boot_cpu_has(X86_FEATURE_NRIPS) ? svm_of(vcpu)->vmcb->control.next_rip : 0;
+	const struct vmcb_control_area *c = &svm_of(vcpu)->vmcb->control;
+
+	if (c->exit_code == SVM_EXIT_IOIO)
+		return c->exit_info_2;
+	return boot_cpu_has(X86_FEATURE_NRIPS) ? c->next_rip : 0;
 }
 
 /* Both forms are kept alike, whichever is newest. */
@@ -515,6 +520,20 @@ static void svm_set_rip(struct vcpu *vcpu, u64 rip)
 static u64 svm_rflags(struct vcpu *vcpu)
 {
 	return vcpu->in_hardware ? svm_of(vcpu)->vmcb->save.rflags : vcpu->cpu.s.rflags;
+}
+
+static bool svm_interrupt_shadow(struct vcpu *vcpu)
+{
+	return vcpu->in_hardware ? svm_of(vcpu)->vmcb->control.int_state & SVM_INTERRUPT_SHADOW_MASK :
+				   vcpu->cpu.s.interrupt_shadow;
+}
+
+static void svm_code_place(struct vcpu *vcpu, struct code_place *ret)
+{
+	const struct vmcb_save_area *save = &svm_of(vcpu)->vmcb->save;
+
+	*ret = (struct code_place){ .rip = save->rip, .base = save->cs.base, .attr = save->cs.attrib,
+				    .cr3 = vcpu->shadow ? vcpu->cpu.s.cr3 : save->cr3 };
 }
 
 static void svm_set_tsc_offset(struct vcpu *vcpu)
@@ -552,6 +571,8 @@ const struct hw hw_svm = {
 	.rip = svm_rip,
 	.set_rip = svm_set_rip,
 	.rflags = svm_rflags,
+	.interrupt_shadow = svm_interrupt_shadow,
+	.code_place = svm_code_place,
 	.enter = svm_enter,
 	.handle_exit = svm_handle_exit,
 	.exit_info = svm_exit_info,

@@ -28,12 +28,17 @@ static int on_msr(struct vcpu *vcpu)
 	return msr_exit(vcpu, control_of(vcpu)->exit_info_1 & 1);
 }
 
-/* 15.25.6: info 1 is the error code of a page fault, info 2 the guest-physical address. */
+/* 15.25.6: info 1 is the error code of a page fault, and whether it was the access itself; info 2 the guest-physical
+ * address. */
+#define NPF_LAST BIT_ULL(32)
+
 static int on_nested_fault(struct vcpu *vcpu)
 {
-	u64 error = control_of(vcpu)->exit_info_1, gpa = control_of(vcpu)->exit_info_2;
+	u64 error = control_of(vcpu)->exit_info_1;
+	const struct memory_access a = { .gpa = control_of(vcpu)->exit_info_2, .write = error & X86_PF_W,
+					 .exec = error & X86_PF_FETCH, .last = error & NPF_LAST };
 
-	return exit_memory(vcpu, gpa, error & X86_PF_W, error & X86_PF_FETCH);
+	return exit_memory(vcpu, &a);
 }
 
 /* 15.12.15: the same, and the linear address, which is not in CR2 yet. */

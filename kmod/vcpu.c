@@ -58,9 +58,7 @@ int vcpu_advance(struct vcpu *vcpu)
 		length = emulate_length(vcpu);
 		if (!length)
 			return exit_failure(vcpu);
-		next = hw->rip(vcpu) + length;
-		if (vcpu->cpu.code_bytes != 8)
-			next = (u32)next;
+		next = fetch_next(vcpu, length);
 	}
 	/* The trap of a single step: SDM vol. 3, 17.3.1.4. */
 	if (hw->rflags(vcpu) & X86_FL_TF && !debug_has_db(vcpu)) {
@@ -391,7 +389,7 @@ static int sleep(struct vcpu *vcpu)
 
 	(void)vcpu_take_request(vcpu, REQ_EVENT); /* before the look: see chips.h */
 	if (vcpu->cpu.s.activity == X86_HALTED && (kicked || event_wakes(vcpu))) {
-		vcpu_state(vcpu)->activity = X86_RUNNING;
+		vcpu->cpu.s.activity = X86_RUNNING;
 		return 1;
 	}
 	begun = ktime_get();
@@ -475,7 +473,8 @@ static long run(struct vcpu *vcpu)
 		r = finish(vcpu);
 	if (r > 0)
 		r = loop(vcpu);
-	(void)vcpu_peek(vcpu); /* where the hardware's form is read by its CPU alone */
+	if (hw->form_is_cpus)
+		(void)vcpu_peek(vcpu);
 	tell(vcpu);
 	fpu_swap_kvm_fpstate(&vcpu->fpu, false);
 	RCU_INIT_POINTER(vcpu->runner, NULL);

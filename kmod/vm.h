@@ -266,6 +266,14 @@ struct device_access {
 	bool port;
 };
 
+/* A MOV between a register of a device and one of the vCPU's: mmio.c. */
+struct mmio_move {
+	u8 at;	   /* in bytes from the first of the general registers */
+	u8 width;  /* of what is written there, in bytes */
+	u8 length; /* of the instruction */
+	bool sign; /* it is extended by the sign */
+};
+
 /* What devices say to the instruction being emulated: emulate.c. */
 struct emulation {
 	struct device_access answer[VCPU_ANSWERS];
@@ -284,6 +292,7 @@ struct emulation {
 	} held[32]; /* of guest RAM, while the core may reach them */
 	unsigned int pages;
 	bool dropping; /* the core's TLB forgets them: the guest's need not */
+	struct mmio_move move;
 };
 
 /* What user space watches the guest with: debug.c. */
@@ -369,7 +378,7 @@ struct vcpu {
 	struct emulation emu;
 	/* How the exit to user space is finished when it comes back: 1 go on, 0 out again, -errno. */
 	int (*finish)(struct vcpu *vcpu);
-	u64 port_rip; /* linear, of the port instruction that user space was asked about */
+	u64 asked_rip; /* linear, of the instruction whose access user space was asked about */
 	u32 poll_ns; /* how long it polls when it halts */
 	struct vcpu_stats stats;
 	struct page_cache spare_tables; /* for the next page that has to be mapped */
@@ -508,6 +517,25 @@ unsigned int emulate_length(struct vcpu *vcpu);
 /* Behind a walk by the core: the pages it looked at. */
 void emulate_put_pages(struct vcpu *vcpu);
 
+/* ---- fetch.c: the instruction that has exited, without the rest of the state ---- */
+
+/* What finding it depends on, but for what of CR0 and EFER changes by writes that exit. */
+struct code_place {
+	u64 rip, base, cr3;
+	u16 attr; /* of CS */
+};
+
+/* Linear address of RIP. */
+u64 fetch_linear(struct vcpu *vcpu);
+/* RIP behind an instruction of @length bytes. */
+u64 fetch_next(struct vcpu *vcpu, unsigned int length);
+/* Its length; or 0: it takes x86_fetch_insn(), which needs all of the state. */
+unsigned int fetch_insn(struct vcpu *vcpu, struct x86_insn *insn);
+
+/* ---- mmio.c: MOV from and to devices, without the x86 core ---- */
+/* An access to @gpa, where the guest's own tables have led. True: done, with *ret as of handle_exit(). */
+bool mmio_short(struct vcpu *vcpu, u64 gpa, bool write, int *ret);
+
 /* ---- device.c: devices that are in the kernel ---- */
 long ioevent_set(struct vm *vm, const void __user *arg);
 void ioevents_free(struct vm *vm);
@@ -575,8 +603,17 @@ int exit_undefined(struct vcpu *vcpu);
 int exit_invalid(struct vcpu *vcpu);
 int exit_debug_register(struct vcpu *vcpu);
 int exit_interrupt_window(struct vcpu *vcpu);
-/* An access to @gpa that the nested table does not allow. */
-int exit_memory(struct vcpu *vcpu, u64 gpa, bool write, bool exec);
+/* What an access to @gpa was that the nested table does not allow. */
+struct memory_access {
+	u64 gpa;
+	bool write, exec;
+	bool last; /* it is the instruction's own: not one to the guest's tables */
+};
+int exit_memory(struct vcpu *vcpu, const struct memory_access *a);
+/* The access is for user space to see to. */
+void exit_to_device(struct vcpu *vcpu, const struct device_access *a, bool write);
+/* User space has put the vCPU elsewhere since: a reset, by the very access. Then there is nothing to finish. */
+bool exit_is_elsewhere(struct vcpu *vcpu);
 /* The hardware refused to enter the guest, for a reason in its own words. */
 int exit_refused(struct vcpu *vcpu, u64 reason);
 int exit_port(struct vcpu *vcpu, u16 port, unsigned int size, bool in);
@@ -611,6 +648,8 @@ struct exit_info {
 
 struct hw {
 	const char *name;
+	/* The hardware's form of the state is read by the CPU alone that has it loaded. */
+	bool form_is_cpus;
 	/* Once. 0, or a negative errno with the reason logged. */
 	int (*probe)(void);
 	int (*setup)(void);
@@ -650,6 +689,9 @@ struct hw {
 	u64 (*rip)(struct vcpu *vcpu);
 	void (*set_rip)(struct vcpu *vcpu, u64 rip);
 	u64 (*rflags)(struct vcpu *vcpu);
+	bool (*interrupt_shadow)(struct vcpu *vcpu);
+	/* Behind an exit. */
+	void (*code_place)(struct vcpu *vcpu, struct code_place *ret);
 	/* Interrupts off; they are off again behind it. */
 	void (*enter)(struct vcpu *vcpu, bool flush);
 	/* 1: go on, 0: to user space, or -errno. */

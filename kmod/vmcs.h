@@ -155,6 +155,7 @@ enum vmx_reason {
 /* Table 27-7: of an EPT violation. */
 #define VIOLATION_WRITE		 BIT(1)
 #define VIOLATION_FETCH		 BIT(2)
+#define VIOLATION_LAST		 (BIT(7) | BIT(8)) /* of a linear address, and not one to the tables it is looked up in */
 #define VIOLATION_IRET_UNBLOCKED BIT(12)
 /* Table 27-1: of a debug exception. */
 #define DEBUG_BITS 0x600fu

@@ -400,6 +400,12 @@ static u64 vmx_rflags(struct vcpu *vcpu)
 	return vcpu->in_hardware ? vmx_get(vcpu, VMX_RFLAGS) : vcpu->cpu.s.rflags;
 }
 
+static bool vmx_interrupt_shadow(struct vcpu *vcpu)
+{
+	return vcpu->in_hardware ? vmx_get(vcpu, VMX_INTERRUPTIBILITY) & (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS) :
+				   vcpu->cpu.s.interrupt_shadow;
+}
+
 static void vmx_set_tsc_offset(struct vcpu *vcpu)
 {
 	vmx_set(vmx_of(vcpu), VMX_TSC_OFFSET, vcpu->tsc_offset);
@@ -407,6 +413,7 @@ static void vmx_set_tsc_offset(struct vcpu *vcpu)
 
 const struct hw hw_vmx = {
 	.name = "VT-x",
+	.form_is_cpus = true,
 	.probe = vmx_probe,
 	.setup = vmx_setup,
 	.teardown = vmx_teardown,
@@ -432,6 +439,8 @@ const struct hw hw_vmx = {
 	.rip = vmx_rip,
 	.set_rip = vmx_set_rip,
 	.rflags = vmx_rflags,
+	.interrupt_shadow = vmx_interrupt_shadow,
+	.code_place = vmx_code_place,
 	.enter = vmx_enter,
 	.handle_exit = vmx_handle_exit,
 	.exit_info = vmx_exit_info,

@@ -126,6 +126,7 @@ u64 vmx_get(struct vcpu *vcpu, enum vmx_field field);
 /* What differs goes to the VMCS, which is loaded. */
 void vmx_write_fields(struct vmx_vcpu *vmx);
 void vmx_pull(struct vcpu *vcpu);
+void vmx_code_place(struct vcpu *vcpu, struct code_place *ret);
 void vmx_prepare(struct vcpu *vcpu);
 void vmx_push(struct vcpu *vcpu);
 

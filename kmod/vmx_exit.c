@@ -37,9 +37,11 @@ static int on_wrmsr(struct vcpu *vcpu)
 
 static int on_violation(struct vcpu *vcpu)
 {
-	u64 info = vmread(VMCS_QUALIFICATION), gpa = vmread(VMCS_PHYSICAL_ADDRESS);
+	u64 info = vmread(VMCS_QUALIFICATION);
+	const struct memory_access a = { .gpa = vmread(VMCS_PHYSICAL_ADDRESS), .write = info & VIOLATION_WRITE,
+					 .exec = info & VIOLATION_FETCH, .last = (info & VIOLATION_LAST) == VIOLATION_LAST };
 
-	return exit_memory(vcpu, gpa, info & VIOLATION_WRITE, info & VIOLATION_FETCH);
+	return exit_memory(vcpu, &a);
 }
 
 /* 27.2.1: an exit by it leaves the debug registers as they were; INT1 still is to be passed. */

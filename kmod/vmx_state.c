@@ -80,6 +80,17 @@ static u16 attr_of(u32 access)
 	return (access & 0xff) | (access >> 4 & 0xf00);
 }
 
+void vmx_code_place(struct vcpu *vcpu, struct code_place *ret)
+{
+	bool own = vmx_has_own_tables(vcpu);
+
+	*ret = (struct code_place){
+		.rip = vmx_get(vcpu, VMX_RIP), .base = vmx_get(vcpu, VMX_BASE + X86_CS),
+		.attr = attr_of(vmx_get(vcpu, VMX_ACCESS + X86_CS)),
+		.cr3 = own ? vmx_get(vcpu, VMX_CR3) : vcpu->cpu.s.cr3,
+	};
+}
+
 static void pull_own(struct vmx_vcpu *vmx, struct x86_state *s)
 {
 	const u64 *f = vmx->field;

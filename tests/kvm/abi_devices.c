@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* abi_devices.c - what of devices in user space the kernel takes off its hands: coalesced writes. */
+/* abi_devices.c - devices in user space: loads and stores of all widths; what the kernel takes off its hands, coalesced writes. */
 #include "abi.h"
 
 #include <unistd.h>
@@ -122,6 +122,108 @@ START_TEST(ring_is_full)
 }
 END_TEST
 
+/* The register that has changed: a number, or none. */
+#define NONE 16u
+enum { RAX, RCX, RDX, RBX, RSP, REGS = 16 };
+
+#define REGISTERS 0x1122334455660000ull /* and the number in each of the lower bytes */
+
+static uint64_t before(unsigned i)
+{
+	return REGISTERS | i << 12 | i << 4 | 0x101;
+}
+
+static void set_registers(void)
+{
+	struct kvm_regs r = {
+		.rax = before(0), .rcx = before(1), .rdx = before(2), .rbx = before(3), .rsp = before(4),
+		.rbp = before(5), .rsi = before(6), .rdi = before(7), .r8 = before(8), .r9 = before(9),
+		.r10 = before(10), .r11 = before(11), .r12 = before(12), .r13 = before(13), .r14 = before(14),
+		.r15 = before(15), .rip = CODE, .rflags = 0x8d7, /* all that arithmetic would change */
+	};
+
+	ck_assert_int_eq(ioctl(vcpu, KVM_SET_REGS, &r), 0);
+}
+
+static void check_registers(unsigned changed, uint64_t to, uint64_t rip)
+{
+	struct kvm_regs r;
+
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_REGS, &r), 0);
+	{
+		const uint64_t is[REGS] = { r.rax, r.rcx, r.rdx, r.rbx, r.rsp, r.rbp, r.rsi, r.rdi,
+					    r.r8,  r.r9,  r.r10, r.r11, r.r12, r.r13, r.r14, r.r15 };
+
+		for (unsigned i = 0; i < REGS; i++)
+			ck_assert_uint_eq(is[i], i == changed ? to : before(i));
+	}
+	ck_assert_uint_eq(r.rip, rip);
+	ck_assert_uint_eq(r.rflags, 0x8d7);
+}
+
+/* Of a load what the device answers, and what the register is then; of a store what is written. */
+static const struct move {
+	uint8_t code[10];
+	uint8_t code_len, len, offset;
+	uint8_t reg; /* NONE: a store */
+	uint64_t value, after;
+} moves[] = {
+	{ { 0x8a, 0x06, 0x10, 0x00 }, 4, 1, 0x10, RAX, 0xab, REGISTERS | 0x01ab },
+	{ { 0x8a, 0x26, 0x10, 0x00 }, 4, 1, 0x10, RAX, 0xab, REGISTERS | 0xab01 },
+	{ { 0x8a, 0x3e, 0x13, 0x00 }, 4, 1, 0x13, RBX, 0x00, REGISTERS | 0x0031 },
+	{ { 0x8b, 0x16, 0x10, 0x00 }, 4, 2, 0x10, RDX, 0x8001, REGISTERS | 0x8001 },
+	{ { 0x8b, 0x16, 0x11, 0x00 }, 4, 2, 0x11, RDX, 0x8001, REGISTERS | 0x8001 },
+	{ { 0x8b, 0x26, 0x10, 0x00 }, 4, 2, 0x10, RSP, 0x8001, REGISTERS | 0x8001 },
+	{ { 0x66, 0x8b, 0x0e, 0x20, 0x00 }, 5, 4, 0x20, RCX, 0x87654321, 0x87654321 },
+	{ { 0x66, 0x8b, 0x26, 0x20, 0x00 }, 5, 4, 0x20, RSP, 0x87654321, 0x87654321 },
+	{ { 0x66, 0x67, 0x8b, 0x05, 0x20, 0x00, 0x00, 0x00 }, 8, 4, 0x20, RAX, 0x87654321, 0x87654321 },
+	{ { 0x3e, 0x66, 0x8b, 0x0e, 0x20, 0x00 }, 6, 4, 0x20, RCX, 0x12345678, 0x12345678 },
+	{ { 0xa0, 0x10, 0x00 }, 3, 1, 0x10, RAX, 0xab, REGISTERS | 0x01ab },
+	{ { 0xa1, 0x10, 0x00 }, 3, 2, 0x10, RAX, 0xabcd, REGISTERS | 0xabcd },
+	{ { 0x66, 0xa1, 0x10, 0x00 }, 4, 4, 0x10, RAX, 0xabcdef01, 0xabcdef01 },
+	{ { 0x0f, 0xb6, 0x0e, 0x10, 0x00 }, 5, 1, 0x10, RCX, 0x80, REGISTERS | 0x0080 },
+	{ { 0x66, 0x0f, 0xb6, 0x26, 0x10, 0x00 }, 6, 1, 0x10, RSP, 0x80, 0x80 },
+	{ { 0x66, 0x0f, 0xb7, 0x1e, 0x10, 0x00 }, 6, 2, 0x10, RBX, 0x8000, 0x8000 },
+	{ { 0x0f, 0xbe, 0x0e, 0x10, 0x00 }, 5, 1, 0x10, RCX, 0x80, REGISTERS | 0xff80 },
+	{ { 0x66, 0x0f, 0xbe, 0x0e, 0x10, 0x00 }, 6, 1, 0x10, RCX, 0x80, 0xffffff80 },
+	{ { 0x66, 0x0f, 0xbf, 0x0e, 0x10, 0x00 }, 6, 2, 0x10, RCX, 0x8000, 0xffff8000 },
+	{ { 0x88, 0x26, 0x10, 0x00 }, 4, 1, 0x10, NONE, 0x01, 0 },
+	{ { 0x88, 0x16, 0x10, 0x00 }, 4, 1, 0x10, NONE, 0x21, 0 },
+	{ { 0x89, 0x26, 0x10, 0x00 }, 4, 2, 0x10, NONE, 0x4141, 0 },
+	{ { 0x66, 0x89, 0x26, 0x10, 0x00 }, 5, 4, 0x10, NONE, 0x55664141, 0 },
+	{ { 0x66, 0x89, 0x3e, 0x10, 0x00 }, 5, 4, 0x10, NONE, 0x55667171, 0 },
+	{ { 0xa2, 0x10, 0x00 }, 3, 1, 0x10, NONE, 0x01, 0 },
+	{ { 0xa3, 0x10, 0x00 }, 3, 2, 0x10, NONE, 0x0101, 0 },
+	{ { 0xc6, 0x06, 0x10, 0x00, 0x99 }, 5, 1, 0x10, NONE, 0x99, 0 },
+	{ { 0xc7, 0x06, 0x10, 0x00, 0x99, 0x88 }, 6, 2, 0x10, NONE, 0x8899, 0 },
+	{ { 0x66, 0xc7, 0x06, 0x10, 0x00, 0x01, 0x02, 0x03, 0x84 }, 9, 4, 0x10, NONE, 0x84030201, 0 },
+};
+
+START_TEST(each_move_is_one_access)
+{
+	const struct move *m = &moves[_i];
+	uint64_t value = 0;
+
+	machine();
+	start(m->code, m->code_len, DEV);
+	ram[CODE + m->code_len] = 0xf4; /* hlt */
+	set_registers();
+	run_to(KVM_EXIT_MMIO);
+	ck_assert_uint_eq(run->mmio.phys_addr, DEV + m->offset);
+	ck_assert_uint_eq(run->mmio.len, m->len);
+	ck_assert_uint_eq(run->mmio.is_write, m->reg == NONE);
+	if (m->reg != NONE) {
+		memset(run->mmio.data, 0xee, sizeof(run->mmio.data));
+		memcpy(run->mmio.data, &m->value, m->len);
+	} else {
+		memcpy(&value, run->mmio.data, m->len);
+		ck_assert_uint_eq(value, m->value);
+	}
+	run_to(KVM_EXIT_HLT);
+	check_registers(m->reg, m->after, CODE + m->code_len + 1u);
+}
+END_TEST
+
 TCase *devices_tests(void)
 {
 	TCase *tc = tcase_create("devices");
@@ -129,5 +231,6 @@ TCase *devices_tests(void)
 	tcase_set_timeout(tc, 30);
 	tcase_add_test(tc, writes_are_coalesced);
 	tcase_add_test(tc, ring_is_full);
+	tcase_add_loop_test(tc, each_move_is_one_access, 0, sizeof(moves) / sizeof(moves[0]));
 	return tc;
 }
