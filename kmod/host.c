@@ -43,6 +43,15 @@ void host_put(void)
 		wrmsrl(MSR_TSC_AUX, node_and_cpu);
 }
 
+bool host_has_ldt(void)
+{
+#ifdef CONFIG_MODIFY_LDT_SYSCALL
+	return READ_ONCE(current->mm->context.ldt);
+#else
+	return false;
+#endif
+}
+
 /* ---- what of one guest's speculation must not reach another, or the host: as the stock driver has it ---- */
 
 /* By number: a vCPU that comes later may be at the same place in memory. */

@@ -282,6 +282,7 @@ static void svm_vcpu_free(struct vcpu *vcpu)
 
 static void svm_load(struct vcpu *vcpu, bool moved)
 {
+	svm_of(vcpu)->host_saved = false;
 	if (moved) {
 		svm_of(vcpu)->asid.generation = 0;
 		svm_of(vcpu)->vmcb->control.clean = 0;
@@ -458,10 +459,21 @@ static void choose_asid(struct svm_vcpu *svm, bool flush)
 	c->clean = 0;
 }
 
+/* FS, GS, TR, LDTR and the MSRs of system calls, of which all but LDTR stay while the thread is in the kernel, on this
+ * CPU. Another thread may change the table that LDTR names, but not take it away: modify_ldt(2). */
+static void save_host(struct svm_vcpu *svm, u64 host_pa)
+{
+	if (svm->host_saved && !host_has_ldt())
+		return;
+	asm volatile("vmsave %%rax" : : "a"(host_pa) : "memory");
+	svm->host_saved = true;
+}
+
 static void svm_enter(struct vcpu *vcpu, bool flush)
 {
 	struct svm_vcpu *svm = svm_of(vcpu);
 	struct svm_cpu *cpu = this_cpu_ptr(&svm_cpu);
+	u64 host_pa = page_to_phys(cpu->host);
 	struct put_aside own;
 
 	/* On the way to a reboot it is off while there are programs still. */
@@ -477,7 +489,8 @@ static void svm_enter(struct vcpu *vcpu, bool flush)
 	svm->vmcb->save.rax = vcpu->cpu.s.gpr[X86_RAX];
 	if (xss_of_host)
 		wrmsrl(MSR_IA32_XSS, 0);
-	svm_run(svm->vmcb_pa, vcpu->cpu.s.gpr, page_to_phys(cpu->host));
+	save_host(svm, host_pa);
+	svm_run(svm->vmcb_pa, vcpu->cpu.s.gpr, host_pa);
 	host_leave_guest();
 	if (xss_of_host)
 		wrmsrl(MSR_IA32_XSS, xss_of_host);

@@ -10,6 +10,7 @@
 struct svm_vcpu {
 	struct vmcb *vmcb; /* a page */
 	u64 vmcb_pa;
+	bool host_saved; /* VMSAVE's part of the host's state, since the vCPU came to this CPU */
 	struct tag asid;
 };
 

@@ -11,6 +11,8 @@
 
 /* void svm_run(u64 vmcb_pa, u64 *gpr, u64 host_pa)
  *
+ * At host_pa there is what VMSAVE has saved of the host.
+ *
  * Interrupts are off, and GIF is set. Behind CLGI nothing comes in between the guest's state and the
  * host's; an interrupt that makes the guest exit is taken after STGI, when the caller lets it. RFLAGS.IF as
  * VMRUN finds it tells whether the host's interrupts make the guest exit at all (15.21.1). */
@@ -21,8 +23,6 @@ SYM_FUNC_START(svm_run)
 
 	clgi
 	sti		/* not next to VMRUN: its shadow would go on in the guest */
-	mov	%rdx, %rax
-	vmsave	%rax
 	mov	%rdi, %rax
 	vmload	%rax
 

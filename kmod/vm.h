@@ -627,6 +627,8 @@ int exit_failure(struct vcpu *vcpu);
 void host_load(struct vcpu *vcpu);
 void host_push(struct vcpu *vcpu);
 void host_put(void);
+/* The thread has a local descriptor table. */
+bool host_has_ldt(void);
 /* Before anything else of a vCPU. */
 void host_name_guest(struct vcpu *vcpu);
 /* With a vCPU on this CPU: nothing that another's guest has taught the processor leads this one. */
