@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "shadow.h"
 #include "trace.h"
+#include "work.h"
 
 /* How long a halted vCPU looks for what wakes it before it sleeps, at most; the factors that the time grows and shrinks
  * by, and where it starts: Documentation/virt/kvm/halt-polling.rst. */
@@ -206,11 +207,11 @@ static void enter_guest(struct vcpu *vcpu)
 	save_breakpoints(vcpu);
 	if (hw_breakpoint_active())
 		hw_breakpoint_restore();
-	vcpu->stats.exits++;
 	vcpu->stats.tlb_flush += flush;
 }
 
-static bool must_leave(void)
+/* Signals, and what else is done on the way to user space. */
+static bool has_work(void)
 {
 	return READ_ONCE(current_thread_info()->flags) &
 	       (XFER_TO_GUEST_MODE_WORK & ~_TIF_NEED_RESCHED);
@@ -262,7 +263,7 @@ static int run_once(struct vcpu *vcpu)
 	vcpu->on_cpu = smp_processor_id();
 	/* Full barrier: see vm_flush_tlbs() and vcpu_request(). */
 	smp_store_mb(vcpu->mode, VCPU_GUEST);
-	if (must_leave() || need_resched() || compat_immediate_exit(vcpu->run) ||
+	if (has_work() || need_resched() || compat_immediate_exit(vcpu->run) ||
 	    READ_ONCE(vcpu->requests) & REQ_BEFORE_ENTRY) {
 		smp_store_release(&vcpu->mode, VCPU_OUTSIDE);
 		local_irq_enable();
@@ -276,8 +277,10 @@ static int run_once(struct vcpu *vcpu)
 	enter_guest(vcpu);
 	trace_kvm_exit(vcpu);
 	smp_store_release(&vcpu->mode, VCPU_OUTSIDE);
-	/* What made it exit is taken here, and accounted to the guest. */
+	/* What made it exit is taken here, and a tick accounted to the guest: not directly behind STI, which keeps
+	 * interrupts out of the next instruction (SDM vol. 2, STI). */
 	local_irq_enable();
+	vcpu->stats.exits++;
 	local_irq_disable();
 	vtime_account_guest_exit();
 	local_irq_enable();
@@ -332,7 +335,7 @@ static void poll(struct vcpu *vcpu, ktime_t begun)
 
 	if (!limit)
 		return;
-	while (!is_called(vcpu) && !must_leave() && !need_resched() &&
+	while (!is_called(vcpu) && !has_work() && !need_resched() &&
 	       single_task_running() && ktime_before(ktime_get(), end))
 		cpu_relax();
 	took = ktime_to_ns(ktime_sub(ktime_get(), begun));
@@ -403,6 +406,7 @@ static int sleep(struct vcpu *vcpu)
 
 static int loop(struct vcpu *vcpu)
 {
+	bool signal;
 	int r = 1;
 
 	while (r > 0) {
@@ -419,6 +423,7 @@ static int loop(struct vcpu *vcpu)
 		}
 		steal_open(vcpu);
 		cond_resched();
+		signal = has_work() && work_do(vcpu->work);
 		steal_close(vcpu);
 		if (ring_is_full(vcpu)) {
 			vcpu->run->exit_reason = KVM_EXIT_DIRTY_RING_FULL;
@@ -428,9 +433,7 @@ static int loop(struct vcpu *vcpu)
 			vcpu_state(vcpu)->activity = X86_RUNNING;
 			return exit_shutdown(vcpu);
 		}
-		/* Signals, and what else is done on the way to user space. The kernel's own way to do
-		 * it from here, xfer_to_guest_mode_handle_work(), is for vCPUs of the stock driver. */
-		if (compat_immediate_exit(vcpu->run) || must_leave())
+		if (compat_immediate_exit(vcpu->run) || signal)
 			return interrupted(vcpu);
 		if (vcpu_take_request(vcpu, REQ_CLOCK))
 			clock_update(vcpu);
@@ -690,7 +693,8 @@ static int vcpu_init(struct vcpu *vcpu)
 {
 	vcpu->run = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	vcpu->run_data = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
-	if (!vcpu->run || !vcpu->run_data || ring_create(vcpu) || emulate_init(vcpu) ||
+	vcpu->work = work_new(vcpu->run);
+	if (!vcpu->run || !vcpu->run_data || !vcpu->work || ring_create(vcpu) || emulate_init(vcpu) ||
 	    !fpu_alloc_guest_fpstate(&vcpu->fpu))
 		return -ENOMEM;
 	host_name_guest(vcpu);
@@ -728,6 +732,7 @@ void vcpu_destroy(struct vcpu *vcpu)
 	ring_free(vcpu);
 	page_cache_free(&vcpu->spare_tables);
 	kvfree(vcpu->cpuid);
+	work_free(vcpu->work);
 	free_page((unsigned long)vcpu->run);
 	free_page((unsigned long)vcpu->run_data);
 	kvfree(vcpu);

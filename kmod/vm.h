@@ -334,6 +334,7 @@ struct vcpu {
 	struct mutex lock;
 	struct kvm_run *run; /* shared with user space: read each field once */
 	void *run_data;	     /* the page behind it */
+	struct work *work;   /* work.h */
 
 	struct x86_cpu cpu; /* cpu.s: the state, where it is newest; general registers but RSP always are */
 	struct x86_tlb *tlb;

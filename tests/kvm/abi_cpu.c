@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/* abi_cpu.c - instructions that the processor lacks and the kernel executes: KVM_GET_EMULATED_CPUID. */
+/* abi_cpu.c - instructions that the processor lacks and the kernel executes (KVM_GET_EMULATED_CPUID), and whose the
+ * time is. */
 #include "abi.h"
 
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/time.h>
+#include <unistd.h>
 
 #define LEAVES 256u
 #define MOVBE  (1u << 22) /* leaf 1, ECX */
@@ -62,10 +67,53 @@ START_TEST(movbe_is_executed_where_it_is_emulated)
 }
 END_TEST
 
+static void on_alarm(int sig)
+{
+	(void)sig;
+}
+
+/* Field 43 of proc(5)'s stat: this process' time in guests, in clock ticks. */
+static unsigned long guest_time(void)
+{
+	char text[1024] = "", *at;
+	FILE *f = fopen("/proc/self/stat", "re");
+	unsigned long ticks;
+
+	ck_assert_ptr_nonnull(f);
+	ck_assert(fgets(text, sizeof(text), f));
+	fclose(f);
+	at = strrchr(text, ')');
+	ck_assert_ptr_nonnull(at);
+	for (int field = 2; field < 43; field++) {
+		at = strchr(at + 1, ' ');
+		ck_assert_ptr_nonnull(at);
+	}
+	ticks = strtoul(at, NULL, 10);
+	return ticks;
+}
+
+START_TEST(time_in_the_guest_is_its_own)
+{
+	static const uint8_t code[] = { 0xeb, 0xfe }; /* jmp back */
+	const struct itimerval second = { .it_value.tv_sec = 1 };
+
+	machine();
+	start(code, sizeof(code), 0);
+	/* Without SA_RESTART: the guest is left for it. */
+	ck_assert_int_eq(sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm }, NULL), 0);
+	ck_assert_int_eq(setitimer(ITIMER_REAL, &second, NULL), 0);
+	ck_assert_int_eq(ioctl(vcpu, KVM_RUN, 0), -1);
+	ck_assert_int_eq(errno, EINTR);
+	/* A busy host has no whole second for it. */
+	ck_assert_uint_ge(guest_time(), (unsigned long)sysconf(_SC_CLK_TCK) / 5);
+}
+END_TEST
+
 TCase *cpu_tests(void)
 {
 	TCase *tests = tcase_create("cpu");
 
 	tcase_add_test(tests, movbe_is_executed_where_it_is_emulated);
+	tcase_add_test(tests, time_in_the_guest_is_its_own);
 	return tests;
 }
