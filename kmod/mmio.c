@@ -6,6 +6,8 @@
  * the instruction is wanted: which register, and how much of it. All else is the x86 core's: other instructions, what lies across
  * two pages or is not aligned (of which the guest may want to be told), single steps and breakpoints.
  */
+#include <linux/mm.h>
+
 #include "vm.h"
 #include "x86_int.h"
 
@@ -58,6 +60,23 @@ static bool is_plain(const struct x86_insn *insn, const struct mov *mov)
 static bool names_rsp(const struct mmio_move *move)
 {
 	return move->at / sizeof(u64) == X86_RSP;
+}
+
+/* Of an access that begins in the page before, of RAM, the processor tells the beginning of the device's page. */
+static bool began_before(struct vcpu *vcpu, const struct x86_insn *insn, const struct mov *mov,
+			 const struct device_access *a)
+{
+	bool flat = insn->flags & X86_INSN_A64 && insn->seg < X86_FS;
+	u64 base;
+
+	if (offset_in_page(a->addr) || a->size == 1)
+		return false;
+	if (mov->source == FROM_RAX || insn->base == X86_REG_RIP)
+		return true; /* perhaps */
+	if (!flat || insn->base == X86_RSP)
+		(void)vcpu_peek(vcpu);
+	base = flat ? 0 : vcpu->cpu.s.seg[insn->seg].base;
+	return offset_in_page(base + x86_ea(&vcpu->cpu, insn));
 }
 
 static void describe(const struct x86_insn *insn, const struct mov *mov, struct mmio_move *ret)
@@ -147,7 +166,7 @@ bool mmio_short(struct vcpu *vcpu, u64 gpa, bool write, int *ret)
 		return false;
 	describe(&insn, mov, move);
 	a.size = mov->size ?: insn.opsize;
-	if (gpa & (a.size - 1) || names_rsp(move))
+	if (gpa & (a.size - 1) || names_rsp(move) || began_before(vcpu, &insn, mov, &a))
 		return false;
 	vcpu->stats.insn_emulation++;
 	if (write)

@@ -224,6 +224,43 @@ START_TEST(each_move_is_one_access)
 }
 END_TEST
 
+/* The processor tells the second page alone. */
+START_TEST(a_move_begins_in_ram)
+{
+	static const uint8_t code[] = {
+		0x66, 0x89, 0x0e, 0xfe, 0x00, /* mov [0xfe], ecx */
+		0x66, 0x8b, 0x16, 0xfe, 0x00, /* mov edx, [0xfe] */
+		0x66, 0xa1, 0xfe, 0x00,	      /* mov eax, [0xfe] */
+		0x66, 0x89, 0x16, 0x00, 0x01, /* and one that does not: mov [0x100], edx */
+		0xf4,
+	};
+	struct kvm_regs r;
+
+	machine();
+	start(code, sizeof(code), RAM_BYTES - 0x100);
+	set_registers();
+	run_to(KVM_EXIT_MMIO);
+	ck_assert_uint_eq(run->mmio.phys_addr, RAM_BYTES);
+	ck_assert_uint_eq(run->mmio.len, 2);
+	ck_assert_mem_eq(run->mmio.data, "\x66\x55", 2);
+	for (unsigned i = 0; i < 2; i++) {
+		run_to(KVM_EXIT_MMIO);
+		ck_assert_uint_eq(run->mmio.phys_addr, RAM_BYTES);
+		ck_assert_uint_eq(run->mmio.len, 2);
+		ck_assert_uint_eq(run->mmio.is_write, 0);
+		memcpy(run->mmio.data, "\x34\x12", 2);
+	}
+	run_to(KVM_EXIT_MMIO);
+	ck_assert_uint_eq(run->mmio.len, 4);
+	ck_assert_mem_eq(run->mmio.data, "\x11\x11\x34\x12", 4);
+	run_to(KVM_EXIT_HLT);
+	ck_assert_mem_eq(ram + RAM_BYTES - 2, "\x11\x11", 2);
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_REGS, &r), 0);
+	ck_assert_uint_eq(r.rax, 0x12341111);
+	ck_assert_uint_eq(r.rdx, 0x12341111);
+}
+END_TEST
+
 TCase *devices_tests(void)
 {
 	TCase *tc = tcase_create("devices");
@@ -231,6 +268,7 @@ TCase *devices_tests(void)
 	tcase_set_timeout(tc, 30);
 	tcase_add_test(tc, writes_are_coalesced);
 	tcase_add_test(tc, ring_is_full);
+	tcase_add_test(tc, a_move_begins_in_ram);
 	tcase_add_loop_test(tc, each_move_is_one_access, 0, sizeof(moves) / sizeof(moves[0]));
 	return tc;
 }
