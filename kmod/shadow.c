@@ -228,6 +228,7 @@ struct attempt {
 	u32 access; /* X86_PF_* */
 	bool was_present; /* what the processor saw */
 	bool no_memory;
+	bool device; /* the walk has led to what is no RAM, or not to be written */
 
 	struct x86_walk walk;
 	struct x86_path path;
@@ -449,7 +450,8 @@ static enum outcome find_page(struct vcpu *vcpu, struct attempt *a)
 	bool later;
 
 	a->slot = slot_of(vcpu->vm, gpn);
-	if (!a->slot || (write && a->slot->flags & KVM_MEM_READONLY))
+	a->device = !a->slot || (write && a->slot->flags & KVM_MEM_READONLY);
+	if (a->device)
 		return CORE;
 	a->page = page_get(vcpu, slot_hva(a->slot, gpn), write, &a->writable, &later);
 	if (later)
@@ -541,6 +543,8 @@ static int to_core(struct vcpu *vcpu, const struct attempt *a)
 	struct vcpu_shadow *v = vcpu->shadow;
 	int r;
 
+	if (a->device && !(a->access & X86_PF_FETCH) && mmio_short(vcpu, a->walk.gpa, a->access & X86_PF_W, &r))
+		return r;
 	v->table_needed = v->table != ~0ull && is_on_path(a, v->table);
 	r = emulate(vcpu);
 	v->table = ~0ull;
