@@ -88,14 +88,24 @@ static void entry_set(uint8_t *table, unsigned i, uint64_t value)
 }
 
 /* CR4 loads PDPTEs, where the bit of accessed entries is reserved (SDM vol. 3, 4.4.1). QEMU's processor sets it there,
- * nested paging or not, and KVM finds it then. */
+ * nested paging or not, and KVM finds it then: also when a walk comes between the clearing and the load, so that a
+ * refused load is tried again. */
 static void put_cr4(word value)
 {
-	if (mode->pae && read_cr0() & CR0_PG)
+	if (!mode->pae || !(read_cr0() & CR0_PG)) {
+		write_cr4(value);
+		return;
+	}
+	for (unsigned tries = 0; tries < 100; tries++) {
 		for (unsigned i = 0; i < 4; i++)
 			asm volatile("andl %0, (%1)" : : "i"(~(int)PTE_A), "r"((read_cr3() & ~(word)31) + 8 * i)
 				     : "memory", "cc");
-	write_cr4(value);
+		TRY("mov %0, %%cr4;", : : "r"(value) : "memory");
+		if (!fault.happened)
+			return;
+		check_equal(fault.vector, 13);
+	}
+	check(!fault.happened);
 }
 
 static void flush_all(void)

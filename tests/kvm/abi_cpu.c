@@ -96,6 +96,8 @@ START_TEST(time_in_the_guest_is_its_own)
 	time_t begun;
 
 	machine();
+	if (!on_hardware()) /* no mode of the processor to count */
+		return;
 	start(code, sizeof(code), 0);
 	/* A whole second and what is left of the one under way. */
 	for (begun = time(NULL); time(NULL) < begun + 2;)
