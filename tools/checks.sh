@@ -37,12 +37,14 @@ tidy_one() { # FILE
 	if [[ -e $mark && ! $1 -nt $mark && ! $headers -nt $mark && ! .clang-tidy -nt $mark ]]; then
 		return 0
 	fi
-	# The option is gcc's here, and clang 14 wants a promise with it.
-	clang-tidy --quiet -p "$build" --extra-arg=-ftrivial-auto-var-init=uninitialized "$1" \
-		>"$mark.log" 2>/dev/null && touch "$mark" || { cat "$mark.log"; return 1; }
+	# The option is gcc's here, and clang 14 wants a promise with it. The analyzer follows a third of the paths
+	# that it would by itself, in less than half of the time.
+	clang-tidy --quiet -p "$build" --extra-arg=-ftrivial-auto-var-init=uninitialized \
+		--extra-arg=-Xclang --extra-arg=-analyzer-config --extra-arg=-Xclang --extra-arg=max-nodes=75000 \
+		"$1" >"$mark.log" 2>/dev/null && touch "$mark" || { cat "$mark.log"; return 1; }
 }
 
-# About a second and a half a file: where bytes of guests and files are taken in, and no more.
+# About a second a file: where bytes of guests and files are taken in, and no more.
 tidy_check() {
 	mkdir -p "$state/tidy"
 	headers=$(git ls-files 'src/*.h' | xargs ls -t | head -n 1)
@@ -61,7 +63,8 @@ tsan_check() {
 	local dir=build-tsan suite status=0
 
 	[[ -e $dir/build.ninja ]] ||
-		meson setup $dir -Db_sanitize=thread -Db_lundef=false >/dev/null || return 1
+		meson setup $dir -Db_sanitize=thread -Db_lundef=false -Doptimization=1 -Dc_args=-g1 >/dev/null ||
+		return 1
 	ninja -C $dir --quiet "${tsan_suites[@]}" src/cli/sika src/vmm/sika-vmm tests/guest/fuzz.elf || return 1
 	export CK_DEFAULT_TIMEOUT=60
 	export TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp exitcode=66"

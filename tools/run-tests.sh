@@ -86,7 +86,7 @@ unset ASAN_OPTIONS UBSAN_OPTIONS
 program debian tools/run.sh build
 sika=build/src/cli/sika
 program debian-boots tests/debian/boots.py $sika out/debian.img --cpus 1,2,4 --memory 256M,6G --at-once 2
-program debian-boots-off tests/debian/boots.py $sika out/debian.img --off links,user,cache --cpus 2 --memory 512M --at-once 3
+program debian-boots-off tests/debian/boots.py $sika out/debian.img --off user,cache --cpus 2 --memory 512M --at-once 2
 program linux-asks tests/linux/asks.py $sika build/tests/linux/asks out/debian.img.vmlinuz
 beside kvm-nested 'tests/kvm/run.sh build' kvm-driver 'tests/kmod/run.sh build both'
 program debian-survive tests/debian/survive.py $sika out/debian.img --engine bt
