@@ -491,7 +491,8 @@ static void stopped(struct bt_vcpu *vcpu, struct bt_runner *r, enum bt_runner_st
 		break;
 	case BT_RUNNER_WATCH:
 		bt_count(&vcpu->stats.user_watched);
-		by_the_book(vcpu);
+		if (!bt_user_unwatch(vcpu, r, cpu->s.rip))
+			by_the_book(vcpu);
 		break;
 	case BT_RUNNER_FAULT:
 		vcpu->user.fault = address;

@@ -278,6 +278,9 @@ uint32_t bt_user_word(const struct bt_runner *r, uint64_t linear);
 void bt_user_hide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear);
 /* Make the page of @linear, which is hidden, executable, and no longer writable. False: there are too many places to stop at. */
 bool bt_user_unhide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear);
+/* It stopped at the instruction at @linear, which it watches. True: no more, as that goes on in a page that was not there
+ * when it was looked at, and is none to be stopped at. */
+bool bt_user_unwatch(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear);
 /* Drop whatever is not what the guest's tables say now. */
 void bt_user_revalidate(struct bt_vcpu *vcpu, struct bt_runner *r);
 /* Forget all, and unmap it where the runner goes on. */

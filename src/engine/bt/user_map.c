@@ -11,6 +11,7 @@
 
 #define PAGE	  UINT64_C(4096)
 #define LARGE	  (UINT64_C(2) << 20)
+#define MAX_INSN  15u /* bytes */
 /* Linux lets nobody map what is below, by default (vm.mmap_min_addr). */
 #define USER_FIRST UINT64_C(0x10000)
 #define GPA_END	  (UINT64_C(1) << (32 - BT_USER_GPA_SHIFT + 12))
@@ -127,7 +128,7 @@ static const uint8_t *code_at(struct bt_vcpu *vcpu, const struct tables *t, uint
 }
 
 /* What must not be executed as it is in the page of @linear, which is at @host: bt_user_scan(). What lies behind it
- * matters seldom, and is not looked at again if it changes. */
+ * matters seldom, and is looked at again only where it was not there and what may be such an instruction is executed. */
 static unsigned scan(struct bt_vcpu *vcpu, const struct bt_runner *r, uint64_t linear, const uint8_t *host,
 		     unsigned max, uint16_t ret_at[])
 {
@@ -422,6 +423,24 @@ bool bt_user_unhide(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear)
 	}
 	word = (word | BT_USER_EXEC) & ~BT_USER_WRITE;
 	return set_word(vcpu, r, linear, word) && bt_runner_watch(r);
+}
+
+bool bt_user_unwatch(struct bt_vcpu *vcpu, struct bt_runner *r, uint64_t linear)
+{
+	const uint8_t *host = bt_ram_host(bt_engine_of(vcpu), gpa_of(bt_user_word(r, linear)));
+	uint16_t at[BT_USER_WATCHES];
+	unsigned count;
+
+	if (linear % PAGE + MAX_INSN < PAGE)
+		return false;
+	count = scan(vcpu, r, linear & ~(PAGE - 1), host, BT_USER_WATCHES, at);
+	for (unsigned i = 0; i < MIN(count, BT_USER_WATCHES); i++)
+		if (at[i] == linear % PAGE)
+			return false;
+	for (unsigned i = 0; i < BT_USER_WATCHES; i++)
+		if (r->watch[i] == linear)
+			r->watch[i] = 0;
+	return bt_runner_watch(r);
 }
 
 void bt_user_drop(struct bt_runner *r)

@@ -705,6 +705,64 @@ START_TEST(test_scan_without_cpuid)
 }
 END_TEST
 
+#define PAGES 8u
+
+/* A guest's tables that have the two pages at CODE, which are 5 and 6 of @ram; the second @here or not. */
+static void put_tables(uint64_t *ram, bool here)
+{
+	const uint64_t flags = 1 | 1 << 2 | 1 << 5; /* present, for users, accessed */
+
+	for (unsigned level = 4, shift = 39; level > 1; level--, shift -= 9)
+		ram[(5 - level) * 512 + (CODE >> shift & 511)] = (6 - level) * 4096 | flags;
+	ram[4 * 512 + (CODE >> 12 & 511)] = 5 * 4096 | flags;
+	ram[4 * 512 + (CODE >> 12 & 511) + 1] = here ? 6 * 4096 | flags : 0;
+}
+
+/* An instruction that begins at a page's end is watched as long as the page behind it is not there, and then only
+ * if it is one to be watched. */
+START_TEST(test_watch_at_the_end)
+{
+	static const uint8_t jump[6] = { 0x0f, 0x84, 0, 0, 0, 0 }, rdtsc[6] = { 0x0f, 0x31, 0x90, 0x90, 0x90, 0x90 };
+	int fd = memfd_create("ram", 0);
+	uint64_t *ram;
+	uint8_t *code;
+
+	ck_assert_int_eq(ftruncate(fd, PAGES * 4096), 0);
+	ram = mmap(NULL, PAGES * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ck_assert_ptr_ne(ram, MAP_FAILED);
+	code = (uint8_t *)ram + 5 * 4096;
+	for (unsigned i = 0; i < 2; i++) {
+		struct bt_engine engine = { .ram_count = 1, .ram[0] = { .size = PAGES * 4096, .hva = (uint8_t *)ram, .fd = fd } };
+		struct bt_vcpu *vcpu = calloc(1, sizeof(*vcpu));
+		struct bt_runner *r = &vcpu->user.runner[0];
+		const uint64_t last = CODE + 4095;
+
+		vcpu->base.engine = &engine.base;
+		ck_assert_int_eq(bt_runner_begin(r, &engine), 0);
+		r->cr3 = 4096;
+		memset(code, 0x90, 2 * 4096);
+		memcpy(code + 4095, i ? rdtsc : jump, 6);
+		put_tables(ram, false);
+		ck_assert(bt_user_map(vcpu, r, CODE));
+		ck_assert_uint_eq(bt_user_word(r, CODE) & (BT_USER_EXEC | BT_USER_HIDDEN), BT_USER_HIDDEN);
+		ck_assert(bt_user_unhide(vcpu, r, CODE));
+		ck_assert_uint_eq(r->watch[0], last);
+		ck_assert(!bt_user_unwatch(vcpu, r, last));
+		ck_assert_uint_eq(r->watch[0], last);
+		put_tables(ram, true);
+		ck_assert_int_eq(bt_user_unwatch(vcpu, r, last), !i);
+		ck_assert_uint_eq(r->watch[0], i ? last : 0);
+		ck_assert(bt_user_word(r, CODE) & BT_USER_EXEC);
+		bt_user_drop(r);
+		bt_runner_end(r);
+		free(r->region);
+		free(vcpu);
+	}
+	munmap(ram, PAGES * 4096);
+	close(fd);
+}
+END_TEST
+
 START_TEST(test_cpuid_faults)
 {
 	uint64_t address;
@@ -764,6 +822,7 @@ int main(void)
 	tcase_add_test(stops, test_vsyscalls_are_not_emulated);
 	tcase_add_test(stops, test_watched_instruction_is_not_executed);
 	tcase_add_test(stops, test_cpuid_faults);
+	tcase_add_test(stops, test_watch_at_the_end);
 	tcase_add_test(stops, test_request_ends_a_loop);
 	tcase_add_test(stops, test_dropped_twice_is_dropped);
 	tcase_add_test(stops, test_request_while_mapping);
