@@ -130,6 +130,13 @@ static void bt_vcpu_free(struct engine_vcpu *base)
 	bt_direct_free(vcpu);
 }
 
+/* From the host's counter to that of a processor that was reset, on all vCPUs alike: none, as far as the host's can be read
+ * for it, so that user code may read it (user.h). */
+static uint64_t bt_reset_tsc_offset(const struct bt_engine *engine)
+{
+	return engine->clock.host_tsc && !(engine->off & BT_OFF_COUNTER) ? 0 : -engine->clock.tsc_start;
+}
+
 static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GError **err)
 {
 	struct bt_engine *engine = (struct bt_engine *)base;
@@ -167,8 +174,7 @@ static struct engine_vcpu *bt_vcpu_new(struct engine *base, unsigned index, GErr
 		bt_perf_map_stubs(vcpu);
 	bt_direct_init(vcpu);
 	bt_user_init(vcpu);
-	/* The guest's TSC starts at zero, on all vCPUs alike. */
-	atomic_store(&vcpu->tsc_offset, -engine->clock.tsc_start);
+	atomic_store(&vcpu->tsc_offset, bt_reset_tsc_offset(engine));
 	x86_cpu_reset(&vcpu->cpu);
 	if (index)
 		vcpu->cpu.s.activity = X86_WAIT_SIPI;
@@ -248,6 +254,11 @@ static void bt_restore_tsc(struct bt_vcpu *vcpu, uint64_t tsc)
 	struct bt_engine *engine = bt_engine_of(vcpu);
 	uint64_t offset = tsc - bt_clock_counter(&engine->clock);
 
+	/* As x86_state_reset() leaves it: none that was in use is at zero. */
+	if (!tsc) {
+		atomic_store(&vcpu->tsc_offset, bt_reset_tsc_offset(engine));
+		return;
+	}
 	for (unsigned i = 0; i <= engine->vcpu_count; i++) {
 		/* Its own first, so that reading and writing back changes nothing. */
 		struct bt_vcpu *other = i ? atomic_load(&engine->vcpu[i - 1]) : vcpu;

@@ -17,7 +17,7 @@ static const struct {
 	{ "direct-wait", BT_OFF_DIRECT_WAIT }, { "return-entry", BT_OFF_RETURN_ENTRY },
 	{ "direct-classes", BT_OFF_DIRECT_CLASSES }, { "gates", BT_OFF_GATES },
 	{ "fallbacks", BT_OFF_FALLBACKS }, { "user", BT_OFF_USER },
-	{ "user-wait", BT_OFF_USER_WAIT },
+	{ "user-wait", BT_OFF_USER_WAIT }, { "counter", BT_OFF_COUNTER },
 };
 
 static bool off_find(const char *name, size_t len, uint32_t *ret_bit)

@@ -147,6 +147,30 @@ static bool have_linux_gdt(struct bt_vcpu *vcpu)
 	return true;
 }
 
+/* What user code must not execute as it is. */
+static unsigned telling(const struct bt_vcpu *vcpu)
+{
+	const struct bt_user *u = &vcpu->user;
+	bool same_counter = bt_engine_of(vcpu)->clock.host_tsc &&
+			    !atomic_load_explicit(&vcpu->tsc_offset, memory_order_relaxed);
+
+	return (vcpu->cpu.s.xcr0 != u->host_xcr0 ? BT_SCAN_XSAVE : 0) | (u->cpuid_faults ? 0 : BT_SCAN_CPUID) |
+	       (same_counter ? 0 : BT_SCAN_TSC);
+}
+
+/* What runners have is of no use where that has changed. */
+static void look_for_what_tells(struct bt_vcpu *vcpu)
+{
+	struct bt_user *u = &vcpu->user;
+	unsigned now = telling(vcpu);
+
+	if (u->telling == now)
+		return;
+	u->telling = now;
+	for (unsigned i = 0; i < BT_USER_RUNNERS; i++)
+		u->runner[i].ready = false;
+}
+
 /* bt_user_resume() is to be asked again. */
 static void begin(struct bt_vcpu *vcpu, uint64_t cr3)
 {
@@ -156,11 +180,7 @@ static void begin(struct bt_vcpu *vcpu, uint64_t cr3)
 	if (!have_linux_gdt(vcpu))
 		return;
 	take_thread(vcpu);
-	if (u->xcr0 != vcpu->cpu.s.xcr0) {
-		u->xcr0 = vcpu->cpu.s.xcr0;
-		for (unsigned i = 0; i < BT_USER_RUNNERS; i++)
-			u->runner[i].ready = false;
-	}
+	look_for_what_tells(vcpu);
 	r = runner_to_take(u);
 	if (r->ready && __rdtsc() - r->used < IDLE_TICKS)
 		hold_longer(u); /* more of them compute than there are runners */
@@ -211,7 +231,7 @@ static bool is_plain(const struct bt_vcpu *vcpu)
 	       !cpu->debug_armed && !vcpu->trace &&
 	       (s->rflags & (X86_FL_IF | FLAGS_NONE)) == X86_FL_IF &&
 	       !(s->cr0 & (X86_CR0_TS | X86_CR0_EM)) && s->cr4 & X86_CR4_OSFXSR &&
-	       s->cr4 & X86_CR4_OSXMMEXCPT &&
+	       s->cr4 & X86_CR4_OSXMMEXCPT && !(s->cr4 & X86_CR4_TSD) &&
 	       s->efer & X86_EFER_SCE && s->seg[X86_CS].selector == BT_USER_CS &&
 	       s->seg[X86_SS].selector == BT_USER_SS && is_usual(&s->seg[X86_DS]) &&
 	       is_usual(&s->seg[X86_ES]) && is_usual(&s->seg[X86_FS]) && is_usual(&s->seg[X86_GS]) &&
@@ -571,6 +591,7 @@ bool bt_user_run(struct bt_vcpu *vcpu)
 	if (!is_plain(vcpu) || (vcpu->cpu.s.rflags & X86_FL_ID) != r->id ||
 	    u->thread != (pid_t)syscall(SYS_gettid))
 		return false;
+	look_for_what_tells(vcpu);
 	freshen(vcpu, r);
 	if (!r->ready || r->count == BT_USER_REGIONS) {
 		give_up(vcpu, r);

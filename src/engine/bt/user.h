@@ -39,8 +39,8 @@
  * none is changed behind a translation, while it still could be used.
  *
  * What would not fault but give other results must not be executed: CPUID, which can be made to fault where the host's
- * processor offers that (ARCH_SET_CPUID of arch_prctl(2)), RDTSC, RDPID, LSL, and XSAVE, which saves what the host's
- * XCR0 says. A page
+ * processor offers that (ARCH_SET_CPUID of arch_prctl(2)), RDPID, LSL, XSAVE, which saves what the host's
+ * XCR0 says, and RDTSC, unless the guest's counter is the host's, as it is of a machine that began here. A page
  * that has one is looked for before it is executed (user_scan.c), and the host's debug registers stop the runner in front
  * of it. Where there are more of them than debug registers the page is not executable: its instructions are
  * done by the book one by one, or by the translator where there are many. Instructions that the guest's processor does not have, but
@@ -181,7 +181,7 @@ struct bt_user {
 	struct bt_runner runner[BT_USER_RUNNERS];
 	struct xsave_layout layout;
 	pid_t thread; /* the tracer of all */
-	uint64_t xcr0;	/* the guest's, for which pages were looked at */
+	unsigned telling; /* BT_SCAN_*: what pages were looked at for */
 	uint64_t host_xcr0;
 	bool cpuid_faults; /* in runners */
 	uint64_t fault; /* a page that is to be mapped once the guest has it; or BT_USER_NOWHERE */
@@ -289,6 +289,7 @@ void bt_user_drop(struct bt_runner *r);
 /* ---- user_scan.c ---- */
 #define BT_SCAN_XSAVE (1u << 0) /* those that depend on XCR0 */
 #define BT_SCAN_CPUID (1u << 1)
+#define BT_SCAN_TSC   (1u << 2) /* those that read the counter, and nothing else */
 
 /* Where in a page of code instructions begin that must not be executed as they are; @what is among them. One may go on
  * in the page behind it, @next, which may be NULL. Returns how many there are, of which the first @max are told. */

@@ -112,12 +112,6 @@ static bool find_tables(struct bt_vcpu *vcpu, const struct bt_runner *r, uint64_
 	return ret->table != NULL;
 }
 
-/* What user code must not execute as it is. */
-static unsigned telling(const struct bt_user *u)
-{
-	return (u->xcr0 != u->host_xcr0 ? BT_SCAN_XSAVE : 0) | (u->cpuid_faults ? 0 : BT_SCAN_CPUID);
-}
-
 /* The code at @linear, or NULL: @t is where the tables of its region were found. */
 static const uint8_t *code_at(struct bt_vcpu *vcpu, const struct tables *t, uint64_t linear)
 {
@@ -137,7 +131,7 @@ static unsigned scan(struct bt_vcpu *vcpu, const struct bt_runner *r, uint64_t l
 
 	if ((host[PAGE - 1] == 0x0f || host[PAGE - 2] == 0x0f) && find_tables(vcpu, r, linear + PAGE, &t))
 		next = code_at(vcpu, &t, linear + PAGE);
-	return bt_user_scan(host, next, telling(&vcpu->user), max, ret_at);
+	return bt_user_scan(host, next, vcpu->user.telling, max, ret_at);
 }
 
 /* EXEC or HIDDEN. Known already where the page was executable before. */

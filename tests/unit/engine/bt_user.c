@@ -608,6 +608,8 @@ END_TEST
 
 /* ---- what is looked for ---- */
 
+#define PLAIN (BT_SCAN_CPUID | BT_SCAN_TSC)
+
 static const struct {
 	const char *name;
 	uint8_t code[16], len;
@@ -648,10 +650,10 @@ START_TEST(test_scan)
 			continue;
 		memset(page, 0x90, sizeof(page));
 		memcpy(page + places[i], scans[_i].code, scans[_i].len);
-		ck_assert_msg(bt_user_scan(page, NULL, BT_SCAN_XSAVE | BT_SCAN_CPUID, 2, at) == scans[_i].xsave, "%s at %u",
+		ck_assert_msg(bt_user_scan(page, NULL, BT_SCAN_XSAVE | PLAIN, 2, at) == scans[_i].xsave, "%s at %u",
 			      scans[_i].name, places[i]);
 		ck_assert_uint_eq(at[0], scans[_i].xsave ? places[i] : 0xffff);
-		ck_assert_msg(bt_user_scan(page, NULL, BT_SCAN_CPUID, 0, NULL) == scans[_i].plain, "%s at %u",
+		ck_assert_msg(bt_user_scan(page, NULL, PLAIN, 0, NULL) == scans[_i].plain, "%s at %u",
 			      scans[_i].name, places[i]);
 	}
 }
@@ -678,17 +680,17 @@ START_TEST(test_scan_at_the_end)
 		for (unsigned here = 1; here < ends[i].len; here++) {
 			memset(page, 0x90, sizeof(page));
 			memcpy(page + 4096 - here, ends[i].code, ends[i].len);
-			ck_assert_msg(bt_user_scan(page, page + 4096, BT_SCAN_CPUID, 1, &at) == ends[i].telling, "%zu, %u", i,
+			ck_assert_msg(bt_user_scan(page, page + 4096, PLAIN, 1, &at) == ends[i].telling, "%zu, %u", i,
 				      here);
 			if (ends[i].telling)
 				ck_assert_uint_eq(at, 4096 - here);
-			ck_assert_uint_eq(bt_user_scan(page, NULL, BT_SCAN_CPUID, 0, NULL), 1);
+			ck_assert_uint_eq(bt_user_scan(page, NULL, PLAIN, 0, NULL), 1);
 		}
 	}
 	/* Of an instruction that has begun before, it is known what it is. */
 	memset(page, 0x90, sizeof(page));
 	memcpy(page + 4096 - 5, "\xb8\x00\x00\x00\x0f\x31", 6);
-	ck_assert_uint_eq(bt_user_scan(page, page + 4096, BT_SCAN_CPUID, 0, NULL), 0);
+	ck_assert_uint_eq(bt_user_scan(page, page + 4096, PLAIN, 0, NULL), 0);
 }
 END_TEST
 
@@ -702,6 +704,52 @@ START_TEST(test_scan_without_cpuid)
 	ck_assert_uint_eq(bt_user_scan(page, NULL, BT_SCAN_XSAVE, 0, NULL), 0);
 	memcpy(page + 800, "\x0f\x01\xd0", 3); /* XGETBV */
 	ck_assert_uint_eq(bt_user_scan(page, NULL, BT_SCAN_XSAVE, 0, NULL), 1);
+}
+END_TEST
+
+/* Where the counter is the guest's own it may be read, and RDTSCP be executed where nobody looks at the processor's number. */
+static const struct {
+	const char *name;
+	uint8_t code[16], len;
+	unsigned found;
+} counters[] = {
+	{ "RDTSC", { 0x0f, 0x31 }, 2, 0 },
+	{ "RDPRU", { 0x0f, 0x01, 0xfd }, 3, 1 },
+	{ "RDTSCP, and what follows is unknown", { 0x0f, 0x01, 0xf9, 0x0f, 0x0b }, 5, 1 },
+	{ "NOPs without end", { 0x0f, 0x01, 0xf9 }, 3, 1 },
+	{ "MOV EAX, ECX", { 0x0f, 0x01, 0xf9, 0x89, 0xc8 }, 5, 1 },
+	{ "MOV [RDI], ECX; MOV ECX, EAX", { 0x0f, 0x01, 0xf9, 0x89, 0x0f, 0x89, 0xc1 }, 7, 1 },
+	{ "MOV ECX, [RCX]", { 0x0f, 0x01, 0xf9, 0x8b, 0x09 }, 5, 1 },
+	{ "MOV ECX, [R8]", { 0x0f, 0x01, 0xf9, 0x41, 0x8b, 0x08 }, 6, 0 },
+	{ "MOV CX, AX", { 0x0f, 0x01, 0xf9, 0x66, 0x89, 0xc1 }, 6, 1 },
+	{ "MOV CL, 1", { 0x0f, 0x01, 0xf9, 0xb1, 0x01 }, 5, 1 },
+	{ "MOV CH, AL", { 0x0f, 0x01, 0xf9, 0x88, 0xc5 }, 5, 1 },
+	{ "MOV BPL, AL; MOV ECX, 1", { 0x0f, 0x01, 0xf9, 0x40, 0x88, 0xc5, 0xb9, 1, 0, 0, 0 }, 11, 0 },
+	{ "ADD ECX, EAX", { 0x0f, 0x01, 0xf9, 0x01, 0xc1 }, 5, 1 },
+	{ "SHL RAX, CL", { 0x0f, 0x01, 0xf9, 0x48, 0xd3, 0xe0 }, 6, 1 },
+	{ "SHLD RAX, RDX, CL", { 0x0f, 0x01, 0xf9, 0x48, 0x0f, 0xa5, 0xd0 }, 7, 1 },
+	{ "CMPXCHG16B", { 0x0f, 0x01, 0xf9, 0x48, 0x0f, 0xc7, 0x0f }, 7, 1 },
+	{ "XCHG RAX, RCX", { 0x0f, 0x01, 0xf9, 0x48, 0x91 }, 5, 1 },
+	{ "REP MOVSB", { 0x0f, 0x01, 0xf9, 0xf3, 0xa4 }, 5, 1 },
+	{ "JRCXZ", { 0x0f, 0x01, 0xf9, 0xe3, 0x00 }, 5, 1 },
+	{ "JMP", { 0x0f, 0x01, 0xf9, 0xeb, 0x00 }, 5, 1 },
+	{ "CALL", { 0x0f, 0x01, 0xf9, 0xe8, 0, 0, 0, 0 }, 8, 1 },
+	{ "PUSH RCX", { 0x0f, 0x01, 0xf9, 0x51 }, 4, 1 },
+	{ "SHL RDX, 32; OR RAX, RDX; RET", { 0x0f, 0x01, 0xf9, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0xc3 }, 11, 0 },
+	{ "LFENCE; RDTSC; RDTSCP; RET", { 0x0f, 0x01, 0xf9, 0x0f, 0xae, 0xe8, 0x0f, 0x31, 0x0f, 0x01, 0xf9, 0xc3 }, 12, 0 },
+};
+
+START_TEST(test_scan_without_counter)
+{
+	uint8_t page[4096];
+	uint16_t at;
+
+	memset(page, 0x90, sizeof(page));
+	memcpy(page + 400, counters[_i].code, counters[_i].len);
+	ck_assert_uint_eq(bt_user_scan(page, NULL, BT_SCAN_XSAVE | BT_SCAN_CPUID, 1, &at), counters[_i].found);
+	if (counters[_i].found)
+		ck_assert_uint_eq(at, 400);
+	ck_assert_uint_ge(bt_user_scan(page, NULL, PLAIN, 0, NULL), 1);
 }
 END_TEST
 
@@ -738,6 +786,7 @@ START_TEST(test_watch_at_the_end)
 		const uint64_t last = CODE + 4095;
 
 		vcpu->base.engine = &engine.base;
+		vcpu->user.telling = PLAIN;
 		ck_assert_int_eq(bt_runner_begin(r, &engine), 0);
 		r->cr3 = 4096;
 		memset(code, 0x90, 2 * 4096);
@@ -836,6 +885,7 @@ int main(void)
 	tcase_add_test(scan, test_scan_at_the_end);
 	tcase_add_test(scan, test_scan_counts_all);
 	tcase_add_test(scan, test_scan_without_cpuid);
+	tcase_add_loop_test(scan, test_scan_without_counter, 0, ARRAY_SIZE(counters));
 	if (can_trace())
 		suite_add_tcase(suite, stops);
 	else

@@ -128,6 +128,7 @@ enum bt_off {
 	BT_OFF_FALLBACKS = 1u << 14, /* runs have their copies from the start: tr_run.c */
 	BT_OFF_USER = 1u << 15,	   /* no user code runs as it is: user.h */
 	BT_OFF_USER_WAIT = 1u << 16, /* all user code does, from the first instruction on */
+	BT_OFF_COUNTER = 1u << 17, /* the guest's time stamp counter is none of the host's */
 	BT_OFF_RETURN_ENTRY = 1u << 11, /* returns that were foreseen check all that others check */
 };
 
