@@ -268,7 +268,7 @@ static int svm_vcpu_create(struct vcpu *vcpu)
 		svm_intercept(svm->vmcb, intercepts[i], true);
 	svm_debug_window(vcpu, false);
 	c->iopm_base_pa = page_to_phys(port_map);
-	c->int_ctl = V_INTR_MASKING_MASK;
+	svm_masks_interrupts(vcpu);
 	set_paging(vcpu);
 	c->tsc_offset = vcpu->tsc_offset;
 	return 0;

@@ -123,8 +123,10 @@ int svm_handle_exit(struct vcpu *vcpu)
 	const struct vmcb_control_area *c = control_of(vcpu);
 	u32 code = c->exit_code;
 
-	if (code == (u32)SVM_EXIT_ERR)
+	if (code == (u32)SVM_EXIT_ERR) {
+		svm_masks_interrupts(vcpu);
 		return exit_refused(vcpu, (u64)-1);
+	}
 	event_take_back(vcpu, c->exit_int_info, c->exit_int_info_err); /* 15.7.2 */
 	if (code < ARRAY_SIZE(exits) && exits[code])
 		return exits[code](vcpu);
