@@ -354,7 +354,7 @@ static u64 leaf_of(const struct vcpu *vcpu, const struct attempt *a, unsigned in
 		user = false;
 	}
 	if (level > 1)
-		pfn = round_down(pfn, BIT(SHADOW_LARGE_BITS));
+		pfn = round_down(pfn, BIT(shadow_shift(level)));
 	return shadow_leaf(pfn, write && a->dirty && a->writable, user, exec) | (level > 1 ? _PAGE_PSE : 0);
 }
 
@@ -370,7 +370,7 @@ static bool set_leaf(struct vcpu *vcpu, struct attempt *a, struct shadow_page *p
 {
 	unsigned int level = page->key.role.level, i = index_at(a->linear, level);
 	u64 *entry = &page->table[i], old = READ_ONCE(*entry);
-	gpn_t gpn = a->walk.gpa >> PAGE_SHIFT & ~((1ull << (level - 1) * SHADOW_LARGE_BITS) - 1);
+	gpn_t gpn = a->walk.gpa >> PAGE_SHIFT & ~((1ull << shadow_shift(level)) - 1);
 
 	page->writes = 0;
 	if (!((old ^ leaf) & ~(u64)(_PAGE_ACCESSED | _PAGE_DIRTY)) && shadow_gpn_at(page, i) == gpn) {
@@ -407,10 +407,13 @@ static bool may_be_implicit(const struct vcpu *vcpu, const struct attempt *a)
 static enum outcome map(struct vcpu *vcpu, struct attempt *a)
 {
 	gpn_t gpn = a->walk.gpa >> PAGE_SHIFT;
-	/* When one of its tables was just made a later walk is back here. */
-	unsigned int level = a->level > 1 && *shadow_tables_at(vcpu->vm, gpn) ? 1 : a->level;
-	struct shadow_page *page = reach(vcpu, a, level);
+	unsigned int level = a->level;
+	struct shadow_page *page;
 
+	/* When one of its tables was just made a later walk is back here. */
+	while (level > 1 && *shadow_tables_at(vcpu->vm, level, gpn))
+		level--;
+	page = reach(vcpu, a, level);
 	if (!page)
 		return AGAIN;
 	/* Behind it: what was just walked through is tracked. */
@@ -442,6 +445,13 @@ static enum outcome map(struct vcpu *vcpu, struct attempt *a)
 	return DONE;
 }
 
+/* The level of the largest entry that may stand for the guest's page. Where it has no paging our tables begin below that
+ * of 1 GiB. */
+static unsigned int largest(const struct attempt *a)
+{
+	return a->leaf == 3 && boot_cpu_has(X86_FEATURE_GBPAGES) ? 3 : 2;
+}
+
 /* The page of the host's that the walk has come to, with a reference. */
 static enum outcome find_page(struct vcpu *vcpu, struct attempt *a)
 {
@@ -461,7 +471,7 @@ static enum outcome find_page(struct vcpu *vcpu, struct attempt *a)
 	/* The first write of a page that is logged is to fault. */
 	if (a->slot->flags & KVM_MEM_READONLY || (slot_is_logged(a->slot) && !write))
 		a->writable = false;
-	a->level = a->leaf > 1 ? page_best_level(vcpu->vm, a->slot, gpn, 2) : 1;
+	a->level = a->leaf > 1 ? page_best_level(vcpu->vm, a->slot, gpn, largest(a)) : 1;
 	return DONE;
 }
 
@@ -491,6 +501,16 @@ static enum outcome walk(struct vcpu *vcpu, struct attempt *a)
 	return DONE;
 }
 
+/* For an entry of whichever size. */
+static int reserve_places(struct vm *vm, const struct attempt *a)
+{
+	int r = 0;
+
+	for (unsigned int level = 1; !r && level <= a->level; level++)
+		r = rmap_reserve(vm, level, a->walk.gpa >> PAGE_SHIFT);
+	return r;
+}
+
 static enum outcome attempt(struct vcpu *vcpu, struct attempt *a)
 {
 	struct vm *vm = vcpu->vm;
@@ -506,8 +526,7 @@ static enum outcome attempt(struct vcpu *vcpu, struct attempt *a)
 		return o;
 	/* What is else allocated under the lock, once that failed. */
 	if (fill_spares(vcpu->shadow) ||
-	    (a->no_memory && (rmap_reserve(vm, 1, a->walk.gpa >> PAGE_SHIFT) ||
-			      rmap_reserve(vm, a->level, a->walk.gpa >> PAGE_SHIFT)))) {
+	    (a->no_memory && reserve_places(vm, a))) {
 		put_page(a->page);
 		return NO_MEMORY;
 	}

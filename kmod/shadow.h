@@ -15,9 +15,9 @@
  * once the guest's dirty bit is set. Rights are all in the last entry; those above let everything through, so what
  * they would forbid is part of the role of what is below them.
  *
- * A guest's page may be large. Where the host's is too, and nothing in those 2 MiB is a table of the guest's or
+ * A guest's page may be large, of 2 MiB or 1 GiB. Where the host's is too, and nothing in it is a table of the guest's or
  * logged, so is our entry. Else there is a direct shadow page below it, which stands for a piece of guest-physical memory
- * instead of a table. Without paging in the guest everything is direct.
+ * instead of a table, and whose entries may be large in turn. Without paging in the guest everything is direct.
  *
  * A table that is shadowed is tracked: no entry lets the guest write to it. A store faults, is emulated, and
  * takes down the entries made of what it overwrote. TLBs need not hear of it: INVLPG and loads of CR3 are the guest's
@@ -40,7 +40,8 @@
  * A page that is written time and again and never walked through is no table any more; its shadow pages are freed.
  * The same becomes of those long unused, when there are too many (limit).
  *
- * Reverse maps name the entries for each guest page, and the large ones for each 2 MiB, for what the host's memory management and the dirty log ask.
+ * Reverse maps name the entries for each guest page, and the large ones for each 2 MiB and each 1 GiB, for what the
+ * host's memory management and the dirty log ask.
  *
  * The processor has paging on at all times, in long mode four levels, else PAE with 8 bytes an entry; a guest's
  * table of 1024 entries has two or four shadow pages (quadrants). Without paging in the guest, PE may be clear: paged
@@ -61,7 +62,7 @@
 #define SHADOW_ENTRIES	 512u
 #define SHADOW_WRITES	 3u /* to a table between two walks through it, before it is taken for none */
 #define SHADOW_HASH_BITS 10
-#define SHADOW_LARGE_BITS 9 /* pages of a large entry, as a shift */
+#define SHADOW_LEAVES	 3u /* levels whose entries may map pages: of 4 KiB, 2 MiB, 1 GiB */
 #define SHADOW_REGIONS	 2048u
 #define SHADOW_ADDR	 GENMASK_ULL(51, 12)
 #define SHADOW_LINK	 (_PAGE_PRESENT | _PAGE_RW | _PAGE_USER | _PAGE_ACCESSED)
@@ -101,7 +102,7 @@ struct shadow_page {
 	struct hlist_node hash;
 	struct list_head list; /* struct shadow's pages, the newest first; or dead */
 	u64 *table;	       /* whose struct page leads back here */
-	u64 *guest;	       /* what each entry was made of, where not direct: of the last level; of large ones where */
+	u64 *guest;	       /* what each entry was made of, where it may map a page: of the last level; of large ones where */
 	struct list_head loose; /* struct shadow's loose, or empty */
 	struct chain parents;  /* entries that lead here */
 	unsigned int roots;    /* vCPUs that it is a root of: not freed */
@@ -114,8 +115,9 @@ struct shadow {
 	struct list_head pages, dead; /* dead: until TLBs are flushed */
 	struct list_head loose;	      /* the guest may write to what they stand for */
 	unsigned long count, limit;
-	struct xarray rmap[2]; /* chain.head of entries: by guest page number, and large ones by that of 2 MiB */
-	u32 tables[SHADOW_REGIONS]; /* how many stand for tables in these 2 MiB; far ones share a count */
+	struct xarray rmap[SHADOW_LEAVES]; /* by level, chain.head of entries: by number of the guest's page of that size */
+	/* How many stand for tables in these 2 MiB, and in this GiB; far ones share a count. */
+	u32 tables[SHADOW_LEAVES - 1][SHADOW_REGIONS];
 	unsigned long changes;
 	bool stale;  /* TLBs may know of what is in no table */
 	bool pieces; /* of large pages, that is */
@@ -218,17 +220,24 @@ static inline struct shadow_page *shadow_below(const struct shadow_page *page, u
 	return entry & _PAGE_PRESENT && !shadow_is_leaf(page, entry) ? shadow_child(entry) : NULL;
 }
 
+/* Pages that an entry of @level covers, as a shift. */
+static inline unsigned int shadow_shift(unsigned int level)
+{
+	return (level - 1) * 9;
+}
+
 /* What entry @i maps, where it does. */
 static inline gpn_t shadow_gpn_at(const struct shadow_page *page, unsigned int i)
 {
 	if (page->key.role.direct)
-		return page->key.gpn + ((gpn_t)i << (page->key.role.level - 1) * SHADOW_LARGE_BITS);
+		return page->key.gpn + ((gpn_t)i << shadow_shift(page->key.role.level));
 	return (page->guest[i] & SHADOW_ADDR) >> PAGE_SHIFT;
 }
 
-static inline u32 *shadow_tables_at(struct vm *vm, gpn_t gpn)
+/* Tables where an entry of @level, which is a large one, would map. */
+static inline u32 *shadow_tables_at(struct vm *vm, unsigned int level, gpn_t gpn)
 {
-	return &vm->shadow->tables[gpn >> SHADOW_LARGE_BITS & (SHADOW_REGIONS - 1)];
+	return &vm->shadow->tables[level - 2][gpn >> shadow_shift(level) & (SHADOW_REGIONS - 1)];
 }
 
 /* ---- shadow_beside.c: entries ahead of the faults ---- */
@@ -263,7 +272,7 @@ void chain_remove(struct chain *chain, u64 *entry);
 /* One of them by its number, in no order, or NULL: there are not so many. */
 u64 *chain_at(const struct chain *chain, unsigned int i);
 
-/* Of an entry at @level, 1 or 2. */
+/* Of an entry at @level, 1 to SHADOW_LEAVES. */
 bool rmap_add(struct vm *vm, unsigned int level, gpn_t gpn, u64 *entry);
 void rmap_remove(struct vm *vm, unsigned int level, gpn_t gpn, u64 *entry);
 /* Not under page_lock: the next one finds its place. 0 or -ENOMEM. */

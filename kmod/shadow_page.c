@@ -105,6 +105,12 @@ bool shadow_is_tracked(struct vm *vm, gpn_t gpn)
 	return false;
 }
 
+static void count_table(struct vm *vm, gpn_t gpn, int change)
+{
+	for (unsigned int level = 2; level <= SHADOW_LEAVES; level++)
+		*shadow_tables_at(vm, level, gpn) += change;
+}
+
 void shadow_add(struct vm *vm, struct shadow_page *page, const struct shadow_key *key)
 {
 	struct shadow *shadow = vm->shadow;
@@ -116,13 +122,13 @@ void shadow_add(struct vm *vm, struct shadow_page *page, const struct shadow_key
 	list_add(&page->list, &shadow->pages);
 	shadow_count(vm, 1);
 	vm->stats.mmu_cache_miss++;
-	if (key->role.direct || key->role.level > 2) {
+	if (key->role.direct || key->role.level > SHADOW_LEAVES) {
 		free_page((unsigned long)page->guest);
 		page->guest = NULL;
 	}
 	if (key->role.direct)
 		return;
-	(*shadow_tables_at(vm, key->gpn))++;
+	count_table(vm, key->gpn, 1);
 	WRITE_ONCE(shadow->changes, shadow->changes + 1);
 	if (shadow_protect(vm, key->gpn))
 		vm_flush_tlbs(vm);
@@ -185,7 +191,7 @@ void shadow_drop(struct vm *vm, struct shadow_page *page)
 	shadow_count(vm, -1);
 	vm->stats.mmu_shadow_zapped++;
 	if (!page->key.role.direct)
-		(*shadow_tables_at(vm, page->key.gpn))--;
+		count_table(vm, page->key.gpn, -1);
 }
 
 void shadow_settle(struct vm *vm)

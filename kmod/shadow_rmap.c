@@ -135,12 +135,14 @@ static struct xarray *rmap_of(struct vm *vm, unsigned int level)
 
 static unsigned long rmap_index(unsigned int level, gpn_t gpn)
 {
-	return gpn >> (level - 1) * SHADOW_LARGE_BITS;
+	return gpn >> shadow_shift(level);
 }
 
 static u64 *pages_of(struct vm *vm, unsigned int level)
 {
-	return level > 1 ? &vm->stats.pages_2m : &vm->stats.pages_4k;
+	u64 *const pages[SHADOW_LEAVES] = { &vm->stats.pages_4k, &vm->stats.pages_2m, &vm->stats.pages_1g };
+
+	return pages[level - 1];
 }
 
 static bool entry_zap(u64 *entry)
@@ -204,7 +206,7 @@ bool shadow_zap(struct vm *vm, gpn_t first, gpn_t last)
 	void *head;
 
 	lockdep_assert_held_write(&vm->page_lock);
-	for (unsigned int level = 1; level <= ARRAY_SIZE(vm->shadow->rmap); level++) {
+	for (unsigned int level = 1; level <= SHADOW_LEAVES; level++) {
 		xa_for_each_range(rmap_of(vm, level), index, head, rmap_index(level, first),
 				  rmap_index(level, last - 1))
 			zap_head(vm, level, index, head);
@@ -225,12 +227,15 @@ static bool entry_protect(u64 *entry)
 bool shadow_protect(struct vm *vm, gpn_t gpn)
 {
 	const void *head = xa_load(rmap_of(vm, 1), gpn);
-	const void *large = xa_load(rmap_of(vm, 2), rmap_index(2, gpn));
 
 	if (head && chain_each(head, entry_protect))
 		vm->shadow->stale = true;
-	if (large) /* it comes back in pieces */
-		zap_head(vm, 2, rmap_index(2, gpn), large);
+	for (unsigned int level = 2; level <= SHADOW_LEAVES; level++) {
+		const void *large = xa_load(rmap_of(vm, level), rmap_index(level, gpn));
+
+		if (large) /* it comes back in pieces */
+			zap_head(vm, level, rmap_index(level, gpn), large);
+	}
 	return vm->shadow->stale;
 }
 
@@ -250,7 +255,7 @@ bool shadow_age(struct vm *vm, gpn_t first, gpn_t last, bool clear)
 	bool any = false;
 	void *head;
 
-	for (unsigned int level = 1; level <= ARRAY_SIZE(vm->shadow->rmap); level++) {
+	for (unsigned int level = 1; level <= SHADOW_LEAVES; level++) {
 		xa_for_each_range(rmap_of(vm, level), index, head, rmap_index(level, first),
 				  rmap_index(level, last - 1))
 			any |= chain_each(head, clear ? entry_age : entry_is_young);

@@ -206,27 +206,27 @@ static bool pages_are_nested(void)
 	return answer == 'Y' || answer == '1';
 }
 
-/* One entry of the third level for all of it, until writes are logged; what the host takes away is
- * gone. */
-START_TEST(page_of_1_gib)
+/* NULL: there is none, which is said aloud. */
+static uint8_t *page_of_gib(const char *test)
+{
+	uint8_t *at = mmap(NULL, GIB, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | 30 << MAP_HUGE_SHIFT, -1, 0);
+
+	if (at != MAP_FAILED)
+		return at;
+	fprintf(stderr, "skip %s: the host has none (hugepagesz=1G hugepages=1)\n", test);
+	return NULL;
+}
+
+/* The guest counts in the first byte of @at, which is slot 1. One entry of the third level for all of it, until writes
+ * are logged; what the host takes away is gone. @expected: of the driver that counts entries. */
+static void in_one_entry(uint8_t *at, int expected)
 {
 	static uint64_t bits[GIB / 4096 / 64];
 	struct kvm_dirty_log log = { .slot = 1, .dirty_bitmap = bits };
-	uint8_t *at = mmap(NULL, GIB, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | 30 << MAP_HUGE_SHIFT, -1, 0);
-	bool nested = pages_are_nested();
 
-	if (at == MAP_FAILED) {
-		fprintf(stderr,
-			"skip page_of_1_gib: the host has none (hugepagesz=1G hugepages=1)\n");
-		return;
-	}
-	machine();
-	ck_assert_int_eq(set_slot(1, 0, GIB, GIB, at), 0);
-	start(count_in_0, sizeof(count_in_0), GIB);
 	run_to_port(1);
-	if (nested)
-		ck_assert_int_eq(machine_counter("pages_1g"), 1);
+	ck_assert_int_eq(machine_counter("pages_1g"), expected);
 	ck_assert_int_eq(set_slot(1, KVM_MEM_LOG_DIRTY_PAGES, GIB, GIB, at), 0);
 	run_to_port(2);
 	ck_assert_int_eq(machine_counter("pages_1g"), 0);
@@ -239,8 +239,115 @@ START_TEST(page_of_1_gib)
 	ck_assert_uint_eq(at[0], 3);
 	ck_assert_int_eq(madvise(at, GIB, MADV_DONTNEED), 0);
 	run_to_port(1);
+}
+
+/* Without paging shadow tables begin below that level. */
+START_TEST(page_of_1_gib)
+{
+	uint8_t *at = page_of_gib("page_of_1_gib");
+
+	if (!at)
+		return;
+	machine();
+	ck_assert_int_eq(set_slot(1, 0, GIB, GIB, at), 0);
+	start(count_in_0, sizeof(count_in_0), GIB);
+	in_one_entry(at, pages_are_nested());
 	ck_assert_int_eq(set_slot(1, 0, 0, 0, NULL), 0);
 	ck_assert_int_eq(machine_counter("pages_1g"), 0);
+	ck_assert_int_eq(munmap(at, GIB), 0);
+}
+END_TEST
+
+#define PML4  0x10000u
+#define PDPT  0x11000u
+#define PD    0x12000u
+#define THERE (GIB + SLOT + 0x1000) /* of a table in the guest's large page */
+
+static void put_entry(uint8_t *table, unsigned i, uint64_t entry)
+{
+	memcpy(table + 8 * (size_t)i, &entry, sizeof(entry));
+}
+
+/* Long mode, where the second GiB is one page of the guest's, and the third begins as the second does by a table that
+ * lies in it. */
+static void start_in_gib(const uint8_t *code, size_t len, uint8_t *at)
+{
+	static union {
+		struct kvm_cpuid2 head;
+		uint8_t room[sizeof(struct kvm_cpuid2) + 128 * sizeof(struct kvm_cpuid_entry2)];
+	} cpuid = { .head.nent = 128 };
+	struct kvm_sregs sregs;
+
+	start(code, len, 0);
+	ck_assert_int_eq(ioctl(dev, KVM_GET_SUPPORTED_CPUID, &cpuid), 0);
+	ck_assert_int_eq(ioctl(vcpu, KVM_SET_CPUID2, &cpuid), 0);
+	put_entry(ram + PML4, 0, PDPT | 0x3);
+	put_entry(ram + PDPT, 0, PD | 0x3);
+	put_entry(ram + PDPT, 1, GIB | 0x83);
+	put_entry(ram + PDPT, 2, THERE | 0x3);
+	put_entry(ram + PD, 0, 0x83);
+	put_entry(at + (THERE - GIB), 0, GIB | 0x83);
+	ck_assert_int_eq(ioctl(vcpu, KVM_GET_SREGS, &sregs), 0);
+	sregs.cs = (struct kvm_segment){ .limit = 0xffffffff, .selector = 8, .type = 11, .present = 1,
+					 .s = 1, .l = 1, .g = 1 };
+	sregs.ss = (struct kvm_segment){ .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1,
+					 .s = 1, .db = 1, .g = 1 };
+	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss;
+	sregs.cr0 = 0x80000011;
+	sregs.cr3 = PML4;
+	sregs.cr4 = 0x20;
+	sregs.efer = 0x500;
+	ck_assert_int_eq(ioctl(vcpu, KVM_SET_SREGS, &sregs), 0);
+}
+
+static void count_from(unsigned rip)
+{
+	struct kvm_regs regs = { .rip = rip, .rflags = 2, .rsp = 0x8000 };
+
+	ck_assert_int_eq(ioctl(vcpu, KVM_SET_REGS, &regs), 0);
+}
+
+/* The guest's tables name it as one page, with shadow paging as with nested. */
+START_TEST(page_of_1_gib_of_the_guests)
+{
+	static const uint8_t code[] = {
+		0xfe, 0x04, 0x25, 0x00, 0x00, 0x00, 0x40, /* next: inc byte [GIB] */
+		0x8a, 0x04, 0x25, 0x00, 0x00, 0x00, 0x40, /* mov al, [GIB] */
+		0xe6, PORT, 0xeb, 0xee,
+		/* The same, but read by the table; next is at 18. */
+		0xfe, 0x04, 0x25, 0x00, 0x00, 0x00, 0x40,
+		0x67, 0x8a, 0x04, 0x25, 0x00, 0x00, 0x00, 0x80, /* mov al, [2 * GIB] */
+		0xe6, PORT, 0xeb, 0xed,
+		/* The page becomes one of what is at 0: 37. */
+		0x48, 0xc7, 0x04, 0x25, 0x08, 0x10, 0x01, 0x00, 0x83, 0x00, 0x00, 0x00, /* mov qword [PDPT + 8], 0x83 */
+		0x0f, 0x01, 0x3c, 0x25, 0x00, 0x00, 0x00, 0x40, /* invlpg [GIB] */
+		0x8a, 0x04, 0x25, 0x00, 0x30, 0x00, 0x40, /* mov al, [GIB + 0x3000] */
+		0xe6, PORT,
+	};
+	uint8_t *at = page_of_gib("page_of_1_gib_of_the_guests");
+	bool nested = pages_are_nested();
+
+	if (!at)
+		return;
+	machine();
+	ck_assert_int_eq(set_slot(1, 0, GIB, GIB, at), 0);
+	start_in_gib(code, sizeof(code), at);
+	in_one_entry(at, 1);
+	/* A nested table is not made large again. */
+	if (!nested)
+		ck_assert_int_eq(machine_counter("pages_1g"), 1);
+	/* The host has taken this away too. */
+	put_entry(at + (THERE - GIB), 0, GIB | 0x83);
+	count_from(CODE + 18);
+	run_to_port(2);
+	/* Writes to the table are to be noticed now. */
+	if (!nested)
+		ck_assert_int_eq(machine_counter("pages_1g"), 0);
+	run_to_port(3);
+	ck_assert_uint_eq(at[0], 3);
+	ram[0x3000] = 0x77;
+	count_from(CODE + 37);
+	run_to_port(0x77);
 	ck_assert_int_eq(munmap(at, GIB), 0);
 }
 END_TEST
@@ -325,6 +432,7 @@ TCase *memory_tests(void)
 	tcase_add_test(tc, slot_grows);
 	tcase_add_test(tc, dirty_log_on_and_off);
 	tcase_add_test(tc, page_of_1_gib);
+	tcase_add_test(tc, page_of_1_gib_of_the_guests);
 	tcase_add_test(tc, slots_change_while_a_vcpu_runs);
 	tcase_add_test(tc, slots_refused);
 	return tc;
