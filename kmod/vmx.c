@@ -249,6 +249,16 @@ static void vmx_filter_changed(struct vm *vm)
 	WRITE_ONCE(vm->msrs_closed, !msr_all_allowed(vm, own_msrs, ARRAY_SIZE(own_msrs)));
 }
 
+/* By the administrator (l1tf=off). Kernels without a driver of their own for VT-x do not tell modules. */
+static bool l1tf_is_accepted(void)
+{
+#if IS_ENABLED(CONFIG_KVM_INTEL)
+	return l1tf_mitigation == L1TF_MITIGATION_OFF;
+#else
+	return false;
+#endif
+}
+
 /* A guest may see what its own tables point to in the first cache, present or not: L1TF. With each entry the host is shown
  * what it asks for; only what it has given up by its own parameter is left out. */
 static void setup_l1(void)
@@ -261,7 +271,7 @@ static void setup_l1(void)
 	}
 	if (boot_cpu_has(X86_FEATURE_ARCH_CAPABILITIES))
 		rdmsrl(MSR_IA32_ARCH_CAPABILITIES, capabilities);
-	vmx_features.flush_l1 = l1tf_mitigation != L1TF_MITIGATION_OFF &&
+	vmx_features.flush_l1 = !l1tf_is_accepted() &&
 				!(capabilities & ARCH_CAP_SKIP_VMENTRY_L1DFLUSH) &&
 				boot_cpu_has(X86_FEATURE_FLUSH_L1D);
 	if (capabilities & ARCH_CAP_SKIP_VMENTRY_L1DFLUSH)
