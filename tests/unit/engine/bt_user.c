@@ -761,7 +761,7 @@ static void put_tables(uint64_t *ram, bool here)
 	const uint64_t flags = 1 | 1 << 2 | 1 << 5; /* present, for users, accessed */
 
 	for (unsigned level = 4, shift = 39; level > 1; level--, shift -= 9)
-		ram[(5 - level) * 512 + (CODE >> shift & 511)] = (6 - level) * 4096 | flags;
+		ram[(5 - level) * 512 + ((uint64_t)CODE >> shift & 511)] = (6 - level) * 4096 | flags;
 	ram[4 * 512 + (CODE >> 12 & 511)] = 5 * 4096 | flags;
 	ram[4 * 512 + (CODE >> 12 & 511) + 1] = here ? 6 * 4096 | flags : 0;
 }
